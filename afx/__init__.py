@@ -1,0 +1,1 @@
+"""Differentiable audio effects: declarations, mathematics and sample loops."""

@@ -1,0 +1,150 @@
+"""The ping-pong delay."""
+
+import torch
+from torch import Tensor
+
+from afx import kernels
+
+from .effect import Effect, Values
+from .eq import Biquad, LowPass
+from .functional import biquad, convolve, echo
+from .param import Linear, Negative, Param
+from .stereo import Panning, pan_gains
+
+RENDERS = ("sinc", "fs", "realtime")
+
+
+class PingPongDelay(Effect):
+    """Echoes that alternate between two positions, each `feedback` times the one before and through the loop's filter.
+
+    Args:
+        render: "sinc", exact fractional echoes in a response of `ir_duration`; "fs", the endless loop sampled in
+            frequency, exact where the echoes die within the response; "realtime", sample by sample, no gradient.
+        eq: a filter of the echoes, or None.
+        recursive_eq: whether the filter sits in the feedback loop, or after it.
+        surrogate: in training, use a damped delay whose gradient leads to the right delay from afar; a trained
+            `damping` says how damped.
+        straight_through: with the surrogate, keep the exact value and take only the gradient from the damped delay.
+        regularise: add (1 - e^damping)² to the loss.
+        ir_duration: length of the response in s, at least 2.
+
+    Source: DiffVox, arXiv 2504.14735.
+    """
+
+    FASTEST_MS, SLOWEST_MS = 100, 1000
+
+    def __init__(
+        self,
+        sr: int,
+        *,
+        render: str = "sinc",
+        eq: Biquad | None = None,
+        recursive_eq: bool = True,
+        surrogate: bool = False,
+        straight_through: bool = True,
+        regularise: bool = False,
+        ir_duration: float = 4.0,
+        **overrides: dict,
+    ):
+        if render not in RENDERS:
+            raise ValueError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
+        # An endless loop must have died, by 60 dB in 3/4 of the response, or its tail wraps around.
+        most_feedback = 10 ** (-3 * self.SLOWEST_MS / 1000 / (0.75 * ir_duration)) if render == "fs" else 1.0
+        self.params = (
+            Param("delay", "ms", 400.0, Linear(self.FASTEST_MS, self.SLOWEST_MS)),
+            Param("feedback", "", 0.1, Linear(0, most_feedback)),
+            Param("gain", "", 0.1, Linear(0, 1)),
+            *([Param("damping", "", -0.01, Negative(), preset=False)] if surrogate else []),
+        )
+        super().__init__(sr, **overrides)
+        self.render, self.recursive_eq, self.surrogate = render, recursive_eq, surrogate
+        self.straight_through, self.regularise = straight_through, regularise
+        self.ir_length = int(max(ir_duration, 2) * sr)
+        if eq is not None:
+            self.eq = eq
+        self.odd_pan, self.even_pan = Panning(sr), Panning(sr)
+
+    @property
+    def length(self) -> int:
+        """Samples of the impulse response."""
+        return self.ir_length
+
+    def penalty(self, values: Values) -> Tensor | float:
+        return (1 - values["damping"].exp()).square().mean() if self.surrogate and self.regularise else 0.0
+
+    def forward(self, x: Tensor, **values: Values) -> Tensor:
+        if self.render == "realtime":
+            return self._realtime(x, **values)
+        return convolve.convolve(x, self.response(**values))
+
+    def spectrum(self, n: int, **values: Values) -> Tensor:
+        """Response from mono to stereo as a spectrum of n points, (…, 2, 1, n // 2 + 1)."""
+        return torch.fft.rfft(self.response(**values), n=n)
+
+    def response(self, *, odd_pan: Values, even_pan: Values, gain: Tensor, **loop: Values) -> Tensor:
+        """Impulse response from mono to stereo, (…, 2, 1, ir_length)."""
+        odd, even = self._echoes(**loop)
+        h = pan_gains(odd_pan["pan"]).unsqueeze(-1) * odd.unsqueeze(-2)
+        h = h + pan_gains(even_pan["pan"]).unsqueeze(-1) * even.unsqueeze(-2)
+        return (h * gain[..., None, None]).unsqueeze(-2)
+
+    def _echoes(
+        self, *, delay: Tensor, feedback: Tensor, eq: Values | None = None, damping: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Impulse responses of the odd and the even echoes, (…, ir_length)."""
+        samples = delay.double() * (self.sr / 1000)
+        coefs = None if eq is None else self.eq.coefs(**eq).unsqueeze(-2)
+        in_loop = coefs is not None and self.recursive_eq
+        form = self._endless if self.render == "fs" else self._filtered if in_loop else self._plain
+        odd, even = form(samples, feedback, damping if self.training else None, coefs if in_loop else None)
+        if coefs is not None and not in_loop:
+            odd, even = self._equalise(odd, coefs), self._equalise(even, coefs)
+        return odd, even
+
+    def _filtered(self, samples: Tensor, feedback: Tensor, damping: Tensor | None, coefs: Tensor) -> tuple:
+        """A finite series of passes through a loop with a filter in it."""
+        tap = echo.sinc_delay(samples, self.ir_length)
+        if damping is not None:
+            damped = torch.fft.irfft(echo.damped_spectrum(samples, damping, self.ir_length), n=self.ir_length)
+            tap = self._straight(tap, damped)
+        tap = torch.fft.rfft(self._equalise(tap.to(feedback.dtype), coefs))
+        return self._to_time(*echo.finite_echoes(tap, feedback, *self._count(samples)))
+
+    def _plain(self, samples: Tensor, feedback: Tensor, damping: Tensor | None, coefs: None) -> tuple:
+        """A finite series of bare echoes."""
+        exact = echo.sinc_echoes(samples, feedback, *self._count(samples), self.ir_length)
+        exact = tuple(h.to(feedback.dtype) for h in exact)
+        if damping is None:
+            return exact
+        tap = echo.damped_spectrum(samples, damping, self.ir_length).to(feedback.dtype.to_complex())
+        damped = self._to_time(*echo.finite_echoes(tap, feedback, *self._count(samples)))
+        return tuple(map(self._straight, exact, damped))
+
+    def _endless(self, samples: Tensor, feedback: Tensor, damping: Tensor | None, coefs: Tensor | None) -> tuple:
+        """The endless loop, sampled in frequency."""
+        loop = feedback.unsqueeze(-1)
+        if coefs is not None:
+            loop = loop * torch.fft.rfft(biquad.impulse_response(coefs, self.ir_length, feedback.dtype))
+        exact, damped = (
+            self._to_time(*echo.endless_echoes(delay, delay * loop))
+            for delay in (
+                echo.damped_spectrum(samples, size, self.ir_length).to(feedback.dtype.to_complex())
+                for size in (0.0, 0.0 if damping is None else damping)
+            )
+        )
+        return exact if damping is None else tuple(map(self._straight, exact, damped))
+
+    def _count(self, samples: Tensor) -> tuple[Tensor, int]:
+        """How many echoes the response holds, and how many it can hold at most."""
+        most = self.ir_length // (int(self.FASTEST_MS / 1000 * self.sr) + 1)
+        return self.ir_length // (samples.detach().floor() + 1).long(), most
+
+    def _straight(self, exact: Tensor, damped: Tensor) -> Tensor:
+        """The damped form, or its gradient under the exact form's value."""
+        return damped + (exact - damped).detach() if self.straight_through else damped
+
+    def _equalise(self, h: Tensor, coefs: Tensor) -> Tensor:
+        return biquad.cascade(h.reshape(-1, 1, self.ir_length), coefs).reshape(h.shape)
+
+    def _to_time(self, *spectra: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.fft.irfft(h, n=self.ir_length) for h in spectra)

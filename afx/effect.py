@@ -1,0 +1,114 @@
+"""Effects, which declare parameters and hold none, and Knobs, which hold the raw parameters of an effect."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .param import Bounded, Param
+
+Values = dict[str, "Tensor | Values"]
+
+
+class Effect(nn.Module):
+    """An audio effect: declared parameters over a pure map from audio and values to audio.
+
+    A subclass declares `params` and implements `forward(x, *, name=value, …)`: audio (B, C, T); values in the
+    declared units and of the declared shape, or with a leading batch dimension (B, *shape), one per item.
+
+    Args:
+        sr: sample rate in Hz.
+        overrides: by parameter name, `default` or `range` of this instance, e.g. `freq=dict(range=[33, 5400])`.
+    """
+
+    params: ClassVar[tuple[Param, ...]] = ()
+
+    def __init__(self, sr: int, **overrides: dict):
+        super().__init__()
+        unknown = sorted(overrides.keys() - {p.name for p in self.params})
+        if unknown:
+            known = ", ".join(p.name for p in self.params) or "none"
+            raise ValueError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
+        self.sr = sr
+        self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
+
+    def parts(self) -> Iterator[tuple[str, "Effect"]]:
+        """The effects inside this one, by name."""
+        return ((name, module) for name, module in self.named_children() if isinstance(module, Effect))
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Param]]:
+        """Every parameter of the effect and its parts, in declared order: ("delay.eq.freq", Param), …"""
+        for p in self.params:
+            yield prefix + p.name, p
+        for name, part in self.parts():
+            yield from part.walk(f"{prefix}{name}.")
+
+    def penalty(self, values: Values) -> Tensor | float:
+        """What the effect adds to a loss so that its gradients lead somewhere; the sum over its parts by default."""
+        return sum(part.penalty(values[name]) for name, part in self.parts())
+
+    def from_unit(self, q: Tensor) -> Values:
+        """Values of a controller's output q in [0, 1], shape (B, P), one column per parameter in declared order.
+
+        Raises ValueError when P is not the number of parameters or one of them has no range.
+        """
+        declared = list(self.walk())
+        if q.shape[1] != len(declared):
+            names = ", ".join(name for name, _ in declared)
+            raise ValueError(f"got {q.shape[1]} controls for {len(declared)} parameters: {names}")
+        free = [name for name, p in declared if not isinstance(p.mapping, Bounded) or p.shape]
+        if free:
+            raise ValueError(f"a controller needs a range for every parameter; without one: {', '.join(free)}")
+        return nest({name: p.mapping.from_unit(column) for (name, p), column in zip(declared, q.unbind(1), strict=True)})
+
+
+class Knobs(nn.Module):
+    """The trainable raw parameters of an effect; calling it gives their values.
+
+    Its state dict holds raw numbers under the effect's own names ("comp.attack"), and nothing else.
+
+    Args:
+        effect: whose declarations to hold.
+        generator: source of the defaults that are drawn.
+    """
+
+    def __init__(self, effect: Effect, generator: torch.Generator | None = None):
+        super().__init__()
+        self.mappings = {p.name: p.mapping for p in effect.params}
+        for p in effect.params:
+            self.register_parameter(p.name, nn.Parameter(p.initial_raw(generator)))
+        for name, part in effect.parts():
+            self.add_module(name, Knobs(part, generator))
+
+    def forward(self) -> Values:
+        own = {name: self.mappings[name].value(raw) for name, raw in self._parameters.items()}
+        return own | {name: part() for name, part in self.named_children()}
+
+    def set_values(self, values: Values) -> None:
+        """Takes the raw numbers from values in physical units."""
+        with torch.no_grad():
+            for name, raw in self._parameters.items():
+                raw.copy_(self.mappings[name].raw(torch.as_tensor(values[name], dtype=torch.float64)))
+            for name, part in self.named_children():
+                part.set_values(values[name])
+
+
+def nest(flat: dict[str, Tensor]) -> Values:
+    """{"a.b": v} to {"a": {"b": v}}."""
+    tree: Values = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def flatten(tree: Values, prefix: str = "") -> dict[str, Tensor]:
+    """{"a": {"b": v}} to {"a.b": v}."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,84 @@
+"""Equaliser bands: each one biquad of the RBJ cookbook, applied exactly."""
+
+import torch
+from torch import Tensor
+
+from .effect import Effect
+from .functional import biquad
+from .param import Free, Linear, Param
+
+
+class Biquad(Effect):
+    """A filter that is one biquad; a chain runs neighbours in one pass."""
+
+    def coefs(self, **values: Tensor) -> Tensor:
+        """Coefficients (…, 5) of values (…)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, **values: Tensor) -> Tensor:
+        return biquad.cascade(x, self.coefs(**values).unsqueeze(-2))
+
+
+class LowPass(Biquad):
+    """Resonant low-pass, 12 dB per octave."""
+
+    params = (Param("freq", "Hz", 17500.0, Linear(200, 18000)), Param("Q", "", 0.707, Linear(0.5, 10)))
+
+    def coefs(self, *, freq: Tensor, Q: Tensor) -> Tensor:
+        return biquad.low_pass(freq, Q, self.sr)
+
+
+class HighPass(Biquad):
+    """Resonant high-pass, 12 dB per octave."""
+
+    params = (Param("freq", "Hz", 200.0, Linear(16, 5300)), Param("Q", "", 0.707, Linear(0.5, 10)))
+
+    def coefs(self, *, freq: Tensor, Q: Tensor) -> Tensor:
+        return biquad.high_pass(freq, Q, self.sr)
+
+
+class Peak(Biquad):
+    """Peaking band: boost or cut around a frequency."""
+
+    params = (
+        Param("gain", "dB", 0.0, Free()),
+        Param("freq", "Hz", 2000.0, Linear(33, 17500)),
+        Param("Q", "", 0.707, Linear(0.2, 20)),
+    )
+
+    def coefs(self, *, gain: Tensor, freq: Tensor, Q: Tensor) -> Tensor:
+        return biquad.peak(freq, Q, gain, self.sr)
+
+
+class Shelf(Biquad):
+    """What both shelves share: a steepness that is chosen, not fitted.
+
+    Args:
+        steepness: the cookbook's Q of the corner.
+    """
+
+    def __init__(self, sr: int, *, steepness: float = 0.707, **overrides: dict):
+        super().__init__(sr, **overrides)
+        self.steepness = steepness
+
+    def _steepness(self, freq: Tensor) -> Tensor:
+        # The published chains hold it as a float32 number.
+        return torch.full_like(freq, self.steepness, dtype=torch.float32)
+
+
+class LowShelf(Shelf):
+    """Low shelf: boost or cut below a frequency."""
+
+    params = (Param("gain", "dB", 0.0, Free()), Param("freq", "Hz", 115.0, Linear(30, 200)))
+
+    def coefs(self, *, gain: Tensor, freq: Tensor) -> Tensor:
+        return biquad.low_shelf(freq, self._steepness(freq), gain, self.sr)
+
+
+class HighShelf(Shelf):
+    """High shelf: boost or cut above a frequency."""
+
+    params = (Param("gain", "dB", 0.0, Free()), Param("freq", "Hz", 6000.0, Linear(750, 8300)))
+
+    def coefs(self, *, gain: Tensor, freq: Tensor) -> Tensor:
+        return biquad.high_shelf(freq, self._steepness(freq), gain, self.sr)

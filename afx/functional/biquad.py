@@ -1,0 +1,85 @@
+"""Second-order filters: coefficients of the RBJ cookbook, cascades, impulse responses.
+
+Source of every formula: R. Bristow-Johnson, "Cookbook formulae for audio equalizer biquad filter coefficients".
+Arguments are tensors of one shape (…): frequencies in Hz, gains in dB. Coefficients come back as (…, 5) float64,
+b0 b1 b2 a1 a2 divided by a0: near DC, float32 coefficients alone would cost three digits of the output.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from afx import kernels
+
+
+def _angle(freq_hz: Tensor, Q: Tensor, sr: int) -> tuple[Tensor, Tensor]:
+    """cos ω0 and α = sin ω0 / 2Q in float64."""
+    omega = freq_hz.double() * (2 * math.pi / sr)
+    return torch.cos(omega), torch.sin(omega) / (2 * Q.double())
+
+
+def _normalised(b0: Tensor, b1: Tensor, b2: Tensor, a0: Tensor, a1: Tensor, a2: Tensor) -> Tensor:
+    return torch.stack([b0, b1, b2, a1, a2], -1) / a0.unsqueeze(-1)
+
+
+def low_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
+    """H(s) = 1 / (s² + s/Q + 1)."""
+    cos, alpha = _angle(freq_hz, Q, sr)
+    b = (1 - cos) / 2
+    return _normalised(b, 2 * b, b, 1 + alpha, -2 * cos, 1 - alpha)
+
+
+def high_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
+    """H(s) = s² / (s² + s/Q + 1)."""
+    cos, alpha = _angle(freq_hz, Q, sr)
+    b = (1 + cos) / 2
+    return _normalised(b, -2 * b, b, 1 + alpha, -2 * cos, 1 - alpha)
+
+
+def peak(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int) -> Tensor:
+    """H(s) = (s² + s·A/Q + 1) / (s² + s/(A·Q) + 1), A = 10^(gain_db / 40)."""
+    cos, alpha = _angle(freq_hz, Q, sr)
+    A = 10 ** (gain_db.double() / 40)
+    return _normalised(1 + alpha * A, -2 * cos, 1 - alpha * A, 1 + alpha / A, -2 * cos, 1 - alpha / A)
+
+
+def low_shelf(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int) -> Tensor:
+    """H(s) = A (s² + s·√A/Q + A) / (A·s² + s·√A/Q + 1), A = 10^(gain_db / 40)."""
+    return _shelf(freq_hz, Q, gain_db, sr, side=1)
+
+
+def high_shelf(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int) -> Tensor:
+    """H(s) = A (A·s² + s·√A/Q + 1) / (s² + s·√A/Q + A), A = 10^(gain_db / 40)."""
+    return _shelf(freq_hz, Q, gain_db, sr, side=-1)
+
+
+def _shelf(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int, side: int) -> Tensor:
+    """The low shelf (side 1), and its mirror image about half the Nyquist frequency (side -1: cos ω0 changes sign)."""
+    cos, alpha = _angle(freq_hz, Q, sr)
+    cos = side * cos
+    A = 10 ** (gain_db.double() / 40)
+    slope = 2 * A.sqrt() * alpha
+    up, down = (A + 1) + (A - 1) * cos, (A + 1) - (A - 1) * cos
+    b1 = 2 * side * A * ((A - 1) - (A + 1) * cos)
+    a1 = -2 * side * ((A - 1) + (A + 1) * cos)
+    return _normalised(A * (down + slope), b1, A * (down - slope), up + slope, a1, up - slope)
+
+
+def cascade(x: Tensor, coefs: Tensor) -> Tensor:
+    """Filters in series, exactly: the recursion itself, from rest.
+
+    Args:
+        x: audio (B, C, T).
+        coefs: K filters (K, 5), or (B, K, 5) for one set an item.
+    """
+    rows = coefs.unsqueeze(0) if coefs.dim() == 2 else coefs.repeat_interleave(x.shape[1], 0)
+    return kernels.biquad_cascade(x.reshape(-1, x.shape[-1]), rows).reshape(x.shape)
+
+
+def impulse_response(coefs: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """First `length` samples of the response of K filters in series, (…, K, 5) to (…, length)."""
+    rows = coefs.reshape(-1, *coefs.shape[-2:])
+    impulse = torch.zeros(len(rows), length, dtype=dtype, device=coefs.device)
+    impulse[:, 0] = 1
+    return kernels.biquad_cascade(impulse, rows).reshape(*coefs.shape[:-2], length)

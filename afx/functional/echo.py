@@ -1,0 +1,85 @@
+"""Ping-pong echoes: fractional delays and the finite geometric series of a feedback loop.
+
+Source: DiffVox, arXiv 2504.14735, the ping-pong delay and its surrogate.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sinc_delay(samples: Tensor, length: int) -> Tensor:
+    """Impulse response of an ideal delay, h[n] = sinc(n - samples), (…) to (…, length) in float64."""
+    n = torch.arange(length, dtype=torch.float64, device=samples.device)
+    return torch.sinc(n - samples.double().unsqueeze(-1))
+
+
+def damped_spectrum(samples: Tensor, damping: Tensor | float, length: int) -> Tensor:
+    """Spectrum of a delay whose gradient leads to the right place from afar, (…) to (…, length // 2 + 1) complex128.
+
+    exp(damping·m - 2πi·m·samples / length) at bin m: the further `damping` lies below 0, the wider the peak is and
+    the further the loss can see it. 0 gives an ideal delay on the circle.
+    """
+    m = torch.arange(length // 2 + 1, dtype=torch.float64, device=samples.device)
+    # The phase is reduced to one turn by hand: m·samples reaches 10⁹.
+    turns = torch.remainder(m * samples.double().unsqueeze(-1) / length, 1)
+    size = torch.exp(torch.as_tensor(damping, dtype=torch.float64, device=samples.device).unsqueeze(-1) * m)
+    return torch.polar(size.expand_as(turns), -2 * math.pi * turns)
+
+
+def geometric_sum(z: Tensor, count: Tensor, most: int) -> Tensor:
+    """1 + z + … + z^(count-1), by doubling: exact also where z passes through 1.
+
+    Args:
+        z: complex (…, F).
+        count: number of terms, integer (…), at most `most`.
+
+    Uses S_2m = S_m·(1 + z^m) and S_(m+1) = S_m + z^m over the binary digits of `count`.
+    """
+    total, power = torch.zeros_like(z), torch.ones_like(z)
+    for digit in reversed(range(most.bit_length())):
+        total, power = total + total * power, power * power
+        odd = ((count >> digit) & 1).bool().unsqueeze(-1)
+        total, power = torch.where(odd, total + power, total), torch.where(odd, power * z, power)
+    return total
+
+
+def finite_echoes(tap: Tensor, feedback: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Spectra of the odd and of the even echoes, feedback^(k-1)·tap^k for k = 1 … count.
+
+    Args:
+        tap: spectrum of one pass through the loop, complex (…, F).
+        feedback, count: (…); `most` bounds the count.
+    """
+    looped = feedback.unsqueeze(-1) * tap
+    round_trip = looped * looped
+    odd = tap * geometric_sum(round_trip, (count + 1) // 2, (most + 1) // 2)
+    even = tap * looped * geometric_sum(round_trip, count // 2, (most + 1) // 2)
+    return odd, even
+
+
+def sinc_echoes(samples: Tensor, feedback: Tensor, count: Tensor, most: int, length: int) -> tuple[Tensor, Tensor]:
+    """Impulse responses of the odd and of the even echoes, feedback^(k-1)·sinc(n - k·samples) for k = 1 … count.
+
+    Args:
+        samples, feedback, count: (…); `most` bounds the count.
+
+    Returns:
+        (…, length) each, in float64.
+    """
+    sums = [torch.zeros(*samples.shape, length, dtype=torch.float64, device=samples.device) for _ in range(2)]
+    for k in range(1, most + 1):
+        size = feedback.double() ** (k - 1) * (k <= count)
+        sums[(k - 1) % 2] = sums[(k - 1) % 2] + size.unsqueeze(-1) * sinc_delay(k * samples, length)
+    return sums[0], sums[1]
+
+
+def endless_echoes(delay: Tensor, loop: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectra of the odd and of the even echoes of a loop that never ends; |loop| < 1.
+
+    The first echo is the bare delay; every further one has passed the loop once more: delay / (1 - loop²) and loop
+    times that. Both arguments are complex (…, F).
+    """
+    odd = delay / (1 - loop * loop)
+    return odd, odd * loop

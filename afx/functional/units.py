@@ -1,0 +1,11 @@
+"""Conversions between decibels and factors."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def db_to_gain(gain_db: Tensor) -> Tensor:
+    """10^(gain_db / 20)."""
+    return torch.exp(gain_db * (math.log(10) / 20))

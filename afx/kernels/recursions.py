@@ -1,0 +1,204 @@
+"""Recursive filters over time: biquad cascade, one-pole average, attack/release ballistics, compressor gain."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from afx.kernels.numba_cpu import recursions as backend
+
+Pass = Callable[..., tuple]
+
+
+def biquad_cascade(x: Tensor, coefs: Tensor, state: Tensor | None = None) -> Tensor:
+    """Filter each row by K second-order sections in series.
+
+    Each section, in transposed direct form II from the state (s1, s2) = 0:
+
+        y[n] = b0 x[n] + s1,   s1 <- b1 x[n] - a1 y[n] + s2,   s2 <- b2 x[n] - a2 y[n]
+
+    Args:
+        x: (R, T) float32 or float64.
+        coefs: (R or 1, K, 5) with b0, b1, b2, a1, a2 of each section (a0 = 1), used in float64.
+        state: (R, K, 2) float64 or None. If given, it is where the sections start, is updated in place to where they
+            end, and the output carries no gradient: consecutive blocks then give what one call over them gives.
+
+    Returns:
+        y: (R, T), the dtype and device of x.
+
+    Raises:
+        ValueError: a shape or dtype other than the above.
+
+    Source: Oppenheim and Schafer, Discrete-Time Signal Processing, section 6.3.
+    """
+    _check_audio(x)
+    if coefs.ndim != 3 or coefs.shape[2] != 5:
+        raise ValueError(f"coefs has shape {tuple(coefs.shape)}; give (rows or 1, sections, 5) with b0 b1 b2 a1 a2")
+    coefs = _per_row("coefs", coefs, x.shape[0])
+    fresh = np.zeros((*coefs.shape[:2], 2))
+    return _run(backend.biquad_cascade_forward, backend.biquad_cascade_backward, x, coefs, fresh, state)
+
+
+def one_pole(x: Tensor, coef: Tensor, state: Tensor | None = None) -> Tensor:
+    """Average each row exponentially: y[n] = (1 - c) y[n-1] + c x[n], y[-1] = 0.
+
+    Args:
+        x: (R, T) float32 or float64.
+        coef: (R or 1,) the coefficient c, used in float64.
+        state: (R,) float64 or None: y[-1], updated in place to y[T-1]; the output then carries no gradient.
+
+    Returns:
+        y: (R, T), the dtype and device of x.
+
+    Raises:
+        ValueError: a shape or dtype other than the above.
+    """
+    _check_audio(x)
+    coefs = _columns(x.shape[0], coef=coef)
+    return _run(backend.one_pole_forward, backend.one_pole_backward, x, coefs, np.zeros(x.shape[0]), state)
+
+
+def ballistics(x: Tensor, attack: Tensor, release: Tensor, initial: float, state: Tensor | None = None) -> Tensor:
+    """Smooth each row with one coefficient downwards and another upwards.
+
+    y[n] = y[n-1] + c (x[n] - y[n-1]) with c = attack where x[n] < y[n-1], else release; y[-1] = initial.
+    The gradient treats the choice between the two as fixed.
+
+    Args:
+        x: (R, T) float32 or float64, a gain: attack is the coefficient for falling values.
+        attack, release: (R or 1,) coefficients, used in float64.
+        initial: y[-1] of every row; ignored where `state` is given.
+        state: (R,) float64 or None: y[-1], updated in place to y[T-1]; the output then carries no gradient.
+
+    Returns:
+        y: (R, T), the dtype and device of x.
+
+    Raises:
+        ValueError: a shape or dtype other than the above.
+
+    Source: Giannoulis, Massberg and Reiss, Digital Dynamic Range Compressor Design, JAES 60 (2012), eq. 16.
+    """
+    _check_audio(x)
+    coefs = _columns(x.shape[0], attack=attack, release=release)
+    fresh = np.full(x.shape[0], float(initial))
+    return _run(backend.ballistics_forward, backend.ballistics_backward, x, coefs, fresh, state)
+
+
+def compressor_gain(
+    x: Tensor,
+    avg: Tensor,
+    cmp_threshold: Tensor,
+    cmp_slope: Tensor,
+    exp_threshold: Tensor,
+    exp_slope: Tensor,
+    attack: Tensor,
+    release: Tensor,
+    state: Tensor | None = None,
+) -> Tensor:
+    """Compute the linear gain of a compressor/expander that listens to x.
+
+        p[n] = (1 - avg) p[n-1] + avg max(x[n]^2, 1e-8),   p[-1] = 0,   L = 10 log10 p
+        g = min(0, cmp_slope (cmp_threshold - L), exp_slope (exp_threshold - L))
+        gain = ballistics(10^(g / 20), attack, release, initial=1)
+
+    With ratios R_c > 1 and 0 < R_e < 1 the slopes are 1 - 1/R_c and 1 - 1/R_e. Samples below the floor pass no
+    gradient to x, and neither do samples with g = 0 to the static curve.
+
+    Args:
+        x: (R, T) float32 or float64.
+        avg, attack, release: (R or 1,) one-pole coefficients. This and all below are used in float64.
+        cmp_threshold, exp_threshold: (R or 1,) in dB of power.
+        cmp_slope, exp_slope: (R or 1,) in dB per dB.
+        state: (R, 2) float64 or None: level p[-1] and gain[-1], fresh (0, 1); updated in place to the last ones; the
+            output then carries no gradient.
+
+    Returns:
+        gain: (R, T), the dtype and device of x.
+
+    Raises:
+        ValueError: a shape or dtype other than the above.
+
+    Source: Yu et al., DiffVox, DAFx25, arXiv 2504.14735.
+    """
+    _check_audio(x)
+    coefs = _columns(
+        x.shape[0],
+        avg=avg,
+        cmp_threshold=cmp_threshold,
+        cmp_slope=cmp_slope,
+        exp_threshold=exp_threshold,
+        exp_slope=exp_slope,
+        attack=attack,
+        release=release,
+    )
+    fresh = np.tile([0.0, 1.0], (x.shape[0], 1))
+    return _run(backend.compressor_gain_forward, backend.compressor_gain_backward, x, coefs, fresh, state)
+
+
+class Recursion(torch.autograd.Function):
+    """The gradient of any recursion over any back end: a forward pass, and a backward pass with the time reversed.
+
+    forward(x, coefs, state) -> y, saved                                  state is updated in place
+    backward(grad_y, x, y, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs      of the shapes of x and coefs
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: np.ndarray, forward: Pass, backward: Pass
+    ) -> Tensor:
+        y, ctx.saved = forward(x.numpy(), coefs.numpy(), state)
+        ctx.run_backward = backward
+        y = torch.from_numpy(y)
+        ctx.save_for_backward(x, y, coefs)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        arrays = (t.detach().numpy() for t in ctx.saved_tensors)
+        want_x, want_coefs = ctx.needs_input_grad[:2]
+        grad_x, grad_coefs = ctx.run_backward(grad_y.contiguous().numpy(), *arrays, ctx.saved, want_x, want_coefs)
+        return (
+            torch.from_numpy(grad_x) if want_x else None,
+            torch.from_numpy(grad_coefs) if want_coefs else None,
+            None,
+            None,
+            None,
+        )
+
+
+def _run(
+    forward: Pass, backward: Pass, x: Tensor, coefs: Tensor, fresh: np.ndarray, state: Tensor | None
+) -> Tensor:
+    """Run a recursion on the host, with a gradient from a fresh state or without one from a given state."""
+    host = x.to("cpu").contiguous()
+    if state is None:
+        return Recursion.apply(host, coefs.contiguous(), fresh, forward, backward).to(x.device)
+    if tuple(state.shape) != fresh.shape or state.dtype != torch.float64:
+        raise ValueError(f"state is {tuple(state.shape)} {state.dtype}; give {fresh.shape} torch.float64")
+    fresh[...] = state.detach().cpu().numpy()
+    y, _ = forward(host.detach().numpy(), coefs.detach().contiguous().numpy(), fresh)
+    state.copy_(torch.from_numpy(fresh))
+    return torch.from_numpy(y).to(x.device)
+
+
+def _check_audio(x: Tensor) -> None:
+    if x.ndim != 2 or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x is {tuple(x.shape)} {x.dtype}; give (rows, samples) in float32 or float64")
+
+
+def _per_row(name: str, value: Tensor, rows: int) -> Tensor:
+    """Give every row its own float64 copy on the host; autograd adds the gradients of a shared one up."""
+    if value.shape[0] not in (1, rows):
+        raise ValueError(f"{name} has {value.shape[0]} rows beside {rows} rows of audio; give {rows} or 1")
+    return value.to("cpu", torch.float64).expand(rows, *value.shape[1:])
+
+
+def _columns(rows: int, **params: Tensor) -> Tensor:
+    """Stack parameters of shape (rows or 1,) to (rows, number of parameters)."""
+    for name, value in params.items():
+        if value.ndim != 1:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; give ({rows},) or (1,)")
+    return torch.stack([_per_row(name, value, rows) for name, value in params.items()], dim=1)

@@ -1,0 +1,100 @@
+"""The parameter names of the published DiffVox release, and ours: state dicts and preset vectors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .chain import Sends, Serial
+from .dynamics import CompressorExpander
+from .effect import Effect
+from .param import Free, Param
+from .reverb import NoiseReverb
+
+_SHORT = {
+    CompressorExpander: {
+        "cmp_threshold": "cmp_th",
+        "exp_threshold": "exp_th",
+        "makeup": "make_up",
+        "attack": "at",
+        "release": "rt",
+    },
+    NoiseReverb: {"level": "log_mag", "decay": "log_mag_delta"},
+}
+# Scalars that the release holds as one-element vectors.
+_VECTORS = {"lookahead", "damping"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter under both names."""
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]  # in the release
+    preset: bool
+
+
+def entries(effect: Effect, ours: str = "", theirs: str = "") -> list[Entry]:
+    """Every parameter of an effect in the order of the release."""
+    rows = [_entry(effect, p, ours, theirs) for p in effect.params]
+    for i, (name, part) in enumerate(effect.parts()):
+        rows += entries(part, f"{ours}{name}.", theirs + _part_prefix(effect, name, i))
+    return rows
+
+
+def _entry(effect: Effect, p: Param, ours: str, theirs: str) -> Entry:
+    shape = (1,) if p.name in _VECTORS or isinstance(effect, Sends) else p.shape
+    if p.name == "damping":
+        return Entry(ours + p.name, f"{theirs}parametrizations.log_damp.original", shape, p.preset)
+    if p.name == "phase":
+        return Entry(ours + p.name, f"{theirs}_noise_angle", shape, p.preset)
+    short = _SHORT.get(type(effect), {}).get(p.name, p.name)
+    if isinstance(effect, Sends):
+        short = f"sends_{[q.name for q in effect.params].index(p.name)}"
+    path = f"params.{short}" if isinstance(p.mapping, Free) else f"params.parametrizations.{short}.original"
+    return Entry(ours + p.name, theirs + path, shape, p.preset)
+
+
+def _part_prefix(effect: Effect, name: str, index: int) -> str:
+    if isinstance(effect, Serial):
+        return f"{index}."
+    if isinstance(effect, Sends):
+        return "pan." if name == "direct" else f"effects.{index}."
+    return f"{name}."
+
+
+def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
+    """Our raw parameters from those of the release; ValueError that names what is missing or unknown.
+
+    What no preset holds (a surrogate's damping) may be absent.
+    """
+    rows = entries(effect)
+    missing = [row.theirs for row in rows if row.preset and row.theirs not in state]
+    if missing:
+        raise ValueError(f"the published parameters lack {', '.join(missing)}; is the chain the one they were made with?")
+    shapes = {name: p.shape for name, p in effect.walk()}
+    return {row.ours: state[row.theirs].reshape(shapes[row.ours]) for row in rows if row.theirs in state}
+
+
+def to_published(raws: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
+    """Raw parameters under the names and shapes of the release."""
+    return {row.theirs: raws[row.ours].reshape(row.shape) for row in entries(effect) if row.ours in raws}
+
+
+def split_vector(vector: Tensor, keys: list[str], shapes: list[list[int]]) -> dict[str, Tensor]:
+    """{key: tensor} of a flat vector, as a preset set describes it; ValueError when the lengths disagree."""
+    sizes = [int(torch.Size(shape).numel()) for shape in shapes]
+    if len(keys) != len(shapes) or vector.numel() != sum(sizes):
+        raise ValueError(f"{vector.numel()} numbers for {len(keys)} keys of {sum(sizes)} numbers: the set is inconsistent")
+    return {k: v.reshape(shape) for k, v, shape in zip(keys, vector.split(sizes), shapes, strict=True)}
+
+
+def feature_mask(effect: Effect) -> Tensor:
+    """Which numbers of a preset's vector say anything: all but the unread half of an FDN's feedback matrix, (P,) bool."""
+    parts = []
+    for row in entries(effect):
+        if row.preset:
+            whole = torch.ones(row.shape, dtype=torch.bool)
+            parts.append((whole.triu(1) if row.ours.split(".")[-1] == "U" else whole).reshape(-1))
+    return torch.cat(parts)

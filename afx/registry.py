@@ -1,0 +1,78 @@
+"""The tables of effects by key, and chains built from configurations that name effects by key only."""
+
+import inspect
+from difflib import get_close_matches
+
+from .chain import Sends, Serial
+from .delay import PingPongDelay
+from .dynamics import CompressorExpander
+from .effect import Effect
+from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
+from .reverb import FDN, FIR, NoiseReverb
+from .stereo import Panning, StereoWidth
+
+EFFECTS: dict[str, type[Effect]] = {
+    "peak": Peak,
+    "low_shelf": LowShelf,
+    "high_shelf": HighShelf,
+    "low_pass": LowPass,
+    "high_pass": HighPass,
+    "compressor_expander": CompressorExpander,
+    "panning": Panning,
+    "stereo_width": StereoWidth,
+    "ping_pong_delay": PingPongDelay,
+    "fdn": FDN,
+    "noise_reverb": NoiseReverb,
+    "fir": FIR,
+    "serial": Serial,
+    "sends": Sends,
+}
+
+
+def lookup(table: dict, key: str, noun: str, place: str = "") -> object:
+    """The entry of a table; ValueError that names what was given and what is known."""
+    if key in table:
+        return table[key]
+    close = get_close_matches(str(key), table, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
+
+
+def build(config: dict, sr: int, place: str = "chain") -> Effect:
+    """An effect from its configuration.
+
+    A configuration is a dict with the effect's key under `effect` ("serial" if absent) and, by name, its options, its
+    parameters' overrides (`default`, `range`) and the effects inside it.
+
+    Args:
+        sr: sample rate in Hz.
+        place: where the configuration stands, for messages.
+
+    Raises ValueError, naming the place, for an unknown effect, option or parameter and for an impossible range.
+    """
+    if not isinstance(config, dict):
+        raise ValueError(f"{place}: expected an effect's settings (effect: …), got {config!r}")
+    kind = lookup(EFFECTS, config.get("effect", "serial"), "effect", place)
+    options = inspect.signature(kind.__init__).parameters
+    settings = {}
+    for name, value in config.items():
+        if name == "effect":
+            continue
+        inner = isinstance(value, dict) and ("effect" in value or _holds_effects(value))
+        settings[name] = build(value, sr, f"{place}.{name}") if inner else value
+        if not inner and not isinstance(value, dict) and name not in options:
+            raise ValueError(f"{place}: {kind.__name__} has no option {name!r}; known: {', '.join(_known(kind))}")
+    try:
+        return kind(sr, **settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _holds_effects(config: dict) -> bool:
+    return any(isinstance(value, dict) and "effect" in value for value in config.values())
+
+
+def _known(kind: type[Effect]) -> list[str]:
+    """Options and parameters of an effect."""
+    options = [n for n, p in inspect.signature(kind.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    return options + [p.name for p in kind.params]

@@ -1,0 +1,148 @@
+"""Reverbs: the feedback delay network, noise that decays by frequency, and a plain FIR."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .chain import Serial, cascade_coefs
+from .effect import Effect, Values
+from .functional import biquad, convolve, fdn
+from .param import Ceilings, Free, Linear, Negative, Orthogonal, Param, RawNormal, Uniform
+
+RENDERS = ("fs", "realtime")
+LINES = (997, 1153, 1327, 1559, 1801, 2099)
+
+
+class FDN(Effect):
+    """Feedback delay network with an orthogonal feedback matrix and a decay that depends on frequency, stereo to stereo.
+
+    Args:
+        render: "fs", sampled in frequency over `ir_duration`; "realtime", sample by sample, no gradient.
+        delays: lengths of the lines in samples.
+        bands: number of equally spaced frequencies, 0 to Nyquist, at which the decay is a parameter.
+        shared_decay: one decay curve for all lines, or one for each.
+        trainable_delays: whether the lengths are parameters.
+        eq: biquads on the response, or None.
+        ir_duration: length of the response in s.
+
+    Source: DiffVox, arXiv 2504.14735.
+    """
+
+    # The longest reverberation time (60 dB) allowed, as a share of the response: its tail wraps around.
+    LONGEST = 0.75
+    # After this long the equaliser of the response has died.
+    EQ_DURATION = 1.0
+
+    def __init__(
+        self,
+        sr: int,
+        *,
+        render: str = "fs",
+        delays: list[int] = LINES,
+        bands: int = 49,
+        shared_decay: bool = True,
+        trainable_delays: bool = False,
+        eq: Serial | None = None,
+        ir_duration: float = 12.0,
+        **overrides: dict,
+    ):
+        if render not in RENDERS:
+            raise ValueError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
+        lines = len(delays)
+        decay = tuple(10 ** (-3 * m / (sr * self.LONGEST * ir_duration)) for m in delays)
+        highest = Linear(0, decay[delays.index(min(delays))]) if shared_decay else Ceilings(decay)
+        self.params = (
+            Param("b", "", 1 / lines, Free(), (lines, 2)),
+            Param("c", "", 0.0, Free(), (2, lines)),
+            Param("gamma", "", Uniform(0.4, 0.6), highest, (bands, 1 if shared_decay else lines)),
+            Param("U", "", RawNormal(1 / math.sqrt(lines)), Orthogonal(), (lines, lines)),
+            *([Param("delays", "samples", tuple(delays), Free(), (lines,))] if trainable_delays else []),
+        )
+        super().__init__(sr, **overrides)
+        self.render, self.shared_decay = render, shared_decay
+        self.ir_length = int(ir_duration * sr)
+        self.register_buffer("lines", torch.tensor(delays), persistent=False)
+        if eq is not None:
+            self.eq = eq
+
+    @property
+    def length(self) -> int:
+        """Samples of the impulse response with its equaliser."""
+        return self.ir_length + (int(self.EQ_DURATION * self.sr) if hasattr(self, "eq") else 0)
+
+    def forward(self, x: Tensor, *, eq: Values | None = None, **network: Tensor) -> Tensor:
+        x = x.expand(-1, 2, -1)
+        if self.render == "realtime":
+            y = self._realtime(x, **network)
+        else:
+            y = convolve.convolve(x, self.response(**network))
+        return y if eq is None else self.eq(y, **eq)
+
+    def spectrum(self, n: int, *, eq: Values | None = None, **network: Tensor) -> Tensor:
+        """Response from stereo to stereo as a spectrum of n points, (…, 2, 2, n // 2 + 1)."""
+        H = torch.fft.rfft(self.response(**network), n=n)
+        if eq is None:
+            return H
+        coefs = cascade_coefs(self.eq.parts(), eq)
+        h = biquad.impulse_response(coefs, int(self.EQ_DURATION * self.sr) + 1, network["b"].dtype)
+        return H * torch.fft.rfft(h, n=n)[..., None, None, :]
+
+    def response(self, *, b: Tensor, c: Tensor, gamma: Tensor, U: Tensor, delays: Tensor | None = None) -> Tensor:
+        """Impulse response without the equaliser, (…, 2, 2, ir_length)."""
+        delays = self.lines if delays is None else delays
+        gains = fdn.line_gains(gamma, delays, self.ir_length // 2 + 1, self.shared_decay)
+        return fdn.impulse_response(gains, U, b, c, delays, self.ir_length)
+
+
+class NoiseReverb(Effect):
+    """Reverb by fixed noise with a level and a decay at every frequency, stereo to stereo, in the STFT domain.
+
+    Frames of the input are convolved, bin by bin, with frames k of e^(level + decay·k + i·phase), whose two rows are
+    the mid and the side of the noise.
+
+    Args:
+        ir_length: samples of the response. n_fft, hop: of the STFT (Hann window, centred).
+
+    Source: the reverb of the public DiffVox release.
+    """
+
+    def __init__(self, sr: int, *, ir_length: int = 60000, n_fft: int = 384, hop: int = 192, **overrides: dict):
+        bins, frames = n_fft // 2 + 1, (ir_length - n_fft) // hop + 1
+        self.params = (
+            Param("level", "Np", -1.0, Negative(), (2, bins)),
+            Param("decay", "Np/frame", -5.0, Negative(), (2, bins)),
+            Param("phase", "rad", Uniform(0, 2 * math.pi), Free(), (2, bins, frames), preset=False),
+        )
+        super().__init__(sr, **overrides)
+        self.n_fft, self.hop = n_fft, hop
+
+    def forward(self, x: Tensor, *, level: Tensor, decay: Tensor, phase: Tensor) -> Tensor:
+        k = torch.arange(phase.shape[-1], dtype=x.dtype, device=x.device)
+        mid, side = torch.polar(torch.exp(level.unsqueeze(-1) + decay.unsqueeze(-1) * k), phase).unbind(-3)
+        noise = torch.stack([mid + side, mid - side], -3) / math.sqrt(2)
+        window = torch.hann_window(self.n_fft, dtype=x.dtype, device=x.device)
+        rows = x.expand(-1, 2, -1).reshape(-1, x.shape[-1])
+        X = torch.stft(rows, self.n_fft, self.hop, window=window, return_complex=True)
+        X = X.reshape(-1, 2, *X.shape[1:])
+        n = X.shape[-1] + noise.shape[-1] - 1
+        Y = torch.fft.ifft(torch.fft.fft(X, n=n) * torch.fft.fft(noise, n=n))[..., : X.shape[-1]]
+        y = torch.istft(Y.flatten(0, 1), self.n_fft, self.hop, window=window, length=x.shape[-1])
+        return y.reshape(-1, 2, x.shape[-1])
+
+
+class FIR(Effect):
+    """A filter whose taps are the parameters, the same on every channel; it starts as the identity.
+
+    Args:
+        length: number of taps.
+    """
+
+    def __init__(self, sr: int, *, length: int = 1024, **overrides: dict):
+        self.params = (Param("taps", "", (1.0,) + (0.0,) * (length - 1), Free(), (length,)),)
+        super().__init__(sr, **overrides)
+
+    def forward(self, x: Tensor, *, taps: Tensor) -> Tensor:
+        rows = x.flatten(0, 1).unsqueeze(1)
+        h = taps if taps.dim() == 1 else taps.repeat_interleave(x.shape[1], 0)
+        return convolve.convolve(rows, h[..., None, None, :]).reshape(x.shape)

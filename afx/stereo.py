@@ -1,0 +1,39 @@
+"""Placing sound between two loudspeakers: panning and width."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .effect import Effect
+from .param import Linear, Param
+
+
+def pan_gains(pan: Tensor) -> Tensor:
+    """Constant-power gains (…, 2) of a position in [0, 1]: √2·cos(π·pan/2) left, √2·sin(π·pan/2) right; 0 dB centre."""
+    angle = pan * (math.pi / 2)
+    return math.sqrt(2) * torch.stack([torch.cos(angle), torch.sin(angle)], -1)
+
+
+class Panning(Effect):
+    """Constant-power panning, 0 dB at the centre; mono is copied to both sides, stereo is balanced."""
+
+    params = (Param("pan", "", 0.5, Linear(0, 1)),)
+
+    def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
+        return x * pan_gains(pan).unsqueeze(-1)
+
+    def spectrum(self, n: int, *, pan: Tensor) -> Tensor:
+        """The same as a response from mono to stereo, (…, 2, 1, 1): flat at any number of points."""
+        return pan_gains(pan)[..., None, None]
+
+
+class StereoWidth(Effect):
+    """Stereo width: the constant-power law between mid and side; 0.5 leaves the signal as it is."""
+
+    params = (Param("pan", "", 0.5, Linear(0, 1)),)
+
+    def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
+        mid_side = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1) / math.sqrt(2)
+        mid, side = (mid_side * pan_gains(pan).unsqueeze(-1)).unbind(1)
+        return torch.stack([mid + side, mid - side], 1) / math.sqrt(2)

@@ -1,0 +1,112 @@
+"""The mixing desk: tone, level and room of every track, and the processing of the sum."""
+
+import numpy as np
+import scipy.fft as fft
+
+from .draws import between, chance, gain, log_between, one_of
+from .shaping import add, compress, room, saturate, spectrum_curve
+from .styles import Style
+
+# Rough sensitivity of hearing, between A and K weighting, by which tracks are balanced.
+_EAR = {20.0: -16.0, 60.0: -7.0, 120.0: -3.0, 300.0: 0.0, 1500.0: 0.0, 3500.0: 3.0, 9000.0: 0.0, 18000.0: -12.0}
+# What the brightness of instruments close to microphones adds to the sum.
+_AIR = {2500.0: 0.0, 6000.0: 2.0, 16000.0: 5.0}
+_OCTAVES = (31.0, 62.0, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
+
+
+class Desk:
+    """One mix of n samples: tracks go in as sound, stay as spectra, and come out alone or summed and mastered."""
+
+    def __init__(self, style: Style, n: int, sr: int, rng: np.random.Generator) -> None:
+        self.n, self.sr = n, sr
+        seconds = log_between(rng, style.room)
+        self.size = fft.next_fast_len(n + int(min(seconds, 3.0) * sr), real=True)
+        self.ear = spectrum_curve(self.size // 2 + 1, sr, _EAR) ** 2
+        tail = room(rng, sr, seconds, between(rng, (0.1, 1.0)), between(rng, (0.0, 0.04)))
+        self.room = fft.rfft(tail, self.size)
+        self.send = between(rng, style.send)
+
+    def place(
+        self, x: np.ndarray, level_db: float, low_cut: bool, extra: dict[float, float], rng: np.random.Generator
+    ) -> np.ndarray:
+        """Spectrum (size / 2 + 1,) of a track x (n,) at a perceived level, with a random tone and its share of the room."""
+        if chance(rng, 0.4):
+            x = compress(x, self.sr, between(rng, (6, 22)), between(rng, (2, 6)), log_between(rng, (0.002, 0.03)), log_between(rng, (0.05, 0.3)))
+        if chance(rng, 0.15):
+            x = saturate(x, between(rng, (-8.0, 10.0)))
+        spectrum = fft.rfft(x, self.size)
+        spectrum *= spectrum_curve(len(spectrum), self.sr, _random_tone(rng, 1.9), extra, _low_cut(rng) if low_cut else {20.0: 0.0})
+        power = float(np.vdot(spectrum.real, spectrum.real * self.ear) + np.vdot(spectrum.imag, spectrum.imag * self.ear))
+        level = np.sqrt(2 * power / (self.size * max(_active(x), 0.02) * len(x))) + 1e-9
+        send = gain(self.send + 3.0 * float(rng.standard_normal()))
+        return spectrum * ((1.0 + np.float32(send) * self.room) * np.float32(gain(level_db) / level))
+
+    def sound(self, spectrum: np.ndarray) -> np.ndarray:
+        """Sound (n,) float32 of a spectrum."""
+        return fft.irfft(spectrum, self.size)[: self.n]
+
+    def master(self, spectrum: np.ndarray, loud: bool, rng: np.random.Generator) -> np.ndarray:
+        """Sound (n,) float32 of the sum: tone and band limits of a whole production, bus compression, soft clipping."""
+        spectrum = spectrum + self._floor(spectrum, rng)
+        spectrum *= spectrum_curve(len(spectrum), self.sr, _random_tone(rng, 1.2), _AIR, _production(rng))
+        x = self.sound(spectrum)
+        if chance(rng, 0.75 if loud else 0.2):
+            x = compress(x, self.sr, between(rng, (4, 16)), between(rng, (1.5, 5)), log_between(rng, (0.003, 0.03)), log_between(rng, (0.06, 0.4)))
+        if chance(rng, 0.6 if loud else 0.1):
+            x = saturate(x, between(rng, (-6.0, 8.0)))
+        return x
+
+
+    def _floor(self, spectrum: np.ndarray, rng: np.random.Generator) -> np.ndarray | float:
+        """Spectrum of the hiss and rumble of a recording, far below the music; now and then there is none."""
+        if chance(rng, 0.12):
+            return 0.0
+        size = float(np.sqrt(np.vdot(spectrum, spectrum).real / len(spectrum))) * gain(between(rng, (-66.0, -38.0)))
+        rumble, hiss = between(rng, (0.0, 24.0)), between(rng, (-22.0, 0.0))
+        colour = {20.0: rumble, 60.0: 0.8 * rumble, 500.0: 0.0, 4000.0: hiss, 20000.0: hiss - between(rng, (0.0, 12.0))}
+        noise = rng.standard_normal(2 * len(spectrum), dtype=np.float32).view(np.complex64)
+        return noise * (np.float32(size) * spectrum_curve(len(spectrum), self.sr, colour))
+
+
+def echoes(x: np.ndarray, delay: int, feedback: float) -> np.ndarray:
+    """x (n,) with up to four repeats, `delay` samples apart, each `feedback` times the one before."""
+    out = x.copy()
+    for k in range(1, 5):
+        add(out, x * np.float32(feedback**k), k * delay)
+    return out
+
+
+def chorus(x: np.ndarray, sr: int, rng: np.random.Generator) -> np.ndarray:
+    """x (n,) with a copy whose delay moves a few milliseconds to and fro, as doubled or modulated tracks have."""
+    at = np.arange(len(x), dtype=np.float64)
+    swing = log_between(rng, (0.0005, 0.003)) * np.sin(2 * np.pi * log_between(rng, (0.2, 3.0)) / sr * at)
+    moved = np.interp(at - sr * (between(rng, (0.006, 0.025)) + swing), at, x)
+    return x + np.float32(between(rng, (0.3, 1.0))) * moved.astype(np.float32)
+
+
+def _active(x: np.ndarray) -> float:
+    """Share of a track that is not silent."""
+    blocks = np.square(x[: len(x) // 1024 * 1024].reshape(-1, 1024)).mean(1)
+    return float(np.mean(blocks > 1e-3 * blocks.max(initial=1e-12)))
+
+
+def _random_tone(rng: np.random.Generator, depth_db: float) -> dict[float, float]:
+    """Smooth random tone curve: an equaliser of octave bands and a tilt."""
+    bands = depth_db * rng.standard_normal(len(_OCTAVES))
+    tilt = 0.25 * depth_db * float(rng.standard_normal())
+    return {hz: float(db + tilt * (k - 4.5)) for k, (hz, db) in enumerate(zip(_OCTAVES, bands, strict=True))}
+
+
+def _low_cut(rng: np.random.Generator) -> dict[float, float]:
+    """High-pass of a track that is not a bass."""
+    hz = log_between(rng, (30.0, 220.0))
+    return {hz / 8: -45.0, hz / 2: -15.0, hz: -3.0, 2 * hz: 0.0}
+
+
+def _production(rng: np.random.Generator) -> dict[float, float]:
+    """Band limits of a production: full range, cut bottom, a coder's low-pass, now and then a narrow old recording."""
+    low, high = log_between(rng, (15.0, 60.0)), one_of(rng, (15500.0, 16500.0, 18500.0, 21000.0), (1, 2, 2, 3))
+    steep = 60.0
+    if chance(rng, 0.08):
+        low, high, steep = log_between(rng, (60.0, 250.0)), log_between(rng, (4000.0, 10000.0)), 24.0
+    return {low / 4: -36.0, low: -3.0, 2 * low: 0.0, high: 0.0, high * 1.08: -steep * 0.5, high * 2: -steep}

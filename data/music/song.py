@@ -1,0 +1,150 @@
+"""From a seed to a piece of music: draws a style, a score and a band, lets them play and mixes them."""
+
+import numpy as np
+
+from . import beats
+from .draws import between, chance, gain, log_between, one_of
+from .drums import play_drums
+from .mixing import Desk, chorus, echoes
+from .parts import PARTS
+from .phrased import PHRASED, play_phrased, spread
+from .score import Note, Score, draw_score
+from .shaping import saturate
+from .struck import STRUCK, play_struck
+from .styles import KITS, STYLES, Player, Style
+from .sustained import SUSTAINED, play_sustained
+from .textures import play_texture
+from .voice import play_voice
+
+# Played before the excerpt begins, so that it starts in the middle of the sound.
+_LEAD_IN = 0.7
+_CABINET = {60.0: -14.0, 110.0: 0.0, 2500.0: 3.0, 4500.0: 0.0, 7000.0: -22.0, 16000.0: -50.0}
+
+
+def generate_music(seed: int, duration: float = 10.0, sr: int = 44100, style: str | None = None) -> np.ndarray:
+    """A mono excerpt (1, N) float32 of music, N = round(duration sr), peak 1, no DC; the same for the same arguments.
+
+    `style` is a key of STYLES, drawn from the seed if None. ValueError for an unknown style or a length below 1 sample.
+    """
+    piece = _Piece(seed, duration, sr, style)
+    loud = chance(piece.rng(2), piece.style.loud)
+    x = piece.desk.master(sum(spectrum for _, spectrum in piece.tracks()), loud, piece.rng(3))[piece.lead :]
+    x = x - x.mean()
+    return (x / np.abs(x).max()).astype(np.float32)[None]
+
+
+def generate_tracks(
+    seed: int, duration: float = 10.0, sr: int = 44100, style: str | None = None
+) -> dict[str, np.ndarray]:
+    """The tracks {name: (1, N) float32} of `generate_music` as they stand in the mix, room included, bus processing not."""
+    piece = _Piece(seed, duration, sr, style)
+    return {name: piece.desk.sound(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
+
+
+class _Piece:
+    """One piece: its style, score and desk; every player has random numbers of its own."""
+
+    def __init__(self, seed: int, duration: float, sr: int, style: str | None) -> None:
+        if style is not None and style not in STYLES:
+            raise ValueError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
+        if round(duration * sr) < 1:
+            raise ValueError(f"duration {duration} s at {sr} Hz is below one sample; ask for more")
+        self.seed, self.sr, self.lead = seed, sr, int(_LEAD_IN * sr)
+        self.n = self.lead + round(duration * sr)
+        rng = self.rng(0)
+        drawn = one_of(rng, tuple(STYLES), [each.weight for each in STYLES.values()])
+        self.style: Style = STYLES[style or drawn]
+        self.score: Score = draw_score(rng, self.n / sr, self.style.tempo, self.style.swing, self.style.scales, self.style.depth)
+        band = [player for player in self.style.band if chance(rng, player.share)]
+        self.band: list[Player] = band or [self.style.band[0]]
+        self.presence = _presence(rng, self.band, len(self.score.edges) + 1)
+        self.fade = gain(between(rng, (-14.0, 14.0)) * np.linspace(-0.5, 0.5, 64)) if chance(rng, 0.2) else None
+        self.pump = between(rng, (0.3, 0.9)) if self.style.loud > 0.8 and chance(rng, 0.4) else 0.0
+        self.desk = Desk(self.style, self.n, sr, self.rng(1))
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        """Random numbers of one purpose, independent of how many others were drawn."""
+        return np.random.default_rng([self.seed, *stream])
+
+    def tracks(self):
+        """Yield (name, spectrum) of each player of the band."""
+        kicks: list[float] = []
+        for k, player in enumerate(self.band):
+            rng = self.rng(9, k)
+            x, extra = self._play(player, self.presence[k], kicks, rng)
+            if not np.any(x):
+                continue
+            level = player.level + 2.5 * float(rng.standard_normal())
+            low_cut = player.name not in ("drums", "bass") and chance(rng, 0.6)
+            yield player.name, self.desk.place(x, level, low_cut, extra, rng)
+
+    def _play(
+        self, player: Player, presence: np.ndarray, kicks: list[float], rng: np.random.Generator
+    ) -> tuple[np.ndarray, dict[float, float]]:
+        """Sound (n,) of a player and a tone curve that belongs to it; a drummer leaves its kicks for the others."""
+        plays, on = one_of(rng, player.plays), one_of(rng, player.on)
+        flat = {1000.0: 0.0}
+        if on == "texture":
+            return self._moved(play_texture(self.n, self.sr, self.score.beat, rng), kicks), flat
+        if on in KITS:
+            return self._beat(player, plays, KITS[on], presence, kicks, rng), flat
+        notes = PARTS[plays](self.score, rng, *player.pitches)
+        notes = [self.score.human(note, rng) for note in notes if note.start + note.length > 0 and note.start < self.n / self.sr]
+        notes = [self._weighted(note, presence) for note in notes]
+        notes = [note for note in notes if note.velocity > 0]
+        if not notes:
+            return np.zeros(self.n, np.float32), flat
+        x, drive = self._sound(on, notes, rng)
+        if drive is not None:
+            x = saturate(x, drive, between(rng, (0.0, 0.3)))
+        if chance(rng, 0.12):
+            x = echoes(x, int(self.score.beat * self.sr * one_of(rng, (0.5, 0.75, 1.0))), between(rng, (0.15, 0.55)))
+        if chance(rng, 0.15):
+            x = chorus(x, self.sr, rng)
+        return self._moved(x, kicks), _CABINET if "guitar" in on and drive is not None and drive > 5.0 else flat
+
+    def _sound(self, on: str, notes: list[Note], rng: np.random.Generator) -> tuple[np.ndarray, float | None]:
+        """Notes rendered on an instrument, and the drive in dB that its amplifier has, if it has one."""
+        if on == "voice":
+            return play_voice(notes, self.n, self.sr, rng), None
+        table, play = next(
+            pair for pair in ((STRUCK, play_struck), (SUSTAINED, play_sustained), (PHRASED, play_phrased)) if on in pair[0]
+        )
+        spec = table[on]
+        return play(spec, notes, self.n, self.sr, rng), between(rng, spec.drive) if spec.drive else None
+
+    def _beat(
+        self, player: Player, plays: str, kit: tuple[str, ...], presence: np.ndarray, kicks: list[float], rng: np.random.Generator
+    ) -> np.ndarray:
+        """Sound (n,) of drums or percussion."""
+        if plays == "percussion":
+            strokes = beats.percussion(self.score, rng, kit)
+        else:
+            strokes = beats.groove(self.score, rng, plays, kit)
+            kicks += sorted(start for drum, start, _ in strokes if drum == kit[0])
+        kept = [(drum, start, loud * presence[self.score.section(start)]) for drum, start, loud in strokes if start > -1.0]
+        return self._moved(play_drums([stroke for stroke in kept if stroke[2] > 0], self.n, self.sr, rng), [])
+
+    def _weighted(self, note: Note, presence: np.ndarray) -> Note:
+        """The note at the strength of its section."""
+        return note._replace(velocity=min(note.velocity * float(presence[self.score.section(note.start)]), 1.0))
+
+    def _moved(self, x: np.ndarray, kicks: list[float]) -> np.ndarray:
+        """x (n,) with the swell of the piece and, where there is pumping, ducked under the kicks."""
+        if self.fade is not None:
+            x = x * np.interp(np.arange(self.n), np.linspace(0, self.n, 64), self.fade).astype(np.float32)
+        if self.pump and kicks:
+            t = np.arange(self.n // 64 + 2) * 64 / self.sr
+            since = t - np.array(kicks)[np.maximum(np.searchsorted(kicks, t, side="right") - 1, 0)]
+            duck = 1 - self.pump * np.exp(-np.maximum(since, 0) / (0.35 * self.score.beat)) * (since >= 0)
+            x = x * spread(duck, self.n).astype(np.float32)
+        return x
+
+
+def _presence(rng: np.random.Generator, band: list[Player], sections: int) -> np.ndarray:
+    """Strength (players, sections) of every player in every section, 0 where it rests; one of the steady ones never does."""
+    strength = rng.uniform(0.7, 1.0, (len(band), 1)) * rng.uniform(0.6, 1.1, (1, sections))
+    rests = rng.random(strength.shape) < (0.25 if sections > 1 else 0.0)
+    steady = [k for k, player in enumerate(band) if player.name not in ("voice", "lead", "solo", "texture")]
+    rests[one_of(rng, steady or range(len(band)))] = False
+    return np.where(rests, 0.0, strength)

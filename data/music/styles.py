@@ -1,0 +1,190 @@
+"""The kinds of music: which players meet, what they play, how fast, in which rooms."""
+
+from dataclasses import dataclass
+
+from .draws import Range
+from .score import SCALES
+
+_ALL = tuple(SCALES)
+_DARK = ("minor", "dorian", "phrygian", "harmonic")
+_BRIGHT = ("major", "mixolydian", "minor", "dorian")
+
+
+@dataclass(frozen=True)
+class Player:
+    """One part of a band: chance to be present, what it plays, on which instruments, its level (dB) and its pitches."""
+
+    name: str
+    share: float
+    plays: tuple[str, ...]
+    on: tuple[str, ...]
+    level: float = 0.0
+    pitches: Range = (48, 76)
+
+
+@dataclass(frozen=True)
+class Style:
+    """A kind of music: how often it is drawn, tempo in beats per minute, swing share, scales, chord size, band, room.
+
+    `room` is the reverberation time in seconds, `send` its level in dB, `loud` the chance of heavy bus processing.
+    """
+
+    weight: float
+    band: tuple[Player, ...]
+    tempo: Range = (80, 140)
+    swing: float = 0.15
+    scales: tuple[str, ...] = _ALL
+    depth: int = 4
+    room: Range = (0.3, 1.8)
+    send: Range = (-26, -10)
+    loud: float = 0.5
+
+
+def drums(*grooves: str, share: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0) -> Player:
+    """A drummer on one of the kits."""
+    return Player("drums", share, grooves, kits, level)
+
+
+def hands(share: float, *kits: str) -> Player:
+    """Loose percussion."""
+    return Player("percussion", share, ("percussion",), kits, -9.0)
+
+
+def bass(*on: str, share: float = 0.92, level: float = -2.0) -> Player:
+    """A bass line."""
+    return Player("bass", share, ("bass",), on, level, (28, 50))
+
+
+def voice(share: float, *plays: str, level: float = 0.0) -> Player:
+    """A singer or speaker."""
+    return Player("voice", share, plays or ("song",), ("voice",), level, (41, 72))
+
+
+def noise(share: float, level: float = -22.0) -> Player:
+    """A texture."""
+    return Player("texture", share, ("texture",), ("texture",), level)
+
+
+KITS = {
+    "acoustic": ("kick", "snare", "hat"),
+    "ride": ("kick", "snare", "ride"),
+    "dry": ("thud", "snare", "hat"),
+    "machine": ("boom", "clap", "hat"),
+    "electro": ("boom", "snare", "hat"),
+    "jazz": ("thud", "brush", "ride"),
+    "rim": ("kick", "rim", "hat"),
+    "chip": ("thud", "chip", "chip"),
+    "industrial": ("boom", "clank", "hat"),
+    "orchestral": ("timpani", "snare", "crash"),
+    "shakers": ("shaker", "tambourine"),
+    "latin": ("conga", "bongo", "shaker", "cowbell"),
+    "wood": ("block", "shaker"),
+    "taiko": ("taiko", "low tom", "block"),
+    "congas": ("conga", "conga"),
+}
+
+_KEYS = ("piano", "upright", "epiano", "organ", "clavinet")
+_GUITARS = ("steel guitar", "nylon guitar", "clean guitar", "twelve string")
+_LOUD_GUITARS = ("crunch guitar", "fuzz guitar")
+_PADS = ("saw pad", "soft pad", "square pad", "glass pad", "strings", "choir ah", "choir oo")
+_SYNTHS = ("saw lead", "square lead", "soft lead")
+_SYNTH_BASSES = ("sub bass", "saw bass", "square bass", "reese bass", "long boom", "acid")
+_WINDS = ("saxophone", "trumpet", "trombone", "clarinet", "flute", "oboe")
+_BOWED = ("violin", "cello")
+_MALLETS = ("marimba", "vibraphone", "glockenspiel", "kalimba", "bells", "steel drum")
+
+_comping = ("chords", "chords", "arpeggio", "pads")
+
+STYLES = {
+    "rock": Style(3, (
+        drums("rock", "backbeat", "halftime", "shuffle", kits=("acoustic", "ride", "dry")), bass("finger bass", "pick bass"),
+        Player("rhythm guitar", 0.9, ("riff", "strums"), (*_LOUD_GUITARS, "crunch guitar", "clean guitar"), -3, (40, 66)),
+        Player("second guitar", 0.5, ("strums", "arpeggio", "riff"), (*_LOUD_GUITARS, *_GUITARS), -6, (45, 74)),
+        Player("keys", 0.3, _comping, _KEYS, -8), Player("lead", 0.3, ("melody",), (*_LOUD_GUITARS, "organ"), -2, (57, 81)),
+        voice(0.65), Player("backing", 0.2, ("pads",), ("choir ah", "choir oo"), -10, (52, 74))), (85, 165)),
+    "metal": Style(1.2, (
+        drums("double", "blast", "halftime", "rock", kits=("acoustic", "ride")), bass("pick bass", "fuzz bass"),
+        Player("rhythm guitar", 1.0, ("riff",), ("fuzz guitar",), 0, (36, 60)), Player("second guitar", 0.6, ("riff",), ("fuzz guitar",), -2, (36, 60)),
+        Player("lead", 0.35, ("melody", "arpeggio"), ("fuzz guitar",), -2, (60, 86)), voice(0.4, "song", "speech")),
+        (90, 200), 0.0, _DARK, 2, (0.3, 1.2), (-28, -14), 0.9),
+    "pop": Style(3, (
+        drums("backbeat", "four", "halftime", "rock", "ballad", kits=("acoustic", "machine", "electro", "dry")), bass("finger bass", *_SYNTH_BASSES),
+        Player("keys", 0.7, _comping, (*_KEYS, "super saw"), -5), Player("guitar", 0.5, ("strums", "arpeggio", "chords"), _GUITARS, -7, (45, 74)),
+        Player("pad", 0.5, ("pads",), _PADS, -9), Player("arp", 0.3, ("arpeggio",), ("synth pluck", *_MALLETS), -9, (60, 88)),
+        hands(0.35, "shakers", "latin"), voice(0.75), Player("backing", 0.25, ("pads",), ("choir ah", "choir oo"), -9, (55, 76)), noise(0.1)),
+        (75, 130), 0.1, _BRIGHT, 4, loud=0.8),
+    "electronic": Style(2.5, (
+        drums("four", "house", "breakbeat", "twostep", "trap", kits=("machine", "electro", "industrial")), bass(*_SYNTH_BASSES),
+        Player("chords", 0.6, ("chords", "pads"), ("super saw", "saw pad", "square pad", "epiano", "piano"), -4),
+        Player("arp", 0.6, ("arpeggio",), ("synth pluck", "synth pluck", "bells", "kalimba"), -5, (55, 88)),
+        Player("lead", 0.4, ("melody",), (*_SYNTHS, "acid"), -2, (55, 84)), Player("pad", 0.4, ("pads",), _PADS, -9),
+        hands(0.3, "shakers", "latin", "wood"), voice(0.25), noise(0.4, -16)), (95, 178), 0.1, _DARK, 5, loud=0.9),
+    "hip-hop": Style(2, (
+        drums("boombap", "trap", "halftime", "backbeat", kits=("machine", "electro", "dry", "rim")), bass("sub bass", "long boom", "finger bass", "saw bass"),
+        Player("loop", 0.8, ("chords", "arpeggio", "strums"), (*_KEYS, *_GUITARS, *_MALLETS, "strings"), -6), Player("pad", 0.3, ("pads",), _PADS, -10),
+        Player("lead", 0.2, ("melody",), (*_SYNTHS, "flute"), -6, (60, 84)), voice(0.75, "speech", "speech", "song"), noise(0.3, -20)),
+        (65, 100), 0.5, _DARK, 5, loud=0.8),
+    "funk": Style(1.2, (
+        drums("funk", "backbeat", "four", kits=("acoustic", "dry")), bass("slap bass", "finger bass", "saw bass"), hands(0.5, "latin", "shakers", "congas"),
+        Player("keys", 0.7, ("chords",), ("clavinet", "epiano", "organ"), -5), Player("guitar", 0.7, ("chords", "strums"), ("clean guitar",), -6, (52, 76)),
+        Player("brass", 0.4, ("chords",), ("brass",), -4, (55, 76)), voice(0.55)), (90, 125), 0.2, _BRIGHT, 5),
+    "folk": Style(2, (
+        Player("guitar", 0.95, ("strums", "arpeggio"), ("steel guitar", "nylon guitar", "twelve string", "mandolin", "banjo"), -2, (40, 72)),
+        Player("second", 0.4, ("arpeggio", "strums", "melody"), ("mandolin", "banjo", "steel guitar", "accordion", "harp"), -6, (52, 80)),
+        bass("double bass", "finger bass", share=0.45), drums("train", "shuffle", "ballad", share=0.25, kits=("jazz", "dry", "rim")),
+        hands(0.25, "shakers", "wood"), Player("fiddle", 0.35, ("melody",), ("violin", "cello", "flute", "whistle"), -3, (57, 86)), voice(0.6)),
+        (70, 150), 0.15, _BRIGHT, 3, (0.2, 1.2), (-30, -14), 0.2),
+    "jazz": Style(1.5, (
+        drums("swing", "shuffle", "latin", share=0.8, kits=("jazz", "ride")), bass("double bass"), Player("keys", 0.8, ("chords", "arpeggio"), ("piano", "epiano", "organ"), -4),
+        Player("guitar", 0.3, ("chords", "strums"), ("clean guitar", "nylon guitar"), -7, (48, 72)), Player("lead", 0.75, ("melody",), (*_WINDS, "vibraphone", "clean guitar"), 0, (52, 82)),
+        Player("section", 0.2, ("chords",), ("brass",), -5), voice(0.2)), (70, 210), 0.85, _BRIGHT, 5, (0.4, 1.5), (-26, -12), 0.1),
+    "orchestral": Style(2.2, (
+        Player("strings", 0.95, ("pads", "chords", "arpeggio"), ("strings", "quartet"), -1, (43, 82)), Player("low strings", 0.8, ("bass", "melody"), ("cello",), -3, (36, 55)),
+        Player("brass", 0.5, ("chords", "pads"), ("brass",), -3, (45, 72)), Player("winds", 0.5, ("pads", "arpeggio"), ("woodwinds",), -6, (57, 84)),
+        Player("solo", 0.6, ("melody",), (*_BOWED, *_WINDS), 0, (52, 88)), Player("harp", 0.3, ("arpeggio",), ("harp", "pizzicato", "glockenspiel"), -8, (55, 91)),
+        Player("choir", 0.3, ("pads", "chords"), ("choir ah", "choir oo"), -5, (48, 76)),
+        drums("march", "halftime", share=0.35, kits=("orchestral",), level=-4), hands(0.2, "taiko")), (60, 150), 0.0, _ALL, 4, (1.2, 2.8), (-18, -5), 0.15),
+    "chamber": Style(1, (
+        Player("first", 1.0, ("melody",), (*_BOWED, "flute", "clarinet", "oboe"), 0, (55, 88)), Player("second", 0.5, ("melody",), (*_BOWED, "clarinet"), -4, (50, 74)),
+        Player("keys", 0.6, ("arpeggio", "chords"), ("piano", "harpsichord", "harp", "church organ"), -3, (45, 79)),
+        Player("strings", 0.5, ("pads", "chords"), ("quartet", "pizzicato"), -4, (45, 76)), Player("low", 0.6, ("bass",), ("cello",), -3, (36, 55))),
+        (60, 140), 0.0, _ALL, 4, (0.6, 2.5), (-20, -8), 0.05),
+    "chiptune": Style(1.5, (
+        drums("rock", "four", "breakbeat", "march", share=0.85, kits=("chip",), level=-3), bass("triangle bass", "square bass", level=1),
+        Player("lead", 0.9, ("melody",), ("chip lead", "square lead"), -2, (60, 88)), Player("arp", 0.8, ("arpeggio",), ("chip chord",), -5, (55, 84)),
+        Player("second", 0.4, ("melody", "arpeggio"), ("chip lead",), -7, (55, 79))), (100, 180), 0.05, _ALL, 3, (0.1, 0.4), (-60, -24), 0.3),
+    "ambient": Style(1.2, (
+        Player("pad", 1.0, ("pads",), _PADS, 0, (40, 76)), Player("second pad", 0.5, ("pads",), _PADS, -4, (48, 84)), Player("bells", 0.5, ("arpeggio", "melody"), (*_MALLETS, "piano", "harp"), -4, (57, 88)),
+        bass("sub bass", share=0.4), hands(0.15, "taiko", "wood"), noise(0.6, -12)), (50, 100), 0.0, _ALL, 5, (1.5, 2.9), (-14, -3), 0.1),
+    "reggae": Style(0.6, (
+        drums("reggae", "latin", kits=("rim", "acoustic")), bass("finger bass", "sub bass", level=1), Player("skank", 0.95, ("chords",), ("clean guitar", "piano", "organ"), -5, (55, 76)),
+        hands(0.5, "latin", "congas"), voice(0.55), Player("brass", 0.25, ("melody",), ("trumpet", "trombone", "saxophone"), -3, (55, 76))),
+        (65, 95), 0.4, _BRIGHT, 3),
+    "latin": Style(0.8, (
+        hands(0.95, "latin", "congas"), drums("latin", "four", share=0.4), bass("finger bass", "double bass"), Player("piano", 0.7, ("chords", "arpeggio"), ("piano", "nylon guitar"), -4),
+        Player("brass", 0.5, ("chords", "melody"), ("brass", "trumpet", "trombone"), -2, (55, 79)), voice(0.5)), (85, 130), 0.0, _BRIGHT, 4),
+    "cinematic": Style(0.8, (
+        hands(0.9, "taiko"), Player("ostinato", 0.8, ("riff", "arpeggio"), ("strings", "quartet", "cello"), -2, (40, 64)), Player("brass", 0.6, ("pads",), ("brass",), -2, (36, 64)),
+        Player("choir", 0.4, ("pads",), ("choir ah",), -4, (48, 72)), bass("sub bass", "reese bass", share=0.5), noise(0.5, -14)), (80, 150), 0.0, _DARK, 3, (1.2, 2.8), (-16, -5), 0.5),
+    "lo-fi": Style(0.8, (
+        drums("boombap", "halftime", kits=("dry", "rim", "machine")), bass("finger bass", "double bass", "sub bass"), Player("keys", 1.0, ("chords", "arpeggio"), ("epiano", "upright", "nylon guitar"), -2),
+        Player("lead", 0.4, ("melody",), ("flute", "vibraphone", "clean guitar", "saxophone"), -4, (57, 81)), noise(0.8, -20)), (65, 95), 0.8, _BRIGHT, 5),
+    "singer": Style(1.4, (
+        voice(1.0), Player("accompaniment", 1.0, ("arpeggio", "strums", "chords", "pads"), ("piano", "upright", "epiano", *_GUITARS, "harp", "organ", "strings"), -4, (43, 72))),
+        (60, 120), 0.1, _BRIGHT, 4, (0.3, 2.2), (-24, -8), 0.3),
+    "solo voice": Style(1.0, (voice(1.0, "song", "song", "speech"),), (60, 130), room=(0.2, 2.2), send=(-40, -8), loud=0.4),
+    "solo piano": Style(0.8, (
+        Player("right hand", 1.0, ("chords", "arpeggio", "melody"), ("piano",), 0, (55, 88)), Player("left hand", 0.85, ("arpeggio", "bass", "chords"), ("piano",), -2, (33, 60))),
+        (55, 150), 0.2, room=(0.3, 2.0), send=(-30, -10), loud=0.1),
+    "solo drums": Style(0.8, (
+        drums(*("rock", "backbeat", "funk", "breakbeat", "swing", "latin", "four", "trap", "boombap", "double"), share=1.0, kits=("acoustic", "ride", "dry", "machine", "electro", "jazz", "industrial")),
+        hands(0.25, "latin", "shakers", "congas", "taiko")), (70, 180), 0.25, room=(0.2, 1.5), send=(-30, -10)),
+    "solo guitar": Style(0.7, (
+        Player("guitar", 1.0, ("strums", "arpeggio", "riff", "melody"), (*_GUITARS, *_LOUD_GUITARS, "banjo", "sitar", "mandolin"), 0, (40, 76)),),
+        (60, 150), 0.15, room=(0.2, 1.8), send=(-36, -10), loud=0.2),
+    "solo instrument": Style(0.9, (
+        Player("solo", 1.0, ("melody", "arpeggio", "chords"), (*_WINDS, *_BOWED, *_MALLETS, *_SYNTHS, "organ", "church organ", "accordion", "harp", "harpsichord", "strings", "epiano", "whistle", "sitar"), 0, (48, 84)),),
+        (60, 150), 0.1, room=(0.2, 2.8), send=(-36, -6), loud=0.1),
+    "solo percussion": Style(0.4, (hands(1.0, "latin", "congas", "taiko", "wood", "shakers"), hands(0.4, "shakers", "wood")), (80, 150), room=(0.2, 1.5), send=(-36, -10)),
+    "solo bass": Style(0.4, (Player("bass", 1.0, ("bass", "riff"), ("finger bass", "pick bass", "slap bass", "fuzz bass", "double bass", *_SYNTH_BASSES), 0, (28, 52)),), room=(0.1, 0.6), send=(-60, -20), loud=0.2),
+}  # fmt: skip

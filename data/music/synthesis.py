@@ -1,0 +1,89 @@
+"""Sources of sound: damped modes, detuned clouds, wavetable oscillators and noise."""
+
+import numpy as np
+import scipy.fft as fft
+
+from .draws import gain
+
+_BLOCK = 256
+_TABLE = 2048
+_CLOUD = 1 << 16
+
+
+def modes(
+    freq: np.ndarray, decay: np.ndarray, amp: np.ndarray, n: int, sr: int, phase: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Sum of damped sinusoids y[t] = sum_k amp_k exp(-t / (decay_k sr)) sin(2 pi freq_k t / sr + phase_k).
+
+    freq (K,) Hz, decay (K,) seconds to 1/e, amp (K,), phase (K,) or scalar in radians; returns (n,) float32. Modes
+    above 0.47 sr are left out. With t = block a + b every mode factors into f(a) g(b), so that the sum over
+    modes is one matrix product of (n / block, 2 K) by (2 K, block).
+    """
+    keep = freq < 0.47 * sr
+    freq, decay, amp = freq[keep], decay[keep], amp[keep]
+    phase = np.broadcast_to(phase, keep.shape)[keep]
+    start = np.arange(-(-n // _BLOCK))[:, None] * _BLOCK
+    slow = _rotation(start * (freq / sr) + phase / (2 * np.pi), start / (decay * sr), amp)
+    step = np.arange(_BLOCK)[:, None]
+    fast = _rotation(step * (freq / sr), step / (decay * sr), 1.0)
+    left = np.concatenate([slow[1], slow[0]], axis=1)
+    right = np.concatenate([fast[0], fast[1]], axis=1)
+    return (left @ right.T).reshape(-1)[:n]
+
+
+def _rotation(turns: np.ndarray, decays: np.ndarray, amp: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Real and imaginary part of amp exp(-decays + 2 pi i turns) in float32, exact zero once inaudible."""
+    angle = ((turns % 1.0) * (2 * np.pi)).astype(np.float32)
+    # Subnormal numbers would slow the matrix product down by an order of magnitude.
+    size = np.where(decays < 18.0, amp * np.exp(-np.minimum(decays, 18.0)), 0.0).astype(np.float32)
+    return size * np.cos(angle), size * np.sin(angle)
+
+
+def cloud(freq: np.ndarray, amp: np.ndarray, spread_cents: float, sr: int, rng: np.random.Generator) -> np.ndarray:
+    """Seamless loop of partials each smeared into a narrow band, the sound of many players in near unison.
+
+    freq (K,) Hz, amp (K,), spread_cents the standard deviation of the band; returns (65536,) float32. Every partial
+    is 24 sinusoids of random phase and normal detuning, summed in one inverse transform (after PADsynth, P. Nasca).
+    """
+    keep = freq < 0.45 * sr
+    detuned = freq[keep, None] * 2.0 ** (spread_cents / 1200.0 * rng.standard_normal((int(keep.sum()), 24)))
+    weight = amp[keep, None] * np.exp(2j * np.pi * rng.random(detuned.shape))
+    bins = np.minimum(np.round(detuned * _CLOUD / sr).astype(np.int64), _CLOUD // 2).ravel()
+    size = _CLOUD // 2 + 1
+    spectrum = np.bincount(bins, weight.real.ravel(), size) + 1j * np.bincount(bins, weight.imag.ravel(), size)
+    return fft.irfft((spectrum * (_CLOUD / 24**0.5)).astype(np.complex64), _CLOUD)
+
+
+def oscillator(freq: np.ndarray, harmonics: np.ndarray, sr: int, start: float = 0.0) -> np.ndarray:
+    """Periodic wave of a moving fundamental, free of aliasing up to half the sample rate.
+
+    freq (n,) Hz per sample, harmonics (K,) complex amplitudes of the partials 1..K <= 1023, start the first phase in
+    turns; returns (n,) float32. Tables one third of an octave apart hold only the partials that fit.
+    """
+    low = float(freq.min())
+    row = (3.0 * np.log2(freq / low)).astype(np.int32)
+    tables = np.zeros((int(row.max()) + 1, _TABLE // 2 + 1), np.complex64)
+    for i, table in enumerate(tables):
+        top = low * 2.0 ** ((i + 1) / 3.0)
+        count = min(len(harmonics), _TABLE // 2 - 1, int(0.48 * sr / top))
+        table[1 : count + 1] = harmonics[:count] * (_TABLE / 2)
+    wave = fft.irfft(tables, _TABLE, axis=1)
+    wave = np.concatenate([wave, wave[:, :1]], axis=1).ravel()
+    turn = np.cumsum(freq / sr) + start
+    place = (turn - np.floor(turn)) * _TABLE
+    index = place.astype(np.int32)
+    part = (place - index).astype(np.float32)
+    index += row * (_TABLE + 1)
+    lower = np.take(wave, index)
+    return lower + part * (np.take(wave, index + 1) - lower)
+
+
+def white(n: int, rng: np.random.Generator) -> np.ndarray:
+    """White Gaussian noise (n,) float32 of unit power."""
+    return rng.standard_normal(n, dtype=np.float32)
+
+
+def resonances(freq: np.ndarray, centre: np.ndarray, width: np.ndarray, level_db: np.ndarray) -> np.ndarray:
+    """Magnitude at freq (Hz) of a body: 1 plus bell-shaped peaks, centre in Hz, width in octaves, level in dB."""
+    distance = np.log2(np.maximum(freq, 1.0))[..., None] - np.log2(centre)
+    return gain((level_db * np.exp(-0.5 * (distance / width) ** 2)).sum(-1))

@@ -1,0 +1,63 @@
+"""What a render or a set of controls is judged by: LOSSES to train with, METRICS to report."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from losses.mel import MelLoss, norm_signal
+from losses.metrics import BlindMetrics, VocalMetrics
+from losses.mldr import MLDR
+from losses.params import ParameterLoss
+from losses.stft import MultiResolutionSTFT
+from losses.vocal import VocalLoss, VocalTarget
+
+__all__ = [
+    "LOSSES",
+    "METRICS",
+    "MLDR",
+    "MelLoss",
+    "MultiResolutionSTFT",
+    "ParameterLoss",
+    "VocalLoss",
+    "VocalTarget",
+    "build_loss",
+    "build_metrics",
+    "norm_signal",
+]
+
+LOSSES = {
+    "vocal": VocalLoss,
+    "mel": MelLoss,
+    "mrstft": MultiResolutionSTFT,
+    "mldr": MLDR,
+    "params": ParameterLoss,
+}
+METRICS = {"vocal": VocalMetrics, "blind": BlindMetrics}
+
+
+def build_loss(config: Mapping, sr: int) -> Callable:
+    """Build the loss that config["name"] names, with the other entries of config as its options.
+
+    Raises ValueError on a name or an option that is not known.
+    """
+    return _build("loss", LOSSES, config, sr)
+
+
+def build_metrics(config: Mapping, sr: int) -> Callable:
+    """Build the set of metrics that config["name"] names, with the other entries of config as its options.
+
+    Raises ValueError on a name or an option that is not known.
+    """
+    return _build("metrics", METRICS, config, sr)
+
+
+def _build(noun: str, table: Mapping[str, type], config: Mapping, sr: int) -> Callable:
+    options = dict(config)
+    name = options.pop("name", None)
+    if name not in table:
+        raise ValueError(f"unknown {noun} '{name}'; known: {', '.join(table)}")
+    accepted = inspect.signature(table[name]).parameters
+    unknown = [key for key in options if key not in accepted or key == "sr"]
+    if unknown:
+        known = ", ".join(key for key in accepted if key != "sr") or "none"
+        raise ValueError(f"unknown options {unknown} of {noun} '{name}'; known: {known}")
+    return table[name](sr, **options) if "sr" in accepted else table[name](**options)

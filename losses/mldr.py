@@ -1,0 +1,102 @@
+"""Loudness dynamic range: the ratio of a short to a long average of power, compared over time."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from afx.functional.level import rise_to_coef
+from afx.kernels import one_pole, spectral
+
+ROWS = ("separate", "rolled")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoudnessTarget:
+    """What the distance needs to know of N targets, computed once; `index` says which of them, in which order."""
+
+    data: Tensor  # separate rows: ratios (N, S, P, T); rolled rows: averages (N, S, P, 2, T), short and long
+    index: Tensor
+
+    def __len__(self) -> int:
+        return self.index.shape[0]
+
+    def select(self, index: Tensor) -> "LoudnessTarget":
+        """Return the items `index`, integers, without copying."""
+        return dataclasses.replace(self, index=self.index[index])
+
+
+class MLDR:
+    """L1 distance of log(short average) - log(long average) of power, summed over pairs of averaging times.
+
+        e = max(x², 1e-8),   LDR[n] = log short(e)[n] - log long(e)[n + ⌊sr·(long - short)/2⌋]
+
+    `taus_ms` holds the pairs (short, long), 10 to 90 % rise times in ms. Every row, a channel of an item, is treated
+    by itself and its end, which has no long average that far ahead, is left out of the mean. `rows` = "rolled" is the
+    published release's way, kept for comparing numbers: there the long averages of all rows, laid end to end, are
+    advanced in a circle, so that the end of a row meets the start of the next one, and the coefficients carry the
+    error of their float32 formula.
+    `mid_side` (stereo) appends the rows (L + R)/√2 and (L - R)/√2.
+    Source: Yu et al., DiffVox, arXiv 2504.14735, section 3.
+    """
+
+    def __init__(
+        self,
+        sr: int,
+        *,
+        taus_ms: Sequence[tuple[float, float]] = ((50.0, 1000.0), (100.0, 2000.0)),
+        rows: str = "separate",
+        mid_side: bool = False,
+    ) -> None:
+        if rows not in ROWS:
+            raise ValueError(f"unknown treatment of rows '{rows}'; known: {', '.join(ROWS)}")
+        if rows == "rolled":  # the release forms 1 - exp in float32, which moves the slow averages by 0.1 %
+            self.coefs = (1 - torch.exp(-2200 / torch.tensor(taus_ms) / sr)).double()
+        else:
+            self.coefs = rise_to_coef(torch.tensor(taus_ms, dtype=torch.float64), sr)
+        self.shifts = torch.tensor([math.floor(sr * (long - short) * 0.0005) for short, long in taus_ms])
+        self.rolled, self.mid_side = rows == "rolled", mid_side
+
+    @torch.no_grad()
+    def prepare(self, target: Tensor) -> LoudnessTarget:
+        """Compute everything of the target (B, C, T) once."""
+        if self.rolled:
+            data = self._averages(target)
+        else:
+            data = spectral.loudness_ratio(target, self.coefs, self.shifts, self.mid_side)
+        return LoudnessTarget(data, torch.arange(len(target), device=target.device))
+
+    def distances(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
+        """Distance of each row: (B, S), S = C or, with `mid_side`, L, R, mid and side; float64."""
+        target = target if isinstance(target, LoudnessTarget) else self.prepare(target)
+        if len(target) != len(pred):
+            raise ValueError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
+        if self.rolled:
+            ranges = self._rolled_range(self._averages(pred)), self._rolled_range(target.data[target.index])
+            return (ranges[0] - ranges[1]).abs().mean(3, dtype=torch.float64).sum(2)
+        sums = spectral.loudness_deviation(pred, target.data, target.index, self.coefs, self.shifts, self.mid_side)
+        return (sums / (pred.shape[-1] - self.shifts).to(sums)).sum(2)
+
+    def __call__(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
+        """Mean distance between pred and target, (B, C, T) both: a scalar."""
+        return self.distances(pred, target).mean().to(pred.dtype)
+
+    def _averages(self, x: Tensor) -> Tensor:
+        """Short and long averages (B, S, P, 2, T) of the power of x (B, C, T)."""
+        if self.mid_side:
+            left, right = x.unbind(1)
+            x = torch.stack([left, right, (left + right) * 0.5**0.5, (left - right) * 0.5**0.5], 1)
+        power = x.square().clamp(min=1e-8)
+        averages = [one_pole(power.flatten(0, 1), coef[None]) for coef in self.coefs.flatten()]
+        return torch.stack(averages, 1).unflatten(0, x.shape[:2]).unflatten(2, self.coefs.shape)
+
+    def _rolled_range(self, averages: Tensor) -> Tensor:
+        """Loudness dynamic range (B, S, P, T) with L, R and, apart from them, mid, side rolled over all their rows."""
+        short, long = averages.log().unbind(3)
+        shifts = self.shifts.tolist()
+        rolled = [
+            torch.stack([pairs[:, :, p].roll(-shift) for p, shift in enumerate(shifts)], 2) for pairs in long.split(2, 1)
+        ]
+        return short - torch.cat(rolled, 1)

@@ -1,0 +1,19 @@
+"""Distance of controls."""
+
+from torch import Tensor
+
+
+class ParameterLoss:
+    """Ten times the mean square of the differences of controls q (B, P) in unit range.
+
+    Source: Peladeau and Peeters, BE-AFX, arXiv 2310.11781.
+    """
+
+    def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Compare the controls pred and target, (B, P) both: a scalar."""
+        if pred.shape != target.shape:
+            raise ValueError(
+                f"controls of shapes {tuple(pred.shape)} and {tuple(target.shape)} cannot be compared; "
+                "the parameter loss needs one chain on both sides"
+            )
+        return 10 * (pred - target).square().mean()

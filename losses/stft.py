@@ -1,0 +1,127 @@
+"""Multi-resolution distance of magnitude spectra: spectral convergence and log magnitude."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from afx.kernels import spectral
+from losses.weighting import a_weighting_fir
+
+# Signals that share one loss, of L, R, L + R and L - R; the loss is the mean over such groups.
+GROUPS = {
+    "channels": (slice(None),),
+    "sum_difference": (slice(2, 3), slice(3, 4)),
+    "both": (slice(0, 2), slice(2, 3), slice(3, 4)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StftTarget:
+    """What the distance needs to know of N targets, computed once; `index` says which of them, in which order."""
+
+    magnitudes: tuple[Tensor, ...]  # a resolution each: (N, signals, bins, frames)
+    energies: tuple[Tensor, ...]  # the sums of their squares: (N, signals), float64
+    index: Tensor
+
+    def __len__(self) -> int:
+        return self.index.shape[0]
+
+    def select(self, index: Tensor) -> "StftTarget":
+        """Return the items `index`, integers, without copying spectra."""
+        return dataclasses.replace(self, index=self.index[index])
+
+
+class MultiResolutionSTFT:
+    """Mean over resolutions of w_sc · spectral convergence + w_log_mag · log magnitude distance.
+
+        sc = ‖|Y| - |X|‖ / ‖|Y|‖,   log = mean |log |X| - log |Y||,   |X| = sqrt(max(re² + im², 1e-8))
+
+    X is the prediction and Y the target, (B, C, T) both. The Frobenius norms run over the whole batch.
+    `stereo` = "sum_difference" is the mean of the distance between L + R and of that between L - R, with norms of
+    their own; "both" joins the distance over the channels and these two. With `perceptual_weighting` both signals
+    first pass a 101-tap A-weighting filter. The values are those of auraloss 0.4.0 with the same arguments.
+    Sources: Arik et al., arXiv 1808.06719; Yamamoto et al., arXiv 1910.11480; Steinmetz et al., arXiv 2010.10291.
+    """
+
+    def __init__(
+        self,
+        sr: int,
+        fft_sizes: Sequence[int] = (1024, 2048, 512),
+        hop_sizes: Sequence[int] = (120, 240, 50),
+        win_lengths: Sequence[int] = (600, 1200, 240),
+        *,
+        w_sc: float = 1.0,
+        w_log_mag: float = 1.0,
+        perceptual_weighting: bool = False,
+        stereo: str = "channels",
+    ) -> None:
+        if not len(fft_sizes) == len(hop_sizes) == len(win_lengths):
+            raise ValueError(
+                f"fft_sizes, hop_sizes and win_lengths hold {len(fft_sizes)}, {len(hop_sizes)} and {len(win_lengths)} "
+                "numbers; give as many of each"
+            )
+        if stereo not in GROUPS:
+            raise ValueError(f"unknown stereo mode '{stereo}'; known: {', '.join(GROUPS)}")
+        self.windows = [_window(*lengths) for lengths in zip(fft_sizes, win_lengths, strict=True)]
+        self.hops = list(hop_sizes)
+        self.w_sc, self.w_log_mag = w_sc, w_log_mag
+        self.taps = a_weighting_fir(sr) if perceptual_weighting else None
+        self.groups, self.mid_side = GROUPS[stereo], stereo != "channels"
+
+    @torch.no_grad()
+    def prepare(self, target: Tensor) -> StftTarget:
+        """Compute everything of the target (B, C, T) once."""
+        weighted = self._weight(target)
+        magnitudes = tuple(
+            spectral.stft_magnitude(weighted, window, hop, self.mid_side)
+            for window, hop in zip(self.windows, self.hops, strict=True)
+        )
+        energies = tuple(y.square().sum((2, 3), dtype=torch.float64) for y in magnitudes)
+        return StftTarget(magnitudes, energies, torch.arange(len(target), device=target.device))
+
+    def distances(self, pred: Tensor, target: Tensor | StftTarget, *, per_item: bool = False) -> Tensor:
+        """Distance of each group of signals, (G,), or of each item by itself, (B, G), in float64."""
+        target = target if isinstance(target, StftTarget) else self.prepare(target)
+        if len(target) != len(pred):
+            raise ValueError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
+        weighted = self._weight(pred)
+        resolutions = zip(self.windows, self.hops, target.magnitudes, target.energies, strict=True)
+        total = 0.0
+        for window, hop, magnitude, energy in resolutions:
+            sums = spectral.stft_deviation(weighted, magnitude, target.index, window, hop, self.mid_side)
+            total = total + self._combine(sums, energy[target.index], magnitude[0, 0].numel(), per_item)
+        return total / len(self.hops)
+
+    def __call__(self, pred: Tensor, target: Tensor | StftTarget, *, per_item: bool = False) -> Tensor:
+        """Distance between pred and target, (B, C, T) both: a scalar, or (B,) with every item by itself."""
+        return self.distances(pred, target, per_item=per_item).mean(-1).to(pred.dtype)
+
+    def _weight(self, x: Tensor) -> Tensor:
+        return x if self.taps is None else spectral.fir(x.flatten(0, 1), self.taps).view(x.shape)
+
+    def _combine(self, sums: Tensor, energy: Tensor, points: int, per_item: bool) -> Tensor:
+        """Turn sums (B, S, 2) over time and frequency, and the target's (B, S), into distances (G,) or (B, G)."""
+        dims = (1,) if per_item else (0, 1)
+        distances = []
+        for group in self.groups:
+            square, log = sums[:, group].unbind(2)
+            convergence = _root(square.sum(dims) / energy[:, group].sum(dims))
+            distances.append(self.w_sc * convergence + self.w_log_mag * log.mean(dims) / points)
+        return torch.stack(distances, -1)
+
+
+def _window(size: int, length: int) -> Tensor:
+    """A periodic Hann window of `length` in the middle of `size` samples, float32 for any audio as in auraloss."""
+    if length > size:
+        raise ValueError(f"a window of {length} samples does not fit a transform of {size}; give at most {size}")
+    left = (size - length) // 2
+    return F.pad(torch.hann_window(length), (left, size - length - left))
+
+
+def _root(x: Tensor) -> Tensor:
+    """Square root whose gradient is 0 at 0, where prediction and target are equal."""
+    positive = x > 0
+    return torch.where(positive, x, 1.0).sqrt() * positive

@@ -1,0 +1,86 @@
+"""The loss of the vocal-chain fit: spectra and loudness dynamic range of left/right and mid/side."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from losses.mldr import MLDR, LoudnessTarget
+from losses.stft import MultiResolutionSTFT, StftTarget
+
+TERMS = ("mss_lr", "mss_ms", "mldr_lr", "mldr_ms")
+FFT_SIZES = (128, 512, 2048)
+
+
+@dataclasses.dataclass(frozen=True)
+class VocalTarget:
+    """Everything the loss needs to know of a batch of target chunks, computed once."""
+
+    stft: StftTarget
+    loudness: LoudnessTarget
+
+    def __len__(self) -> int:
+        return len(self.stft)
+
+    def select(self, index: Tensor) -> "VocalTarget":
+        """Return the chunks `index`, integers, in that order, without copying what was computed of them."""
+        return VocalTarget(self.stft.select(index), self.loudness.select(index))
+
+
+class VocalLoss:
+    """Weighted sum of four terms between stereo signals (B, 2, T): mss_lr, mss_ms, mldr_lr, mldr_ms.
+
+    mss is the A-weighted multi-resolution STFT distance (FFT 128, 512, 2048, hop a quarter) of L and R, and the mean of
+    those of L + R and L - R; mldr is the loudness dynamic range distance, once of L and R, once of (L ± R)/√2.
+    `weights` holds four numbers in this order, or some of them by name (the others are then 0); `mldr_rows` is
+    explained in `MLDR`. Source: Yu et al., DiffVox, arXiv 2504.14735, section 3.
+    """
+
+    def __init__(
+        self,
+        sr: int,
+        weights: Mapping[str, float] | Sequence[float] = (1.0, 0.5, 0.5, 0.25),
+        mldr_rows: str = "separate",
+    ) -> None:
+        self.weights = _weights(weights)
+        self.stft = MultiResolutionSTFT(
+            sr, FFT_SIZES, [n // 4 for n in FFT_SIZES], FFT_SIZES, perceptual_weighting=True, stereo="both"
+        )
+        self.mldr = MLDR(sr, rows=mldr_rows, mid_side=True)
+
+    def prepare(self, target: Tensor) -> VocalTarget:
+        """Compute everything of the target (B, 2, T) once: weighted magnitudes and loudness ratios."""
+        if target.ndim != 3 or target.shape[1] != 2:
+            raise ValueError(f"the vocal loss compares stereo (B, 2, T); got {tuple(target.shape)}")
+        return VocalTarget(self.stft.prepare(target), self.mldr.prepare(target))
+
+    def __call__(self, pred: Tensor, target: Tensor | VocalTarget) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare pred (B, 2, T) with the target: the total, with a gradient to pred, and the four terms without."""
+        target = target if isinstance(target, VocalTarget) else self.prepare(target)
+        left_right, mid, side = self.stft.distances(pred, target.stft)
+        loudness = self.mldr.distances(pred, target.loudness)
+        terms = torch.stack([left_right, (mid + side) / 2, loudness[:, :2].mean(), loudness[:, 2:].mean()])
+        total = (terms * torch.tensor(self.weights).to(terms)).sum().to(pred.dtype)
+        return total, dict(zip(TERMS, terms.detach().unbind(), strict=True))
+
+    @torch.no_grad()
+    def per_item(self, pred: Tensor, target: Tensor | VocalTarget) -> dict[str, Tensor]:
+        """Compute the four terms of every item as if it were alone, (B,) each."""
+        target = target if isinstance(target, VocalTarget) else self.prepare(target)
+        left_right, mid, side = self.stft.distances(pred, target.stft, per_item=True).unbind(1)
+        loudness = self.mldr.distances(pred, target.loudness)
+        terms = left_right, (mid + side) / 2, loudness[:, :2].mean(1), loudness[:, 2:].mean(1)
+        return dict(zip(TERMS, terms, strict=True))
+
+
+def _weights(weights: Mapping[str, float] | Sequence[float]) -> list[float]:
+    """Four weights in the order of the terms."""
+    if isinstance(weights, Mapping):
+        unknown = set(weights) - set(TERMS)
+        if unknown:
+            raise ValueError(f"unknown loss terms {sorted(unknown)}; known: {', '.join(TERMS)}")
+        return [float(weights.get(name, 0.0)) for name in TERMS]
+    if len(weights) != len(TERMS):
+        raise ValueError(f"{len(weights)} loss weights given; give {len(TERMS)}: {', '.join(TERMS)}")
+    return [float(weight) for weight in weights]
