@@ -1,5 +1,6 @@
 """Effects in series, and effects in parallel that feed each other by sends."""
 
+from collections.abc import Callable, Iterable
 from itertools import groupby
 
 import torch
@@ -25,7 +26,7 @@ class Serial(Effect):
             self.add_module(name, effect)
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
-        for are_biquads, group in groupby(self.parts(), key=_is_biquad):
+        for are_biquads, group in groupby(self.parts(), key=is_biquad):
             if are_biquads:
                 x = biquad.cascade(x, cascade_coefs(group, values))
                 continue
@@ -34,11 +35,12 @@ class Serial(Effect):
         return x
 
 
-def _is_biquad(part: tuple[str, Effect]) -> bool:
+def is_biquad(part: tuple[str, Effect]) -> bool:
+    """Whether a named part can join its neighbours in one cascade."""
     return isinstance(part[1], Biquad)
 
 
-def cascade_coefs(bands: "groupby", values: Values) -> Tensor:
+def cascade_coefs(bands: Iterable[tuple[str, Effect]], values: Values) -> Tensor:
     """Coefficients of biquads in series, (K, 5), or (B, K, 5) where any value has a batch dimension."""
     return torch.stack(torch.broadcast_tensors(*(band.coefs(**values[name]) for name, band in bands)), -2)
 
@@ -69,9 +71,15 @@ class Sends(Effect):
         """Samples of the longest path's response."""
         return sum(effect.length - 1 for name, effect in self.parts() if name != "direct") + 1
 
+    @property
+    def realtime(self) -> bool:
+        """Whether any path runs sample by sample and so has no response to combine."""
+        return any(getattr(effect, "render", "") == "realtime" for _, effect in self.parts())
+
     def forward(self, x: Tensor, **values: Values) -> Tensor:
-        if any(getattr(effect, "render", "") == "realtime" for _, effect in self.parts()):
-            return self._in_turn(x, **values)
+        if self.realtime:
+            parts = dict(self.parts())
+            return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))
         n = convolve.fast_length(x.shape[-1] + self.length - 1)
         return convolve.apply_spectrum(x, self.spectrum(n, **values), n)
 
@@ -89,12 +97,10 @@ class Sends(Effect):
                     outputs[name] = outputs[name] + values[send][..., None, None, None] * fed
         return self.direct.spectrum(n, **direct) + sum(outputs.values())
 
-    def _in_turn(self, x: Tensor, *, direct: Values, **values: Values) -> Tensor:
-        """The same, effect by effect in time, for forms that have no impulse response."""
+    def mix(self, x: Tensor, values: Values, path: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The same in time, (…, 1, T) to (…, 2, T), where `path(name, fed)` runs one effect."""
         outputs: dict[str, Tensor] = {}
-        for name, effect in self.parts():
-            if name == "direct":
-                continue
-            fed = [values[send].reshape(-1, 1, 1) * outputs[a] for a, b, send in self.sends if b == name]
-            outputs[name] = effect(x + sum(fed), **values[name])
-        return self.direct(x, **direct) + sum(outputs.values())
+        for name, _ in self.parts():
+            fed = [values[send][..., None, None] * outputs[a] for a, b, send in self.sends if b == name]
+            outputs[name] = path(name, x + sum(fed))
+        return sum(outputs.values())

@@ -43,14 +43,24 @@ class CompressorExpander(Effect):
     def forward(self, x: Tensor, *, makeup: Tensor, lookahead: Tensor | None = None, **curve: Tensor) -> Tensor:
         gain = self.gain(x, **curve)
         if lookahead is not None:
-            before, reach = self.sr * self.MARGIN_MS // 1000, self.sr * (self.MAX_LOOKAHEAD_MS + self.MARGIN_MS) // 1000
-            gain = convolve.advance(gain, lookahead * (self.sr / 1000), before, reach - before)
+            gain = self.advance(gain, lookahead)
         return x * gain * db_to_gain(makeup).reshape(-1, 1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Samples that the advancing filter sees before and after the present."""
+        before = self.sr * self.MARGIN_MS // 1000
+        return before, self.sr * (self.MAX_LOOKAHEAD_MS + self.MARGIN_MS) // 1000 - before
+
+    def advance(self, gain: Tensor, lookahead: Tensor) -> Tensor:
+        """The gain (B, C, T) `lookahead` ms earlier."""
+        return convolve.advance(gain, lookahead * (self.sr / 1000), *self.reach)
 
     def gain(
         self,
         x: Tensor,
         *,
+        state: Tensor | None = None,
         cmp_threshold: Tensor,
         exp_threshold: Tensor,
         attack: Tensor,
@@ -59,7 +69,7 @@ class CompressorExpander(Effect):
         cmp_ratio: Tensor,
         exp_ratio: Tensor,
     ) -> Tensor:
-        """The gain (B, C, T) as a factor, before lookahead and make-up."""
+        """The gain (B, C, T) as a factor, before lookahead and make-up; `state` as in the kernel."""
         per_item = (
             avg_coef,
             cmp_threshold,
@@ -70,4 +80,4 @@ class CompressorExpander(Effect):
             rise_to_coef(release, self.sr),
         )
         rows = [value.reshape(-1).repeat_interleave(x.shape[1] if value.dim() else 1) for value in per_item]
-        return kernels.compressor_gain(x.reshape(-1, x.shape[-1]), *rows).reshape(x.shape)
+        return kernels.compressor_gain(x.reshape(-1, x.shape[-1]), *rows, state=state).reshape(x.shape)

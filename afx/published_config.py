@@ -103,4 +103,18 @@ def _set(ours: dict, kind: _Class, key: str, value: object) -> None:
         override["default"] = (value + 100) / 200 if name == "pan" else value
 
 
-__all__ = ["from_published_config", "is_published"]
+_SAME = ("dataset", "data_dir", "log_dir", "sr", "lufs", "chunk_duration", "chunk_overlap", "batch_size", "epochs", "device")
+
+
+def from_published_settings(tree: dict) -> dict:
+    """Our settings of a configuration file, ours as it is or the release's; what is Hydra's own is left out."""
+    if not is_published(tree.get("model")):
+        return tree
+    tree = {key: value for key, value in tree.items() if value != "???"}
+    ours = {key: tree[key] for key in _SAME if key in tree and not str(tree[key]).startswith("${")}
+    ours["chain"] = from_published_config(tree["model"])
+    if "lr" in tree.get("optimiser", {}):
+        ours["optimiser"] = {"lr": tree["optimiser"]["lr"]}
+    if "weights" in tree.get("loss_fn", {}):
+        ours["loss"] = {"weights": tree["loss_fn"]["weights"]}
+    return ours

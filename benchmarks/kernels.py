@@ -6,10 +6,9 @@ Both sides run in one process, taking turns; a ratio is the median over the pair
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from torchlpc import sample_wise_lpc
 
 from afx.kernels import recursions
+from benchmarks.measure import Comparison, paired, table
 
 Program = Callable[..., Tensor]
 SR = 44100
@@ -33,20 +33,6 @@ class Case:
     peer: Program
     x: Tensor
     params: list[Tensor]
-
-
-@dataclass
-class Timing:
-    """Medians in seconds and the median ratios peer / ours of the interleaved pairs."""
-
-    name: str
-    wall: float
-    cpu: float
-    peer_wall: float
-    peer_cpu: float
-    wall_ratio: float
-    cpu_ratio: float
-    difference: float  # relative RMS, the largest of the output's and each gradient's
 
 
 def peer_cascade(x: Tensor, coefs: Tensor) -> Tensor:
@@ -116,14 +102,12 @@ def cases(rows: int, samples: int) -> list[Case]:
     ]
 
 
-def step(program: Program, case: Case, weight: Tensor) -> tuple[float, float, list[Tensor]]:
-    """Run forward and backward once; give wall seconds, CPU seconds, and the output with every gradient."""
+def step(program: Program, case: Case, weight: Tensor) -> list[Tensor]:
+    """Run forward and backward once; give the output with every gradient."""
     leaves = [t.clone().requires_grad_() for t in (case.x, *case.params)]
-    wall, cpu = time.perf_counter(), time.process_time()
     y = program(*leaves)
     y.backward(weight)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return wall, cpu, [y.detach(), *(t.grad for t in leaves)]
+    return [y.detach(), *(t.grad for t in leaves)]
 
 
 def relative_rms(a: Tensor, b: Tensor) -> float:
@@ -131,29 +115,17 @@ def relative_rms(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
-def measure(case: Case, repeats: int) -> Timing:
-    """Time both sides in turns after one run each that compiles and fills the caches."""
+def compare(case: Case, repeats: int) -> Comparison:
+    """Time both sides of a case; the difference is the largest of the output's and each gradient's."""
     weight = torch.randn(case.x.shape, generator=torch.Generator().manual_seed(1))
-    ours, peer = step(case.ours, case, weight), step(case.peer, case, weight)
-    difference = max(relative_rms(a, b) for a, b in zip(ours[2], peer[2], strict=True))
-    pairs = [(step(case.ours, case, weight)[:2], step(case.peer, case, weight)[:2]) for _ in range(repeats)]
-    times = np.array(pairs)  # (repeats, side, clock)
-    (wall, cpu), (peer_wall, peer_cpu) = np.median(times, 0)
-    wall_ratio, cpu_ratio = (median(times[:, 1, clock] / times[:, 0, clock]) for clock in (0, 1))
-    return Timing(case.name, wall, cpu, peer_wall, peer_cpu, wall_ratio, cpu_ratio, difference)
+    ours, peer = (partial(step, program, case, weight) for program in (case.ours, case.peer))
+    difference = max(relative_rms(a, b) for a, b in zip(ours(), peer(), strict=True))
+    return paired(case.name, ours, peer, repeats, difference)
 
 
-def table(timings: list[Timing]) -> str:
-    """Lay the timings out as a Markdown table, times in milliseconds."""
-    lines = [
-        "| kernel | wall ms | peer | ratio | CPU ms | peer | ratio | difference |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for t in timings:
-        wall = f"{1e3 * t.wall:.1f} | {1e3 * t.peer_wall:.1f} | {t.wall_ratio:.1f}"
-        cpu = f"{1e3 * t.cpu:.1f} | {1e3 * t.peer_cpu:.1f} | {t.cpu_ratio:.1f}"
-        lines.append(f"| {t.name} | {wall} | {cpu} | {t.difference:.1e} |")
-    return "\n".join(lines)
+def rows(repeats: int, audio_rows: int = 8, samples: int = 12 * SR) -> list[Comparison]:
+    """Compare every kernel on so many rows of audio."""
+    return [compare(case, repeats) for case in cases(audio_rows, samples)]
 
 
 def main() -> None:
@@ -163,7 +135,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=529200, help="samples of each row (12 s at 44.1 kHz)")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved pairs of runs")
     args = parser.parse_args()
-    print(table([measure(case, args.repeats) for case in cases(args.rows, args.samples)]))
+    print(table(rows(args.repeats, args.rows, args.samples)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""The published vocal chain and its loss, built plainly from the public libraries: what our speed is measured against.
+"""The published vocal chain built plainly from the public libraries: what our speed is measured against.
 
-Biquads and level averages are torchlpc's, the compressor's gain torchcomp's, the FDN's response one `torch.linalg.solve` per bin, convolutions
-torch_fftconv's, spectral losses auraloss's. Parameters carry the published names. The float32 step has the release's structure, no more and no less.
+Biquads are torchlpc's, level average and compressor gain torchcomp's, the FDN's response is a `torch.linalg.solve` per
+bin, convolutions are torch_fftconv's: the structure of the release, neither slower nor cleverer, under the published
+parameter names. Source: DiffVox, arXiv 2504.14735.
 """
+
 import math
 
 import torch
 import torch.nn.functional as F
-from auraloss.freq import MultiResolutionSTFTLoss, SumAndDifferenceSTFTLoss
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 from torch_fftconv import fft_conv1d
@@ -24,7 +25,7 @@ def causal_convolve(x: Tensor, ir: Tensor) -> Tensor:
 
 
 def biquad(x: Tensor, b: Tensor, a: Tensor) -> Tensor:
-    """Filter x (..., T) exactly with coefficients b and a, (3,) each: three taps forward, then torchlpc's all-pole recursion."""
+    """Filter x (..., T) with coefficients b and a, (3,) each: three taps, then torchlpc's recursion."""
     rows = x.reshape(-1, x.shape[-1])
     b, a = b / a[0], a[1:] / a[0]
     fir = b[0] * rows + b[1] * F.pad(rows, (1, -1)) + b[2] * F.pad(rows, (2, -2))
@@ -70,9 +71,20 @@ def pan(x: Tensor, position: Tensor) -> Tensor:
     return x * (math.sqrt(2) * torch.stack([angle.cos(), angle.sin()])).unsqueeze(-1)
 
 
-def peer_compressor(x: Tensor, *, avg_coef: Tensor, cmp_th: Tensor, cmp_ratio: Tensor, exp_th: Tensor, exp_ratio: Tensor, at: Tensor,
-                    rt: Tensor, make_up: Tensor, lookahead: Tensor) -> Tensor:
-    """Compressor/expander on x (B, 1, T): thresholds and make-up in dB, look-ahead (1,) in ms, the others ratios and coefficients."""
+def peer_compressor(
+    x: Tensor,
+    *,
+    avg_coef: Tensor,
+    cmp_th: Tensor,
+    cmp_ratio: Tensor,
+    exp_th: Tensor,
+    exp_ratio: Tensor,
+    at: Tensor,
+    rt: Tensor,
+    make_up: Tensor,
+    lookahead: Tensor,
+) -> Tensor:
+    """Compress and expand x (B, 1, T): thresholds and make-up in dB, look-ahead (1,) in ms, one-pole coefficients."""
     level = avg(x.squeeze(1).square().clamp_min(1e-8), avg_coef).sqrt()
     gain = compexp_gain(level, cmp_th, cmp_ratio, exp_th, exp_ratio, at, rt).unsqueeze(1)
     before, taps = SR // 1000, SR * 16 // 1000 + 1
@@ -83,14 +95,14 @@ def peer_compressor(x: Tensor, *, avg_coef: Tensor, cmp_th: Tensor, cmp_ratio: T
 
 
 def echo_sums(H: Tensor, feedback: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Sum the spectra feedback^(k-1) H^k of the odd and of the even echoes k = 1..count; H (F,), powers in polar form."""
+    """Sum the spectra feedback^(k-1) H^k of odd and of even echoes k = 1..count; H (F,), powers in polar form."""
     k = torch.arange(1, count + 1, dtype=feedback.dtype, device=H.device).unsqueeze(1)
     echoes = torch.polar(feedback ** (k - 1) * H.abs() ** k, k * H.angle())
     return echoes[::2].sum(0), echoes[1::2].sum(0)
 
 
 def delay_tap(n: int, samples: Tensor, log_damp: Tensor | None) -> Tensor:
-    """The delay's tap on n points: the sinc at `samples`; with `log_damp` its value, but the gradient of the damped complex exponential."""
+    """Tap of the delay on n points, a sinc at `samples`; `log_damp` gives it a damped exponential's gradient."""
     exact = torch.sinc(torch.arange(n, dtype=samples.dtype, device=samples.device) - samples)
     if log_damp is None:
         return exact
@@ -99,9 +111,19 @@ def delay_tap(n: int, samples: Tensor, log_damp: Tensor | None) -> Tensor:
     return damped + (exact - damped).detach()
 
 
-def peer_delay(x: Tensor, *, delay: Tensor, feedback: Tensor, gain: Tensor, low_pass: tuple[Tensor, Tensor], odd_pan: Tensor,
-               even_pan: Tensor, log_damp: Tensor | None = None, n: int = 4 * SR) -> Tensor:
-    """Ping-pong delay of x (B, 1, T), `delay` in ms, with an n-sample impulse response -> (B, 2, T); `log_damp` asks for the surrogate."""
+def peer_delay(
+    x: Tensor,
+    *,
+    delay: Tensor,
+    feedback: Tensor,
+    gain: Tensor,
+    low_pass: tuple[Tensor, Tensor],
+    odd_pan: Tensor,
+    even_pan: Tensor,
+    log_damp: Tensor | None = None,
+    n: int = 4 * SR,
+) -> Tensor:
+    """Ping-pong delay of x (B, 1, T), `delay` in ms, by an n-sample response -> (B, 2, T); see `delay_tap`."""
     samples = delay * SR / 1000
     H = torch.fft.rfft(biquad(delay_tap(n, samples, log_damp), *low_pass))
     echoes = torch.fft.irfft(torch.stack(echo_sums(H, feedback, n // int(samples + 1))), n=n)
@@ -116,7 +138,7 @@ def line_gains(gamma: Tensor, delays: Tensor, n: int) -> Tensor:
 
 
 def peer_fdn_response(U: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:
-    """Response c (diag(e^{iwm}) - U diag(gain))^-1 b at the n//2+1 bins: U (M, M), line_gain (M, F), b (M, I), c (O, M) -> (F, O, I)."""
+    """c (diag(e^{iwm}) - U diag(gain))^-1 b per bin: U (M, M), line_gain (M, F), b (M, I), c (O, M) -> (F, O, I)."""
     w = 2 * math.pi / n * torch.arange(n // 2 + 1, dtype=U.dtype, device=U.device)
     phase = w.unsqueeze(1) * delays
     loop = torch.diag_embed(torch.polar(torch.ones_like(phase), phase)) - U * line_gain.T.unsqueeze(1)
@@ -174,14 +196,19 @@ UNIT = (0.0, 1.0)
 
 
 class Params(nn.Module):
-    """The parameters of one effect, as (initial value, mapping or range or None) by name."""
+    """The parameters of one effect, declared as (initial value, mapping or range or None) by name."""
 
     def __init__(self, **declared: tuple[float | Tensor, nn.Module | tuple[float, float] | None]):
         super().__init__()
+        self.names = tuple(declared)
         for name, (value, mapping) in declared.items():
             self.register_parameter(name, nn.Parameter(torch.as_tensor(value, dtype=torch.get_default_dtype())))
             if mapping is not None:
                 register_parametrization(self, name, Range(*mapping) if isinstance(mapping, tuple) else mapping)
+
+    def values(self) -> dict[str, Tensor]:
+        """Mapped values by name."""
+        return {name: getattr(self, name) for name in self.names}
 
 
 class Peak(nn.Module):
@@ -192,7 +219,7 @@ class Peak(nn.Module):
         self.params = Params(gain=(0.0, None), freq=(freq, freq_range), Q=(0.707, Q_range))
 
     def coefs(self) -> tuple[Tensor, Tensor]:
-        return peak_coefs(self.params.freq, self.params.Q, self.params.gain)
+        return peak_coefs(**self.params.values())
 
 
 class Shelf(nn.Module):
@@ -205,7 +232,7 @@ class Shelf(nn.Module):
         self.register_buffer("Q", torch.tensor(0.707))
 
     def coefs(self) -> tuple[Tensor, Tensor]:
-        return shelf_coefs(self.params.freq, self.Q, self.params.gain, self.high)
+        return shelf_coefs(**self.params.values(), Q=self.Q, high=self.high)
 
 
 class Pass(nn.Module):
@@ -217,7 +244,7 @@ class Pass(nn.Module):
         self.params = Params(freq=(freq, freq_range), Q=(0.707, Q_range))
 
     def coefs(self) -> tuple[Tensor, Tensor]:
-        return pass_coefs(self.params.freq, self.params.Q, self.high)
+        return pass_coefs(**self.params.values(), high=self.high)
 
 
 class Compressor(nn.Module):
@@ -226,13 +253,20 @@ class Compressor(nn.Module):
     def __init__(self):
         super().__init__()
         coef = ms2coef(torch.tensor(50.0), SR)
-        self.params = Params(cmp_th=(-18.0, None), exp_th=(-48.0, None), make_up=(0.0, None), lookahead=(torch.tensor([1000 / SR]), Wrapped()),
-                             at=(coef, UNIT), rt=(coef, UNIT), avg_coef=(0.3, UNIT), cmp_ratio=(2.0, (1.0, 20.0)), exp_ratio=(0.5, UNIT))
+        self.params = Params(
+            cmp_th=(-18.0, None),
+            exp_th=(-48.0, None),
+            make_up=(0.0, None),
+            lookahead=(torch.tensor([1000 / SR]), Wrapped()),
+            at=(coef, UNIT),
+            rt=(coef, UNIT),
+            avg_coef=(0.3, UNIT),
+            cmp_ratio=(2.0, (1.0, 20.0)),
+            exp_ratio=(0.5, UNIT),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.params
-        return peer_compressor(x, avg_coef=p.avg_coef, cmp_th=p.cmp_th, cmp_ratio=p.cmp_ratio, exp_th=p.exp_th, exp_ratio=p.exp_ratio,
-                               at=p.at, rt=p.rt, make_up=p.make_up, lookahead=p.lookahead)
+        return peer_compressor(x, **self.params.values())
 
 
 class Pan(nn.Module):
@@ -259,9 +293,15 @@ class Delay(nn.Module):
         register_parametrization(self, "log_damp", Negative())
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.params
-        return peer_delay(x, delay=p.delay, feedback=p.feedback, gain=p.gain, low_pass=self.eq.coefs(), odd_pan=self.odd_pan.params.pan,
-                          even_pan=self.even_pan.params.pan, log_damp=self.log_damp if self.training else None, n=self.n)
+        return peer_delay(
+            x,
+            **self.params.values(),
+            low_pass=self.eq.coefs(),
+            odd_pan=self.odd_pan.params.pan,
+            even_pan=self.even_pan.params.pan,
+            log_damp=self.log_damp if self.training else None,
+            n=self.n,
+        )
 
     def penalty(self) -> Tensor:
         """(1 - e^d)^2, which draws the surrogate's damping to none."""
@@ -278,11 +318,18 @@ class FDN(nn.Module):
         # the release holds this bound in a float32 buffer, and the response's tail feels the rounding
         highest = torch.tensor(10 ** (-3 * min(FDN_DELAYS) / (SR * 0.75 * duration))).item()
         lines = len(FDN_DELAYS)
-        self.params = Params(b=(torch.full((lines, 2), 1 / lines), None), c=(torch.zeros(2, lines), None),
-                             gamma=(torch.empty(49, 1).uniform_(0.4, 0.6), (0.0, highest)),
-                             U=(torch.randn(lines, lines) / math.sqrt(lines), Orthogonal()))
-        self.eq = nn.Sequential(Peak(800.0, (200.0, 2500.0), (0.1, 3.0)), Peak(4000.0, (600.0, 7000.0), (0.1, 3.0)),
-                                Shelf(115.0, (30.0, 450.0), high=False), Shelf(8000.0, (1500.0, 16000.0), high=True))
+        self.params = Params(
+            b=(torch.full((lines, 2), 1 / lines), None),
+            c=(torch.zeros(2, lines), None),
+            gamma=(torch.empty(49, 1).uniform_(0.4, 0.6), (0.0, highest)),
+            U=(torch.randn(lines, lines) / math.sqrt(lines), Orthogonal()),
+        )
+        self.eq = nn.Sequential(
+            Peak(800.0, (200.0, 2500.0), (0.1, 3.0)),
+            Peak(4000.0, (600.0, 7000.0), (0.1, 3.0)),
+            Shelf(115.0, (30.0, 450.0), high=False),
+            Shelf(8000.0, (1500.0, 16000.0), high=True),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         p = self.params
@@ -311,9 +358,14 @@ class PeerChain(nn.Sequential):
 
     def __init__(self):
         super().__init__(
-            Peak(800.0, (33.0, 5400.0)), Peak(4000.0, (200.0, 17500.0)), Shelf(115.0, (30.0, 200.0), high=False),
-            Shelf(6000.0, (750.0, 8300.0), high=True), Pass(17500.0, (200.0, 18000.0), (0.5, 10.0), high=False),
-            Pass(200.0, (16.0, 5300.0), (0.5, 10.0), high=True), Compressor(), Sends(),
+            Peak(800.0, (33.0, 5400.0)),
+            Peak(4000.0, (200.0, 17500.0)),
+            Shelf(115.0, (30.0, 200.0), high=False),
+            Shelf(6000.0, (750.0, 8300.0), high=True),
+            Pass(17500.0, (200.0, 18000.0), (0.5, 10.0), high=False),
+            Pass(200.0, (16.0, 5300.0), (0.5, 10.0), high=True),
+            Compressor(),
+            Sends(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -324,7 +376,7 @@ class PeerChain(nn.Sequential):
         """Take raw values under the published names, all of them."""
         own = dict(self.named_parameters())
         if own.keys() != raw.keys():
-            raise ValueError(f"raw values {sorted(own.keys() ^ raw.keys())} are missing or unknown; give exactly the published names")
+            raise ValueError(f"{sorted(own.keys() ^ raw.keys())} missing or unknown; give all published names, no more")
         with torch.no_grad():
             for name, value in raw.items():
                 own[name].copy_(torch.as_tensor(value))
@@ -332,41 +384,3 @@ class PeerChain(nn.Sequential):
     def penalty(self) -> Tensor:
         """What the delay's surrogate adds to the loss in training."""
         return self[-1].effects[0].penalty()
-
-
-def mid_side(x: Tensor) -> Tensor:
-    """(L ± R) / sqrt 2 of x (B, 2, T)."""
-    left, right = x.unbind(1)
-    return torch.stack([left + right, left - right], 1) * math.sqrt(0.5)
-
-
-def make_mss(mid_side: bool) -> nn.Module:
-    """auraloss's multi-resolution STFT loss with A-weighting, on left and right or on their sum and difference."""
-    kind = SumAndDifferenceSTFTLoss if mid_side else MultiResolutionSTFTLoss
-    return kind([128, 512, 2048], [32, 128, 512], [128, 512, 2048], sample_rate=SR, perceptual_weighting=True)
-
-
-def log_ratio(x: Tensor, short_ms: float, long_ms: float) -> Tensor:
-    """Loudness dynamic range of x (B, C, T): log of the short over the advanced long power average, (B C, T)."""
-    power = x.square().clamp_min(1e-8).flatten(0, 1)
-    short, long = (avg(power, ms2coef(torch.tensor(ms), SR)) for ms in (short_ms, long_ms))
-    # without a dimension the roll runs over the flattened rows, as in the release
-    return short.log() - torch.roll(long, -int(SR * (long_ms - short_ms) * 0.0005)).log()
-
-
-def peer_mldr(pred: Tensor, target: Tensor) -> Tensor:
-    """L1 distance of the loudness dynamic ranges of pred and target (B, C, T), summed over (50, 1000) and (100, 2000) ms."""
-    pairs = ((50.0, 1000.0), (100.0, 2000.0))
-    return sum(F.l1_loss(log_ratio(pred, *pair), log_ratio(target, *pair)) for pair in pairs)
-
-
-class PeerLoss(nn.Module):
-    """1 MSS(L,R) + 1/2 MSS(M,S) + 1/2 MLDR(L,R) + 1/4 MLDR(M,S) of pred and target (B, 2, T), four losses that share nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.mss_lr, self.mss_ms = make_mss(mid_side=False), make_mss(mid_side=True)
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        spectral = self.mss_lr(pred, target) + 0.5 * self.mss_ms(pred, target)
-        return spectral + 0.5 * peer_mldr(pred, target) + 0.25 * peer_mldr(mid_side(pred), mid_side(target))

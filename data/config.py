@@ -2,7 +2,7 @@
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,18 +85,23 @@ def read_yaml(path: str | Path) -> dict:
 
 
 def load_settings(
-    declared: Sequence[Setting], argv: Sequence[str], *, description: str, aliases: dict[str, str] | None = None
+    declared: Sequence[Setting],
+    argv: Sequence[str],
+    *,
+    description: str,
+    translate: Callable[[dict], dict] | None = None,
 ) -> dict:
     """The settings of one run, by dotted name; trees (kind dict) hold what was set inside them.
 
     `argv` holds `key=value` or `--key=value` or `--key value`; `--config=FILE` reads a YAML file first; `--help`
-    prints every setting and exits. Raises ValueError for an unknown key, naming the nearest, and for a wrong type.
+    prints every setting and exits. `translate` rewrites the file's tree first. Raises ValueError for an unknown key, naming the nearest, and for a wrong type.
     """
     given = dict(_pairs(argv, declared, description))
     settings = {s.name: copy.deepcopy(s.default) for s in declared}
     config = given.pop("config", None)
     if config:
-        for name, value in _flatten(read_yaml(config), declared):
+        tree = read_yaml(config)
+        for name, value in _flatten(translate(tree) if translate else tree, declared):
             _assign(settings, declared, name, value)
     for name, text in given.items():
         _assign(settings, declared, name, _parse(text, declared, name))
@@ -187,3 +192,15 @@ def merge(base: dict, changes: dict) -> dict:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def nested(settings: dict) -> dict:
+    """{"a.b": v} to {"a": {"b": v}}: the tree that a YAML file of these settings holds."""
+    tree: dict = {}
+    for name, value in settings.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for step in path:
+            node = node.setdefault(step, {})
+        node[leaf] = value
+    return tree

@@ -1,6 +1,13 @@
 """The only door to the sample loops: differentiable functions on torch tensors, whatever back end runs them."""
 
+from pathlib import Path
+
 from .fdn import fdn_response
 from .recursions import ballistics, biquad_cascade, compressor_gain, one_pole
 
-__all__ = ["ballistics", "biquad_cascade", "compressor_gain", "fdn_response", "one_pole"]
+__all__ = ["ballistics", "biquad_cascade", "compiled", "compressor_gain", "fdn_response", "one_pole"]
+
+
+def compiled() -> bool:
+    """Whether compiled loops lie on disk from an earlier run, so that nobody waits for a compiler."""
+    return any((Path(__file__).parent / "numba_cpu" / "__pycache__").glob("*.nbc"))

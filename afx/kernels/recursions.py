@@ -140,8 +140,8 @@ def compressor_gain(
 class Recursion(torch.autograd.Function):
     """The gradient of any recursion over any back end: a forward pass, and a backward pass with the time reversed.
 
-    forward(x, coefs, state) -> y, saved                                  state is updated in place
-    backward(grad_y, x, y, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs      of the shapes of x and coefs
+    forward(x, coefs, state) -> y, saved                          state is updated in place, saved is for the backward pass
+    backward(grad_y, x, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs
     """
 
     @staticmethod
@@ -150,23 +150,17 @@ class Recursion(torch.autograd.Function):
     ) -> Tensor:
         y, ctx.saved = forward(x.numpy(), coefs.numpy(), state)
         ctx.run_backward = backward
-        y = torch.from_numpy(y)
-        ctx.save_for_backward(x, y, coefs)
-        return y
+        ctx.save_for_backward(x, coefs)
+        return torch.from_numpy(y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        arrays = (t.detach().numpy() for t in ctx.saved_tensors)
         want_x, want_coefs = ctx.needs_input_grad[:2]
-        grad_x, grad_coefs = ctx.run_backward(grad_y.contiguous().numpy(), *arrays, ctx.saved, want_x, want_coefs)
-        return (
-            torch.from_numpy(grad_x) if want_x else None,
-            torch.from_numpy(grad_coefs) if want_coefs else None,
-            None,
-            None,
-            None,
-        )
+        x, coefs = (t.numpy() for t in ctx.saved_tensors)
+        grads = ctx.run_backward(grad_y.contiguous().numpy(), x, coefs, ctx.saved, want_x, want_coefs)
+        grad_x, grad_coefs = (torch.from_numpy(g) for g in grads)
+        return grad_x if want_x else None, grad_coefs if want_coefs else None, None, None, None
 
 
 def _run(

@@ -10,7 +10,7 @@ from .styles import Style
 # Rough sensitivity of hearing, between A and K weighting, by which tracks are balanced.
 _EAR = {20.0: -16.0, 60.0: -7.0, 120.0: -3.0, 300.0: 0.0, 1500.0: 0.0, 3500.0: 3.0, 9000.0: 0.0, 18000.0: -12.0}
 # What the brightness of instruments close to microphones adds to the sum.
-_AIR = {2500.0: 0.0, 6000.0: 2.0, 16000.0: 5.0}
+_AIR = {2500.0: 0.0, 6000.0: 1.5, 11000.0: 3.0, 16000.0: 2.0, 20000.0: -3.0}
 _OCTAVES = (31.0, 62.0, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 
 
@@ -61,8 +61,8 @@ class Desk:
         """Spectrum of the hiss and rumble of a recording, far below the music; now and then there is none."""
         if chance(rng, 0.12):
             return 0.0
-        size = float(np.sqrt(np.vdot(spectrum, spectrum).real / len(spectrum))) * gain(between(rng, (-66.0, -38.0)))
-        rumble, hiss = between(rng, (0.0, 24.0)), between(rng, (-22.0, 0.0))
+        size = float(np.sqrt(np.vdot(spectrum, spectrum).real / len(spectrum))) * gain(between(rng, (-80.0, -46.0)))
+        rumble, hiss = between(rng, (0.0, 36.0)), between(rng, (-22.0, 4.0))
         colour = {20.0: rumble, 60.0: 0.8 * rumble, 500.0: 0.0, 4000.0: hiss, 20000.0: hiss - between(rng, (0.0, 12.0))}
         noise = rng.standard_normal(2 * len(spectrum), dtype=np.float32).view(np.complex64)
         return noise * (np.float32(size) * spectrum_curve(len(spectrum), self.sr, colour))

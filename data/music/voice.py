@@ -17,7 +17,7 @@ _VOWELS = np.array([
 _NASAL = len(_VOWELS) - 1
 # Centre in Hz, width in octaves, level in dB and length in seconds of consonant noises: s, sh, f, h, t, k, p.
 _NOISES = np.array([
-    (7500, 0.45, 0, 0.10), (3800, 0.5, 0, 0.10), (6000, 1.6, -12, 0.08), (1500, 1.0, -14, 0.06),
+    (7000, 0.4, 0, 0.10), (3800, 0.5, 0, 0.10), (6000, 1.6, -12, 0.08), (1500, 1.0, -14, 0.06),
     (5000, 0.7, -2, 0.025), (2300, 0.5, -3, 0.03), (900, 1.0, -8, 0.015),
 ], float)  # fmt: skip
 _FRAME = 1024
@@ -57,7 +57,8 @@ def _vowel_db(freq: np.ndarray, size: float, rng: np.random.Generator) -> np.nda
     level = np.array([20.0, 16.0, 15.0, 13.0]) * between(rng, (0.7, 1.2)) + rng.uniform(-4, 4, 4)
     width = np.array([0.35, 0.22, 0.17, 0.15])
     person = resonances(freq, np.array([700.0, 3000.0, 8000.0]), np.array([1.0, 0.5, 0.7]), rng.uniform(-5, 6, 3))
-    air = np.interp(np.log2(freq), np.log2([60.0, 200.0, 4500.0, 16000.0]), [-14.0, 0.0, 0.0, between(rng, (-6.0, 10.0))])
+    high = between(rng, (-5.0, 6.0))
+    air = np.interp(np.log2(freq), np.log2([60.0, 200.0, 4500.0, 10000.0, 18000.0]), [-14.0, 0.0, 0.0, high, high - 14.0])
     rows = [20 * np.log10(resonances(freq, size * row, width, level)) for row in _VOWELS]
     rows[_NASAL] -= np.interp(np.log2(freq), [8.5, 10.0], [0.0, 14.0])
     return (np.array(rows) + 20 * np.log10(person) + air).astype(np.float32)

@@ -1,0 +1,414 @@
+"""The compiled loops behind numba_cpu.recursions, parallel over rows.
+
+Every row runs block by block through float64 buffers that stay in the first-level cache. Only the state at the start
+of each block is kept for the backward pass, which recomputes a block before it runs the adjoint recursion over it.
+All compiled code of this family is in this one file: the cache on disk notices changes to the caller's file alone.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+Array = np.ndarray
+
+BLOCK = 512
+FLOOR = 1e-8  # of the squared signal: -80 dB
+TINY = 1e-30  # smaller states become zero, else silence ends in denormal numbers, which are slow
+DB_PER_LOG2 = 10.0 * math.log10(2.0)  # of power
+LOG2_PER_DB = math.log2(10.0) / 20.0  # of amplitude
+NEPER_PER_DB = math.log(10.0) / 20.0
+
+# log2(m) = 2 / ln 2 * atanh(s), s = (m - 1) / (m + 1), as a series in s^2 <= 0.0295; 2^z as a series in |z| <= 1/2.
+L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10 = (2.0 / math.log(2.0) / (2 * i + 1) for i in range(11))
+E0, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10, E11, E12, E13 = (math.log(2.0) ** i / math.factorial(i) for i in range(14))
+
+# A double in bits: 52 of mantissa, the exponent + 1023 above. An integer n in the mantissa of 2^52 is the double 2^52 + n.
+MANTISSA_BITS = np.uint64(52)
+MANTISSA = np.uint64(2**52 - 1)
+TWO_52 = np.float64(2.0**52).view(np.uint64)
+SQRT_HALF = np.float64(math.sqrt(0.5)).view(np.uint64)
+ONE_OVER_SQRT_HALF = np.float64(1.0).view(np.uint64) - SQRT_HALF
+EXPONENT_OFFSET = 2.0**52 + 1023.0
+
+
+@njit(parallel=True, cache=True)
+def cascade_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
+    for r in prange(x.shape[0]):
+        signals = np.empty((coefs.shape[1] + 1, BLOCK))
+        for block in range(checkpoints.shape[1]):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            checkpoints[r, block] = state[r]
+            _copy(x[r, start:], signals[0], m)
+            _cascade(signals, m, coefs[r], state[r])
+            _copy(signals[-1], y[r, start:], m)
+
+
+@njit(parallel=True, cache=True)
+def cascade_backward(
+    grad_y: Array,
+    x: Array,
+    coefs: Array,
+    checkpoints: Array,
+    want_x: bool,
+    want_coefs: bool,
+    grad_x: Array,
+    grad_coefs: Array,
+) -> None:
+    sections = coefs.shape[1]
+    for r in prange(x.shape[0]):
+        signals = np.empty((sections + 1, BLOCK))
+        grad = np.empty(BLOCK)
+        v = np.empty(BLOCK + 2)
+        carry = np.zeros((sections, 2))
+        grad_coefs[r] = 0.0
+        for block in range(checkpoints.shape[1] - 1, -1, -1):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            if want_coefs:
+                _copy(x[r, start:], signals[0], m)
+                _cascade(signals, m, coefs[r], checkpoints[r, block].copy())
+            _copy(grad_y[r, start:], grad, m)
+            for k in range(sections - 1, -1, -1):
+                _section_adjoint(grad, v, m, coefs[r, k], carry[k])
+                if want_coefs:
+                    _add_section_gradient(v, signals[k], signals[k + 1], m, grad_coefs[r, k])
+            if want_x:
+                _copy(grad, grad_x[r, start:], m)
+
+
+@njit(parallel=True, cache=True)
+def one_pole_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
+    for r in prange(x.shape[0]):
+        signal = np.empty(BLOCK)
+        average = np.empty(BLOCK + 1)
+        for block in range(checkpoints.shape[1]):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            checkpoints[r, block] = state[r]
+            _copy(x[r, start:], signal, m)
+            state[r] = _average(signal, average, m, coefs[r, 0], state[r])
+            _copy(average[1:], y[r, start:], m)
+
+
+@njit(parallel=True, cache=True)
+def one_pole_backward(
+    grad_y: Array,
+    x: Array,
+    coefs: Array,
+    checkpoints: Array,
+    want_x: bool,
+    want_coefs: bool,
+    grad_x: Array,
+    grad_coefs: Array,
+) -> None:
+    for r in prange(x.shape[0]):
+        signal = np.empty(BLOCK)
+        average = np.empty(BLOCK + 1)
+        grad = np.empty(BLOCK)
+        carry = 0.0
+        grad_coefs[r] = 0.0
+        for block in range(checkpoints.shape[1] - 1, -1, -1):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            _copy(grad_y[r, start:], grad, m)
+            carry = _average_adjoint(grad, m, coefs[r, 0], carry)
+            if want_coefs:
+                _copy(x[r, start:], signal, m)
+                _average(signal, average, m, coefs[r, 0], checkpoints[r, block])
+                grad_coefs[r, 0] += _average_gradient(grad, signal, average, m)
+            if want_x:
+                out = grad_x[r, start:]
+                for i in range(m):
+                    out[i] = coefs[r, 0] * grad[i]
+
+
+@njit(parallel=True, cache=True)
+def ballistics_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
+    for r in prange(x.shape[0]):
+        signal = np.empty(BLOCK)
+        smooth = np.empty(BLOCK + 1)
+        for block in range(checkpoints.shape[1]):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            checkpoints[r, block] = state[r]
+            _copy(x[r, start:], signal, m)
+            state[r] = _smooth(signal, smooth, m, coefs[r, 0], coefs[r, 1], state[r])
+            _copy(smooth[1:], y[r, start:], m)
+
+
+@njit(parallel=True, cache=True)
+def ballistics_backward(
+    grad_y: Array, x: Array, coefs: Array, checkpoints: Array, want_x: bool, grad_x: Array, grad_coefs: Array
+) -> None:
+    for r in prange(x.shape[0]):
+        signal = np.empty(BLOCK)
+        smooth = np.empty(BLOCK + 1)
+        grad = np.empty(BLOCK)
+        scratch = np.empty(BLOCK)
+        carry = 0.0
+        grad_coefs[r] = 0.0
+        for block in range(checkpoints.shape[1] - 1, -1, -1):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            _copy(x[r, start:], signal, m)
+            _smooth(signal, smooth, m, coefs[r, 0], coefs[r, 1], checkpoints[r, block])
+            _copy(grad_y[r, start:], grad, m)
+            carry = _smooth_adjoint(grad, signal, smooth, scratch, m, coefs[r], carry, grad_coefs[r])
+            if want_x:
+                _copy(grad, grad_x[r, start:], m)
+
+
+@njit(parallel=True, cache=True)
+def compressor_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
+    for r in prange(x.shape[0]):
+        buffers = _compressor_buffers()
+        for block in range(checkpoints.shape[1]):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            checkpoints[r, block] = state[r]
+            _compress(x[r, start:], buffers, m, coefs[r], state[r])
+            _copy(buffers[4][1:], y[r, start:], m)
+
+
+@njit(parallel=True, cache=True)
+def compressor_backward(
+    grad_y: Array, x: Array, coefs: Array, checkpoints: Array, want_x: bool, grad_x: Array, grad_coefs: Array
+) -> None:
+    for r in prange(x.shape[0]):
+        buffers = _compressor_buffers()
+        power, level, level_db, static, gain, scratch = buffers
+        grad = np.empty(BLOCK)
+        carry_level = carry_gain = 0.0
+        avg = coefs[r, 0]
+        grad_coefs[r] = 0.0
+        for block in range(checkpoints.shape[1] - 1, -1, -1):
+            start = block * BLOCK
+            m = min(BLOCK, x.shape[1] - start)
+            _compress(x[r, start:], buffers, m, coefs[r], checkpoints[r, block].copy())
+            _copy(grad_y[r, start:], grad, m)
+            carry_gain = _smooth_adjoint(grad, static, gain, scratch, m, coefs[r, 5:], carry_gain, grad_coefs[r, 5:])
+            _curve_adjoint(grad, level, level_db, static, m, coefs[r], grad_coefs[r])
+            carry_level = _average_adjoint(grad, m, avg, carry_level)
+            grad_coefs[r, 0] += _average_gradient(grad, power, level, m)
+            if want_x:
+                source, out = x[r, start:], grad_x[r, start:]
+                for i in range(m):
+                    v = np.float64(source[i])
+                    out[i] = 2.0 * avg * v * grad[i] if v * v >= FLOOR else 0.0
+
+
+@njit(cache=True)
+def _copy(source: Array, target: Array, m: int) -> None:
+    # A loop, since assigning slices of two dtypes does not compile to vector instructions.
+    for i in range(m):
+        target[i] = source[i]
+
+
+@njit(cache=True)
+def _flush(state: float) -> float:
+    return state if abs(state) > TINY else 0.0
+
+
+@njit(cache=True, fastmath={"contract"})
+def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
+    """Filter signals[0, :m]; signals[k + 1] receives what leaves section k."""
+    for k in range(coefs.shape[0]):
+        b0, b1, b2, a1, a2 = coefs[k]
+        u, y = signals[k], signals[k + 1]
+        s1, s2 = state[k]
+        for i in range(min(2, m)):
+            y[i] = b0 * u[i] + s1
+            s1 = b1 * u[i] - a1 * y[i] + s2
+            s2 = b2 * u[i] - a2 * y[i]
+        if m > 2:
+            # Direct form I from here: only one multiply-add lies between an output and the next.
+            u2, u1, y2, y1 = u[0], u[1], y[0], y[1]
+            for i in range(2, m):
+                out = (b0 * u[i] + b1 * u1 + b2 * u2 - a2 * y2) - a1 * y1
+                y[i] = out
+                u2, u1, y2, y1 = u1, u[i], y1, out
+            s1 = b1 * u1 + b2 * u2 - a1 * y1 - a2 * y2
+            s2 = b2 * u1 - a2 * y1
+        state[k, 0], state[k, 1] = _flush(s1), _flush(s2)
+
+
+@njit(cache=True, fastmath={"contract"})
+def _section_adjoint(grad: Array, v: Array, m: int, coefs: Array, carry: Array) -> None:
+    """Run one section backwards: v = grad / A, then grad = B v; v[m:m+2] are the values of the block after this."""
+    b0, b1, b2, a1, a2 = coefs
+    v1, v2 = carry
+    v[m], v[m + 1] = v1, v2
+    for i in range(m - 1, -1, -1):
+        out = (grad[i] - a2 * v2) - a1 * v1
+        v[i] = out
+        grad[i] = b0 * out + b1 * v1 + b2 * v2
+        v2, v1 = v1, out
+    carry[0], carry[1] = _flush(v1), _flush(v2)
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _add_section_gradient(v: Array, u: Array, y: Array, m: int, total: Array) -> None:
+    """Add sum v[n] u[n-j] for b_j and -sum v[n] y[n-j] for a_j."""
+    b0 = b1 = b2 = a1 = a2 = 0.0
+    for i in range(m):
+        b0 += v[i] * u[i]
+        b1 += v[i + 1] * u[i]
+        b2 += v[i + 2] * u[i]
+        a1 -= v[i + 1] * y[i]
+        a2 -= v[i + 2] * y[i]
+    total[0] += b0
+    total[1] += b1
+    total[2] += b2
+    total[3] += a1
+    total[4] += a2
+
+
+@njit(cache=True, fastmath={"contract"})
+def _average(x: Array, y: Array, m: int, coef: float, state: float) -> float:
+    """Average x[:m] from y[0] = state into y[1:m+1]; return the last."""
+    y[0] = state
+    for i in range(m):
+        state = (1.0 - coef) * state + coef * x[i]
+        y[i + 1] = state
+    return _flush(state)
+
+
+@njit(cache=True, fastmath={"contract"})
+def _average_adjoint(grad: Array, m: int, coef: float, carry: float) -> float:
+    """Replace grad[n] by the sum over k >= n of (1 - coef)^(k-n) grad[k]; return the first."""
+    for i in range(m - 1, -1, -1):
+        carry = (1.0 - coef) * carry + grad[i]
+        grad[i] = carry
+    return _flush(carry)
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _average_gradient(adjoint: Array, x: Array, y: Array, m: int) -> float:
+    total = 0.0
+    for i in range(m):
+        total += adjoint[i] * (x[i] - y[i])
+    return total
+
+
+@njit(cache=True, fastmath={"contract"})
+def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: float) -> float:
+    """Smooth x[:m] from y[0] = state into y[1:m+1]; return the last."""
+    y[0] = state
+    attack_is_faster = attack >= release
+    for i in range(m):
+        # The faster of the two wins exactly where it leads further down (or up): no branch on x < state.
+        fall = (1.0 - attack) * state + attack * x[i]
+        rise = (1.0 - release) * state + release * x[i]
+        state = min(fall, rise) if attack_is_faster else max(fall, rise)
+        y[i + 1] = state
+    return _flush(state)
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _smooth_adjoint(
+    grad: Array, x: Array, y: Array, keep: Array, m: int, coefs: Array, carry: float, total: Array
+) -> float:
+    """Replace the gradient of the smoothed by that of x, add that of attack and release; return that of y[0]."""
+    attack, release = coefs[0], coefs[1]
+    for i in range(m):
+        keep[i] = 1.0 - (attack if x[i] < y[i] else release)
+    previous = 1.0
+    for i in range(m - 1, -1, -1):
+        carry = previous * carry + grad[i]
+        grad[i] = carry
+        previous = keep[i]
+    grad_attack = grad_release = 0.0
+    for i in range(m):
+        step = grad[i] * (x[i] - y[i])
+        falling = x[i] < y[i]
+        grad_attack += step if falling else 0.0
+        grad_release += 0.0 if falling else step
+        grad[i] *= attack if falling else release
+    total[0] += grad_attack
+    total[1] += grad_release
+    return _flush(previous * carry)
+
+
+@njit(cache=True)
+def _compressor_buffers() -> tuple[Array, ...]:
+    """Make the power, the level (from 1 on), the level in dB, the static gain, the gain (from 1 on), and scratch space."""
+    size = BLOCK + 1
+    return np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+
+
+@njit(cache=True, fastmath={"contract"})
+def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state: Array) -> None:
+    """Fill the buffers from x[:m]."""
+    power, level, level_db, static, gain, scratch = buffers
+    avg, cmp_threshold, cmp_slope, exp_threshold, exp_slope, attack, release = coefs
+    for i in range(m):
+        v = np.float64(x[i])
+        power[i] = max(v * v, FLOOR)
+    state[0] = _average(power, level, m, avg, state[0])
+    _copy(level[1:], level_db, m)
+    _log2(level_db, scratch, m)
+    for i in range(m):
+        db = DB_PER_LOG2 * level_db[i]
+        level_db[i] = db
+        g = min(cmp_slope * (cmp_threshold - db), exp_slope * (exp_threshold - db))
+        static[i] = LOG2_PER_DB * min(0.0, g)
+    _exp2(static, scratch, m)
+    state[1] = _smooth(static, gain, m, attack, release, state[1])
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def _curve_adjoint(
+    grad: Array, level: Array, level_db: Array, static: Array, m: int, coefs: Array, total: Array
+) -> None:
+    """Replace the gradient of the static gain by that of the level, add those of thresholds and slopes."""
+    _, cmp_threshold, cmp_slope, exp_threshold, exp_slope, _, _ = coefs
+    cmp_sum = cmp_slope_sum = exp_sum = exp_slope_sum = 0.0
+    for i in range(m):
+        cmp_over, exp_over = cmp_threshold - level_db[i], exp_threshold - level_db[i]
+        compressed, expanded = cmp_slope * cmp_over, exp_slope * exp_over
+        grad_g = grad[i] * static[i] * NEPER_PER_DB if min(compressed, expanded) < 0.0 else 0.0
+        grad_cmp = grad_g if compressed < expanded else 0.0
+        grad_exp = grad_g - grad_cmp
+        cmp_sum += grad_cmp
+        cmp_slope_sum += grad_cmp * cmp_over
+        exp_sum += grad_exp
+        exp_slope_sum += grad_exp * exp_over
+        grad[i] = -(cmp_slope * grad_cmp + exp_slope * grad_exp) * (0.5 / NEPER_PER_DB) / level[i + 1]
+    total[1] += cmp_slope * cmp_sum
+    total[2] += cmp_slope_sum
+    total[3] += exp_slope * exp_sum
+    total[4] += exp_slope_sum
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _log2(v: Array, exponent: Array, m: int) -> None:
+    """Replace v[:m] > 0 by its base-2 logarithm (to 1e-15), in loops that compile to vector instructions."""
+    bits, exponent_bits = v.view(np.uint64), exponent.view(np.uint64)
+    for i in range(m):
+        shifted = bits[i] + ONE_OVER_SQRT_HALF  # the mantissa then lies between sqrt(1/2) and sqrt(2)
+        exponent_bits[i] = (shifted >> MANTISSA_BITS) | TWO_52
+        bits[i] = (shifted & MANTISSA) + SQRT_HALF
+    for i in range(m):
+        s = (v[i] - 1.0) / (v[i] + 1.0)
+        z = s * s
+        high = L5 + z * (L6 + z * (L7 + z * (L8 + z * (L9 + z * L10))))
+        v[i] = exponent[i] - EXPONENT_OFFSET + s * (L0 + z * (L1 + z * (L2 + z * (L3 + z * (L4 + z * high)))))
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _exp2(v: Array, power: Array, m: int) -> None:
+    """Replace v[:m] <= 0 by 2^v (to 1e-15; below v = -1022 by 2^-1022), in loops that compile to vector instructions."""
+    power_bits = power.view(np.uint64)
+    for i in range(m):
+        exponent = max(v[i], -1022.0)
+        whole = np.rint(exponent)
+        z = exponent - whole
+        power[i] = whole + EXPONENT_OFFSET
+        high = E7 + z * (E8 + z * (E9 + z * (E10 + z * (E11 + z * (E12 + z * E13)))))
+        v[i] = E0 + z * (E1 + z * (E2 + z * (E3 + z * (E4 + z * (E5 + z * (E6 + z * high))))))
+    for i in range(m):
+        power_bits[i] = power_bits[i] << MANTISSA_BITS
+    for i in range(m):
+        v[i] *= power[i]

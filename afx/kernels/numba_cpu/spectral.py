@@ -1,0 +1,279 @@
+"""Spectral and loudness distances as compiled passes over short rows; see afx.kernels.spectral for what they compute.
+
+Frames are transformed a few at a time, so that frames and spectra stay in the cache and memory does not grow with the
+number of signals. Signals are mixtures, mix (S, 2), of two channels. Backward passes compute the spectra and averages
+of an item again: keeping them costs more time, in fresh memory, than the transforms do.
+"""
+
+import math
+
+import numpy as np
+import scipy.fft
+from numba import get_num_threads, njit, prange
+from numpy import empty  # under a name of its own, so that tests can poison what is handed out
+
+FLOOR = 1e-8
+COMPLEX = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}
+FRAME_SAMPLES = 1 << 17  # of each channel that are transformed at once
+FIR_BLOCK = 512  # outputs that are summed up in the L1 cache
+LARGE = 1e150  # a product of 16 more magnitude ratios still fits a float64
+FAST = {"reassoc", "contract", "nsz"}  # sums in any order, fused products; NaN and infinity stay what they are
+
+
+def fir_forward(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Correlate rows (R, T) with an odd number of taps."""
+    y = empty(x.shape, x.dtype)
+    half = taps.shape[0] // 2
+    _correlate(np.pad(x, ((0, 0), (half, half))), taps.astype(x.dtype), y)
+    return y
+
+
+def fir_backward(grad: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """The adjoint: correlate with the taps reversed."""
+    return fir_forward(grad, taps[::-1])
+
+
+def stft_magnitude_forward(x: np.ndarray, window: np.ndarray, hop: int, mix: np.ndarray) -> np.ndarray:
+    """Magnitudes (B, S, F, K) of x (B, 2, T)."""
+    out = empty((x.shape[0], mix.shape[0], x.shape[2] // hop + 1, window.shape[0] // 2 + 1), x.dtype)
+    for item, magnitudes in zip(x, out, strict=True):
+        for start, frames, spectra in _spectra(item, window, hop):
+            _magnitudes(spectra, mix, x.dtype.type(FLOOR), start, magnitudes)
+    return out
+
+
+def stft_deviation_forward(
+    x: np.ndarray, target: np.ndarray, index: np.ndarray, window: np.ndarray, hop: int, mix: np.ndarray
+) -> np.ndarray:
+    """Sums (B, S, 2) over bins and frames: squares of magnitude differences, absolute log ratios."""
+    sums = np.zeros((x.shape[0], mix.shape[0], 2))
+    for item, chunk, out in zip(x, index, sums, strict=True):
+        for start, frames, spectra in _spectra(item, window, hop):
+            count = frames.shape[1]
+            parts = empty((count, mix.shape[0], 2), np.float64)
+            _compare(spectra, target[chunk], start, mix, x.dtype.type(FLOOR), parts)
+            out += parts.sum(0)
+    return sums
+
+
+def stft_deviation_backward(
+    grad: np.ndarray,
+    x: np.ndarray,
+    target: np.ndarray,
+    index: np.ndarray,
+    window: np.ndarray,
+    hop: int,
+    mix: np.ndarray,
+) -> np.ndarray:
+    """Gradient to x of the sums weighted by grad (B, S, 2)."""
+    size, samples = window.shape[0], x.shape[2]
+    grad_x = empty(x.shape, x.dtype)
+    for item, chunk, scale, out in zip(x, index, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
+        padded = np.zeros((2, samples + size), x.dtype)
+        for start, frames, spectra in _spectra(item, window, hop):
+            count = frames.shape[1]
+            weighed = empty(spectra.shape, x.dtype)
+            _weigh(spectra, target[chunk], start, mix, x.dtype.type(FLOOR), scale, weighed)
+            frames = scipy.fft.irfft(weighed.view(COMPLEX[x.dtype]), size, norm="forward", workers=get_num_threads())
+            _overlap_add(frames, start, window, hop, padded)
+        _fold(padded, out)
+    return grad_x
+
+
+def _spectra(item: np.ndarray, window: np.ndarray, hop: int):
+    """Yield the first frame, frames (2, F, N) and spectra (2, F, 2K) of one block of frames after the other."""
+    size = window.shape[0]
+    count = item.shape[1] // hop + 1
+    padded = np.pad(item, ((0, 0), (size // 2, size // 2)), mode="reflect")
+    step = max(1, FRAME_SAMPLES // size)
+    for start in range(0, count, step):
+        frames = empty((2, min(step, count - start), size), item.dtype)
+        _frame(padded, start, window, hop, frames)
+        spectra = scipy.fft.rfft(frames, workers=get_num_threads())
+        yield start, frames, spectra.view(item.dtype)
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _frame(padded: np.ndarray, start: int, window: np.ndarray, hop: int, frames: np.ndarray) -> None:
+    for f in prange(frames.shape[1]):
+        for c in range(2):
+            _multiply(padded[c, (start + f) * hop :], window, frames[c, f])
+
+
+@njit(cache=True)
+def _multiply(x: np.ndarray, window: np.ndarray, out: np.ndarray) -> None:
+    for i in range(window.shape[0]):
+        out[i] = x[i] * window[i]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _overlap_add(frames: np.ndarray, start: int, window: np.ndarray, hop: int, out: np.ndarray) -> None:
+    for c in prange(2):
+        for f in range(frames.shape[1]):
+            _multiply_add(frames[c, f], window, out[c, (start + f) * hop :])
+
+
+@njit(cache=True)
+def _multiply_add(x: np.ndarray, window: np.ndarray, out: np.ndarray) -> None:
+    for i in range(window.shape[0]):
+        out[i] += x[i] * window[i]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _fold(padded: np.ndarray, out: np.ndarray) -> None:
+    """Adjoint of the extension by reflection."""
+    samples = out.shape[1]
+    half = (padded.shape[1] - samples) // 2
+    for c in prange(2):
+        out[c] = padded[c, half : half + samples]
+        for i in range(half):
+            out[c, half - i] += padded[c, i]
+            out[c, samples - 2 - i] += padded[c, half + samples + i]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _magnitudes(spectra: np.ndarray, mix: np.ndarray, floor: float, start: int, out: np.ndarray) -> None:
+    for f in prange(spectra.shape[1]):
+        for s in range(mix.shape[0]):
+            _magnitude(spectra[0, f], spectra[1, f], mix[s, 0], mix[s, 1], floor, out[s, start + f])
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _magnitude(left: np.ndarray, right: np.ndarray, u: float, v: float, floor: float, out: np.ndarray) -> None:
+    """sqrt(max(|u L + v R|^2, floor)) of spectra (2K,) whose real and imaginary parts alternate."""
+    for k in range(out.shape[0]):
+        re = u * left[2 * k] + v * right[2 * k]
+        im = u * left[2 * k + 1] + v * right[2 * k + 1]
+        out[k] = np.sqrt(max(re * re + im * im, floor))
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _compare(
+    spectra: np.ndarray, target: np.ndarray, start: int, mix: np.ndarray, floor: float, sums: np.ndarray
+) -> None:
+    for f in prange(spectra.shape[1]):
+        ratio = np.empty(target.shape[2], spectra.dtype)
+        for s in range(mix.shape[0]):
+            sums[f, s, 0] = _ratios(
+                spectra[0, f], spectra[1, f], mix[s, 0], mix[s, 1], target[s, start + f], floor, ratio
+            )
+            sums[f, s, 1] = _log_product(ratio)
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _ratios(
+    left: np.ndarray, right: np.ndarray, u: float, v: float, target: np.ndarray, floor: float, ratio: np.ndarray
+) -> float:
+    """Ratios of the larger to the smaller magnitude; returns the sum of the squares of their differences."""
+    total = floor - floor
+    for k in range(ratio.shape[0]):
+        re = u * left[2 * k] + v * right[2 * k]
+        im = u * left[2 * k + 1] + v * right[2 * k + 1]
+        m, y = np.sqrt(max(re * re + im * im, floor)), target[k]
+        total += (m - y) * (m - y)
+        ratio[k] = max(m, y) / min(m, y)
+    return total
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _log_product(row: np.ndarray) -> float:
+    """Sum of the logarithms of numbers >= 1: one logarithm where the product of so many grows large."""
+    total, product, k = 0.0, 1.0, 0
+    while k + 16 <= row.shape[0]:
+        p = 1.0
+        for i in range(k, k + 16):
+            p *= np.float64(row[i])
+        product *= p
+        if product > LARGE:
+            total += math.log(product)
+            product = 1.0
+        k += 16
+    for i in range(k, row.shape[0]):
+        product *= np.float64(row[i])
+    return total + math.log(product)
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _weigh(
+    spectra: np.ndarray,
+    target: np.ndarray,
+    start: int,
+    mix: np.ndarray,
+    floor: float,
+    grad: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Gradient to the spectra, halved between the ends as the inverse real transform needs it."""
+    for f in prange(spectra.shape[1]):
+        out[:, f] = 0
+        for s in range(mix.shape[0]):
+            _weigh_signal(
+                spectra[0, f],
+                spectra[1, f],
+                mix[s, 0],
+                mix[s, 1],
+                target[s, start + f],
+                floor,
+                grad[s, 0],
+                grad[s, 1],
+                out[0, f],
+                out[1, f],
+            )
+        out[:, f, :2] *= 2
+        out[:, f, -2:] *= 2
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _weigh_signal(
+    left: np.ndarray,
+    right: np.ndarray,
+    u: float,
+    v: float,
+    target: np.ndarray,
+    floor: float,
+    grad_square: float,
+    grad_log: float,
+    out_left: np.ndarray,
+    out_right: np.ndarray,
+) -> None:
+    """Add the gradient of one signal; powers at the floor have none."""
+    zero = floor - floor
+    for k in range(target.shape[0]):
+        re = u * left[2 * k] + v * right[2 * k]
+        im = u * left[2 * k + 1] + v * right[2 * k + 1]
+        power = max(re * re + im * im, floor)
+        inverse = np.sqrt(power) / power
+        difference = power * inverse - target[k]
+        sign = grad_log if difference > zero else (-grad_log if difference < zero else zero)
+        gain = (grad_square * difference + sign * inverse) * inverse
+        gain = gain if power > floor else zero
+        re *= gain
+        im *= gain
+        out_left[2 * k] += u * re
+        out_left[2 * k + 1] += u * im
+        out_right[2 * k] += v * re
+        out_right[2 * k + 1] += v * im
+
+
+@njit(parallel=True, cache=True, fastmath=FAST, error_model="numpy")
+def _correlate(padded: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
+    rows, samples = y.shape
+    blocks = -(-samples // FIR_BLOCK)
+    for job in prange(rows * blocks):
+        row, start = job // blocks, job % blocks * FIR_BLOCK
+        stop = min(start + FIR_BLOCK, samples)
+        _correlate_block(padded[row, start:], taps, y[row, start:stop])
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _correlate_block(x: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
+    y[:] = 0
+    k = 0
+    while k + 4 <= taps.shape[0]:
+        h0, h1, h2, h3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
+        for n in range(y.shape[0]):
+            y[n] += h0 * x[n + k] + h1 * x[n + k + 1] + h2 * x[n + k + 2] + h3 * x[n + k + 3]
+        k += 4
+    for j in range(k, taps.shape[0]):
+        for n in range(y.shape[0]):
+            y[n] += taps[j] * x[n + j]

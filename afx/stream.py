@@ -1,0 +1,144 @@
+"""Effects on sound of any length in bounded memory: block in, block out, with what must be remembered in between."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from afx import kernels
+
+from .chain import Sends, Serial, cascade_coefs, is_biquad
+from .dynamics import CompressorExpander
+from .effect import Effect, Values
+from .functional import convolve
+from .functional.units import db_to_gain
+
+BLOCK = 2**20
+
+# A stage takes the next block (C, T) and whether it is the last, and gives what is ready by now: possibly nothing,
+# possibly more than came in.
+Stage = Callable[[Tensor, bool], Tensor]
+
+
+def render(chain: Effect, values: Values, x: Tensor, block: int = BLOCK) -> Tensor:
+    """A whole sound (C, T) through a chain, block by block: equal to one call, in memory that T hardly moves."""
+    return torch.cat(list(stream(chain, values, x.split(block, -1))), -1)
+
+
+@torch.no_grad()
+def stream(chain: Effect, values: Values, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Blocks (C, T) of any size through a chain, in order; as many samples come out as went in."""
+    stage = open_stage(chain, values)
+    held = None
+    for block in blocks:
+        if held is not None:
+            yield stage(held, False)
+        held = block
+    if held is not None:
+        yield stage(held, True)
+
+
+def open_stage(effect: Effect, values: Values) -> Stage:
+    """A fresh stage of an effect that is to be run with these values (one set, no batch)."""
+    if isinstance(effect, Serial):
+        return _serial(effect, values)
+    if isinstance(effect, CompressorExpander):
+        return _compressor(effect, **values)
+    if isinstance(effect, Sends) and effect.realtime:
+        return _sends(effect, values)
+    if getattr(effect, "render", "") == "realtime":
+        return effect.open(**values)
+    if hasattr(effect, "length"):
+        return _convolution(effect, values)
+    return _memoryless(effect, values)
+
+
+def _memoryless(effect: Effect, values: Values) -> Stage:
+    def process(x: Tensor, last: bool) -> Tensor:
+        return effect(x.unsqueeze(0), **values).squeeze(0)
+
+    return process
+
+
+def _serial(chain: Serial, values: Values) -> Stage:
+    stages = []
+    for are_biquads, group in groupby(chain.parts(), key=is_biquad):
+        if are_biquads:
+            stages.append(_cascade(cascade_coefs(group, values)))
+        else:
+            stages += [open_stage(effect, values[name]) for name, effect in group]
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        for stage in stages:
+            x = stage(x, last)
+        return x
+
+    return process
+
+
+def _cascade(coefs: Tensor) -> Stage:
+    state = None
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        nonlocal state
+        if state is None:
+            state = torch.zeros(len(x), len(coefs), 2, dtype=torch.float64)
+        return kernels.biquad_cascade(x, coefs.unsqueeze(0), state)
+
+    return process
+
+
+def _compressor(effect: CompressorExpander, *, makeup: Tensor, lookahead: Tensor | None = None, **curve: Tensor) -> Stage:
+    """Waits for the future that the lookahead needs; the sound's ends are repeated in the gain, as in one call."""
+    before, after = effect.reach if lookahead is not None else (0, 0)
+    state, waiting, gains = None, None, None
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        nonlocal state, waiting, gains
+        if state is None:
+            state = x.new_tensor([[0.0, 1.0]], dtype=torch.float64).repeat(len(x), 1)
+        new = effect.gain(x.unsqueeze(0), state=state, **curve).squeeze(0)
+        gains = torch.cat([new[:, :1].expand(-1, before) if gains is None else gains, new], -1)
+        waiting = x if waiting is None else torch.cat([waiting, x], -1)
+        if last:
+            gains = torch.cat([gains, gains[:, -1:].expand(-1, after)], -1)
+        ready = max(gains.shape[-1] - before - after, 0)
+        gain = gains[:, :ready]
+        if lookahead is not None and ready:
+            gain = effect.advance(gains.unsqueeze(0), lookahead).squeeze(0)[:, before : before + ready]
+        y = waiting[:, :ready] * gain * db_to_gain(makeup)
+        gains, waiting = gains[:, ready:], waiting[:, ready:]
+        return y
+
+    return process
+
+
+def _convolution(effect: Effect, values: Values) -> Stage:
+    """Overlap-add with the effect's impulse response."""
+    n = convolve.fast_length(effect.length)
+    h = torch.fft.irfft(effect.spectrum(n, **values), n=n)[..., : effect.length]
+    tail = None
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        nonlocal tail
+        if tail is None:
+            tail = x.new_zeros(h.shape[-3], effect.length - 1)
+        T = x.shape[-1]
+        padded = torch.nn.functional.pad(x.expand(h.shape[-2], -1), (0, effect.length - 1))
+        y = convolve.convolve(padded.unsqueeze(0), h).squeeze(0)
+        y[:, : effect.length - 1] += tail
+        tail = y[:, T:].clone()
+        return y[:, :T]
+
+    return process
+
+
+def _sends(effect: Sends, values: Values) -> Stage:
+    """The paths one after another, as sends feed forward; none of them waits."""
+    stages = {name: open_stage(part, values[name]) for name, part in effect.parts()}
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        return effect.mix(x, values, lambda name, fed: stages[name](fed, last))
+
+    return process

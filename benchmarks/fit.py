@@ -1,0 +1,122 @@
+"""Times and peak memory of a whole step of the vocal-chain fit, ours and the peer's.
+
+    python -m benchmarks.fit [--repeats 3] [--chunks 1,4]
+
+A step renders 12 s chunks, compares their last 7 s, goes back through everything and moves the parameters once.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from afx.effect import Knobs
+from afx.published import from_published
+from afx.registry import build
+from benchmarks.measure import Comparison, Task, clock, paired, peak_memory, table
+from benchmarks.peer import SR, PeerChain
+from benchmarks.peer_loss import PeerLoss
+from data.config import read_yaml
+from data.crops import Chunks
+from engine.fit import Fit
+from losses import VocalLoss
+
+CHAIN = Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml"
+LENGTH, WARM_UP = 12 * SR, 5 * SR
+# at the published 0.01 the peer's float32 delay gives NaN within a few steps; the work of a step is the same
+LR = 1e-4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak resident memory in GB of two steps in a process of their own, imports included."""
+
+    name: str
+    ours: float
+    peer: float
+
+
+def chunks(count: int) -> Chunks:
+    """Make dry and wet noise whose level swings between silence and full scale twice a second."""
+    generator = torch.Generator().manual_seed(0)
+    swing = 0.3 * torch.sin(2 * torch.pi * torch.arange(LENGTH) / SR).square()
+    dry, wet = (swing * torch.randn(count, channels, LENGTH, generator=generator) for channels in (1, 2))
+    return Chunks(dry, wet, WARM_UP, tuple(range(count)))
+
+
+def start() -> PeerChain:
+    """Make the chain both sides start from: the published defaults."""
+    torch.manual_seed(0)
+    return PeerChain()
+
+
+def peer_step(count: int, onednn: bool = True) -> Task:
+    """Make the peer's step on `count` chunks; `onednn` as in `PeerLoss`."""
+    chain, loss, batch = start().train(), PeerLoss(onednn), chunks(count)
+    optimiser = torch.optim.Adam(chain.parameters(), lr=LR)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        wet = chain(batch.dry)
+        (loss(wet[..., WARM_UP:], batch.wet[..., WARM_UP:]) + chain.penalty()).backward()
+        optimiser.step()
+
+    return step
+
+
+def our_step(count: int) -> Task:
+    """Make our step on `count` chunks."""
+    chain = build(read_yaml(CHAIN), SR)
+    knobs = Knobs(chain)
+    knobs.load_state_dict(from_published(raws(start()), chain))
+    return Fit(chain, knobs, VocalLoss(SR), chunks(count), lr=LR, batch_size=count, seed=0).step
+
+
+def raws(chain: PeerChain) -> dict[str, Tensor]:
+    """Raw parameters of a peer chain under the published names."""
+    return {name: p.detach() for name, p in chain.named_parameters()}
+
+
+def quicker_peer(count: int) -> Task:
+    """Make the peer's step with the A-weighting convolution that is quicker here, in CPU seconds."""
+    tasks = [peer_step(count, onednn) for onednn in (True, False)]
+    for task in tasks:
+        task()
+    return min(tasks, key=clock_cpu)
+
+
+def clock_cpu(task: Task) -> float:
+    """CPU seconds of one run."""
+    return clock(task)[1]
+
+
+def rows(repeats: int, counts: tuple[int, ...] = (1, 4)) -> list[Comparison]:
+    """Compare the steps on so many chunks."""
+    return [paired(f"{n} × 12 s", our_step(n), quicker_peer(n), repeats) for n in counts]
+
+
+def memory_rows(counts: tuple[int, ...] = (1, 4)) -> list[Memory]:
+    """Compare peak memory."""
+    return [Memory(f"{n} × 12 s", peak_memory(our_step, n), peak_memory(peer_step, n)) for n in counts]
+
+
+def memory_table(memories: list[Memory]) -> str:
+    """Lay peak memory out as a Markdown table."""
+    lines = ["| | GB | peer |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {m.name} | {m.ours:.2f} | {m.peer:.2f} |" for m in memories])
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved pairs of steps")
+    parser.add_argument("--chunks", default="1,4", help="numbers of chunks, with commas between")
+    args = parser.parse_args()
+    counts = tuple(int(n) for n in args.chunks.split(","))
+    print(table(rows(args.repeats, counts)), memory_table(memory_rows(counts)), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

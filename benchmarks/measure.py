@@ -1,0 +1,146 @@
+"""Timing two programs in turns, the peak memory of one alone, and the machine that the numbers belong to."""
+
+import json
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+
+Task = Callable[[], object]
+PACKAGES = ("torch", "numba", "numpy", "scipy", "torchlpc", "torchcomp", "torch-fftconv", "auraloss")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our program beside the peer's: median seconds a run, and the ratios peer / ours of the pairs of runs."""
+
+    name: str
+    wall: float
+    peer_wall: float
+    wall_ratio: float
+    cpu: float  # of all threads
+    peer_cpu: float
+    cpu_ratio: float
+    lowest_ratio: float  # of CPU seconds, over the pairs
+    highest_ratio: float
+    pairs: int
+    difference: float | None  # relative RMS between the two programs' results, where it was looked at
+
+
+def clock(task: Task) -> tuple[float, float]:
+    """Wall and CPU seconds of one run."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    task()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def paired(name: str, ours: Task, peer: Task, repeats: int, difference: float | None = None) -> Comparison:
+    """Time both programs in turns, so that whatever else the machine does falls on both; one untimed run each before.
+
+    Args:
+        name: of the comparison.
+        ours: our program.
+        peer: the same work done by the peer.
+        repeats: pairs of timed runs.
+        difference: between their results, to be kept beside the times.
+    """
+    ours(), peer()
+    times = np.array([(clock(ours), clock(peer)) for _ in range(repeats)])  # (repeats, side, clock)
+    (wall, cpu), (peer_wall, peer_cpu) = np.median(times, 0).tolist()
+    ratios = times[:, 1] / times[:, 0]
+    wall_ratio, cpu_ratio = np.median(ratios, 0).tolist()
+    lowest, highest = ratios[:, 1].min().item(), ratios[:, 1].max().item()
+    return Comparison(name, wall, peer_wall, wall_ratio, cpu, peer_cpu, cpu_ratio, lowest, highest, repeats, difference)
+
+
+def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> float:
+    """Peak resident memory in GB of a fresh process that makes a task and runs it `runs` times, imports included.
+
+    Args:
+        make: builds the task from `args`; a function of a module, so that the new process can import it.
+        args: what `make` takes.
+        runs: how often the task runs.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_peak, args=(sender, make, args, runs))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{make.__name__}{args} ended without a figure; its message is above") from None
+    finally:
+        process.join()
+
+
+def _report_peak(sender: Connection, make: Callable[..., Task], args: tuple, runs: int) -> None:
+    """Run the task and send the peak memory of this process."""
+    task = make(*args)
+    for _ in range(runs):
+        task()
+    sender.send(_own_peak())
+
+
+def _own_peak() -> float:
+    """Peak resident memory of this process in GB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # ru_maxrss of a spawned process starts at its parent's peak; the kernel's own high-water mark does not
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e9
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def machine() -> dict[str, object]:
+    """Describe the processor, its load, the threads and the versions of what is measured."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "processor": model[1] if model else platform.processor(),
+        "vector_unit": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def table(rows: list[Comparison]) -> str:
+    """Lay comparisons out as a Markdown table, times in milliseconds."""
+    lines = [
+        "| | wall ms | peer | ratio | CPU ms | peer | ratio | lowest to highest | difference |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        wall = f"{1e3 * r.wall:.1f} | {1e3 * r.peer_wall:.1f} | {r.wall_ratio:.1f}"
+        cpu = f"{1e3 * r.cpu:.1f} | {1e3 * r.peer_cpu:.1f} | {r.cpu_ratio:.1f}"
+        spread = f"{r.lowest_ratio:.1f} to {r.highest_ratio:.1f}"
+        difference = "" if r.difference is None else f"{r.difference:.1e}"
+        lines.append(f"| {r.name} | {wall} | {cpu} | {spread} | {difference} |")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, results: dict[str, list]) -> None:
+    """Write named lists of records (dataclasses) with the machine they were taken on."""
+    records = {name: [asdict(row) for row in rows] for name, rows in results.items()}
+    path.write_text(json.dumps({"machine": machine(), **records}, indent=2) + "\n")

@@ -1,0 +1,45 @@
+"""A pair cut into overlapping chunks of one length."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data.pairs import Pair
+
+SILENCE = 10 ** (-60 / 20)  # a chunk whose wet peak is at most this has nothing to fit
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks of a pair, stacked: what a fit takes its batches from."""
+
+    dry: Tensor  # (n, 1, N)
+    wet: Tensor  # (n, 2, N)
+    warm_up: int  # samples at the start of each chunk that only warm the effects up
+    starts: tuple[int, ...]  # first sample of each chunk within the pair
+
+
+def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0) -> Chunks:
+    """Chunks of `duration` s, starting every `duration - overlap` s; the incomplete tail is dropped.
+
+    Chunks whose wet side peaks at or below -60 dBFS after the first `overlap` s are dropped.
+    ValueError where 0 <= overlap < duration does not hold, where the pair is shorter than one chunk, and where no
+    chunk is left.
+    """
+    length, warm_up = round(duration * pair.sr), round(overlap * pair.sr)
+    if not 0 <= warm_up < length:
+        raise ValueError(f"chunk_overlap={overlap:g} s must be at least 0 and below chunk_duration={duration:g} s")
+    total = pair.dry.shape[-1]
+    if total < length:
+        fits = 100 * total // pair.sr / 100  # rounded down, so that the advice works
+        raise ValueError(
+            f"{pair.name} is {total / pair.sr:.2f} s long, a chunk {duration:g} s: "
+            f"set chunk_duration={fits:g} or less, and chunk_overlap below it"
+        )
+    starts = range(0, total - length + 1, length - warm_up)
+    loud = tuple(s for s in starts if pair.wet[:, s + warm_up : s + length].abs().max() > SILENCE)
+    if not loud:
+        raise ValueError(f"{pair.name} has nothing to fit: wet stays at or below -60 dBFS in all {len(starts)} chunks")
+    dry, wet = (torch.stack([x[:, s : s + length] for s in loud]) for x in (pair.dry, pair.wet))
+    return Chunks(dry, wet, warm_up, loud)

@@ -1,0 +1,314 @@
+"""Pairs of a dry take and its mix: where a data set keeps them, and how one is loaded, checked and aligned."""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from torch import Tensor
+
+from data.align import RELATED, find_lag, likeness, quiet_level
+from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
+
+log = logging.getLogger(__name__)
+
+VOCAL_INSTRUMENTS = ("speaker", "singer", "vocal", "voice", "speech")
+VOCAL_NAMES = ("lv", "ld", "lead_vocal", "bv")
+OTHER_NAMES = ("synth", "gtr", "guitar", "piano", "strings", "eg", "ag")
+CORRESPONDENCE = "correspondence_pp.yaml"
+DEMO = Path(__file__).parent / "demo"
+FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
+
+LOUDEST_SIDE = -10.0  # dB; a dry file whose side signal peaks higher is not a mono recording
+QUIETER = -2.0  # dB; compression and reverb raise the quiet moments of a mix: eleven real pairs measured +1.6 and more
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The two files of a pair, unread."""
+
+    dry_path: Path
+    wet_path: Path
+    name: str  # the wet file's stem, without _wet; for dry.* and wet.* in a folder of pairs the folder's name
+
+
+class Found(NamedTuple):
+    """The pairs of a data set, and one line for each candidate that is not one and why."""
+
+    files: list[PairFiles]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A dry take and its mix, of one length and aligned."""
+
+    name: str
+    dry: Tensor  # (1, T)
+    wet: Tensor  # (2, T)
+    sr: int  # Hz
+    dry_path: Path
+    wet_path: Path
+    alignment_shift: int  # samples by which dry was rolled; negative: to an earlier time
+
+
+def vocal_stems(metadata: dict, folder: Path) -> Found:
+    """The vocal stems of a MedleyDB song that were made from one raw track, out of the song's metadata.
+
+    Wet is the stem, dry its raw track. ValueError where the metadata lacks what is needed.
+    """
+    missing = {"stems", "stem_dir", "raw_dir"} - set(metadata)
+    if missing:
+        raise ValueError(f"the metadata of {folder.name} lacks {', '.join(sorted(missing))}: is it MedleyDB's?")
+    if metadata.get("instrumental") in ("yes", True):
+        return Found([], [f"{folder.name} is instrumental"])
+    files, skipped, heard = [], [], set()
+    for key, stem in metadata["stems"].items():
+        given = stem.get("instrument") or []
+        names = [given] if isinstance(given, str) else [str(name) for name in given]
+        heard.update(names)
+        if not any(word in name.lower() for name in names for word in VOCAL_INSTRUMENTS):
+            continue
+        raw = list((stem.get("raw") or {}).values())
+        if len(raw) != 1:
+            skipped.append(f"{folder.name} {key} ({', '.join(names)}) has {len(raw)} raw tracks, not one")
+            continue
+        wet = folder / metadata["stem_dir"] / stem["filename"]
+        files.append(PairFiles(folder / metadata["raw_dir"] / raw[0]["filename"], wet, wet.stem))
+    if not files and not skipped:
+        skipped.append(f"{folder.name} has no vocal stem (its instruments: {', '.join(sorted(heard))})")
+    return Found(files, skipped)
+
+
+def _medley_vocal(data_dir: Path) -> Found:
+    folder = Path(os.path.abspath(data_dir))  # "." has no name of its own
+    path = folder / f"{folder.name}_METADATA.yaml"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
+    return vocal_stems(_read_yaml(path), folder)
+
+
+def _internal_vocal(data_dir: Path) -> Found:
+    files, skipped = [], []
+    for path in sorted(data_dir.rglob(CORRESPONDENCE)):
+        try:
+            matched = _read_yaml(path)["matched"]
+            for wet, dries in matched.items():
+                name = wet.lower()
+                if not any(w in name for w in VOCAL_NAMES) or any(w in name for w in OTHER_NAMES):
+                    skipped.append(f"{path.parent.name} {wet} is not named as a vocal")
+                elif len(dries) != 1:
+                    skipped.append(f"{path.parent.name} {wet} has {len(dries)} dry files, not one")
+                else:
+                    wet_path = path.parent / "multi" / wet
+                    files.append(PairFiles(path.parent / "dry" / dries[0], wet_path, wet_path.stem))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            skipped.append(f"{path} is broken ({type(error).__name__}: {error})")
+    if not files and not skipped:
+        skipped.append(f"{data_dir} holds no {CORRESPONDENCE}")
+    return Found(files, skipped)
+
+
+def _folder(data_dir: Path) -> Found:
+    top = Path(os.path.abspath(data_dir))
+    sides: dict[tuple[Path, str], dict[str, list[Path]]] = {}
+    for path in sorted([*top.glob("*"), *top.glob("*/*")]):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+            folder, name, side = _side(path)
+            if side:
+                sides.setdefault((folder, name), {"dry": [], "wet": []})[side].append(path)
+    files, skipped = [], []
+    for (_, name), paths in sides.items():
+        wrong = [f"{len(found)} {side} files" for side, found in paths.items() if len(found) != 1]
+        if wrong:
+            skipped.append(f"{name} has {' and '.join(wrong)}, not one")
+        else:
+            files.append(PairFiles(paths["dry"][0], paths["wet"][0], name))
+    if not sides:
+        skipped.append(f"{top} holds no pair; looked for {FOLDER_LAYOUTS}")
+    return Found(files, skipped)
+
+
+def _side(path: Path) -> tuple[Path, str, str]:
+    """The folder and name of the pair that a file belongs to, and its side, "dry", "wet" or "" for neither."""
+    stem = path.stem.lower()
+    for side in ("dry", "wet"):
+        if stem == side:
+            return path.parent, path.parent.name, side
+        if stem.endswith(f"_{side}"):
+            return path.parent, path.stem[:-4], side
+        if path.parent.name.lower() == side:
+            return path.parent.parent, path.stem, side
+    return path.parent, path.stem, ""
+
+
+def _pair(dry: Path, wet: Path) -> Found:
+    if dry.exists() and wet.exists() and dry.samefile(wet):
+        raise ValueError(f"dry and wet are the same file, {dry}: give the take and its mix")
+    return Found([PairFiles(dry, wet, wet.stem)], [])
+
+
+def _demo() -> Found:
+    return _folder(DEMO)
+
+
+class Dataset(NamedTuple):
+    """How the pairs of a data set are found, and which paths that takes."""
+
+    find: Callable[..., Found]
+    takes: tuple[str, ...]
+
+
+DATASETS = {
+    "medley_vocal": Dataset(_medley_vocal, ("data_dir",)),
+    "internal_vocal": Dataset(_internal_vocal, ("data_dir",)),
+    "pair": Dataset(_pair, ("dry", "wet")),
+    "folder": Dataset(_folder, ("data_dir",)),
+    "demo": Dataset(_demo, ()),
+}
+
+
+def find_pairs(
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    dry: str | Path | None = None,
+    wet: str | Path | None = None,
+) -> Found:
+    """The pairs of a data set, unread; without a `dataset`, the paths tell which it is (none: the built-in demo).
+
+    ValueError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
+    """
+    named = {"data_dir": data_dir, "dry": dry, "wet": wet}
+    paths = {key: Path(path).expanduser() for key, path in named.items() if path is not None}
+    dataset = dataset or _infer(paths)
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
+    find, takes = DATASETS[dataset]
+    if set(paths) != set(takes):
+        given = ", ".join(f"{key}={path}" for key, path in paths.items())
+        raise ValueError(f"dataset {dataset} takes {' and '.join(takes) or 'no path'}; given: {given or 'none'}")
+    if "data_dir" in paths and not paths["data_dir"].is_dir():
+        problem = "is a file" if paths["data_dir"].exists() else "does not exist"
+        raise ValueError(f"data_dir={paths['data_dir']} {problem}: give a folder, or two files as dry=... and wet=...")
+    found = find(**paths)
+    if not found.files:
+        raise ValueError(f"no pair found: {'; '.join(found.skipped)}")
+    return found
+
+
+def _infer(paths: dict[str, Path]) -> str:
+    if "dry" in paths or "wet" in paths:
+        return "pair"
+    if "data_dir" not in paths:
+        return "demo"
+    if any(paths["data_dir"].glob("*_METADATA.yaml")):
+        return "medley_vocal"
+    return "internal_vocal" if (paths["data_dir"] / CORRESPONDENCE).is_file() else "folder"
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid yaml: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no mapping of keys to values")
+    return content
+
+
+def load_pair(
+    files: PairFiles,
+    sr: int = 44100,
+    lufs: float | None = -18.0,
+    *,
+    align: bool = True,
+    shift: int | None = None,
+    check: bool = True,
+) -> Pair:
+    """The two files as mono and stereo of one length, dry rolled (circularly) onto wet, each brought to `lufs` LUFS.
+
+    `lufs` None keeps the levels. `shift` in samples is used as it stands; without it, and with `align`, the lag is
+    measured. `check` refuses files that are unrelated and warns where they look swapped. What is changed on the way is
+    logged. ValueError, one line, for what cannot be a pair.
+    """
+    dry, wet = _read(files.dry_path, sr), _read(files.wet_path, sr)
+    if wet.shape[0] < dry.shape[0]:
+        log.warning("%s is mono and %s is stereo: are dry and wet swapped?", files.wet_path, files.dry_path)
+    dry, wet = _to_mono(dry, files.dry_path), _to_stereo(wet, files.wet_path)
+    length = min(dry.shape[-1], wet.shape[-1])
+    if dry.shape[-1] != wet.shape[-1]:
+        seconds = [x.shape[-1] / sr for x in (dry, wet)]
+        log.info("%s: cut to the shorter of %.2f s (dry) and %.2f s (wet)", files.name, *seconds)
+    dry, wet = dry[:, :length], wet[:, :length]
+    if shift is None:
+        shift = find_lag(dry, wet) if align else 0
+    dry = dry.roll(shift, dims=-1)
+    gains = [_gain(x, sr, lufs, path) for x, path in ((dry, files.dry_path), (wet, files.wet_path))]
+    if check:
+        _check(dry, wet, sr, files)
+    return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift)
+
+
+def _read(path: Path, sr: int) -> Tensor:
+    x, sr_file = read_audio(path)
+    if x.shape[0] > 2:
+        raise ValueError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
+    if sr_file != sr:
+        log.info("%s: resampled from %d to %d Hz", path, sr_file, sr)
+        x = resample(x, sr_file, sr)
+    return x
+
+
+def _to_mono(x: Tensor, path: Path) -> Tensor:
+    """The mean of the channels; refused where side = 0.707 (L / max|L| - R / max|R|) peaks above -10 dB."""
+    if x.shape[0] == 1:
+        return x
+    peaks = x.abs().amax(dim=1, keepdim=True)
+    if peaks.min() == 0:
+        log.info("%s: one channel is silent, the other is used", path)
+        return x.sum(dim=0, keepdim=True)
+    side = 0.707 * (x[0] / peaks[0] - x[1] / peaks[1])
+    level = 20 * math.log10(max(float(side.abs().max()), 1e-10))
+    if level > LOUDEST_SIDE:
+        raise ValueError(
+            f"{path} is no mono recording: its side signal peaks at {level:.1f} dB, dry files may have at most "
+            f"{LOUDEST_SIDE:g} dB; give the mono take (or are dry and wet swapped?)"
+        )
+    log.info("%s: stereo, averaged to mono", path)
+    return x.mean(dim=0, keepdim=True)
+
+
+def _to_stereo(x: Tensor, path: Path) -> Tensor:
+    if x.shape[0] == 1:
+        log.warning("%s is mono: copied to both sides, the panoramas will have nothing to find", path)
+    return x.expand(2, -1)
+
+
+def _gain(x: Tensor, sr: int, lufs: float | None, path: Path) -> float:
+    try:
+        level = loudness(x, sr)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if level == -math.inf:
+        raise ValueError(f"{path} is silent: nothing lies above -70 LUFS")
+    return 1.0 if lufs is None else 10 ** ((lufs - level) / 20)
+
+
+def _check(dry: Tensor, wet: Tensor, sr: int, files: PairFiles) -> None:
+    alike = likeness(dry, wet, sr)
+    if alike < RELATED:
+        raise ValueError(
+            f"{files.dry_path} and {files.wet_path} seem unrelated: their whitened correlation is {alike:.3f}, a take "
+            f"and its mix have 0.1 to 1, {RELATED:g} is the least allowed; check the two files, or set check_pair=false"
+        )
+    rise = quiet_level(wet, sr) - quiet_level(dry, sr)
+    if rise < QUIETER:
+        log.warning(
+            "%s: the quiet moments of wet are %.1f dB below those of dry, in a mix they lie above: are both swapped?",
+            files.name,
+            -rise,
+        )

@@ -1,0 +1,24 @@
+"""The controller: an encoder and a perceptron that turns what it heard into effect controls."""
+
+from torch import Tensor, nn
+
+
+class Controller(nn.Module):
+    """Estimate controls from audio: (B, 1, N) -> q (B, n_controls) in [0, 1].
+
+    The perceptron has a linear layer, batch normalisation and PReLU for each entry of `hidden`, then a linear layer
+    and a sigmoid.
+    """
+
+    def __init__(self, encoder: nn.Module, n_controls: int, *, hidden: tuple[int, ...] = (2048, 1024, 512)) -> None:
+        super().__init__()
+        self.encoder = encoder
+        layers = []
+        width = encoder.out_dim
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.PReLU()]
+            width = size
+        self.mlp = nn.Sequential(*layers, nn.Linear(width, n_controls), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.encoder(x))

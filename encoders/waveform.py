@@ -1,0 +1,41 @@
+"""Musical effects encoder: residual convolutions on the waveform itself."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import conv_block, peak_normalise
+
+KERNELS = (25, 25, 15, 15, 10, 10, 10, 10, 5, 5, 5, 5)
+CHANNELS = (16, 32, 64, 128, 256, 256, 512, 512, 1024, 1024, 2048, 2048)
+STRIDES = (4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """h = x + block(x) at the same length, then a strided block: (B, in, T) -> (B, out, (T - k) // stride + 1)."""
+
+    def __init__(self, n_in: int, n_out: int, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv_block(nn.Conv1d(n_in, n_in, kernel_size))
+        self.conv2 = conv_block(nn.Conv1d(n_in, n_out, kernel_size, stride))
+        self.pad = (kernel_size - 1) // 2, kernel_size // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(F.pad(x, self.pad)) + x)
+
+
+class MusicalEffects(nn.Module):
+    """Twelve residual blocks and the mean over time: (B, 1, N) -> (B, 2048).
+
+    The encoder of Koo et al. 2023, "Music mixing style transfer: a contrastive learning approach". It knows no sample
+    rate: `sr` is taken as by every encoder and not used.
+    """
+
+    out_dim = CHANNELS[-1]
+
+    def __init__(self, sr: int = 44100) -> None:
+        super().__init__()
+        inputs = (1, *CHANNELS[:-1])
+        self.blocks = nn.Sequential(*map(ResidualBlock, inputs, CHANNELS, KERNELS, STRIDES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(peak_normalise(x)).mean(2)
