@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .effect import Effect, Values
 from .eq import Biquad
 from .functional import biquad, convolve
+from .functional.convolve import in_series
+from .functional.fft import fast_length, irfft, rfft
 from .param import Linear, Param
 from .stereo import Panning
 
@@ -52,7 +55,7 @@ class Sends(Effect):
 
     Args:
         direct: panning of the direct path.
-        effects: by name, in order; each has `length` and `spectrum`.
+        effects: by name, in order; each has a `response`.
 
     Source: DiffVox, arXiv 2504.14735.
     """
@@ -67,11 +70,6 @@ class Sends(Effect):
         self.direct = direct or Panning(sr)
 
     @property
-    def length(self) -> int:
-        """Samples of the longest path's response."""
-        return sum(effect.length - 1 for name, effect in self.parts() if name != "direct") + 1
-
-    @property
     def realtime(self) -> bool:
         """Whether any path runs sample by sample and so has no response to combine."""
         return any(getattr(effect, "render", "") == "realtime" for _, effect in self.parts())
@@ -80,22 +78,22 @@ class Sends(Effect):
         if self.realtime:
             parts = dict(self.parts())
             return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))
-        n = convolve.fast_length(x.shape[-1] + self.length - 1)
-        return convolve.apply_spectrum(x, self.spectrum(n, **values), n)
+        return convolve.convolve(x, self.response(**values))
 
-    def spectrum(self, n: int, *, direct: Values, **values: Values) -> Tensor:
-        """Response from mono to stereo as a spectrum of n points, (…, 2, 1, n // 2 + 1)."""
-        outputs: dict[str, Tensor] = {}
-        for name, effect in self.parts():
-            if name == "direct":
-                continue
-            H = effect.spectrum(n, **values[name])
-            outputs[name] = H.sum(-2, keepdim=True)
+    def response(self, *, direct: Values, **values: Values) -> Tensor:
+        """Impulse response of the whole from mono to stereo, (…, 2, 1, samples)."""
+        responses = {name: part.response(**values[name]) for name, part in self.parts() if name != "direct"}
+        length = sum(h.shape[-1] - 1 for h in responses.values()) + 1
+        n = fast_length(length)
+        spectra: dict[str, Tensor] = {}
+        for name, h in responses.items():
+            H = rfft(h, n)
+            spectra[name] = H.sum(-2, keepdim=True)
             for a, b, send in self.sends:
                 if b == name:
-                    fed = torch.einsum("...oif,...ijf->...ojf", H, outputs[a])
-                    outputs[name] = outputs[name] + values[send][..., None, None, None] * fed
-        return self.direct.spectrum(n, **direct) + sum(outputs.values())
+                    spectra[name] = spectra[name] + values[send][..., None, None, None] * in_series(spectra[a], H)
+        h = irfft(sum(spectra.values()), n)[..., :length] if spectra else 0.0
+        return F.pad(self.direct.response(**direct), (0, length - 1)) + h
 
     def mix(self, x: Tensor, values: Values, path: Callable[[str, Tensor], Tensor]) -> Tensor:
         """The same in time, (…, 1, T) to (…, 2, T), where `path(name, fed)` runs one effect."""

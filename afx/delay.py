@@ -8,6 +8,7 @@ from afx import kernels
 from .effect import Effect, Values
 from .eq import Biquad, LowPass
 from .functional import biquad, convolve, echo
+from .functional.fft import irfft, rfft
 from .param import Linear, Negative, Param
 from .stereo import Panning, pan_gains
 
@@ -52,7 +53,7 @@ class PingPongDelay(Effect):
         most_feedback = 10 ** (-3 * self.SLOWEST_MS / 1000 / (0.75 * ir_duration)) if render == "fs" else 1.0
         self.params = (
             Param("delay", "ms", 400.0, Linear(self.FASTEST_MS, self.SLOWEST_MS)),
-            Param("feedback", "", 0.1, Linear(0, most_feedback)),
+            Param("feedback", "", min(0.1, most_feedback / 2), Linear(0, most_feedback)),
             Param("gain", "", 0.1, Linear(0, 1)),
             *([Param("damping", "", -0.01, Negative(), preset=False)] if surrogate else []),
         )
@@ -64,11 +65,6 @@ class PingPongDelay(Effect):
             self.eq = eq
         self.odd_pan, self.even_pan = Panning(sr), Panning(sr)
 
-    @property
-    def length(self) -> int:
-        """Samples of the impulse response."""
-        return self.ir_length
-
     def penalty(self, values: Values) -> Tensor | float:
         return (1 - values["damping"].exp()).square().mean() if self.surrogate and self.regularise else 0.0
 
@@ -76,10 +72,6 @@ class PingPongDelay(Effect):
         if self.render == "realtime":
             return self._realtime(x, **values)
         return convolve.convolve(x, self.response(**values))
-
-    def spectrum(self, n: int, **values: Values) -> Tensor:
-        """Response from mono to stereo as a spectrum of n points, (…, 2, 1, n // 2 + 1)."""
-        return torch.fft.rfft(self.response(**values), n=n)
 
     def response(self, *, odd_pan: Values, even_pan: Values, gain: Tensor, **loop: Values) -> Tensor:
         """Impulse response from mono to stereo, (…, 2, 1, ir_length)."""
@@ -105,9 +97,9 @@ class PingPongDelay(Effect):
         """A finite series of passes through a loop with a filter in it."""
         tap = echo.sinc_delay(samples, self.ir_length)
         if damping is not None:
-            damped = torch.fft.irfft(echo.damped_spectrum(samples, damping, self.ir_length), n=self.ir_length)
+            damped = irfft(echo.damped_spectrum(samples, damping, self.ir_length), self.ir_length)
             tap = self._straight(tap, damped)
-        tap = torch.fft.rfft(self._equalise(tap.to(feedback.dtype), coefs))
+        tap = rfft(self._equalise(tap.to(feedback.dtype), coefs))
         return self._to_time(*echo.finite_echoes(tap, feedback, *self._count(samples)))
 
     def _plain(self, samples: Tensor, feedback: Tensor, damping: Tensor | None, coefs: None) -> tuple:
@@ -124,7 +116,7 @@ class PingPongDelay(Effect):
         """The endless loop, sampled in frequency."""
         loop = feedback.unsqueeze(-1)
         if coefs is not None:
-            loop = loop * torch.fft.rfft(biquad.impulse_response(coefs, self.ir_length, feedback.dtype))
+            loop = loop * rfft(biquad.impulse_response(coefs, self.ir_length, feedback.dtype))
         exact, damped = (
             self._to_time(*echo.endless_echoes(delay, delay * loop))
             for delay in (
@@ -147,4 +139,4 @@ class PingPongDelay(Effect):
         return biquad.cascade(h.reshape(-1, 1, self.ir_length), coefs).reshape(h.shape)
 
     def _to_time(self, *spectra: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.fft.irfft(h, n=self.ir_length) for h in spectra)
+        return tuple(irfft(h, self.ir_length) for h in spectra)

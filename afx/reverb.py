@@ -31,8 +31,6 @@ class FDN(Effect):
 
     # The longest reverberation time (60 dB) allowed, as a share of the response: its tail wraps around.
     LONGEST = 0.75
-    # After this long the equaliser of the response has died.
-    EQ_DURATION = 1.0
 
     def __init__(
         self,
@@ -66,29 +64,20 @@ class FDN(Effect):
         if eq is not None:
             self.eq = eq
 
-    @property
-    def length(self) -> int:
-        """Samples of the impulse response with its equaliser."""
-        return self.ir_length + (int(self.EQ_DURATION * self.sr) if hasattr(self, "eq") else 0)
-
-    def forward(self, x: Tensor, *, eq: Values | None = None, **network: Tensor) -> Tensor:
-        x = x.expand(-1, 2, -1)
+    def forward(self, x: Tensor, **values: Values) -> Tensor:
         if self.render == "realtime":
-            y = self._realtime(x, **network)
-        else:
-            y = convolve.convolve(x, self.response(**network))
-        return y if eq is None else self.eq(y, **eq)
+            return self._realtime(x.expand(-1, 2, -1), **values)
+        return convolve.convolve(x.expand(-1, 2, -1), self.response(**values))
 
-    def spectrum(self, n: int, *, eq: Values | None = None, **network: Tensor) -> Tensor:
-        """Response from stereo to stereo as a spectrum of n points, (…, 2, 2, n // 2 + 1)."""
-        H = torch.fft.rfft(self.response(**network), n=n)
+    def response(self, *, eq: Values | None = None, **network: Tensor) -> Tensor:
+        """Impulse response from stereo to stereo, (…, 2, 2, samples)."""
+        h = self.network(**network)
         if eq is None:
-            return H
-        coefs = cascade_coefs(self.eq.parts(), eq)
-        h = biquad.impulse_response(coefs, int(self.EQ_DURATION * self.sr) + 1, network["b"].dtype)
-        return H * torch.fft.rfft(h, n=n)[..., None, None, :]
+            return h
+        rows = h.reshape(-1, 4, h.shape[-1])
+        return biquad.cascade(rows, cascade_coefs(self.eq.parts(), eq)).reshape(h.shape)
 
-    def response(self, *, b: Tensor, c: Tensor, gamma: Tensor, U: Tensor, delays: Tensor | None = None) -> Tensor:
+    def network(self, *, b: Tensor, c: Tensor, gamma: Tensor, U: Tensor, delays: Tensor | None = None) -> Tensor:
         """Impulse response without the equaliser, (…, 2, 2, ir_length)."""
         delays = self.lines if delays is None else delays
         gains = fdn.line_gains(gamma, delays, self.ir_length // 2 + 1, self.shared_decay)

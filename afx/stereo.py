@@ -23,8 +23,8 @@ class Panning(Effect):
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         return x * pan_gains(pan).unsqueeze(-1)
 
-    def spectrum(self, n: int, *, pan: Tensor) -> Tensor:
-        """The same as a response from mono to stereo, (…, 2, 1, 1): flat at any number of points."""
+    def response(self, *, pan: Tensor) -> Tensor:
+        """The same as an impulse response from mono to stereo, (…, 2, 1, 1)."""
         return pan_gains(pan)[..., None, None]
 
 

@@ -49,7 +49,7 @@ def open_stage(effect: Effect, values: Values) -> Stage:
         return _sends(effect, values)
     if getattr(effect, "render", "") == "realtime":
         return effect.open(**values)
-    if hasattr(effect, "length"):
+    if hasattr(effect, "response"):
         return _convolution(effect, values)
     return _memoryless(effect, values)
 
@@ -116,18 +116,18 @@ def _compressor(effect: CompressorExpander, *, makeup: Tensor, lookahead: Tensor
 
 def _convolution(effect: Effect, values: Values) -> Stage:
     """Overlap-add with the effect's impulse response."""
-    n = convolve.fast_length(effect.length)
-    h = torch.fft.irfft(effect.spectrum(n, **values), n=n)[..., : effect.length]
+    h = effect.response(**values)
+    reach = h.shape[-1] - 1
     tail = None
 
     def process(x: Tensor, last: bool) -> Tensor:
         nonlocal tail
         if tail is None:
-            tail = x.new_zeros(h.shape[-3], effect.length - 1)
+            tail = x.new_zeros(h.shape[-3], reach)
         T = x.shape[-1]
-        padded = torch.nn.functional.pad(x.expand(h.shape[-2], -1), (0, effect.length - 1))
+        padded = torch.nn.functional.pad(x.expand(h.shape[-2], -1), (0, reach))
         y = convolve.convolve(padded.unsqueeze(0), h).squeeze(0)
-        y[:, : effect.length - 1] += tail
+        y[:, : reach] += tail
         tail = y[:, T:].clone()
         return y[:, :T]
 

@@ -102,9 +102,10 @@ def cases(rows: int, samples: int) -> list[Case]:
     ]
 
 
-def step(program: Program, case: Case, weight: Tensor) -> list[Tensor]:
+def step(program: Program, leaves: list[Tensor], weight: Tensor) -> list[Tensor]:
     """Run forward and backward once; give the output with every gradient."""
-    leaves = [t.clone().requires_grad_() for t in (case.x, *case.params)]
+    for leaf in leaves:
+        leaf.grad = None
     y = program(*leaves)
     y.backward(weight)
     return [y.detach(), *(t.grad for t in leaves)]
@@ -118,7 +119,8 @@ def relative_rms(a: Tensor, b: Tensor) -> float:
 def compare(case: Case, repeats: int) -> Comparison:
     """Time both sides of a case; the difference is the largest of the output's and each gradient's."""
     weight = torch.randn(case.x.shape, generator=torch.Generator().manual_seed(1))
-    ours, peer = (partial(step, program, case, weight) for program in (case.ours, case.peer))
+    leaves = [t.clone().requires_grad_() for t in (case.x, *case.params)]
+    ours, peer = (partial(step, program, leaves, weight) for program in (case.ours, case.peer))
     difference = max(relative_rms(a, b) for a, b in zip(ours(), peer(), strict=True))
     return paired(case.name, ours, peer, repeats, difference)
 

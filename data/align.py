@@ -7,7 +7,7 @@ from torch import Tensor
 #: Blocks in which takes are compared, in seconds: the length for which `RELATED` was found.
 BLOCK = 12.0
 #: Least whitened correlation of a take and its mix. The lowest of ten vocal pairs had 0.115 (median 0.72), a reverb
-#: without its direct sound 0.066, and the highest of 400 mismatched pairs, same singer included, 0.031.
+#: without its direct sound 0.066, and the highest of 388 mismatched pairs, same singer included, 0.031.
 RELATED = 0.05
 BAND = (100.0, 8000.0)  # Hz; where voices have energy and lossy codecs keep the phase
 

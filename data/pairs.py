@@ -24,7 +24,7 @@ DEMO = Path(__file__).parent / "demo"
 FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
 
 LOUDEST_SIDE = -10.0  # dB; a dry file whose side signal peaks higher is not a mono recording
-QUIETER = -2.0  # dB; compression and reverb raise the quiet moments of a mix: eleven real pairs measured +1.6 and more
+QUIETER = -2.0  # dB; compression and reverb raise the quiet moments of a mix: ten real pairs measured +1.6 and more
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from torch import nn
 
 from .blocks import init_convolutions
+from .compact import Compact
 from .controller import Controller
-from .time_frequency import Equaliser, Frequency, Time, TimeFrequency
 from .timbre import MultiTimbre
+from .time_frequency import Equaliser, Frequency, Time, TimeFrequency
 from .waveform import MusicalEffects
 
 ENCODERS = {
@@ -15,6 +16,7 @@ ENCODERS = {
     "time": Time,
     "frequency": Frequency,
     "equaliser": Equaliser,
+    "compact": Compact,
 }
 
 

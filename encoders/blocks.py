@@ -1,4 +1,4 @@
-"""What several encoders share: level normalisation, the logarithmic constant-Q front end, conv-norm-PReLU, initial weights."""
+"""What encoders share: level normalisation, the log constant-Q front end, conv-norm-PReLU, initial weights."""
 
 import math
 

@@ -108,7 +108,7 @@ class ConvNormMax(nn.Module):
             window_mean, covariance = (m.to(x.dtype) for m in window_moments(x, weight.shape[1]))
             mean = weight @ window_mean + bias
             var = (weight @ covariance * weight).sum(1).clamp_min(0)
-            self._track(mean.detach(), var.detach(), x[0].numel() // x.shape[2] * len(x) * (x.shape[2] - weight.shape[1] + 1))
+            self._track(mean.detach(), var.detach(), x[..., weight.shape[1] - 1:].numel())
         scale = norm.weight * torch.rsqrt(var + norm.eps)
         return weight * scale[:, None], (bias - mean) * scale + norm.bias
 

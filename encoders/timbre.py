@@ -33,10 +33,13 @@ class MultiTimbre(nn.Module):
         self.act = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.cqt(x)
-        matches = []
+        return self.act(self.norm(self.matches(self.cqt(x))))
+
+    def matches(self, z: Tensor) -> Tensor:
+        """Return how well each filter matches at its best, averaged over time: log CQT (B, 113, T) -> (B, 66)."""
+        found = []
         for conv in self.convs:
             side = conv.kernel_size[1] // 2
             padded = F.pad(z, (side, side), value=self.pad_value)
-            matches.append(conv_max(padded, conv.weight, self.frames).mean(2) + conv.bias)
-        return self.act(self.norm(torch.cat(matches, dim=1)))
+            found.append(conv_max(padded, conv.weight, self.frames).mean(2) + conv.bias)
+        return torch.cat(found, dim=1)

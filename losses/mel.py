@@ -1,7 +1,6 @@
 """Distance of log mel spectra of normalised signals."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from afx.functional.torchaudio_import import torchaudio

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from afx.functional.level import rise_to_coef
-from afx.kernels import one_pole, spectral
+from afx.kernels import loudness, one_pole
 
 ROWS = ("separate", "rolled")
 
@@ -65,7 +65,7 @@ class MLDR:
         if self.rolled:
             data = self._averages(target)
         else:
-            data = spectral.loudness_ratio(target, self.coefs, self.shifts, self.mid_side)
+            data = loudness.loudness_ratio(target, self.coefs, self.shifts, self.mid_side)
         return LoudnessTarget(data, torch.arange(len(target), device=target.device))
 
     def distances(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
@@ -76,7 +76,7 @@ class MLDR:
         if self.rolled:
             ranges = self._rolled_range(self._averages(pred)), self._rolled_range(target.data[target.index])
             return (ranges[0] - ranges[1]).abs().mean(3, dtype=torch.float64).sum(2)
-        sums = spectral.loudness_deviation(pred, target.data, target.index, self.coefs, self.shifts, self.mid_side)
+        sums = loudness.loudness_deviation(pred, target.data, target.index, self.coefs, self.shifts, self.mid_side)
         return (sums / (pred.shape[-1] - self.shifts).to(sums)).sum(2)
 
     def __call__(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
@@ -97,6 +97,6 @@ class MLDR:
         short, long = averages.log().unbind(3)
         shifts = self.shifts.tolist()
         rolled = [
-            torch.stack([pairs[:, :, p].roll(-shift) for p, shift in enumerate(shifts)], 2) for pairs in long.split(2, 1)
+            torch.stack([rows[:, :, p].roll(-shift) for p, shift in enumerate(shifts)], 2) for rows in long.split(2, 1)
         ]
         return short - torch.cat(rolled, 1)

@@ -22,7 +22,7 @@ GROUPS = {
 class StftTarget:
     """What the distance needs to know of N targets, computed once; `index` says which of them, in which order."""
 
-    magnitudes: tuple[Tensor, ...]  # a resolution each: (N, signals, bins, frames)
+    magnitudes: tuple[Tensor, ...]  # a resolution each: (N, signals, frames, bins)
     energies: tuple[Tensor, ...]  # the sums of their squares: (N, signals), float64
     index: Tensor
 

@@ -28,7 +28,7 @@ def take(seconds: float = 2.0, sr: int = SR, seed: int = 0) -> torch.Tensor:
 def mix(dry: torch.Tensor, sr: int = SR, delay: int = 0) -> torch.Tensor:
     """Its mix (2, T): `delay` samples late, with echoes on either side."""
     direct = dry[0].roll(delay)
-    return torch.stack([direct + 0.4 * direct.roll(round(side * sr)) for side in (0.11, 0.17)])
+    return torch.stack([direct + 0.4 * direct.roll(round(side * sr)) for side in (0.17, 0.3)])
 
 
 def write_pair(folder: Path, dry: torch.Tensor, wet: torch.Tensor, sr: int = SR) -> PairFiles:
@@ -304,7 +304,7 @@ def test_mono_kept_in_stereo_is_folded_and_a_real_stereo_take_is_refused(tmp_pat
 
 def test_a_mono_record_is_copied_to_both_sides_with_a_notice(tmp_path, caplog):
     dry = take()
-    pair = load_pair(write_pair(tmp_path, dry, mix(dry)[:1]))
+    pair = load_pair(write_pair(tmp_path, dry, mix(dry).mean(dim=0, keepdim=True)))
     assert torch.equal(pair.wet[0], pair.wet[1])
     assert "wet.wav is mono: copied to both sides" in caplog.text
 
@@ -341,11 +341,11 @@ def test_swapped_files_are_noticed(tmp_path, caplog):
     right = write_pair(tmp_path, dry, mix(dry))
     load_pair(right)
     assert not caplog.records
-    write_pair(tmp_path, mix(dry)[:1], dry.expand(2, -1))
+    write_pair(tmp_path, mix(dry).mean(dim=0, keepdim=True), dry.expand(2, -1))
     load_pair(right)
     assert "the quiet moments of wet are" in caplog.text and "swapped?" in caplog.text
     caplog.clear()
-    write_pair(tmp_path, dry.expand(2, -1), mix(dry)[:1])
+    write_pair(tmp_path, dry.expand(2, -1), mix(dry).mean(dim=0, keepdim=True))
     load_pair(right)
     assert "wet.wav is mono and" in caplog.text and "dry.wav is stereo: are dry and wet swapped?" in caplog.text
 

@@ -1,29 +1,10 @@
 """Convolution by FFT, for signals and responses of any length."""
 
 import torch
-from scipy.fft import next_fast_len
+import torch.nn.functional as F
 from torch import Tensor
 
-
-def fast_length(n: int) -> int:
-    """The smallest length >= n whose real FFT is fast."""
-    return next_fast_len(n, real=True)
-
-
-def apply_spectrum(x: Tensor, spectrum: Tensor, n: int) -> Tensor:
-    """Filters audio by a response that is given as the spectrum of n points.
-
-    Args:
-        x: audio (B, I, T).
-        spectrum: (…, O, I, n // 2 + 1), with no batch dimension or one of B.
-        n: at least T plus the response's length minus 1, or the end wraps around onto the start.
-
-    Returns:
-        (B, O, T): causal, cut to the input's length.
-    """
-    X = torch.fft.rfft(x, n=n)
-    Y = torch.einsum("...oif,...if->...of", spectrum, X) if X.shape[1] > 1 else spectrum[..., 0, :] * X
-    return torch.fft.irfft(Y, n=n)[..., : x.shape[-1]]
+from .fft import fast_length, irfft, rfft
 
 
 def convolve(x: Tensor, h: Tensor) -> Tensor:
@@ -40,16 +21,26 @@ def convolve(x: Tensor, h: Tensor) -> Tensor:
     if T <= 4 * N:
         h = h[..., :T]
         n = fast_length(T + h.shape[-1] - 1)
-        return apply_spectrum(x, torch.fft.rfft(h, n=n), n)
+        return _filter(x, rfft(h, n), n)[..., :T]
     n = fast_length(2 * N)
     block = n - N + 1
-    spectrum = torch.fft.rfft(h, n=n)
-    y = x.new_zeros(x.shape[0], h.shape[-3], T + N)
+    spectrum = rfft(h, n)
+    y = x.new_zeros(x.shape[0], h.shape[-3], T + n)
     for start in range(0, T, block):
-        piece = torch.nn.functional.pad(x[..., start : start + block], (0, N - 1))
-        out = apply_spectrum(piece, spectrum, n)
-        y[..., start : start + out.shape[-1]] += out
+        y[..., start : start + n] += _filter(x[..., start : start + block], spectrum, n)
     return y[..., :T]
+
+
+def _filter(x: Tensor, spectrum: Tensor, n: int) -> Tensor:
+    """Circular convolution on n points of (B, I, T) with spectra (…, O, I, n // 2 + 1), to (B, O, n)."""
+    paths = zip(spectrum.unbind(-2), rfft(x, n).split(1, 1), strict=True)
+    return irfft(sum(H * X for H, X in paths), n)
+
+
+def in_series(first: Tensor, second: Tensor) -> Tensor:
+    """Spectrum of one stereo response after another: first (…, K, I, F), second (…, O, K, F), to (…, O, I, F)."""
+    paths = zip(second.split(1, -2), first.split(1, -3), strict=True)
+    return sum(b * a for b, a in paths)
 
 
 def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
@@ -62,5 +53,5 @@ def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
     taps = torch.sinc(t - samples.double().reshape(-1, 1, 1)).to(x.dtype)
     T = x.shape[-1]
     n = fast_length(T + before + after)
-    padded = torch.nn.functional.pad(x, (before, after), mode="replicate")
-    return torch.fft.irfft(torch.fft.rfft(padded, n=n) * torch.fft.rfft(taps, n=n).conj(), n=n)[..., :T]
+    padded = F.pad(x, (before, after), mode="replicate")
+    return irfft(rfft(padded, n) * rfft(taps, n).conj(), n)[..., :T]

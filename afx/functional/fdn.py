@@ -8,6 +8,8 @@ from torch import Tensor
 
 from afx import kernels
 
+from .fft import irfft
+
 
 def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor:
     """Gain of every delay line at every bin, from decay factors at a few equally spaced frequencies.
@@ -43,4 +45,4 @@ def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Ten
     batch = torch.broadcast_shapes(gains.shape[:-2], U.shape[:-2], b.shape[:-2], c.shape[:-2], delays.shape[:-1])
     rows = [t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c)]
     H = kernels.fdn_response(*rows, delays.reshape(-1, delays.shape[-1]), n)
-    return torch.fft.irfft(H.reshape(*batch, *H.shape[1:]), n=n)
+    return irfft(H.reshape(*batch, *H.shape[1:]), n)

@@ -140,14 +140,12 @@ def compressor_gain(
 class Recursion(torch.autograd.Function):
     """The gradient of any recursion over any back end: a forward pass, and a backward pass with the time reversed.
 
-    forward(x, coefs, state) -> y, saved                          state is updated in place, saved is for the backward pass
+    forward(x, coefs, state) -> y, saved        updates state; what `saved` holds is the back end's affair
     backward(grad_y, x, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs
     """
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: np.ndarray, forward: Pass, backward: Pass
-    ) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: np.ndarray, forward: Pass, backward: Pass) -> Tensor:
         y, ctx.saved = forward(x.numpy(), coefs.numpy(), state)
         ctx.run_backward = backward
         ctx.save_for_backward(x, coefs)
@@ -163,9 +161,7 @@ class Recursion(torch.autograd.Function):
         return grad_x if want_x else None, grad_coefs if want_coefs else None, None, None, None
 
 
-def _run(
-    forward: Pass, backward: Pass, x: Tensor, coefs: Tensor, fresh: np.ndarray, state: Tensor | None
-) -> Tensor:
+def _run(forward: Pass, backward: Pass, x: Tensor, coefs: Tensor, fresh: np.ndarray, state: Tensor | None) -> Tensor:
     """Run a recursion on the host, with a gradient from a fresh state or without one from a given state."""
     host = x.to("cpu").contiguous()
     if state is None:

@@ -1,28 +1,40 @@
-"""Distances between spectra and between loudness ratios: sums over a whole signal with their gradient."""
+"""Distances between magnitude spectra: filtering, spectra, and sums over a whole signal with their gradient."""
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.utils.checkpoint import checkpoint
 
+from afx.kernels.numba_cpu import spectral as backend
 from afx.kernels.reference import spectral as reference
 
 
 def fir(x: Tensor, taps: Tensor) -> Tensor:
-    """Filter each row by an odd number of taps without delay: y[n] = sum_k taps[k] x[n + k - M], k = 0..2M.
+    """Filter each row by an odd number of taps without delay.
 
-    x (R, T) is zero outside; taps (2M + 1,) are constants. Returns y (R, T).
+    y[n] = sum_k taps[k] x[n + k - M], k = 0 .. 2M; x (R, T) is 0 outside; taps (2M + 1,) get no gradient.
+    Returns y (R, T).
     """
-    return reference.fir(x, taps)
+    if x.ndim != 2 or taps.ndim != 1 or taps.shape[0] % 2 == 0:
+        raise ValueError(f"got {tuple(x.shape)} and {tuple(taps.shape)}; give (rows, samples) and odd taps")
+    return reference.fir(x, taps) if x.device.type != "cpu" else _Fir.apply(x, taps)
 
 
 def stft_magnitude(x: Tensor, window: Tensor, hop: int, mid_side: bool = False) -> Tensor:
-    """Magnitudes of short-time spectra, sqrt(max(|X|^2, 1e-8)), of signals x (B, C, T).
+    """Magnitudes of short-time spectra, sqrt(max(|X|^2, 1e-8)), of signals x (B, C, T); no gradient.
 
-    Frames are centred, hop samples apart, on the signal extended by reflection; window (N,) is also the transform's
-    size. `mid_side` (two channels) appends the spectra of L + R and of L - R.
-    Returns (B, S, K, F): S = C or 4 signals, K = N // 2 + 1 bins, F = T // hop + 1 frames.
-    Raises ValueError where T <= N // 2, which reflection cannot extend.
+    Frames are centred, `hop` samples apart, on the signal extended by reflection; window (N,), N even, is also the
+    transform's size. `mid_side` (two channels) appends the spectra of L + R and of L - R.
+    Returns (B, S, F, K): S = C or 4 signals, F = T // hop + 1 frames, K = N // 2 + 1 bins.
+    Raises ValueError where T <= N / 2: reflection cannot extend so short a signal.
     """
-    return reference.stft_magnitude(x, window, hop, mid_side)
+    _check(x, window, mid_side)
+    if x.device.type != "cpu":
+        return reference.stft_magnitude(x.detach(), window, hop, mid_side)
+    items = torch.arange(x.shape[0])
+    pairs, _, mix = pair_up(x.detach(), items, mid_side)
+    out = backend.stft_magnitude_forward(pairs.numpy(), window.to(x.dtype).numpy(), hop, mix.to(x.dtype).numpy())
+    return unpair(torch.from_numpy(out), x.shape, mid_side)
 
 
 def stft_deviation(
@@ -30,28 +42,93 @@ def stft_deviation(
 ) -> Tensor:
     """Sums over bins and frames of (|X| - |Y|)^2 and of |log |X| - log |Y||.
 
-    x (B, C, T) as in `stft_magnitude`; target (N, S, K, F) is what that function gave for N signals, and item b is
-    compared with target[index[b]], index (B,). Returns (B, S, 2), float64, with a gradient to x alone.
+    x (B, C, T) as in `stft_magnitude`; target (N, S, F, K) is what that function gave for N signals, and item b is
+    compared with target[index[b]], index (B,). Values at the floor of the magnitude get no gradient.
+    Returns (B, S, 2), float64, with a gradient to x alone.
     """
-    return reference.stft_deviation(x, target, index, window, hop, mid_side)
+    _check(x, window, mid_side)
+    signals = 4 if mid_side else x.shape[1]
+    check_target(x, target, index, (signals, x.shape[2] // hop + 1, window.shape[0] // 2 + 1))
+    if x.device.type != "cpu":
+        arguments = (x, target, index, window, hop, mid_side)
+        return checkpoint(reference.stft_deviation, *arguments, use_reentrant=False)
+    pairs, rows, mix = pair_up(x, index, mid_side)
+    sums = _StftDeviation.apply(pairs, target.flatten(0, 1), rows, window.to(x.dtype), hop, mix.to(x.dtype))
+    return unpair(sums, x.shape, mid_side)
 
 
-def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = False) -> Tensor:
-    """Ratios of a short to a long average of power, r[n] = a[n] / b[n + shift], of signals x (B, C, T).
+def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay x (B, C, T) out for the compiled passes, which take two channels at a time.
 
-    a and b are one-pole averages of max(x^2, 1e-8) with the coefficients coefs (P, 2) of P pairs; shifts (P,) in samples.
-    `mid_side` (two channels) appends the signals (L + R) / sqrt(2) and (L - R) / sqrt(2).
-    Returns (B, S, P, T), 1 where n + shift is beyond the end.
+    Returns pairs (P, 2, T), the rows (P, S) of a flattened target that belong to their signals, and the mixtures (S, 2)
+    that give these signals. Without `mid_side` the channels of all items follow each other, an odd last one twice.
     """
-    return reference.loudness_ratio(x, coefs, shifts, mid_side)
+    if mid_side:
+        rows = 4 * index[:, None] + torch.arange(4)
+        return x.contiguous(), rows, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+    flat = x.flatten(0, 1)
+    rows = (x.shape[1] * index[:, None] + torch.arange(x.shape[1])).flatten()
+    if len(flat) % 2:
+        flat, rows = torch.cat([flat, flat[-1:]]), torch.cat([rows, rows[-1:]])
+    return flat.unflatten(0, (-1, 2)).contiguous(), rows.view(-1, 2), torch.eye(2)
 
 
-def loudness_deviation(
-    x: Tensor, target: Tensor, index: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = False
-) -> Tensor:
-    """Sums over time of |log r - log q| between the loudness ratios r of x and q of a target.
+def unpair(values: Tensor, shape: tuple[int, ...], mid_side: bool) -> Tensor:
+    """Bring values (P, S, ...) of paired signals back to (B, S, ...), given the (B, C, T) that was paired."""
+    if mid_side:
+        return values
+    batch, channels = shape[:2]
+    return values.flatten(0, 1)[: batch * channels].unflatten(0, (batch, channels))
 
-    x (B, C, T) as in `loudness_ratio`; target (N, S, P, T) is what that function gave for N signals, and item b is
-    compared with target[index[b]], index (B,). Returns (B, S, P), float64, with a gradient to x alone.
-    """
-    return reference.loudness_deviation(x, target, index, coefs, shifts, mid_side)
+
+def check_target(x: Tensor, target: Tensor, index: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the items of x have targets of their own type and of `shape` each."""
+    if target.shape[1:] != shape or target.dtype != x.dtype:
+        raise ValueError(
+            f"an item's target is {tuple(target.shape[1:])} {target.dtype}; x {tuple(x.shape)} needs {shape} {x.dtype}"
+        )
+    if index.shape != x.shape[:1]:
+        raise ValueError(f"index has shape {tuple(index.shape)}; give one target for each of {x.shape[0]} items")
+
+
+def _check(x: Tensor, window: Tensor, mid_side: bool) -> None:
+    if x.ndim != 3 or x.dtype not in (torch.float32, torch.float64) or (mid_side and x.shape[1] != 2):
+        channels = 2 if mid_side else "channels"
+        raise ValueError(f"x is {tuple(x.shape)} {x.dtype}; give (items, {channels}, samples) in float32 or float64")
+    if window.shape[0] % 2:
+        raise ValueError(f"a transform of {window.shape[0]} samples is not supported; give an even number")
+    half = window.shape[0] // 2
+    if x.shape[2] <= half:
+        raise ValueError(f"{x.shape[2]} samples are too few for a transform of {2 * half}; give more than {half}")
+
+
+class _Fir(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, taps: Tensor) -> Tensor:
+        ctx.taps = taps.numpy()
+        return torch.from_numpy(backend.fir_forward(x.contiguous().numpy(), ctx.taps))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.from_numpy(backend.fir_backward(grad.contiguous().numpy(), ctx.taps)), None
+
+
+class _StftDeviation(torch.autograd.Function):
+    """The compiled sums; nothing but the signals is kept for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int, mix: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(pairs, target, rows, window, mix)
+        ctx.hop = hop
+        arrays = (t.numpy() for t in (pairs, target, rows, window))
+        return torch.from_numpy(backend.stft_deviation_forward(*arrays, hop, mix.numpy()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *arrays, mix = (t.detach().numpy() for t in ctx.saved_tensors)
+        grad_x = backend.stft_deviation_backward(grad.contiguous().numpy(), *arrays, ctx.hop, mix)
+        return torch.from_numpy(grad_x), None, None, None, None, None

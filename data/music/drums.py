@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .draws import Range, between, chance, gain, log_between
-from .shaping import add, saturate, swell, toned
+from .shaping import add, fade, saturate, toned
 from .synthesis import modes, white
 
 _MEMBRANE = np.array([1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.16, 3.50])
@@ -94,7 +94,7 @@ def _body(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
         ratio = _MEMBRANE[: drum.overtones] * (1 + 0.03 * rng.standard_normal(drum.overtones))
         amp = between(rng, (0.2, 0.9)) * rng.random(drum.overtones) / np.arange(1, drum.overtones + 1) ** 0.7
         out += modes(freq * ratio, decay * between(rng, (0.25, 0.7)) / ratio**0.5, amp, n, sr)
-    return out * swell(n, 0.0005, 0.01, sr)
+    return fade(out.astype(np.float32), 0.0005, 0.01, sr)
 
 
 def _metal(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def _metal(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
     tilt = between(rng, (-0.6, 0.5))
     amp = (freq / 4000.0) ** tilt * rng.exponential(1.0, drum.metal)
     out = modes(freq, decay * (4000.0 / freq) ** 0.3 * rng.uniform(0.6, 1.4, drum.metal), amp, n, sr, rng.random(drum.metal) * 6.28)
-    return out * swell(n, 0.0005, 0.02, sr) / (np.abs(out).max() + 1e-9)
+    return fade(out, 0.0005, 0.02, sr) / (np.abs(out).max() + 1e-9)
 
 
 def _rattle(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
@@ -147,6 +147,6 @@ def play_drums(
         if name == "open":
             following = next((stop for stop in stops if stop > start + 0.02), start + 9.0)
             size = min(len(take), int((following - start) * sr) + 1)
-            take = take[:size] * swell(size, 0.0, 0.02, sr)
+            take = fade(take[:size].copy(), 0.0, 0.02, sr)
         add(out, take * np.float32(level[name] * velocity**1.5), int(start * sr))
     return out

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.fft as fft
 
 from .draws import between, chance, gain, log_between, one_of
-from .shaping import add, compress, room, saturate, spectrum_curve
+from .shaping import add, bin_grid, compress, room, saturate, spectrum_curve
 from .styles import Style
 
 # Rough sensitivity of hearing, between A and K weighting, by which tracks are balanced.
@@ -20,8 +20,10 @@ class Desk:
     def __init__(self, style: Style, n: int, sr: int, rng: np.random.Generator) -> None:
         self.n, self.sr = n, sr
         seconds = log_between(rng, style.room)
-        self.size = fft.next_fast_len(n + int(min(seconds, 3.0) * sr), real=True)
-        self.ear = spectrum_curve(self.size // 2 + 1, sr, _EAR) ** 2
+        # No room for tails: what wraps around sounds like the music before the excerpt.
+        self.size = fft.next_fast_len(n, real=True)
+        self.grid = bin_grid(self.size // 2 + 1, sr)
+        self.ear = spectrum_curve(self.grid, _EAR) ** 2
         tail = room(rng, sr, seconds, between(rng, (0.1, 1.0)), between(rng, (0.0, 0.04)))
         self.room = fft.rfft(tail, self.size)
         self.send = between(rng, style.send)
@@ -35,7 +37,7 @@ class Desk:
         if chance(rng, 0.15):
             x = saturate(x, between(rng, (-8.0, 10.0)))
         spectrum = fft.rfft(x, self.size)
-        spectrum *= spectrum_curve(len(spectrum), self.sr, _random_tone(rng, 1.9), extra, _low_cut(rng) if low_cut else {20.0: 0.0})
+        spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.9), extra, _low_cut(rng) if low_cut else {20.0: 0.0})
         power = float(np.vdot(spectrum.real, spectrum.real * self.ear) + np.vdot(spectrum.imag, spectrum.imag * self.ear))
         level = np.sqrt(2 * power / (self.size * max(_active(x), 0.02) * len(x))) + 1e-9
         send = gain(self.send + 3.0 * float(rng.standard_normal()))
@@ -48,7 +50,7 @@ class Desk:
     def master(self, spectrum: np.ndarray, loud: bool, rng: np.random.Generator) -> np.ndarray:
         """Sound (n,) float32 of the sum: tone and band limits of a whole production, bus compression, soft clipping."""
         spectrum = spectrum + self._floor(spectrum, rng)
-        spectrum *= spectrum_curve(len(spectrum), self.sr, _random_tone(rng, 1.2), _AIR, _production(rng))
+        spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.2), _AIR, _production(rng))
         x = self.sound(spectrum)
         if chance(rng, 0.75 if loud else 0.2):
             x = compress(x, self.sr, between(rng, (4, 16)), between(rng, (1.5, 5)), log_between(rng, (0.003, 0.03)), log_between(rng, (0.06, 0.4)))
@@ -65,7 +67,7 @@ class Desk:
         rumble, hiss = between(rng, (0.0, 36.0)), between(rng, (-22.0, 4.0))
         colour = {20.0: rumble, 60.0: 0.8 * rumble, 500.0: 0.0, 4000.0: hiss, 20000.0: hiss - between(rng, (0.0, 12.0))}
         noise = rng.standard_normal(2 * len(spectrum), dtype=np.float32).view(np.complex64)
-        return noise * (np.float32(size) * spectrum_curve(len(spectrum), self.sr, colour))
+        return noise * (np.float32(size) * spectrum_curve(self.grid, colour))
 
 
 def echoes(x: np.ndarray, delay: int, feedback: float) -> np.ndarray:

@@ -9,9 +9,7 @@ from scipy.signal import lfilter
 from .draws import Range, between, chance, gain, log_between, midi_hz
 from .score import Note
 from .shaping import frame_times, moving_filter
-from .synthesis import oscillator, resonances, white
-
-_HOP = 64
+from .synthesis import HOP, oscillator, resonances, spread, white
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ PHRASED = {
 
 
 class Contours(NamedTuple):
-    """Movement of a line on a grid of 64 samples: pitch (MIDI), level 0..1, age of the note in seconds, its number."""
+    """Movement of a line on a grid of HOP samples: pitch (MIDI), level 0..1, age of the note in seconds, its number."""
 
     pitch: np.ndarray
     level: np.ndarray
@@ -82,8 +80,8 @@ def contours(
     scoop the semitones below its pitch that a note may begin."""
     notes = sorted(notes)
     start, length, pitch, velocity = (np.array(column) for column in zip(*notes, strict=True))
-    step = _HOP / sr
-    t = np.arange(n // _HOP + 2) * step
+    step = HOP / sr
+    t = np.arange(n // HOP + 2) * step
     at = np.maximum(np.searchsorted(start, t, side="right") - 1, 0)
     age = t - start[at]
     rise = np.where(age > 0, 1 - np.exp(-np.maximum(age, 0) / attack), 0.0)
@@ -113,20 +111,15 @@ def _wander(size: int, step: float, seconds: float, rng: np.random.Generator) ->
     return lfilter([np.sqrt(1 - keep**2)], [1, -keep], rng.standard_normal(size))
 
 
-def spread(contour: np.ndarray, n: int) -> np.ndarray:
-    """A contour interpolated to n samples."""
-    return np.interp(np.arange(n), np.arange(len(contour)) * _HOP, contour)
-
-
 def play_phrased(spec: Phrased, notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
     """Render the line to (n,) float32: oscillators and breath through a moving low-pass and a fixed body."""
     attack, release, glide = (log_between(rng, span) for span in (spec.attack, spec.release, spec.glide))
     line = contours(notes, n, sr, rng, attack, release, glide, between(rng, spec.vibrato), 0.4 if spec.body else 0.0, log_between(rng, spec.decay))
-    freq, level = midi_hz(spread(line.pitch, n)), spread(line.level, n).astype(np.float32)
+    freq, level = midi_hz(line.pitch), spread(line.level, n)
     out = np.zeros(n, np.float32)
     detune, harmonics = between(rng, spec.detune), _harmonics(spec, rng)
     for k in range(spec.voices if spec.voices == 1 or chance(rng, 0.7) else 1):
-        out += oscillator(freq * 2.0 ** (detune * (k - (spec.voices - 1) / 2) / 1200), harmonics, sr, rng.random())
+        out += oscillator(freq * 2.0 ** (detune * (k - (spec.voices - 1) / 2) / 1200), harmonics, n, sr, rng.random())
     out /= np.sqrt(np.mean(out**2)) + 1e-9
     breath = between(rng, spec.breath)
     if breath > -60.0:
@@ -145,7 +138,7 @@ def _harmonics(spec: Phrased, rng: np.random.Generator) -> np.ndarray:
 
 def _response(spec: Phrased, line: Contours, n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
     """Magnitudes (frames, 257) float32: a low-pass that follows pitch, level and age of the note, times a body."""
-    grid = np.minimum((frame_times(n, 512, sr) * sr / _HOP).astype(int), len(line.age) - 1)
+    grid = np.minimum((frame_times(n, 512, sr) * sr / HOP).astype(int), len(line.age) - 1)
     freq = np.maximum(np.linspace(0.0, sr / 2, 257), 20.0)
     opening = between(rng, spec.sweep) * np.exp(-np.maximum(line.age[grid], 0) / log_between(rng, spec.sweep_time))
     dynamic = between(rng, (0.0, 1.5)) * np.log2(np.maximum(line.level[grid], 0.05))

@@ -4,8 +4,10 @@ import numpy as np
 import scipy.fft as fft
 
 from .draws import gain
+from .synthesis import HOP, spread
 
 _GRID_HZ = np.geomspace(10.0, 96000.0, 400)
+Grid = tuple[np.ndarray, np.ndarray]
 
 
 def curve(freq: np.ndarray, points: dict[float, float]) -> np.ndarray:
@@ -15,19 +17,28 @@ def curve(freq: np.ndarray, points: dict[float, float]) -> np.ndarray:
     return gain(db).astype(np.float32)
 
 
-def spectrum_curve(bins: int, sr: int, *points: dict[float, float]) -> np.ndarray:
-    """Magnitudes (bins,) float32 of one or several curves on the grid of a real transform whose last bin is sr / 2."""
-    # Powers and logarithms are taken on a coarse grid only: a long transform has too many bins.
+def bin_grid(bins: int, sr: int) -> Grid:
+    """Where the bins of a real transform, the last one at sr / 2, lie on a coarse logarithmic grid: index and rest."""
     freq = np.linspace(0.0, sr / 2, bins, dtype=np.float32)
+    step = np.float32(np.log(_GRID_HZ[1] / _GRID_HZ[0]))
+    place = np.log(np.maximum(freq / np.float32(_GRID_HZ[0]), 1.0)) / step
+    index = place.astype(np.int32)
+    return index, place - index
+
+
+def spectrum_curve(grid: Grid, *points: dict[float, float]) -> np.ndarray:
+    """Magnitudes (bins,) float32 of the product of curves on a grid made by `bin_grid`."""
+    index, rest = grid
     coarse = np.prod([curve(_GRID_HZ, each) for each in points], axis=0)
-    return np.interp(freq, _GRID_HZ, coarse).astype(np.float32)
+    rise = np.append(np.diff(coarse), 0).astype(np.float32)
+    return np.take(coarse, index) + rest * np.take(rise, index)
 
 
 def toned(x: np.ndarray, sr: int, points: dict[float, float]) -> np.ndarray:
     """x (n,) with the tone curve {Hz: dB} applied by one transform pair."""
     size = fft.next_fast_len(len(x) + sr // 20, real=True)
     spectrum = fft.rfft(x, size)
-    return fft.irfft(spectrum * spectrum_curve(len(spectrum), sr, points), size)[: len(x)]
+    return fft.irfft(spectrum * spectrum_curve(bin_grid(len(spectrum), sr), points), size)[: len(x)]
 
 
 def frame_times(n: int, frame: int, sr: int) -> np.ndarray:
@@ -53,13 +64,17 @@ def moving_filter(x: np.ndarray, response: np.ndarray, frame: int) -> np.ndarray
     return padded[hop : hop + len(x)]
 
 
-def swell(n: int, attack: float, release: float, sr: int) -> np.ndarray:
-    """Envelope (n,) float32 that rises in attack and falls in release seconds, both within n."""
-    envelope = np.ones(n, np.float32)
-    rise, fall = min(int(attack * sr) + 1, n), min(int(release * sr) + 1, n)
-    envelope[:rise] = np.sin(np.linspace(0.0, np.pi / 2, rise)) ** 2
-    envelope[n - fall :] *= np.cos(np.linspace(0.0, np.pi / 2, fall)) ** 2
-    return envelope
+def fade(x: np.ndarray, attack: float, release: float, sr: int) -> np.ndarray:
+    """x (n,), changed in place, faded in over attack and out over release seconds."""
+    rise, fall = min(int(attack * sr) + 1, len(x)), min(int(release * sr) + 1, len(x))
+    x[:rise] *= _quarter(rise)
+    x[len(x) - fall :] *= _quarter(fall)[::-1]
+    return x
+
+
+def _quarter(n: int) -> np.ndarray:
+    """Rise (n,) float32 from near 0 to 1 along a squared sine."""
+    return np.sin(np.arange(1, n + 1, dtype=np.float32) * np.float32(np.pi / 2 / n)) ** 2
 
 
 def add(out: np.ndarray, x: np.ndarray, start: int) -> None:
@@ -72,22 +87,20 @@ def add(out: np.ndarray, x: np.ndarray, start: int) -> None:
 def compress(x: np.ndarray, sr: int, below_peak_db: float, ratio: float, attack: float, release: float) -> np.ndarray:
     """x (n,) through a feed-forward compressor, its threshold below_peak_db under the peak; times in seconds.
 
-    Level and gain live on blocks of 64 samples; the gain is interpolated between them.
+    Level and gain live on blocks of HOP samples; the gain is interpolated between their ends.
     """
-    block = 64
-    rows = -(-len(x) // block)
-    padded = np.zeros(rows * block, np.float32)
+    rows = -(-len(x) // HOP)
+    padded = np.zeros(rows * HOP, np.float32)
     padded[: len(x)] = np.abs(x)
-    level = padded.reshape(rows, block).max(1)
+    level = padded.reshape(rows, HOP).max(1)
     threshold = float(level.max()) * gain(-below_peak_db) + 1e-9
     target = (1 - 1 / ratio) * 20 * np.log10(np.maximum(level / threshold, 1.0))
-    up, down = (1 - np.exp(-block / (seconds * sr)) for seconds in (attack, release))
-    state, reduction = 0.0, []
+    up, down = (1 - np.exp(-HOP / (seconds * sr)) for seconds in (attack, release))
+    state, reduction = 0.0, [0.0]
     for wanted in target.tolist():
         state += (wanted - state) * (up if wanted > state else down)
         reduction.append(state)
-    blocks = gain(-np.array(reduction))
-    return x * np.interp(np.arange(len(x)), np.arange(rows) * block + block / 2, blocks).astype(np.float32)
+    return x * spread(gain(-np.array(reduction)), len(x))
 
 
 def saturate(x: np.ndarray, drive_db: float, bias: float = 0.0) -> np.ndarray:

@@ -7,12 +7,13 @@ from .draws import between, chance, gain, log_between, one_of
 from .drums import play_drums
 from .mixing import Desk, chorus, echoes
 from .parts import PARTS
-from .phrased import PHRASED, play_phrased, spread
+from .phrased import PHRASED, play_phrased
 from .score import Note, Score, draw_score
 from .shaping import saturate
 from .struck import STRUCK, play_struck
 from .styles import KITS, STYLES, Player, Style
 from .sustained import SUSTAINED, play_sustained
+from .synthesis import HOP, spread
 from .textures import play_texture
 from .voice import play_voice
 
@@ -134,10 +135,10 @@ class _Piece:
         if self.fade is not None:
             x = x * np.interp(np.arange(self.n), np.linspace(0, self.n, 64), self.fade).astype(np.float32)
         if self.pump and kicks:
-            t = np.arange(self.n // 64 + 2) * 64 / self.sr
+            t = np.arange(self.n // HOP + 2) * HOP / self.sr
             since = t - np.array(kicks)[np.maximum(np.searchsorted(kicks, t, side="right") - 1, 0)]
             duck = 1 - self.pump * np.exp(-np.maximum(since, 0) / (0.35 * self.score.beat)) * (since >= 0)
-            x = x * spread(duck, self.n).astype(np.float32)
+            x = x * spread(duck, self.n)
         return x
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .draws import Range, between, chance, gain, log_between, midi_hz
 from .score import Note
-from .shaping import add, swell, toned
+from .shaping import add, fade, toned
 from .synthesis import modes, resonances, white
 
 _FREE_BAR = (1.0, 2.756, 5.404, 8.933, 13.34)
@@ -126,8 +126,5 @@ def play_struck(spec: Struck, notes: list[Note], n: int, sr: int, rng: np.random
         if key not in tones:
             tones[key] = maker.tone(*key, seconds=min(longest, 5.0))
         tone = tones[key][: int(max(note.length, 0.02) * sr) + tail]
-        release = min(maker.release, len(tone) / sr)
-        faded = tone * np.float32(note.velocity**1.3)
-        faded[-int(release * sr) - 1 :] *= swell(int(release * sr) + 1, 0.0, release, sr)[-len(faded) :]
-        add(out, faded, int(note.start * sr))
+        add(out, fade(tone * np.float32(note.velocity**1.3), 0.0, maker.release, sr), int(note.start * sr))
     return out

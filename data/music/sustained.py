@@ -6,7 +6,7 @@ import numpy as np
 
 from .draws import Range, between, chance, gain, log_between, midi_hz
 from .score import Note
-from .shaping import add, swell
+from .shaping import add, fade
 from .synthesis import cloud, resonances
 
 _VOWEL_AH = (700.0, 1150.0, 2700.0, 3500.0)
@@ -83,16 +83,16 @@ def play_sustained(spec: Sustained, notes: list[Note], n: int, sr: int, rng: np.
     """Render notes to (n,) float32, each a stretch of the loop of its pitch under an envelope."""
     maker, loops, out = _Maker(spec, rng, sr), {}, np.zeros(n, np.float32)
     attack, release = log_between(rng, spec.attack), log_between(rng, spec.release)
-    fade = between(rng, (0.0, 0.6)) if chance(rng, 0.3) else 0.0
+    sink = between(rng, (0.0, 0.6)) if chance(rng, 0.3) else 0.0
     for note in notes:
         if note.pitch not in loops:
             loops[note.pitch] = maker.loop(note.pitch)
         size = int((max(note.length, attack) + release) * sr)
         phase = int(rng.integers(65536))
-        tone = np.take(loops[note.pitch], np.arange(phase, phase + size), mode="wrap") * swell(size, attack, release, sr)
-        if fade:
-            tone *= np.linspace(1.0, 1.0 - fade, size, dtype=np.float32)
-        add(out, tone * np.float32(note.velocity), int(note.start * sr))
+        tone = np.resize(np.roll(loops[note.pitch], phase), size) * np.float32(note.velocity)
+        if sink:
+            tone *= np.linspace(1.0, 1.0 - sink, size, dtype=np.float32)
+        add(out, fade(tone, attack, release, sr), int(note.start * sr))
     depth = between(rng, spec.tremolo)
     if depth > 0:
         rate = log_between(rng, (0.8, 7.5))

@@ -5,6 +5,7 @@ import scipy.fft as fft
 
 from .draws import gain
 
+HOP = 64  # samples between two values of a contour
 _BLOCK = 256
 _TABLE = 2048
 _CLOUD = 1 << 16
@@ -54,14 +55,22 @@ def cloud(freq: np.ndarray, amp: np.ndarray, spread_cents: float, sr: int, rng: 
     return fft.irfft((spectrum * (_CLOUD / 24**0.5)).astype(np.complex64), _CLOUD)
 
 
-def oscillator(freq: np.ndarray, harmonics: np.ndarray, sr: int, start: float = 0.0) -> np.ndarray:
+def spread(contour: np.ndarray, n: int) -> np.ndarray:
+    """Contour (m,) with one value every HOP samples, joined by straight lines; returns (n,) float32, n <= (m - 1) HOP."""
+    ramp = np.arange(HOP, dtype=np.float32) / HOP
+    contour = contour[: -(-n // HOP) + 1].astype(np.float32)
+    return (contour[:-1, None] + np.diff(contour)[:, None] * ramp).reshape(-1)[:n]
+
+
+def oscillator(freq: np.ndarray, harmonics: np.ndarray, n: int, sr: int, start: float = 0.0) -> np.ndarray:
     """Periodic wave of a moving fundamental, free of aliasing up to half the sample rate.
 
-    freq (n,) Hz per sample, harmonics (K,) complex amplitudes of the partials 1..K <= 1023, start the first phase in
+    freq (m,) Hz a contour, harmonics (K,) complex amplitudes of the partials 1..K <= 1023, start the first phase in
     turns; returns (n,) float32. Tables one third of an octave apart hold only the partials that fit.
     """
     low = float(freq.min())
     row = (3.0 * np.log2(freq / low)).astype(np.int32)
+    row = np.maximum(row[:-1], row[1:])
     tables = np.zeros((int(row.max()) + 1, _TABLE // 2 + 1), np.complex64)
     for i, table in enumerate(tables):
         top = low * 2.0 ** ((i + 1) / 3.0)
@@ -69,11 +78,11 @@ def oscillator(freq: np.ndarray, harmonics: np.ndarray, sr: int, start: float = 
         table[1 : count + 1] = harmonics[:count] * (_TABLE / 2)
     wave = fft.irfft(tables, _TABLE, axis=1)
     wave = np.concatenate([wave, wave[:, :1]], axis=1).ravel()
-    turn = np.cumsum(freq / sr) + start
+    turn = np.cumsum(spread(freq / sr, n), dtype=np.float64) + start
     place = (turn - np.floor(turn)) * _TABLE
     index = place.astype(np.int32)
     part = (place - index).astype(np.float32)
-    index += row * (_TABLE + 1)
+    index += np.repeat(row * (_TABLE + 1), HOP)[:n]
     lower = np.take(wave, index)
     return lower + part * (np.take(wave, index + 1) - lower)
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from .draws import between, chance, gain, log_between, midi_hz
-from .phrased import Contours, contours, spread
+from .phrased import Contours, contours
 from .score import Note
 from .shaping import frame_times, moving_filter
-from .synthesis import oscillator, resonances, white
+from .synthesis import HOP, oscillator, resonances, spread, white
 
 # First four formants in Hz of an adult male voice (Peterson and Barney 1952), a closed nasal last.
 _VOWELS = np.array([
@@ -30,12 +30,12 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     size = float(np.clip(1.0 + 0.013 * (pitch - 50.0), 0.95, 1.3)) * (1 + 0.05 * float(rng.standard_normal()))
     vibrato = between(rng, (10.0, 80.0)) if chance(rng, 0.6) else 2.0
     line = contours(notes, n, sr, rng, between(rng, (0.015, 0.06)), between(rng, (0.02, 0.09)), log_between(rng, (0.012, 0.06)), vibrato, between(rng, (0.0, 2.5)))
-    grid = np.minimum((frame_times(n, _FRAME, sr) * sr / 64).astype(int), len(line.age) - 1)
+    grid = np.minimum((frame_times(n, _FRAME, sr) * sr / HOP).astype(int), len(line.age) - 1)
     vowel, noise, closed = _articulation(notes, line, grid, rng)
     freq = np.maximum(np.linspace(0.0, sr / 2, _FRAME // 2 + 1), 30.0)
     mouth = vowel @ _vowel_db(freq, size, rng)
-    level = spread(line.level * (1 - closed), n).astype(np.float32)
-    source = oscillator(midi_hz(spread(line.pitch, n)), _glottal(rng), sr, rng.random())
+    level = spread(line.level * (1 - closed), n)
+    source = oscillator(midi_hz(line.pitch), _glottal(rng), n, sr, rng.random())
     source *= np.float32(1.0 / (np.sqrt(np.mean(source**2)) + 1e-9))
     hiss = white(n, rng)
     source += hiss * np.float32(gain(between(rng, (-34.0, -12.0))))

@@ -1,65 +1,194 @@
-"""Response of a feedback delay network: complex elimination of many bins at a time, and its adjoint."""
+"""Response of a feedback delay network: complex elimination of many bins at a time, and its adjoint.
+
+LANES neighbouring bins are solved together, so that every inner loop is a vector loop over them, in data that stays in
+the nearest caches. For each bin the matrix A = diag(e^{i w m}) - U diag(gain) is bordered to [[A, b], [-c, 0]]: once A
+is eliminated, c A^-1 b stands in the corner. The backward pass eliminates again, which takes less time than to store.
+"""
 
 import math
 
 import numpy as np
 from numba import njit, prange
+from numpy import empty  # under its own name, so that a test can poison what the wrappers hand out
 
-LANES = 64
-BLOCKS = 16
-"""LANES neighbouring bins are eliminated together so that every inner loop is a vector loop over data in the first
-cache; BLOCKS such blocks are one task, after which sums over bins pass from the lanes into float64."""
+Array = np.ndarray
 
-_JIT = {"cache": True, "nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+LANES = 128
+SPAN = 8 * LANES  # bins of a task; sums over bins are kept per lane within a task and in float64 beyond
+OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def fdn_response_forward(
-    feedback: np.ndarray, line_gain: np.ndarray, b: np.ndarray, c: np.ndarray, delays: np.ndarray, n: int
-) -> np.ndarray:
-    """H (G, O, I, F), complex of the type of feedback; arguments as in afx.kernels.fdn, all contiguous."""
-    groups, inputs, outputs = len(feedback), b.shape[2], c.shape[1]
-    response = np.empty((groups, outputs, inputs, line_gain.shape[2], 2), feedback.dtype)
-    _forward(feedback, line_gain, b, c, delays, _steps(delays, n), n, response)
-    return response.view(np.result_type(feedback.dtype, np.complex64))[..., 0]
+    feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, n: int
+) -> Array:
+    """Give H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, contiguous."""
+    H = empty((len(feedback), c.shape[1], b.shape[2], line_gain.shape[2], 2), feedback.dtype)
+    _forward(feedback, line_gain, b, c, delays, _rotations(delays, n), n, H)
+    return H.view(np.result_type(feedback.dtype, np.complex64))[..., 0]
 
 
 def fdn_response_backward(
-    grad: np.ndarray,
-    feedback: np.ndarray,
-    line_gain: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-    delays: np.ndarray,
-    n: int,
-) -> tuple[np.ndarray, ...]:
-    """Gradients of feedback, line_gain, b, c and delays from that of H."""
-    tasks = -(-line_gain.shape[2] // (LANES * BLOCKS))
-    sums = [np.empty((len(a), tasks, *a.shape[1:])) for a in (feedback, b, c, delays)]
-    grad_gain = np.empty_like(line_gain)
-    grad_parts = grad.view(feedback.dtype).reshape(*grad.shape, 2)
-    _backward(grad_parts, feedback, line_gain, b, c, delays, _steps(delays, n), n, *sums, grad_gain)
-    grad_feedback, grad_b, grad_c, grad_delays = (s.sum(1) for s in sums)
-    dtype = feedback.dtype
-    return grad_feedback.astype(dtype), grad_gain, grad_b.astype(dtype), grad_c.astype(dtype), grad_delays
+    grad_H: Array, feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, n: int
+) -> tuple[Array, ...]:
+    """Give the gradients of feedback, line_gain, b, c and delays."""
+    parts = grad_H.view(feedback.dtype).reshape(*grad_H.shape, 2)
+    tasks = _count(line_gain.shape[2], SPAN)
+    sums = [empty((len(a), tasks, *a.shape[1:]), np.float64) for a in (feedback, b, c, delays)]
+    grad_gain = empty(line_gain.shape, line_gain.dtype)
+    _backward(parts, feedback, line_gain, b, c, delays, _rotations(delays, n), n, *sums, grad_gain)
+    grad_feedback, grad_b, grad_c = (s.sum(1).astype(feedback.dtype) for s in sums[:3])
+    return grad_feedback, grad_gain, grad_b, grad_c, sums[3].sum(1)
 
 
-def _steps(delays: np.ndarray, n: int) -> np.ndarray:
-    """(G, M, 2, LANES) cosine and sine of w m for the first bins: the rotation from a block's first bin to its others."""
+def _rotations(delays: Array, n: int) -> Array:
+    """Give e^{i w m} at the first LANES bins as (G, M, 2, LANES): what turns a block's first phasor into the others."""
     angle = 2.0 * math.pi * (delays[:, :, None] * np.arange(LANES) / n % 1.0)
     return np.stack([np.cos(angle), np.sin(angle)], axis=2)
 
 
-@njit(**_JIT)
-def _bordered(system, gain, phasor, feedback, b, c, delays, steps, first, n):
-    """The matrix [[diag(phasor) - U diag(gain), b], [-c, 0]] of each lane, from bin `first` on."""
-    lines, inputs, outputs = b.shape[0], b.shape[1], c.shape[0]
+@njit(**OPTIONS)
+def _count(size: int, part: int) -> int:
+    """The number of parts that hold `size`."""
+    return (size + part - 1) // part
+
+
+@njit(parallel=True, nogil=True, **OPTIONS)
+def _forward(
+    feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, rotations: Array, n: int, H: Array
+) -> None:
+    tasks = _count(line_gain.shape[2], SPAN)
+    for k in prange(len(feedback) * tasks):
+        g, task = k // tasks, k % tasks
+        _forward_task(task, feedback[g], line_gain[g], b[g], c[g], delays[g], rotations[g], n, H[g])
+
+
+@njit(parallel=True, nogil=True, **OPTIONS)
+def _backward(
+    grad_H: Array,
+    feedback: Array,
+    line_gain: Array,
+    b: Array,
+    c: Array,
+    delays: Array,
+    rotations: Array,
+    n: int,
+    sum_feedback: Array,
+    sum_b: Array,
+    sum_c: Array,
+    sum_delays: Array,
+    grad_gain: Array,
+) -> None:
+    tasks = _count(line_gain.shape[2], SPAN)
+    for k in prange(len(feedback) * tasks):
+        g, task = k // tasks, k % tasks
+        sums = sum_feedback[g, task], sum_b[g, task], sum_c[g, task], sum_delays[g, task]
+        network = feedback[g], line_gain[g], b[g], c[g], delays[g], rotations[g]
+        _backward_task(task, grad_H[g], *network, n, *sums, grad_gain[g])
+
+
+@njit(**OPTIONS)
+def _forward_task(
+    task: int,
+    feedback: Array,
+    line_gain: Array,
+    b: Array,
+    c: Array,
+    delays: Array,
+    rotations: Array,
+    n: int,
+    H: Array,
+) -> None:
+    lines, inputs, outputs, dtype = b.shape[0], b.shape[1], c.shape[0], feedback.dtype
+    system = np.empty((lines + outputs, lines + inputs, 2, LANES), dtype)
+    gain, phasor = np.empty((lines, LANES), dtype), np.empty((lines, 2, LANES), dtype)
+    for first in range(task * SPAN, min((task + 1) * SPAN, line_gain.shape[1]), LANES):
+        _load(line_gain, first, gain)
+        _border(system, gain, phasor, feedback, b, c, delays, rotations, first, n)
+        _eliminate(system, lines)
+        for o in range(outputs):
+            for q in range(inputs):
+                for w in range(min(LANES, line_gain.shape[1] - first)):
+                    H[o, q, first + w, 0] = system[lines + o, lines + q, 0, w]
+                    H[o, q, first + w, 1] = system[lines + o, lines + q, 1, w]
+
+
+@njit(**OPTIONS)
+def _backward_task(
+    task: int,
+    grad_H: Array,
+    feedback: Array,
+    line_gain: Array,
+    b: Array,
+    c: Array,
+    delays: Array,
+    rotations: Array,
+    n: int,
+    sum_feedback: Array,
+    sum_b: Array,
+    sum_c: Array,
+    sum_delays: Array,
+    grad_gain: Array,
+) -> None:
+    lines, inputs, outputs, dtype = b.shape[0], b.shape[1], c.shape[0], feedback.dtype
+    system = np.empty((lines + outputs, lines + inputs, 2, LANES), dtype)
+    gain, phasor = np.empty((lines, LANES), dtype), np.empty((lines, 2, LANES), dtype)
+    seed, adjoint = np.empty((outputs, inputs, 2, LANES), dtype), np.empty((lines, inputs, 2, LANES), dtype)
+    lane_feedback, lane_gain = np.zeros((lines, lines, LANES), dtype), np.empty((lines, LANES), dtype)
+    lane_b, lane_c = np.zeros((lines, inputs, LANES), dtype), np.zeros((outputs, lines, LANES), dtype)
+    lane_delays = np.zeros((1, lines, LANES), dtype)
+    for first in range(task * SPAN, min((task + 1) * SPAN, line_gain.shape[1]), LANES):
+        _load(line_gain, first, gain)
+        for o in range(outputs):
+            for part in range(2):
+                _load(grad_H[o, :, :, part], first, seed[o, :, part])
+        _border(system, gain, phasor, feedback, b, c, delays, rotations, first, n)
+        _eliminate(system, lines)
+        _substitute(system, lines)
+        _adjoint(system, seed, adjoint, lane_b, lane_c)
+        _feedback_grads(system, adjoint, gain, feedback, lane_feedback, lane_gain)
+        _delay_grads(system, adjoint, phasor, first, n, lane_delays[0])
+        for i in range(lines):
+            for w in range(min(LANES, line_gain.shape[1] - first)):
+                grad_gain[i, first + w] = lane_gain[i, w]
+    _add_lanes(lane_feedback, sum_feedback)
+    _add_lanes(lane_b, sum_b)
+    _add_lanes(lane_c, sum_c)
+    _add_lanes(lane_delays, sum_delays.reshape(1, -1))
+
+
+@njit(**OPTIONS)
+def _load(rows: Array, first: int, lanes: Array) -> None:
+    """Copy bins from `first` on into the lanes; lanes beyond the last bin get zero and so add nothing to any sum."""
+    count = min(LANES, rows.shape[1] - first)
+    for i in range(rows.shape[0]):
+        for w in range(count):
+            lanes[i, w] = rows[i, first + w]
+        for w in range(count, LANES):
+            lanes[i, w] = 0
+
+
+@njit(**OPTIONS)
+def _border(
+    system: Array,
+    gain: Array,
+    phasor: Array,
+    feedback: Array,
+    b: Array,
+    c: Array,
+    delays: Array,
+    rotations: Array,
+    first: int,
+    n: int,
+) -> None:
+    """Fill in [[diag(e^{i w m}) - U diag(gain), b], [-c, 0]] and the phasors e^{i w m} themselves."""
+    lines = b.shape[0]
     system[:] = 0
     for i in range(lines):
         angle = 2.0 * math.pi * (first * delays[i] % n / n)
         re, im = math.cos(angle), math.sin(angle)
         for w in range(LANES):
-            phasor[i, 0, w] = re * steps[i, 0, w] - im * steps[i, 1, w]
-            phasor[i, 1, w] = re * steps[i, 1, w] + im * steps[i, 0, w]
+            phasor[i, 0, w] = re * rotations[i, 0, w] - im * rotations[i, 1, w]
+            phasor[i, 1, w] = re * rotations[i, 1, w] + im * rotations[i, 0, w]
         for j in range(lines):
             u = feedback[i, j]
             for w in range(LANES):
@@ -67,18 +196,17 @@ def _bordered(system, gain, phasor, feedback, b, c, delays, steps, first, n):
         for w in range(LANES):
             system[i, i, 0, w] += phasor[i, 0, w]
             system[i, i, 1, w] = phasor[i, 1, w]
-        for j in range(inputs):
-            system[i, lines + j, 0] = b[i, j]
-        for j in range(outputs):
-            system[lines + j, i, 0] = -c[j, i]
+        for q in range(b.shape[1]):
+            for w in range(LANES):
+                system[i, lines + q, 0, w] = b[i, q]
+        for o in range(c.shape[0]):
+            for w in range(LANES):
+                system[lines + o, i, 0, w] = -c[o, i]
 
 
-@njit(**_JIT)
-def _eliminate(system, lines):
-    """Eliminates the first `lines` columns in place; pivots are left inverted, multipliers below them.
-
-    What stands in the corner afterwards is the Schur complement: c A^-1 b.
-    """
+@njit(**OPTIONS)
+def _eliminate(system: Array, lines: int) -> None:
+    """Eliminate A without pivoting; leaves its factors, pivots inverted, and in the corner its Schur complement."""
     rows, columns = system.shape[0], system.shape[1]
     one = system.dtype.type(1)
     for k in range(lines):
@@ -88,106 +216,46 @@ def _eliminate(system, lines):
             system[k, k, 0, w] = re * scale
             system[k, k, 1, w] = -im * scale
         for i in range(k + 1, rows):
-            for w in range(LANES):
-                re, im = system[i, k, 0, w], system[i, k, 1, w]
-                system[i, k, 0, w] = re * system[k, k, 0, w] - im * system[k, k, 1, w]
-                system[i, k, 1, w] = re * system[k, k, 1, w] + im * system[k, k, 0, w]
+            _scale(system, i, k, k)
             for j in range(k + 1, columns):
-                for w in range(LANES):
-                    re, im = system[i, k, 0, w], system[i, k, 1, w]
-                    system[i, j, 0, w] = system[i, j, 0, w] - re * system[k, j, 0, w] + im * system[k, j, 1, w]
-                    system[i, j, 1, w] = system[i, j, 1, w] - re * system[k, j, 1, w] - im * system[k, j, 0, w]
+                _subtract(system, i, j, i, k, k, j)
 
 
-@njit(**_JIT)
-def _substitute(system, lines):
-    """After elimination: turns the right border into X = A^-1 b and the lower one into -Z = -c A^-1."""
+@njit(**OPTIONS)
+def _substitute(system: Array, lines: int) -> None:
+    """After elimination, turn the right border into X = A^-1 b and the lower one into -Z = -c A^-1."""
     for q in range(lines, system.shape[1]):
         for i in range(lines - 1, -1, -1):
             for j in range(i + 1, lines):
-                for w in range(LANES):
-                    re, im = system[i, j, 0, w], system[i, j, 1, w]
-                    system[i, q, 0, w] -= re * system[j, q, 0, w] - im * system[j, q, 1, w]
-                    system[i, q, 1, w] -= re * system[j, q, 1, w] + im * system[j, q, 0, w]
-            for w in range(LANES):
-                re, im = system[i, q, 0, w], system[i, q, 1, w]
-                system[i, q, 0, w] = re * system[i, i, 0, w] - im * system[i, i, 1, w]
-                system[i, q, 1, w] = re * system[i, i, 1, w] + im * system[i, i, 0, w]
+                _subtract(system, i, q, i, j, j, q)
+            _scale(system, i, q, i)
     for o in range(lines, system.shape[0]):
         for j in range(lines - 1, -1, -1):
             for i in range(j + 1, lines):
-                for w in range(LANES):
-                    re, im = system[i, j, 0, w], system[i, j, 1, w]
-                    system[o, j, 0, w] -= re * system[o, i, 0, w] - im * system[o, i, 1, w]
-                    system[o, j, 1, w] -= re * system[o, i, 1, w] + im * system[o, i, 0, w]
+                _subtract(system, o, j, o, i, i, j)
 
 
-@njit(parallel=True, **_JIT)
-def _forward(feedback, line_gain, b, c, delays, steps, n, response):
-    groups, lines, bins = line_gain.shape
-    inputs, outputs, dtype = b.shape[2], c.shape[1], feedback.dtype
-    tasks = -(-bins // (LANES * BLOCKS))
-    for task in prange(groups * tasks):
-        g, start = task // tasks, task % tasks * LANES * BLOCKS
-        system = np.empty((lines + outputs, lines + inputs, 2, LANES), dtype)
-        gain, phasor = np.zeros((lines, LANES), dtype), np.empty((lines, 2, LANES), dtype)
-        for first in range(start, min(bins, start + LANES * BLOCKS), LANES):
-            count = min(LANES, bins - first)
-            gain[:, :count] = line_gain[g, :, first : first + count]
-            _bordered(system, gain, phasor, feedback[g], b[g], c[g], delays[g], steps[g], first, n)
-            _eliminate(system, lines)
-            for o in range(outputs):
-                for q in range(inputs):
-                    for w in range(count):
-                        response[g, o, q, first + w, 0] = system[lines + o, lines + q, 0, w]
-                        response[g, o, q, first + w, 1] = system[lines + o, lines + q, 1, w]
+@njit(**OPTIONS)
+def _scale(s: Array, i: int, j: int, k: int) -> None:
+    """s[i, j] *= s[k, k]"""
+    for w in range(LANES):
+        re, im = s[i, j, 0, w], s[i, j, 1, w]
+        s[i, j, 0, w] = re * s[k, k, 0, w] - im * s[k, k, 1, w]
+        s[i, j, 1, w] = re * s[k, k, 1, w] + im * s[k, k, 0, w]
 
 
-@njit(parallel=True, **_JIT)
-def _backward(
-    grad, feedback, line_gain, b, c, delays, steps, n, sum_feedback, sum_b, sum_c, sum_delays, grad_gain
-):
-    groups, lines, bins = line_gain.shape
-    inputs, outputs, dtype = b.shape[2], c.shape[1], feedback.dtype
-    tasks = -(-bins // (LANES * BLOCKS))
-    for task in prange(groups * tasks):
-        g, part = task // tasks, task % tasks
-        start = part * LANES * BLOCKS
-        system = np.empty((lines + outputs, lines + inputs, 2, LANES), dtype)
-        gain, phasor = np.zeros((lines, LANES), dtype), np.empty((lines, 2, LANES), dtype)
-        seed = np.zeros((outputs, inputs, 2, LANES), dtype)
-        adjoint = np.empty((lines, inputs, 2, LANES), dtype)
-        lane_feedback = np.zeros((lines, lines, LANES), dtype)
-        lane_b = np.zeros((lines, inputs, LANES), dtype)
-        lane_c = np.zeros((outputs, lines, LANES), dtype)
-        lane_delays = np.zeros((lines, LANES), dtype)
-        lane_gain = np.empty((lines, LANES), dtype)
-        for first in range(start, min(bins, start + LANES * BLOCKS), LANES):
-            count = min(LANES, bins - first)
-            gain[:, :count] = line_gain[g, :, first : first + count]
-            seed[:] = 0
-            for o in range(outputs):
-                for q in range(inputs):
-                    for w in range(count):
-                        seed[o, q, 0, w] = grad[g, o, q, first + w, 0]
-                        seed[o, q, 1, w] = grad[g, o, q, first + w, 1]
-            _bordered(system, gain, phasor, feedback[g], b[g], c[g], delays[g], steps[g], first, n)
-            _eliminate(system, lines)
-            _substitute(system, lines)
-            _adjoint(system, seed, adjoint, lane_b, lane_c)
-            _feedback_sums(system, adjoint, gain, feedback[g], lane_feedback, lane_gain)
-            _delay_sums(system, adjoint, phasor, first, n, lane_delays)
-            grad_gain[g, :, first : first + count] = lane_gain[:, :count]
-        _add_lanes(lane_feedback, sum_feedback[g, part])
-        _add_lanes(lane_b, sum_b[g, part])
-        _add_lanes(lane_c, sum_c[g, part])
-        for i in range(lines):
-            sum_delays[g, part, i] = lane_delays[i].astype(np.float64).sum()
+@njit(**OPTIONS)
+def _subtract(s: Array, i: int, j: int, i1: int, j1: int, i2: int, j2: int) -> None:
+    """s[i, j] -= s[i1, j1] s[i2, j2]"""
+    for w in range(LANES):
+        re, im = s[i1, j1, 0, w], s[i1, j1, 1, w]
+        s[i, j, 0, w] = s[i, j, 0, w] - re * s[i2, j2, 0, w] + im * s[i2, j2, 1, w]
+        s[i, j, 1, w] = s[i, j, 1, w] - re * s[i2, j2, 1, w] - im * s[i2, j2, 0, w]
 
 
-@njit(**_JIT)
-def _adjoint(system, seed, adjoint, lane_b, lane_c):
-    """adjoint[i, q] = sum_o conj(seed[o, q]) Z[o, i], the conjugate of A^-H c^T seed; adds the sums of b and c."""
+@njit(**OPTIONS)
+def _adjoint(system: Array, seed: Array, adjoint: Array, lane_b: Array, lane_c: Array) -> None:
+    """Set adjoint[i, q] = sum_o conj(seed[o, q]) Z[o, i], which is conj(A^-H c^T seed); add to the sums of b and c."""
     lines, inputs, outputs = adjoint.shape[0], adjoint.shape[1], seed.shape[0]
     adjoint[:] = 0
     for i in range(lines):
@@ -195,48 +263,57 @@ def _adjoint(system, seed, adjoint, lane_b, lane_c):
             for o in range(outputs):
                 for w in range(LANES):
                     re, im = seed[o, q, 0, w], seed[o, q, 1, w]
-                    adjoint[i, q, 0, w] -= re * system[lines + o, i, 0, w] + im * system[lines + o, i, 1, w]
-                    adjoint[i, q, 1, w] -= re * system[lines + o, i, 1, w] - im * system[lines + o, i, 0, w]
-                    lane_c[o, i, w] += re * system[i, lines + q, 0, w] + im * system[i, lines + q, 1, w]
+                    z_re, z_im = system[lines + o, i, 0, w], system[lines + o, i, 1, w]
+                    adjoint[i, q, 0, w] = adjoint[i, q, 0, w] - re * z_re - im * z_im
+                    adjoint[i, q, 1, w] = adjoint[i, q, 1, w] - re * z_im + im * z_re
+                for w in range(LANES):
+                    re, im = seed[o, q, 0, w], seed[o, q, 1, w]
+                    x_re, x_im = system[i, lines + q, 0, w], system[i, lines + q, 1, w]
+                    lane_c[o, i, w] = lane_c[o, i, w] + re * x_re + im * x_im
             for w in range(LANES):
                 lane_b[i, q, w] += adjoint[i, q, 0, w]
 
 
-@njit(**_JIT)
-def _feedback_sums(system, adjoint, gain, feedback, lane_feedback, lane_gain):
-    """With s = Re sum_q adjoint[i, q] X[j, q]: adds s g_j to U's gradient, sets that of g_j to sum_i U_ij s."""
+@njit(**OPTIONS)
+def _feedback_grads(
+    system: Array, adjoint: Array, gain: Array, feedback: Array, lane_feedback: Array, lane_gain: Array
+) -> None:
+    """With s = Re sum_q adjoint[i, q] X[j, q]: add s gain_j to the sum of U_ij; the gain's own is sum_i U_ij s."""
     lines, inputs = adjoint.shape[0], adjoint.shape[1]
     product = np.empty(LANES, gain.dtype)
     lane_gain[:] = 0
     for j in range(lines):
         for i in range(lines):
-            u = feedback[i, j]
             product[:] = 0
             for q in range(inputs):
                 for w in range(LANES):
-                    product[w] += adjoint[i, q, 0, w] * system[j, lines + q, 0, w]
-                    product[w] -= adjoint[i, q, 1, w] * system[j, lines + q, 1, w]
+                    x_re, x_im = system[j, lines + q, 0, w], system[j, lines + q, 1, w]
+                    product[w] = product[w] + adjoint[i, q, 0, w] * x_re - adjoint[i, q, 1, w] * x_im
+            u = feedback[i, j]
             for w in range(LANES):
                 lane_feedback[i, j, w] += product[w] * gain[j, w]
                 lane_gain[j, w] += product[w] * u
 
 
-@njit(**_JIT)
-def _delay_sums(system, adjoint, phasor, first, n, lane_delays):
-    """Adds the gradient of the delays: Re(-i w e^{i w m_i} sum_q adjoint[i, q] X[i, q])."""
-    lines, inputs = adjoint.shape[0], adjoint.shape[1]
+@njit(**OPTIONS)
+def _delay_grads(system: Array, adjoint: Array, phasor: Array, first: int, n: int, lane_delays: Array) -> None:
+    """Add Re(-i w e^{i w m_i} sum_q adjoint[i, q] X[i, q]) to the sum of each delay."""
+    lines, inputs, dtype = adjoint.shape[0], adjoint.shape[1], adjoint.dtype
     for i in range(lines):
         for q in range(inputs):
             for w in range(LANES):
-                omega = adjoint.dtype.type(2.0 * math.pi * (first + w) / n)
-                re = adjoint[i, q, 0, w] * system[i, lines + q, 0, w] - adjoint[i, q, 1, w] * system[i, lines + q, 1, w]
-                im = adjoint[i, q, 0, w] * system[i, lines + q, 1, w] + adjoint[i, q, 1, w] * system[i, lines + q, 0, w]
-                lane_delays[i, w] += omega * (re * phasor[i, 1, w] + im * phasor[i, 0, w])
+                omega = dtype.type(2.0 * math.pi / n * (first + w))
+                re, im = adjoint[i, q, 0, w], adjoint[i, q, 1, w]
+                x_re, x_im = system[i, lines + q, 0, w], system[i, lines + q, 1, w]
+                turned = (re * x_re - im * x_im) * phasor[i, 1, w] + (re * x_im + im * x_re) * phasor[i, 0, w]
+                lane_delays[i, w] += omega * turned
 
 
-@njit(**_JIT)
-def _add_lanes(lanes, total):
-    """total = the sum of `lanes` over its last axis, in float64."""
+@njit(**OPTIONS)
+def _add_lanes(lanes: Array, total: Array) -> None:
+    """Set `total` to the sum of `lanes` over their last axis, in float64."""
     for i in range(lanes.shape[0]):
         for j in range(lanes.shape[1]):
-            total[i, j] = lanes[i, j].astype(np.float64).sum()
+            total[i, j] = 0.0
+            for w in range(LANES):
+                total[i, j] += lanes[i, j, w]

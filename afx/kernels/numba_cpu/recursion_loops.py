@@ -23,7 +23,7 @@ NEPER_PER_DB = math.log(10.0) / 20.0
 L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10 = (2.0 / math.log(2.0) / (2 * i + 1) for i in range(11))
 E0, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10, E11, E12, E13 = (math.log(2.0) ** i / math.factorial(i) for i in range(14))
 
-# A double in bits: 52 of mantissa, the exponent + 1023 above. An integer n in the mantissa of 2^52 is the double 2^52 + n.
+# A double is 52 bits of mantissa below the exponent + 1023. The integer n in the mantissa of 2^52 makes it 2^52 + n.
 MANTISSA_BITS = np.uint64(52)
 MANTISSA = np.uint64(2**52 - 1)
 TWO_52 = np.float64(2.0**52).view(np.uint64)
@@ -81,14 +81,12 @@ def cascade_backward(
 @njit(parallel=True, cache=True)
 def one_pole_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
-        signal = np.empty(BLOCK)
         average = np.empty(BLOCK + 1)
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
             checkpoints[r, block] = state[r]
-            _copy(x[r, start:], signal, m)
-            state[r] = _average(signal, average, m, coefs[r, 0], state[r])
+            state[r] = _average(x[r, start:], average, m, coefs[r, 0], state[r])
             _copy(average[1:], y[r, start:], m)
 
 
@@ -104,37 +102,32 @@ def one_pole_backward(
     grad_coefs: Array,
 ) -> None:
     for r in prange(x.shape[0]):
-        signal = np.empty(BLOCK)
         average = np.empty(BLOCK + 1)
-        grad = np.empty(BLOCK)
+        adjoint = np.empty(BLOCK)
         carry = 0.0
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            _copy(grad_y[r, start:], grad, m)
-            carry = _average_adjoint(grad, m, coefs[r, 0], carry)
+            carry = _average_adjoint(grad_y[r, start:], adjoint, m, coefs[r, 0], carry)
             if want_coefs:
-                _copy(x[r, start:], signal, m)
-                _average(signal, average, m, coefs[r, 0], checkpoints[r, block])
-                grad_coefs[r, 0] += _average_gradient(grad, signal, average, m)
+                _average(x[r, start:], average, m, coefs[r, 0], checkpoints[r, block])
+                grad_coefs[r, 0] += _average_gradient(adjoint, x[r, start:], average, m)
             if want_x:
                 out = grad_x[r, start:]
                 for i in range(m):
-                    out[i] = coefs[r, 0] * grad[i]
+                    out[i] = coefs[r, 0] * adjoint[i]
 
 
 @njit(parallel=True, cache=True)
 def ballistics_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
-        signal = np.empty(BLOCK)
         smooth = np.empty(BLOCK + 1)
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
             checkpoints[r, block] = state[r]
-            _copy(x[r, start:], signal, m)
-            state[r] = _smooth(signal, smooth, m, coefs[r, 0], coefs[r, 1], state[r])
+            state[r] = _smooth(x[r, start:], smooth, m, coefs[r, 0], coefs[r, 1], state[r])
             _copy(smooth[1:], y[r, start:], m)
 
 
@@ -143,19 +136,15 @@ def ballistics_backward(
     grad_y: Array, x: Array, coefs: Array, checkpoints: Array, want_x: bool, grad_x: Array, grad_coefs: Array
 ) -> None:
     for r in prange(x.shape[0]):
-        signal = np.empty(BLOCK)
         smooth = np.empty(BLOCK + 1)
         grad = np.empty(BLOCK)
-        scratch = np.empty(BLOCK)
         carry = 0.0
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            _copy(x[r, start:], signal, m)
-            _smooth(signal, smooth, m, coefs[r, 0], coefs[r, 1], checkpoints[r, block])
-            _copy(grad_y[r, start:], grad, m)
-            carry = _smooth_adjoint(grad, signal, smooth, scratch, m, coefs[r], carry, grad_coefs[r])
+            _smooth(x[r, start:], smooth, m, coefs[r, 0], coefs[r, 1], checkpoints[r, block])
+            carry = _smooth_adjoint(grad_y[r, start:], x[r, start:], smooth, grad, m, coefs[r], carry, grad_coefs[r])
             if want_x:
                 _copy(grad, grad_x[r, start:], m)
 
@@ -178,19 +167,18 @@ def compressor_backward(
 ) -> None:
     for r in prange(x.shape[0]):
         buffers = _compressor_buffers()
-        power, level, level_db, static, gain, scratch = buffers
-        grad = np.empty(BLOCK)
+        power, level, level_db, static, gain, grad = buffers
         carry_level = carry_gain = 0.0
         avg = coefs[r, 0]
+        times, grad_times = coefs[r, 5:], grad_coefs[r, 5:]
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
             _compress(x[r, start:], buffers, m, coefs[r], checkpoints[r, block].copy())
-            _copy(grad_y[r, start:], grad, m)
-            carry_gain = _smooth_adjoint(grad, static, gain, scratch, m, coefs[r, 5:], carry_gain, grad_coefs[r, 5:])
+            carry_gain = _smooth_adjoint(grad_y[r, start:], static, gain, grad, m, times, carry_gain, grad_times)
             _curve_adjoint(grad, level, level_db, static, m, coefs[r], grad_coefs[r])
-            carry_level = _average_adjoint(grad, m, avg, carry_level)
+            carry_level = _average_adjoint(grad, grad, m, avg, carry_level)
             grad_coefs[r, 0] += _average_gradient(grad, power, level, m)
             if want_x:
                 source, out = x[r, start:], grad_x[r, start:]
@@ -208,7 +196,7 @@ def _copy(source: Array, target: Array, m: int) -> None:
 
 @njit(cache=True)
 def _flush(state: float) -> float:
-    return state if abs(state) > TINY else 0.0
+    return 0.0 if abs(state) < TINY else state  # NaN stays
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -276,11 +264,11 @@ def _average(x: Array, y: Array, m: int, coef: float, state: float) -> float:
 
 
 @njit(cache=True, fastmath={"contract"})
-def _average_adjoint(grad: Array, m: int, coef: float, carry: float) -> float:
-    """Replace grad[n] by the sum over k >= n of (1 - coef)^(k-n) grad[k]; return the first."""
+def _average_adjoint(grad: Array, adjoint: Array, m: int, coef: float, carry: float) -> float:
+    """Let adjoint[n] be the sum over k >= n of (1 - coef)^(k-n) grad[k]; return the first."""
     for i in range(m - 1, -1, -1):
         carry = (1.0 - coef) * carry + grad[i]
-        grad[i] = carry
+        adjoint[i] = carry
     return _flush(carry)
 
 
@@ -308,32 +296,32 @@ def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: fl
 
 @njit(cache=True, fastmath={"contract", "reassoc"})
 def _smooth_adjoint(
-    grad: Array, x: Array, y: Array, keep: Array, m: int, coefs: Array, carry: float, total: Array
+    grad_y: Array, x: Array, y: Array, grad_x: Array, m: int, coefs: Array, carry: float, total: Array
 ) -> float:
-    """Replace the gradient of the smoothed by that of x, add that of attack and release; return that of y[0]."""
+    """Turn the gradient of the smoothed into that of x, add that of attack and release; return that of y[0]."""
     attack, release = coefs[0], coefs[1]
     for i in range(m):
-        keep[i] = 1.0 - (attack if x[i] < y[i] else release)
-    previous = 1.0
+        grad_x[i] = 1.0 - (attack if x[i] < y[i] else release)
+    keep = 1.0
     for i in range(m - 1, -1, -1):
-        carry = previous * carry + grad[i]
-        grad[i] = carry
-        previous = keep[i]
+        carry = keep * carry + grad_y[i]
+        keep = grad_x[i]
+        grad_x[i] = carry
     grad_attack = grad_release = 0.0
     for i in range(m):
-        step = grad[i] * (x[i] - y[i])
+        step = grad_x[i] * (x[i] - y[i])
         falling = x[i] < y[i]
         grad_attack += step if falling else 0.0
         grad_release += 0.0 if falling else step
-        grad[i] *= attack if falling else release
+        grad_x[i] *= attack if falling else release
     total[0] += grad_attack
     total[1] += grad_release
-    return _flush(previous * carry)
+    return _flush(keep * carry)
 
 
 @njit(cache=True)
 def _compressor_buffers() -> tuple[Array, ...]:
-    """Make the power, the level (from 1 on), the level in dB, the static gain, the gain (from 1 on), and scratch space."""
+    """Make power, level (from index 1 on), level in dB, static gain, gain (from index 1 on), and scratch space."""
     size = BLOCK + 1
     return np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
 
@@ -399,7 +387,7 @@ def _log2(v: Array, exponent: Array, m: int) -> None:
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _exp2(v: Array, power: Array, m: int) -> None:
-    """Replace v[:m] <= 0 by 2^v (to 1e-15; below v = -1022 by 2^-1022), in loops that compile to vector instructions."""
+    """Replace v[:m] <= 0 by 2^v (to 1e-15; 2^-1022 below v = -1022), in loops that compile to vector instructions."""
     power_bits = power.view(np.uint64)
     for i in range(m):
         exponent = max(v[i], -1022.0)

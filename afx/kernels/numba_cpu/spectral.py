@@ -1,4 +1,4 @@
-"""Spectral and loudness distances as compiled passes over short rows; see afx.kernels.spectral for what they compute.
+"""Spectral distances as compiled passes over short rows; see afx.kernels.spectral for what they compute.
 
 Frames are transformed a few at a time, so that frames and spectra stay in the cache and memory does not grow with the
 number of signals. Signals are mixtures, mix (S, 2), of two channels. Backward passes compute the spectra and averages
@@ -6,6 +6,7 @@ of an item again: keeping them costs more time, in fresh memory, than the transf
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.fft
@@ -37,21 +38,20 @@ def stft_magnitude_forward(x: np.ndarray, window: np.ndarray, hop: int, mix: np.
     """Magnitudes (B, S, F, K) of x (B, 2, T)."""
     out = empty((x.shape[0], mix.shape[0], x.shape[2] // hop + 1, window.shape[0] // 2 + 1), x.dtype)
     for item, magnitudes in zip(x, out, strict=True):
-        for start, frames, spectra in _spectra(item, window, hop):
+        for start, spectra in _spectra(item, window, hop):
             _magnitudes(spectra, mix, x.dtype.type(FLOOR), start, magnitudes)
     return out
 
 
 def stft_deviation_forward(
-    x: np.ndarray, target: np.ndarray, index: np.ndarray, window: np.ndarray, hop: int, mix: np.ndarray
+    x: np.ndarray, target: np.ndarray, rows: np.ndarray, window: np.ndarray, hop: int, mix: np.ndarray
 ) -> np.ndarray:
     """Sums (B, S, 2) over bins and frames: squares of magnitude differences, absolute log ratios."""
     sums = np.zeros((x.shape[0], mix.shape[0], 2))
-    for item, chunk, out in zip(x, index, sums, strict=True):
-        for start, frames, spectra in _spectra(item, window, hop):
-            count = frames.shape[1]
-            parts = empty((count, mix.shape[0], 2), np.float64)
-            _compare(spectra, target[chunk], start, mix, x.dtype.type(FLOOR), parts)
+    for item, own, out in zip(x, rows, sums, strict=True):
+        for start, spectra in _spectra(item, window, hop):
+            parts = empty((spectra.shape[1], mix.shape[0], 2), np.float64)
+            _compare(spectra, target, own, start, mix, x.dtype.type(FLOOR), parts)
             out += parts.sum(0)
     return sums
 
@@ -60,7 +60,7 @@ def stft_deviation_backward(
     grad: np.ndarray,
     x: np.ndarray,
     target: np.ndarray,
-    index: np.ndarray,
+    rows: np.ndarray,
     window: np.ndarray,
     hop: int,
     mix: np.ndarray,
@@ -68,20 +68,19 @@ def stft_deviation_backward(
     """Gradient to x of the sums weighted by grad (B, S, 2)."""
     size, samples = window.shape[0], x.shape[2]
     grad_x = empty(x.shape, x.dtype)
-    for item, chunk, scale, out in zip(x, index, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
+    for item, own, scale, out in zip(x, rows, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
         padded = np.zeros((2, samples + size), x.dtype)
-        for start, frames, spectra in _spectra(item, window, hop):
-            count = frames.shape[1]
+        for start, spectra in _spectra(item, window, hop):
             weighed = empty(spectra.shape, x.dtype)
-            _weigh(spectra, target[chunk], start, mix, x.dtype.type(FLOOR), scale, weighed)
+            _weigh(spectra, target, own, start, mix, x.dtype.type(FLOOR), scale, weighed)
             frames = scipy.fft.irfft(weighed.view(COMPLEX[x.dtype]), size, norm="forward", workers=get_num_threads())
             _overlap_add(frames, start, window, hop, padded)
         _fold(padded, out)
     return grad_x
 
 
-def _spectra(item: np.ndarray, window: np.ndarray, hop: int):
-    """Yield the first frame, frames (2, F, N) and spectra (2, F, 2K) of one block of frames after the other."""
+def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield, block by block of a pair (2, T), the first frame and spectra (2, F, 2K), real beside imaginary."""
     size = window.shape[0]
     count = item.shape[1] // hop + 1
     padded = np.pad(item, ((0, 0), (size // 2, size // 2)), mode="reflect")
@@ -90,7 +89,7 @@ def _spectra(item: np.ndarray, window: np.ndarray, hop: int):
         frames = empty((2, min(step, count - start), size), item.dtype)
         _frame(padded, start, window, hop, frames)
         spectra = scipy.fft.rfft(frames, workers=get_num_threads())
-        yield start, frames, spectra.view(item.dtype)
+        yield start, spectra.view(item.dtype)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -149,15 +148,21 @@ def _magnitude(left: np.ndarray, right: np.ndarray, u: float, v: float, floor: f
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _compare(
-    spectra: np.ndarray, target: np.ndarray, start: int, mix: np.ndarray, floor: float, sums: np.ndarray
+    spectra: np.ndarray,
+    target: np.ndarray,
+    rows: np.ndarray,
+    start: int,
+    mix: np.ndarray,
+    floor: float,
+    sums: np.ndarray,
 ) -> None:
     for f in prange(spectra.shape[1]):
         ratio = np.empty(target.shape[2], spectra.dtype)
         for s in range(mix.shape[0]):
             sums[f, s, 0] = _ratios(
-                spectra[0, f], spectra[1, f], mix[s, 0], mix[s, 1], target[s, start + f], floor, ratio
+                spectra[0, f], spectra[1, f], mix[s, 0], mix[s, 1], target[rows[s], start + f], floor, ratio
             )
-            sums[f, s, 1] = _log_product(ratio)
+            sums[f, s, 1] = log_product(ratio)
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
@@ -176,7 +181,7 @@ def _ratios(
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _log_product(row: np.ndarray) -> float:
+def log_product(row: np.ndarray) -> float:
     """Sum of the logarithms of numbers >= 1: one logarithm where the product of so many grows large."""
     total, product, k = 0.0, 1.0, 0
     while k + 16 <= row.shape[0]:
@@ -197,6 +202,7 @@ def _log_product(row: np.ndarray) -> float:
 def _weigh(
     spectra: np.ndarray,
     target: np.ndarray,
+    rows: np.ndarray,
     start: int,
     mix: np.ndarray,
     floor: float,
@@ -212,7 +218,7 @@ def _weigh(
                 spectra[1, f],
                 mix[s, 0],
                 mix[s, 1],
-                target[s, start + f],
+                target[rows[s], start + f],
                 floor,
                 grad[s, 0],
                 grad[s, 1],

@@ -1,0 +1,41 @@
+"""Real Fourier transforms whose gradients cost one real transform too."""
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+def fast_length(n: int) -> int:
+    """The smallest length >= n whose real FFT is fast."""
+    return next_fast_len(n, real=True)
+
+
+class _Rfft(torch.autograd.Function):
+    """torch's own gradient of rfft is a full complex transform of a padded copy: four times the work and memory."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, n: int) -> Tensor:
+        ctx.length, ctx.n = x.shape[-1], n
+        return torch.fft.rfft(x, n=n)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        # Σ_k Re(g_k e^{iωk}) over the one-sided bins: irfft counts those between the ends twice.
+        half = grad * 0.5
+        half[..., 0] = grad[..., 0]
+        if ctx.n % 2 == 0:
+            half[..., -1] = grad[..., -1]
+        x = torch.fft.irfft(half, n=ctx.n, norm="forward")[..., : ctx.length]
+        return torch.nn.functional.pad(x, (0, max(ctx.length - x.shape[-1], 0))), None
+
+
+def rfft(x: Tensor, n: int | None = None) -> Tensor:
+    """torch.fft.rfft along the last axis: cut or zero-padded to n points, (…, T) to (…, n // 2 + 1)."""
+    return _Rfft.apply(x, n or x.shape[-1])
+
+
+def irfft(X: Tensor, n: int) -> Tensor:
+    """torch.fft.irfft along the last axis, (…, n // 2 + 1) to (…, n)."""
+    return torch.fft.irfft(X, n=n)

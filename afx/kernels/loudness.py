@@ -1,0 +1,80 @@
+"""Distances between loudness ratios: a short to a long average of power, and sums over time with their gradient."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from afx.kernels.numba_cpu import loudness as backend
+from afx.kernels.reference import loudness as reference
+from afx.kernels.spectral import check_target, pair_up, unpair
+
+
+def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = False) -> Tensor:
+    """Ratios of a short to a long average of power, r[n] = a[n] / b[n + shift], of signals x (B, C, T); no gradient.
+
+    a and b are one-pole averages, from zero, of max(x^2, 1e-8) with the coefficients of P pairs, coefs (P, 2); shifts
+    (P,) in samples. `mid_side` (two channels) appends the signals (L + R) / sqrt(2) and (L - R) / sqrt(2).
+    Returns (B, S, P, T), S = C or 4 signals; 1 where n + shift is beyond the end.
+    Raises ValueError where T is not longer than the longest shift.
+    """
+    _check(x, shifts, mid_side)
+    if x.device.type != "cpu":
+        return reference.loudness_ratio(x.detach(), coefs, shifts, mid_side)
+    pairs, _, mix = _pair_up(x.detach(), torch.arange(x.shape[0]), mid_side)
+    arrays = (t.numpy() for t in (pairs, coefs.double(), shifts, mix))
+    return unpair(torch.from_numpy(backend.loudness_ratio_forward(*arrays)), x.shape, mid_side)
+
+
+def loudness_deviation(
+    x: Tensor, target: Tensor, index: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = False
+) -> Tensor:
+    """Sums over time of |log r - log q| between the loudness ratios r of x and q of a target.
+
+    x (B, C, T) as in `loudness_ratio`; target (N, S, P, T) is what that function gave for N signals, and item b is
+    compared with target[index[b]], index (B,). Samples below the floor of the power get no gradient, and those that
+    are less than the shift before the end count nothing.
+    Returns (B, S, P), float64, with a gradient to x alone.
+    """
+    _check(x, shifts, mid_side)
+    signals = 4 if mid_side else x.shape[1]
+    check_target(x, target, index, (signals, len(shifts), x.shape[2]))
+    if x.device.type != "cpu":
+        arguments = (x, target, index, coefs, shifts, mid_side)
+        return checkpoint(reference.loudness_deviation, *arguments, use_reentrant=False)
+    pairs, rows, mix = _pair_up(x, index, mid_side)
+    sums = _LoudnessDeviation.apply(pairs, target.flatten(0, 1), rows, coefs.double(), shifts, mix)
+    return unpair(sums, x.shape, mid_side)
+
+
+def _pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """As `pair_up`, with mid and side of the power of left and right."""
+    pairs, rows, mix = pair_up(x, index, mid_side)
+    mix[2:] *= 0.5**0.5
+    return pairs, rows, mix.to(x.dtype)
+
+
+def _check(x: Tensor, shifts: Tensor, mid_side: bool) -> None:
+    if x.ndim != 3 or x.dtype not in (torch.float32, torch.float64) or (mid_side and x.shape[1] != 2):
+        channels = 2 if mid_side else "channels"
+        raise ValueError(f"x is {tuple(x.shape)} {x.dtype}; give (items, {channels}, samples) in float32 or float64")
+    if x.shape[2] <= max(shifts.tolist()):
+        raise ValueError(
+            f"{x.shape[2]} samples are too few for averages {max(shifts.tolist())} samples apart; give longer signals"
+        )
+
+
+class _LoudnessDeviation(torch.autograd.Function):
+    """The compiled sums; nothing but the signals is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return torch.from_numpy(backend.loudness_deviation_forward(*(t.numpy() for t in tensors)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        arrays = (t.detach().numpy() for t in ctx.saved_tensors)
+        grad_x = backend.loudness_deviation_backward(grad.contiguous().numpy(), *arrays)
+        return torch.from_numpy(grad_x), None, None, None, None, None
