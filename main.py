@@ -9,6 +9,7 @@
 Results go to <log_dir>/<wet file's name>/run_<N>. Ctrl-C keeps the best so far; resume=true goes on from there.
 """
 
+import logging
 import signal
 import sys
 import time
@@ -48,7 +49,7 @@ SETTINGS = (
     Setting("model", str, "diffvox", "chain file in cfg/model, or a path"),
     Setting("chain", dict, {}, "changes inside the chain, as chain.sends.reverb.ir_duration=6"),
     Setting("sr", int, 44100, "sample rate in Hz; other files are resampled"),
-    Setting("lufs", float, -18.0, "loudness that dry and wet are brought to"),
+    Setting("lufs", float, -18.0, "loudness that dry and wet are brought to; null keeps their levels", nullable=True),
     Setting("chunk_duration", float, 12.0, "length of a chunk in s"),
     Setting("chunk_overlap", float, 5.0, "part of a chunk in s that only warms the effects up"),
     Setting("batch_size", int, 35, "most chunks of a step"),
@@ -63,19 +64,28 @@ SETTINGS = (
 
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         settings = read_settings(argv)
         found = find_pairs(settings["dataset"], settings["data_dir"], settings["dry"], settings["wet"])
-        for reason in found.skipped:
-            print(f"skipped {reason}")
-        with Interrupt() as interrupt:
-            for files in found.files:
-                if not interrupt.asked:
-                    fit_pair(files, settings, interrupt)
-        return 130 if interrupt.asked else 0
-    except (ValueError, FitError) as error:
+    except ValueError as error:
         print(f"main.py: {error}", file=sys.stderr)
         return 2
+    for reason in found.skipped:
+        print(f"skipped {reason}")
+    failed = 0
+    with Interrupt() as interrupt:
+        for files in found.files:
+            if interrupt.asked:
+                break
+            try:
+                fit_pair(files, settings, interrupt)
+            except (ValueError, FitError) as error:
+                print(f"main.py: {error}", file=sys.stderr)
+                failed += 1
+    if failed and len(found.files) > 1:
+        print(f"main.py: {failed} of {len(found.files)} pairs failed", file=sys.stderr)
+    return 130 if interrupt.asked else 2 if failed else 0
 
 
 def read_settings(argv: list[str]) -> dict:
@@ -123,7 +133,7 @@ def fit_pair(files: object, settings: dict, interrupt: "Interrupt") -> None:
     values = fit.take_best()
     fitted = render(chain.eval(), values, pair.dry.to(device)).cpu()
     write_audio(folder / "fitted.wav", fitted, sr)
-    board.audio({"dry": pair.dry, "wet": pair.wet, "fitted": fitted}, sr, settings["lufs"])
+    board.audio({"dry": pair.dry, "wet": pair.wet, "fitted": fitted}, sr)
     board.close()
     print(settings_table(chain, values))
     print(f"{pair.name}: loss {fit.losses[0]:.3f} -> {fit.best.loss:.3f} in {fit.step_count} steps; {folder}")

@@ -128,7 +128,8 @@ class PingPongDelay(Effect):
 
     def _count(self, samples: Tensor) -> tuple[Tensor, int]:
         """How many echoes the response holds, and how many it can hold at most."""
-        most = self.ir_length // (int(self.FASTEST_MS / 1000 * self.sr) + 1)
+        fastest_ms = next(p.mapping.lo for p in self.params if p.name == "delay")
+        most = self.ir_length // (int(fastest_ms / 1000 * self.sr) + 1)
         return self.ir_length // (samples.detach().floor() + 1).long(), most
 
     def _straight(self, exact: Tensor, damped: Tensor) -> Tensor:

@@ -1,122 +1,115 @@
-"""Time the vocal loss against auraloss and torchcomp: python -m benchmarks.losses [--batch 1 4] [--repeats 5]
+"""Times of the vocal loss beside auraloss's STFT losses and a plain loudness distance over torchcomp.avg.
 
-Forward and backward in float32 on chunks of 7 s, both sides in turn. Printed are the medians in ms, the median of the
-ratios of the pairs, in wall and in CPU time, and by how much value and gradient differ (relative; RMS). The target is
-prepared once, as a fit does; the last line of a part says how long that takes.
+    python -m benchmarks.losses [--batch 1 4] [--seconds 7] [--repeats 5]
+
+Forward and backward in float32. Ours knows the target beforehand, as in a fit, where it is prepared once.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from auraloss.freq import MultiResolutionSTFTLoss, SumAndDifferenceSTFTLoss
 from torch import Tensor
 from torchcomp import avg
 
+from benchmarks.measure import Comparison, clock, paired, table
+from benchmarks.peer_loss import SR, mid_side, peer_mss
 from losses.mldr import MLDR
 from losses.stft import MultiResolutionSTFT
 from losses.vocal import FFT_SIZES
 
-SR, SAMPLES = 44100, 7 * 44100
-HOPS = [n // 4 for n in FFT_SIZES]
-
-
-def main() -> None:
-    """Run every part on every batch size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], help="numbers of chunks")
-    parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
-    parser.add_argument("--seconds", type=float, default=SAMPLES / SR, help="length of a chunk")
-    args = parser.parse_args()
-    for batch in args.batch:
-        torch.manual_seed(0)
-        target = music(batch, int(args.seconds * SR))
-        pred = 0.7 * target.flip(1) + 0.3 * music(batch, target.shape[-1])
-        for part in (stft_pair, mldr_pair):
-            compare(part, pred, target, args.repeats)
+Loss = Callable[[Tensor], Tensor]
 
 
 def music(batch: int, samples: int) -> Tensor:
     """Noise (batch, 2, samples) that falls off towards high frequencies and changes in level, down to silence."""
     spectrum = torch.fft.rfft(torch.randn(batch, 2, samples)) / torch.linspace(1, 200, samples // 2 + 1)
     noise = torch.fft.irfft(spectrum, samples)
-    level = torch.sin(torch.linspace(0, 20, samples)).clamp(min=0)
-    return 0.1 * noise / noise.std() * level
+    return 0.1 * noise / noise.std() * torch.sin(torch.linspace(0, 20, samples)).clamp(min=0)
 
 
-def stft_pair(target: Tensor) -> tuple[Callable, Callable, Callable]:
-    """Prepare, ours and auraloss's STFT losses of left/right and half of mid/side."""
-    settings = dict(perceptual_weighting=True, sample_rate=SR)
-    channels = MultiResolutionSTFTLoss(FFT_SIZES, HOPS, FFT_SIZES, **settings)
-    sum_difference = SumAndDifferenceSTFTLoss(FFT_SIZES, HOPS, FFT_SIZES, **settings)
-    loss = MultiResolutionSTFT(SR, FFT_SIZES, HOPS, FFT_SIZES, perceptual_weighting=True, stereo="both")
+def stft_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
+    """MSS(L,R) + 1/2 MSS(M,S): ours, and auraloss's with the A-weighting convolution that is quicker here."""
+    loss = MultiResolutionSTFT(
+        SR, FFT_SIZES, [n // 4 for n in FFT_SIZES], FFT_SIZES, perceptual_weighting=True, stereo="both"
+    )
     prepared = loss.prepare(target)
+    channels, sum_difference = peer_mss(sum_and_difference=False), peer_mss(sum_and_difference=True)
 
-    def ours(pred: Tensor) -> Tensor:
-        left_right, mid, side = loss.distances(pred, prepared)
+    def ours(x: Tensor) -> Tensor:
+        left_right, mid, side = loss.distances(x, prepared)
         return left_right + (mid + side) / 4
 
-    def theirs(pred: Tensor) -> Tensor:
-        return channels(pred, target) + 0.5 * sum_difference(pred, target)
+    def peer(x: Tensor) -> Tensor:
+        with torch.backends.mkldnn.flags(enabled=onednn):
+            return channels(x, target) + 0.5 * sum_difference(x, target)
 
-    return loss.prepare, ours, theirs
+    seconds = {}
+    for onednn in (True, False):
+        evaluate(peer, pred)
+        seconds[onednn] = clock(partial(evaluate, peer, pred))[1]
+    onednn = min(seconds, key=seconds.get)
+    return ours, peer
 
 
-def mldr_pair(target: Tensor) -> tuple[Callable, Callable, Callable]:
-    """Prepare, ours and a plain composition of the loudness dynamic range of left/right and half of mid/side."""
+def loudness_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
+    """MLDR(L,R) + 1/2 MLDR(M,S), every row by itself: ours, and the same from torchcomp's averages."""
     loss = MLDR(SR, mid_side=True)
     prepared = loss.prepare(target)
 
-    def ours(pred: Tensor) -> Tensor:
-        rows = loss.distances(pred, prepared)
+    def ours(x: Tensor) -> Tensor:
+        rows = loss.distances(x, prepared)
         return rows[:, :2].mean() + rows[:, 2:].mean() / 2
 
-    def ranges(x: Tensor) -> list[Tensor]:
+    def log_ratio(x: Tensor, coefs: Tensor, shift: int) -> Tensor:
         power = x.flatten(0, 1).square().clamp(min=1e-8)
-        pairs = zip(loss.coefs.float(), loss.shifts.tolist(), strict=True)
-        return [
-            avg(power, short)[:, : x.shape[-1] - shift].log() - avg(power, long)[:, shift:].log()
-            for (short, long), shift in pairs
-        ]
+        short, long = (avg(power, coef) for coef in coefs.float())
+        return short[:, : x.shape[-1] - shift].log() - long[:, shift:].log()
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
-        return sum((a - b).abs().mean() for a, b in zip(ranges(x), ranges(y), strict=True))
+        pairs = list(zip(loss.coefs, loss.shifts.tolist(), strict=True))
+        return sum((log_ratio(x, *pair) - log_ratio(y, *pair)).abs().mean() for pair in pairs)
 
-    def mid_side(x: Tensor) -> Tensor:
-        return torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1) * 0.5**0.5
+    def peer(x: Tensor) -> Tensor:
+        return distance(x, target) + distance(mid_side(x), mid_side(target)) / 2
 
-    def theirs(pred: Tensor) -> Tensor:
-        return distance(pred, target) + distance(mid_side(pred), mid_side(target)) / 2
-
-    return loss.prepare, ours, theirs
+    return ours, peer
 
 
-def compare(part: Callable, pred: Tensor, target: Tensor, repeats: int) -> None:
-    """Run both sides of a part in turn and print what came out."""
-    prepare, *sides = part(target)
-    results = [measure(side, pred) for side in sides]  # the first run compiles
-    errors = [float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(*(r[1:] for r in results), strict=True)]
-    times = [[measure(side, pred)[0] for side in sides] for _ in range(repeats)]
-    print(f"{part.__name__.removesuffix('_pair')} of {tuple(pred.shape)}")
-    for i, clock in enumerate(("wall", "CPU")):
-        ours, theirs = ([1000 * pair[side][i] for pair in times] for side in range(2))
-        ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-        print(f"  {clock:4} ours {statistics.median(ours):8.1f} ms  plain {statistics.median(theirs):8.1f} ms  {ratio:6.1f} x")
-    print(f"  relative difference: value {errors[0]:.1e}, gradient {errors[1]:.1e}")
-    start = time.perf_counter()
-    prepare(target)
-    print(f"  preparing the target: {1000 * (time.perf_counter() - start):.1f} ms")
-
-
-def measure(loss: Callable, pred: Tensor) -> tuple[tuple[float, float], Tensor, Tensor]:
-    """Wall and CPU seconds of one forward and backward pass, the value and the gradient."""
-    pred = pred.clone().requires_grad_()
-    wall, cpu = time.perf_counter(), time.process_time()
-    value = loss(pred)
+def evaluate(loss: Loss, pred: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of pred and its gradient."""
+    leaf = pred.clone().requires_grad_()
+    value = loss(leaf)
     value.backward()
-    return (time.perf_counter() - wall, time.process_time() - cpu), value.detach(), pred.grad
+    return value.detach(), leaf.grad
+
+
+def rows(repeats: int, batches: Sequence[int] = (1, 4), seconds: float = 7.0) -> list[Comparison]:
+    """Compare both kinds of loss on batches of chunks; the difference is the larger of the value's and gradient's."""
+    comparisons = []
+    for batch in batches:
+        torch.manual_seed(0)
+        target, other = music(batch, int(seconds * SR)), music(batch, int(seconds * SR))
+        pred = 0.7 * target.flip(1) + 0.3 * other
+        for name, losses in (("STFT", stft_losses), ("loudness", loudness_losses)):
+            ours, peer = losses(pred, target)
+            results = zip(evaluate(ours, pred), evaluate(peer, pred), strict=True)
+            difference = max(float((a - b).norm() / b.norm()) for a, b in results)
+            label = f"{name} loss, {batch} x {seconds:g} s"
+            runs = [partial(evaluate, loss, pred) for loss in (ours, peer)]
+            comparisons.append(paired(label, *runs, repeats, difference))
+    return comparisons
+
+
+def main() -> None:
+    """Measure both losses and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], help="numbers of chunks")
+    parser.add_argument("--seconds", type=float, default=7.0, help="length of a chunk")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs of runs")
+    args = parser.parse_args()
+    print(table(rows(args.repeats, args.batch, args.seconds)))
 
 
 if __name__ == "__main__":

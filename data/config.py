@@ -18,10 +18,11 @@ class Setting:
     kind: type
     default: object
     help: str
+    nullable: bool = False
 
     def checked(self, value: object) -> object:
         """The value as the declared type; ValueError that says what was given and what is allowed."""
-        if value is None and self.default is None:
+        if value is None and (self.default is None or self.nullable):
             return None
         try:
             return _READERS[self.kind](value)

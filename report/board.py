@@ -10,6 +10,7 @@ from data.audio import normalise_loudness
 
 # Steps between two records of the parameters; the loss terms are recorded at every step.
 PARAMETERS_EVERY = 20
+LOUDNESS = -18.0  # LUFS
 
 
 class Board:
@@ -27,10 +28,10 @@ class Board:
                     tag = name.replace(".", "/")
                     self.writer.add_scalar(f"{tag}/{place:02d}" if value.dim() else tag, number, step)
 
-    def audio(self, sounds: dict[str, Tensor], sr: int, lufs: float) -> None:
+    def audio(self, sounds: dict[str, Tensor], sr: int) -> None:
         """Sounds (C, T) by name, all at one loudness, mixed to mono as TensorBoard plays it."""
         for name, sound in sounds.items():
-            level = normalise_loudness(sound, sr, lufs)
+            level = normalise_loudness(sound, sr, LOUDNESS)
             self.writer.add_audio(name, level.mean(0).clamp(-1, 1), sample_rate=sr)
 
     def close(self) -> None:

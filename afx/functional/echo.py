@@ -25,11 +25,12 @@ def damped_spectrum(samples: Tensor, damping: Tensor | float, length: int) -> Te
     # The phase is reduced to one turn by hand: m·samples reaches 10⁹.
     turns = torch.remainder(m * samples.double().unsqueeze(-1) / length, 1)
     size = torch.exp(torch.as_tensor(damping, dtype=torch.float64, device=samples.device).unsqueeze(-1) * m)
-    return torch.polar(size.expand_as(turns), -2 * math.pi * turns)
+    # Times a unit phasor: the gradient of polar() divides by the size, which underflows.
+    return size * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)
 
 
-def geometric_sum(z: Tensor, count: Tensor, most: int) -> Tensor:
-    """1 + z + … + z^(count-1), by doubling: exact also where z passes through 1.
+def geometric_sum(z: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """1 + z + … + z^(count-1), and z^count, by doubling: exact also where z passes through 1.
 
     Args:
         z: complex (…, F).
@@ -39,10 +40,10 @@ def geometric_sum(z: Tensor, count: Tensor, most: int) -> Tensor:
     """
     total, power = torch.zeros_like(z), torch.ones_like(z)
     for digit in reversed(range(most.bit_length())):
+        odd = ((count >> digit) & 1).to(z.dtype).unsqueeze(-1)
         total, power = total + total * power, power * power
-        odd = ((count >> digit) & 1).bool().unsqueeze(-1)
-        total, power = torch.where(odd, total + power, total), torch.where(odd, power * z, power)
-    return total
+        total, power = total + odd * power, power + odd * (power * z - power)
+    return total, power
 
 
 def finite_echoes(tap: Tensor, feedback: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -53,10 +54,9 @@ def finite_echoes(tap: Tensor, feedback: Tensor, count: Tensor, most: int) -> tu
         feedback, count: (…); `most` bounds the count.
     """
     looped = feedback.unsqueeze(-1) * tap
-    round_trip = looped * looped
-    odd = tap * geometric_sum(round_trip, (count + 1) // 2, (most + 1) // 2)
-    even = tap * looped * geometric_sum(round_trip, count // 2, (most + 1) // 2)
-    return odd, even
+    pairs, next_pair = geometric_sum(looped * looped, count // 2, most // 2)
+    unpaired = (count % 2).to(tap.dtype).unsqueeze(-1)
+    return tap * (pairs + unpaired * next_pair), tap * looped * pairs
 
 
 def sinc_echoes(samples: Tensor, feedback: Tensor, count: Tensor, most: int, length: int) -> tuple[Tensor, Tensor]:

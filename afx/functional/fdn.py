@@ -46,3 +46,27 @@ def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Ten
     rows = [t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c)]
     H = kernels.fdn_response(*rows, delays.reshape(-1, delays.shape[-1]), n)
     return irfft(H.reshape(*batch, *H.shape[1:]), n)
+
+
+def decay_fir(gamma: Tensor, delays: Tensor, shared: bool) -> Tensor:
+    """Linear-phase filters with the gain of every delay line, for the real-time form: 2 K - 1 taps for K frequencies.
+
+    The gains at the K frequencies are interpolated linearly over a finer grid, transformed to time, centred, cut to
+    the number of taps and multiplied by a Hamming window (frequency sampling design, as scipy.signal.firwin2 does it).
+
+    Args:
+        gamma: (…, K, 1), or (…, K, M) with a curve for each line; see `line_gains` for `shared`.
+        delays: (M,) or (…, M) samples.
+
+    Returns:
+        (…, M, 2 K - 1); the filters delay by K - 1 samples.
+    """
+    bands = gamma.shape[-2]
+    taps = 2 * bands - 1
+    points = 2 ** (taps - 1).bit_length() + 1
+    gains = line_gains(gamma, delays, bands, shared)
+    grid = torch.nn.functional.interpolate(
+        gains.reshape(1, -1, bands), size=points, mode="linear", align_corners=True
+    ).reshape(*gains.shape[:-1], points)
+    h = torch.fft.irfft(grid, n=2 * (points - 1)).roll(bands - 1, -1)[..., :taps]
+    return h * torch.hamming_window(taps, periodic=False, dtype=h.dtype, device=h.device)

@@ -10,7 +10,7 @@ from .styles import Style
 # Rough sensitivity of hearing, between A and K weighting, by which tracks are balanced.
 _EAR = {20.0: -16.0, 60.0: -7.0, 120.0: -3.0, 300.0: 0.0, 1500.0: 0.0, 3500.0: 3.0, 9000.0: 0.0, 18000.0: -12.0}
 # What the brightness of instruments close to microphones adds to the sum.
-_AIR = {2500.0: 0.0, 6000.0: 1.5, 11000.0: 3.0, 16000.0: 2.0, 20000.0: -3.0}
+_AIR = {2500.0: 0.0, 6000.0: 2.5, 11000.0: 4.5, 16000.0: 3.5, 20000.0: -2.0}
 _OCTAVES = (31.0, 62.0, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 
 
@@ -38,7 +38,7 @@ class Desk:
             x = saturate(x, between(rng, (-8.0, 10.0)))
         spectrum = fft.rfft(x, self.size)
         spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.9), extra, _low_cut(rng) if low_cut else {20.0: 0.0})
-        power = float(np.vdot(spectrum.real, spectrum.real * self.ear) + np.vdot(spectrum.imag, spectrum.imag * self.ear))
+        power = float(np.sum(_power(spectrum) * self.ear))
         level = np.sqrt(2 * power / (self.size * max(_active(x), 0.02) * len(x))) + 1e-9
         send = gain(self.send + 3.0 * float(rng.standard_normal()))
         return spectrum * ((1.0 + np.float32(send) * self.room) * np.float32(gain(level_db) / level))
@@ -63,8 +63,8 @@ class Desk:
         """Spectrum of the hiss and rumble of a recording, far below the music; now and then there is none."""
         if chance(rng, 0.12):
             return 0.0
-        size = float(np.sqrt(np.vdot(spectrum, spectrum).real / len(spectrum))) * gain(between(rng, (-80.0, -46.0)))
-        rumble, hiss = between(rng, (0.0, 36.0)), between(rng, (-22.0, 4.0))
+        size = float(np.sqrt(np.mean(_power(spectrum)))) * gain(between(rng, (-80.0, -46.0)))
+        rumble, hiss = between(rng, (10.0, 60.0)), between(rng, (-22.0, 4.0))
         colour = {20.0: rumble, 60.0: 0.8 * rumble, 500.0: 0.0, 4000.0: hiss, 20000.0: hiss - between(rng, (0.0, 12.0))}
         noise = rng.standard_normal(2 * len(spectrum), dtype=np.float32).view(np.complex64)
         return noise * (np.float32(size) * spectrum_curve(self.grid, colour))
@@ -84,6 +84,11 @@ def chorus(x: np.ndarray, sr: int, rng: np.random.Generator) -> np.ndarray:
     swing = log_between(rng, (0.0005, 0.003)) * np.sin(2 * np.pi * log_between(rng, (0.2, 3.0)) / sr * at)
     moved = np.interp(at - sr * (between(rng, (0.006, 0.025)) + swing), at, x)
     return x + np.float32(between(rng, (0.3, 1.0))) * moved.astype(np.float32)
+
+
+def _power(spectrum: np.ndarray) -> np.ndarray:
+    """Squared magnitudes of a spectrum."""
+    return spectrum.real**2 + spectrum.imag**2
 
 
 def _active(x: np.ndarray) -> float:

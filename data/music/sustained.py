@@ -40,17 +40,20 @@ SUSTAINED = {
     "quartet": Sustained((-7, -3), (2000, 6000), (3, 8), (0.04, 0.15), (0.08, 0.25), body=9),
     "brass": Sustained((-5, -2), (1000, 4000), (3, 10), (0.02, 0.1), (0.05, 0.2), body=4),
     "woodwinds": Sustained((-13, -7), (1200, 4000), (2, 6), (0.03, 0.1), (0.05, 0.15), odd=(-14, 0), body=4),
-    "organ": Sustained((-4, 0), (2500, 9000), (0.5, 3), (0.003, 0.02), (0.02, 0.08), drawbars=True, body=2, tremolo=(0, 0.4), drive=(-12, 12)),
+    "organ": Sustained((-4, 0), (2500, 9000), (0.5, 3), (0.003, 0.02), (0.02, 0.08), drawbars=True, body=2,
+        tremolo=(0, 0.4), drive=(-12, 12)),
     "church organ": Sustained((-5, -1), (2500, 9000), (1, 6), (0.03, 0.12), (0.1, 0.4), drawbars=True, body=4),
     "accordion": Sustained((-4, -1), (2500, 7000), (4, 12), (0.02, 0.08), (0.03, 0.1), body=6, tremolo=(0, 0.2)),
     "choir ah": Sustained((-9, -6), (3000, 9000), (10, 22), (0.08, 0.4), (0.2, 0.6), formants=_VOWEL_AH, body=3),
     "choir oo": Sustained((-11, -8), (2000, 6000), (10, 22), (0.08, 0.4), (0.2, 0.6), formants=_VOWEL_OO, body=3),
     "saw pad": Sustained((-6.5, -5.5), (800, 12000), (8, 25), (0.02, 0.8), (0.2, 1.0), body=0),
     "super saw": Sustained((-6, -5), (4000, 16000), (10, 30), (0.003, 0.03), (0.05, 0.3), body=0),
-    "square pad": Sustained((-7, -5), (800, 8000), (2, 15), (0.01, 0.6), (0.1, 0.8), odd=(-40, -15), body=0, tremolo=(0, 0.5)),
+    "square pad": Sustained((-7, -5), (800, 8000), (2, 15), (0.01, 0.6), (0.1, 0.8), odd=(-40, -15), body=0,
+        tremolo=(0, 0.5)),
     "soft pad": Sustained((-16, -9), (600, 3000), (4, 20), (0.2, 1.2), (0.4, 1.2), body=2),
     "glass pad": Sustained((-6, -1), (3000, 12000), (2, 10), (0.1, 0.8), (0.4, 1.2), drawbars=True, body=3),
-    "chip chord": Sustained((-6.1, -5.9), (9000, 20000), (0.1, 0.5), (0.001, 0.003), (0.005, 0.02), odd=(-60, -3), body=0),
+    "chip chord": Sustained((-6.1, -5.9), (9000, 20000), (0.1, 0.5), (0.001, 0.003), (0.005, 0.02), odd=(-60, -3),
+        body=0),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import scipy.fft as fft
 from .draws import gain
 
 HOP = 64  # samples between two values of a contour
-_BLOCK = 256
+_BLOCK = 128
 _TABLE = 2048
 _CLOUD = 1 << 16
 
@@ -29,7 +29,17 @@ def modes(
     fast = _rotation(step * (freq / sr), step / (decay * sr), 1.0)
     left = np.concatenate([slow[1], slow[0]], axis=1)
     right = np.concatenate([fast[0], fast[1]], axis=1)
-    return (left @ right.T).reshape(-1)[:n]
+    return product(left, right.T).reshape(-1)[:n]
+
+
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Matrix product of (m, k) by (k, n) with the same rounding however many threads the machine has.
+
+    Rows go in slices that BLAS leaves to one thread (below 2^18 multiplications), yet never one by one: products with
+    a vector are split much earlier.
+    """
+    rows = max(2, (1 << 17) // right.size)
+    return np.concatenate([left[i : i + rows] @ right for i in range(0, len(left), rows)])
 
 
 def _rotation(turns: np.ndarray, decays: np.ndarray, amp: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:

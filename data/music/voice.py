@@ -6,7 +6,7 @@ from .draws import between, chance, gain, log_between, midi_hz
 from .phrased import Contours, contours
 from .score import Note
 from .shaping import frame_times, moving_filter
-from .synthesis import HOP, oscillator, resonances, spread, white
+from .synthesis import HOP, oscillator, product, resonances, spread, white
 
 # First four formants in Hz of an adult male voice (Peterson and Barney 1952), a closed nasal last.
 _VOWELS = np.array([
@@ -33,7 +33,7 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     grid = np.minimum((frame_times(n, _FRAME, sr) * sr / HOP).astype(int), len(line.age) - 1)
     vowel, noise, closed = _articulation(notes, line, grid, rng)
     freq = np.maximum(np.linspace(0.0, sr / 2, _FRAME // 2 + 1), 30.0)
-    mouth = vowel @ _vowel_db(freq, size, rng)
+    mouth = product(vowel, _vowel_db(freq, size, rng))
     level = spread(line.level * (1 - closed), n)
     source = oscillator(midi_hz(line.pitch), _glottal(rng), n, sr, rng.random())
     source *= np.float32(1.0 / (np.sqrt(np.mean(source**2)) + 1e-9))
@@ -41,7 +41,7 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     source += hiss * np.float32(gain(between(rng, (-34.0, -12.0))))
     sung = moving_filter(source * level, gain(mouth), _FRAME)
     sung /= np.sqrt(np.mean(sung**2) / (np.mean(level**2) + 1e-9)) + 1e-9
-    hissed = moving_filter(hiss, noise @ _noise_response(freq, size), _FRAME)
+    hissed = moving_filter(hiss, product(noise, _noise_response(freq, size)), _FRAME)
     return sung + hissed * np.float32(gain(between(rng, (-14.0, 1.0))))
 
 
@@ -56,7 +56,8 @@ def _vowel_db(freq: np.ndarray, size: float, rng: np.random.Generator) -> np.nda
     """Response in dB (vowels, bins) of all mouth shapes of a voice whose formants lie `size` times higher."""
     level = np.array([20.0, 16.0, 15.0, 13.0]) * between(rng, (0.7, 1.2)) + rng.uniform(-4, 4, 4)
     width = np.array([0.35, 0.22, 0.17, 0.15])
-    person = resonances(freq, np.array([700.0, 3000.0, 8000.0]), np.array([1.0, 0.5, 0.7]), rng.uniform(-5, 6, 3))
+    centre, spans = np.array([700.0, 3000.0, 4700.0 * size, 8000.0]), np.array([1.0, 0.5, 0.25, 0.6])
+    person = resonances(freq, centre, spans, rng.uniform((-5, -5, 2, 0), (6, 6, 13, 12)))
     high = between(rng, (-5.0, 6.0))
     air = np.interp(np.log2(freq), np.log2([60.0, 200.0, 4500.0, 10000.0, 18000.0]), [-14.0, 0.0, 0.0, high, high - 14.0])
     rows = [20 * np.log10(resonances(freq, size * row, width, level)) for row in _VOWELS]
@@ -78,7 +79,7 @@ def _articulation(
     repertoire = rng.choice(_NASAL, int(rng.integers(3, _NASAL + 1)), replace=False)
     first, last = rng.choice(repertoire, (2, count))
     last = np.where(rng.random(count) < 0.6, first, last)
-    kind = np.where(rng.random(count) < between(rng, (0.1, 0.8)), rng.integers(0, len(_NOISES), count), -1)
+    kind = np.where(rng.random(count) < between(rng, (0.25, 0.85)), rng.integers(0, len(_NOISES), count), -1)
     nasal = (kind < 0) & (rng.random(count) < 0.4)
     age, note = line.age[grid], line.note[grid]
     length = np.array([item.length for item in sorted(notes)])[note]

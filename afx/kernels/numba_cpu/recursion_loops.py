@@ -1,8 +1,8 @@
 """The compiled loops behind numba_cpu.recursions, parallel over rows.
 
 Every row runs block by block through float64 buffers that stay in the first-level cache. Only the state at the start
-of each block is kept for the backward pass, which recomputes a block before it runs the adjoint recursion over it.
-All compiled code of this family is in this one file: the cache on disk notices changes to the caller's file alone.
+of each block is kept; the backward pass recomputes a block before it runs the adjoint recursion over it. All of it is
+in one file, as the compiler's cache on disk notices changes to the file of the outermost function alone.
 """
 
 import math
@@ -333,15 +333,16 @@ def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state:
     avg, cmp_threshold, cmp_slope, exp_threshold, exp_slope, attack, release = coefs
     for i in range(m):
         v = np.float64(x[i])
-        power[i] = max(v * v, FLOOR)
+        power[i] = FLOOR if v * v < FLOOR else v * v
     state[0] = _average(power, level, m, avg, state[0])
     _copy(level[1:], level_db, m)
     _log2(level_db, scratch, m)
     for i in range(m):
-        db = DB_PER_LOG2 * level_db[i]
+        db = DB_PER_LOG2 * level_db[i] + 0.0 * level[i + 1]  # NaN, which the bits lose, stays NaN
         level_db[i] = db
-        g = min(cmp_slope * (cmp_threshold - db), exp_slope * (exp_threshold - db))
-        static[i] = LOG2_PER_DB * min(0.0, g)
+        compressed, expanded = cmp_slope * (cmp_threshold - db), exp_slope * (exp_threshold - db)
+        g = compressed if compressed < expanded else expanded
+        static[i] = 0.0 if g > 0.0 else LOG2_PER_DB * g
     _exp2(static, scratch, m)
     state[1] = _smooth(static, gain, m, attack, release, state[1])
 
@@ -390,7 +391,7 @@ def _exp2(v: Array, power: Array, m: int) -> None:
     """Replace v[:m] <= 0 by 2^v (to 1e-15; 2^-1022 below v = -1022), in loops that compile to vector instructions."""
     power_bits = power.view(np.uint64)
     for i in range(m):
-        exponent = max(v[i], -1022.0)
+        exponent = -1022.0 if v[i] < -1022.0 else v[i]
         whole = np.rint(exponent)
         z = exponent - whole
         power[i] = whole + EXPONENT_OFFSET

@@ -1,0 +1,152 @@
+"""Echoes and reverberation sample by sample as compiled loops, parallel over rows; see afx.kernels.realtime.
+
+A delay line is a circular buffer in float64, written in place: sample n stands at n modulo its length.
+"""
+
+import numpy as np
+from numba import njit, prange
+from numpy import empty  # under its own name, so that a test can poison what the wrappers hand out
+
+Array = np.ndarray
+
+BLOCK = 256  # samples of the network computed together, unless the shortest line is shorter
+TINY = 1e-30  # smaller values become zero, else silence ends in denormal numbers, which are slow
+OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+def realtime_delay(x: Array, delay: Array, coefs: Array, lines: Array, filters: Array, position: int) -> Array:
+    """Give the odd and the even echoes (R, 2, T); coefs (R, 6) = feedback b0 b1 b2 a1 a2."""
+    y = empty((len(x), 2, x.shape[1]), x.dtype)
+    _delay_rows(x, delay, coefs, lines, filters, position, y)
+    return y
+
+
+def realtime_fdn(
+    x: Array, feedback: Array, b: Array, c: Array, decay_fir: Array, reads: Array, lines: Array, position: int
+) -> Array:
+    """Give the output (R, O, T); `reads` (R, M) says how long after its writing a sample leaves the line."""
+    y = empty((len(x), c.shape[1], x.shape[2]), x.dtype)
+    _fdn_rows(x, feedback, b, c, decay_fir, reads, lines, position, y)
+    return y
+
+
+@njit(parallel=True, nogil=True, **OPTIONS)
+def _delay_rows(x: Array, delay: Array, coefs: Array, lines: Array, filters: Array, position: int, y: Array) -> None:
+    for r in prange(len(x)):
+        _delay_row(x[r], delay[r], coefs[r], lines[r], filters[r], position, y[r])
+
+
+@njit(parallel=True, nogil=True, **OPTIONS)
+def _fdn_rows(
+    x: Array,
+    feedback: Array,
+    b: Array,
+    c: Array,
+    decay_fir: Array,
+    reads: Array,
+    lines: Array,
+    position: int,
+    y: Array,
+) -> None:
+    for r in prange(len(x)):
+        _fdn_row(x[r], feedback[r], b[r], c[r], decay_fir[r], reads[r], lines[r], position, y[r])
+
+
+@njit(**OPTIONS)
+def _delay_row(x: Array, delay: int, coefs: Array, lines: Array, filters: Array, position: int, y: Array) -> None:
+    feedback, b0, b1, b2, a1, a2 = coefs
+    p1, p2, q1, q2 = filters[0, 0], filters[0, 1], filters[1, 0], filters[1, 1]
+    length = lines.shape[1]
+    write, read = position % length, (position - delay) % length
+    for n in range(len(x)):
+        odd, even = lines[0, read], lines[1, read]
+        y[0, n], y[1, n] = odd, even
+        v = b0 * odd + p1
+        p1, p2 = _flush(b1 * odd - a1 * v + p2), b2 * odd - a2 * v
+        w = b0 * even + q1
+        q1, q2 = _flush(b1 * even - a1 * w + q2), b2 * even - a2 * w
+        lines[0, write] = _flush(x[n] + feedback * w)
+        lines[1, write] = _flush(feedback * v)
+        write = write + 1 if write + 1 < length else 0
+        read = read + 1 if read + 1 < length else 0
+    filters[0, 0], filters[0, 1], filters[1, 0], filters[1, 1] = p1, p2, q1, q2
+
+
+@njit(**OPTIONS)
+def _fdn_row(
+    x: Array,
+    feedback: Array,
+    b: Array,
+    c: Array,
+    decay_fir: Array,
+    reads: Array,
+    lines: Array,
+    position: int,
+    y: Array,
+) -> None:
+    """Advance by as many samples at a time as leave the lines before any of them comes back."""
+    order, taps = decay_fir.shape
+    block = min(BLOCK, reads.min())
+    recent, decayed, total = np.empty((order, taps - 1 + block)), np.empty((order, block)), np.empty(block)
+    for start in range(0, x.shape[1], block):
+        count = min(block, x.shape[1] - start)
+        for i in range(order):
+            _read(lines[i], position + start - reads[i] - taps + 1, recent[i, : taps - 1 + count])
+            _fir(recent[i], decay_fir[i], decayed[i, :count])
+        for o in range(c.shape[0]):
+            total[:] = 0
+            for i in range(order):
+                for n in range(count):
+                    total[n] += c[o, i] * recent[i, taps - 1 + n]
+            for n in range(count):
+                y[o, start + n] = total[n]
+        for i in range(order):
+            total[:] = 0
+            for j in range(order):
+                for n in range(count):
+                    total[n] += feedback[i, j] * decayed[j, n]
+            for q in range(b.shape[1]):
+                for n in range(count):
+                    total[n] += b[i, q] * x[q, start + n]
+            _write(lines[i], position + start, total[:count])
+
+
+@njit(**OPTIONS)
+def _fir(x: Array, taps: Array, y: Array) -> None:
+    """y[n] = sum_k taps[k] x[n + len(taps) - 1 - k], four taps a pass, as each pass reads and writes all of y."""
+    left = len(taps)
+    y[:] = 0
+    while left >= 4:
+        v = x[left - 4 :]
+        h0, h1, h2, h3 = taps[-left], taps[-left + 1], taps[-left + 2], taps[-left + 3]
+        for n in range(len(y)):
+            y[n] += h3 * v[n] + h2 * v[n + 1] + h1 * v[n + 2] + h0 * v[n + 3]
+        left -= 4
+    while left:
+        v = x[left - 1 :]
+        for n in range(len(y)):
+            y[n] += taps[-left] * v[n]
+        left -= 1
+
+
+@njit(**OPTIONS)
+def _read(line: Array, first: int, out: Array) -> None:
+    """Copy samples from number `first` on out of a circular line."""
+    at = first % len(line)
+    for n in range(len(out)):
+        out[n] = line[at]
+        at = at + 1 if at + 1 < len(line) else 0
+
+
+@njit(**OPTIONS)
+def _write(line: Array, first: int, values: Array) -> None:
+    """Copy samples into a circular line as numbers `first` on."""
+    at = first % len(line)
+    for n in range(len(values)):
+        line[at] = _flush(values[n])
+        at = at + 1 if at + 1 < len(line) else 0
+
+
+@njit(**OPTIONS)
+def _flush(value: float) -> float:
+    return value if abs(value) > TINY else 0.0

@@ -1,0 +1,109 @@
+"""Times of the constant-Q transform beside nnAudio's, and of an encoder's training step beside its plain build.
+
+    python -m benchmarks.encoders [--batch 4] [--seconds 10] [--repeats 5] [--encoders time_frequency] [--memory]
+
+A step is forward and backward in float32. The plain build differentiates into its input as well, as the published
+training does (its target requires a gradient).
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from nnAudio.features.cqt import CQT1992v2
+from torch import Tensor, nn
+
+from benchmarks.measure import Comparison, Task, clock, machine, paired, peak_memory, table
+from benchmarks.peer_encoders import PEERS
+from encoders import build_encoder
+from encoders.cqt import CQT
+
+SR = 44100
+
+
+def music(batch: int, samples: int) -> Tensor:
+    """Noise (batch, 1, samples) that falls off towards high frequencies and changes in level."""
+    spectrum = torch.fft.rfft(torch.randn(batch, 1, samples)) / torch.linspace(1, 200, samples // 2 + 1)
+    noise = torch.fft.irfft(spectrum, samples)
+    return 0.1 * noise / noise.std() * (0.6 + 0.5 * torch.sin(torch.linspace(0, 20, samples)))
+
+
+def relative_rms(a: Tensor, b: Tensor) -> float:
+    """Relative RMS difference of a from b."""
+    return ((a - b).square().mean() / b.square().mean()).sqrt().item()
+
+
+def step(module: nn.Module, x: Tensor) -> Task:
+    """A task: forward, and backward into the weights, and into x where x requires it."""
+    def run() -> None:
+        module(x).square().mean().backward()
+    return run
+
+
+def transforms(x: Tensor, repeats: int) -> list[Comparison]:
+    """The transform forward, and with the gradient into its input."""
+    ours, peer = CQT(SR), CQT1992v2(sr=SR, n_bins=113, hop_length=512, fmin=32.70, verbose=False)
+    rows = x[:, 0]
+    difference = relative_rms(ours(rows), peer(rows))
+    forward = paired("CQT, forward", lambda: ours(rows), lambda: peer(rows), repeats, difference)
+    rows = rows.clone().requires_grad_()
+    return [forward, paired("CQT, and gradient into x", step(ours, rows), step(peer, rows), repeats)]
+
+
+def pair(key: str) -> tuple[nn.Module, nn.Module]:
+    """Our encoder and its plain build with the same weights."""
+    ours, peer = build_encoder(key, SR), PEERS[key]()
+    names = [name for name in peer.state_dict() if ".cqt." not in name]
+    weights = dict(zip(names, ours.state_dict().values(), strict=True))
+    peer.load_state_dict(weights, strict=False)
+    return ours, peer
+
+
+def steps(key: str, x: Tensor, repeats: int) -> Comparison:
+    """One encoder's training step."""
+    ours, peer = pair(key)
+    with torch.no_grad():
+        difference = relative_rms(ours(x), peer(x))
+    return paired(key, step(ours, x), step(peer, x.clone().requires_grad_()), repeats, difference)
+
+
+def lone_step(key: str, plain: bool, batch: int, samples: int) -> Task:
+    """One side's training step alone, for its peak memory."""
+    x = music(batch, samples)
+    return step(PEERS[key](), x.requires_grad_()) if plain else step(build_encoder(key, SR), x)
+
+
+def front_end_share(key: str, x: Tensor, repeats: int) -> float:
+    """CPU seconds of the log constant-Q front end over those of our whole step, medians."""
+    encoder = build_encoder(key, SR)
+    whole = step(encoder, x)
+    whole()
+    times = torch.tensor([(clock(lambda: encoder.cqt(x))[1], clock(whole)[1]) for _ in range(repeats)])
+    front, total = times.median(dim=0).values.tolist()
+    return front / total
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the comparisons asked for and print them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--encoders", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of each side, in its own process")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    samples = int(args.seconds * SR)
+    x = music(args.batch, samples)
+    rows = transforms(x, args.repeats) + [steps(key, x, args.repeats) for key in args.encoders]
+    print(machine(), table(rows), sep="\n")
+    for key in args.encoders:
+        if key != "mee":
+            print(f"{key}: front end {front_end_share(key, x, args.repeats):.0%} of the step")
+        if args.memory:
+            ours, peer = (peak_memory(lone_step, key, plain, args.batch, samples) for plain in (False, True))
+            print(f"{key}: {ours:.2f} GB, plain build {peer:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
