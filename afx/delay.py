@@ -6,7 +6,7 @@ from torch import Tensor
 from afx import kernels
 
 from .effect import Effect, Values
-from .eq import Biquad, LowPass
+from .eq import Biquad
 from .functional import biquad, convolve, echo
 from .functional.fft import irfft, rfft
 from .param import Linear, Negative, Param
@@ -61,6 +61,8 @@ class PingPongDelay(Effect):
         self.render, self.recursive_eq, self.surrogate = render, recursive_eq, surrogate
         self.straight_through, self.regularise = straight_through, regularise
         self.ir_length = int(max(ir_duration, 2) * sr)
+        if render == "realtime" and eq is not None and not recursive_eq:
+            raise ValueError("render='realtime' filters inside the loop only; use recursive_eq=true")
         if eq is not None:
             self.eq = eq
         self.odd_pan, self.even_pan = Panning(sr), Panning(sr)
@@ -70,8 +72,37 @@ class PingPongDelay(Effect):
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         if self.render == "realtime":
-            return self._realtime(x, **values)
+            return self.realtime(x, **values)
         return convolve.convolve(x, self.response(**values))
+
+    def state(self, rows: int, *, delay: Tensor, **_: Values) -> kernels.DelayState:
+        """A silent state of the real-time form for `rows` sounds."""
+        return kernels.DelayState.fresh(rows, self._whole(delay))
+
+    def realtime(
+        self,
+        x: Tensor,
+        *,
+        delay: Tensor,
+        feedback: Tensor,
+        gain: Tensor,
+        odd_pan: Values,
+        even_pan: Values,
+        eq: Values | None = None,
+        state: kernels.DelayState | None = None,
+        **_: Values,
+    ) -> Tensor:
+        """The real-time form: mono (B, 1, T) to stereo; echo k passes the filter k - 1 times. No
+        gradient; `state` carries on from block to block."""
+        flat = torch.tensor([1.0, 0, 0, 0, 0], dtype=torch.float64)
+        coefs = flat if eq is None else self.eq.coefs(**eq)
+        echoes = kernels.realtime_delay(x[:, 0], self._whole(delay), feedback.reshape(-1), coefs.reshape(-1, 5), state)
+        pans = torch.stack([pan_gains(pan["pan"]) for pan in (odd_pan, even_pan)], -1)
+        return gain.reshape(-1, 1, 1) * (pans @ echoes)
+
+    def _whole(self, delay: Tensor) -> Tensor:
+        """The delay in whole samples, (B or 1,)."""
+        return (delay.double() * (self.sr / 1000)).round().long().reshape(-1)
 
     def response(self, *, odd_pan: Values, even_pan: Values, gain: Tensor, **loop: Values) -> Tensor:
         """Impulse response from mono to stereo, (…, 2, 1, ir_length)."""

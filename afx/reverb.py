@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from afx import kernels
+
 from .chain import Serial, cascade_coefs
 from .effect import Effect, Values
 from .functional import biquad, convolve, fdn
@@ -66,8 +68,38 @@ class FDN(Effect):
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         if self.render == "realtime":
-            return self._realtime(x.expand(-1, 2, -1), **values)
+            return self.realtime(x.expand(-1, 2, -1), **values)
         return convolve.convolve(x.expand(-1, 2, -1), self.response(**values))
+
+    def state(self, rows: int, *, gamma: Tensor, delays: Tensor | None = None, **_: Values) -> kernels.FdnState:
+        """A silent state of the real-time form for `rows` sounds, without the equaliser's."""
+        return kernels.FdnState.fresh(rows, self._whole(delays), 2 * gamma.shape[-2] - 1)
+
+    def realtime(
+        self,
+        x: Tensor,
+        *,
+        b: Tensor,
+        c: Tensor,
+        gamma: Tensor,
+        U: Tensor,
+        delays: Tensor | None = None,
+        eq: Values | None = None,
+        state: kernels.FdnState | None = None,
+    ) -> Tensor:
+        """The real-time form, stereo (B, 2, T) to stereo, with linear-phase decay filters in the lines.
+
+        No gradient; with a `state`, which carries on from block to block, the equaliser is left to the caller.
+        """
+        whole = self._whole(delays)
+        fir = fdn.decay_fir(gamma, whole, self.shared_decay)
+        network = (t.reshape(-1, *t.shape[-2:]) for t in (U, b, c))
+        y = kernels.realtime_fdn(x, *network, whole, fir.reshape(-1, *fir.shape[-2:]), state)
+        return y if eq is None or state is not None else self.eq(y, **eq)
+
+    def _whole(self, delays: Tensor | None) -> Tensor:
+        """The lines' lengths in whole samples, (B or 1, M)."""
+        return (self.lines if delays is None else delays).round().long().reshape(-1, len(self.lines))
 
     def response(self, *, eq: Values | None = None, **network: Tensor) -> Tensor:
         """Impulse response from stereo to stereo, (…, 2, 2, samples)."""

@@ -9,10 +9,12 @@ from torch import Tensor
 from afx import kernels
 
 from .chain import Sends, Serial, cascade_coefs, is_biquad
+from .delay import PingPongDelay
 from .dynamics import CompressorExpander
 from .effect import Effect, Values
 from .functional import convolve
 from .functional.units import db_to_gain
+from .reverb import FDN
 
 BLOCK = 2**20
 
@@ -48,7 +50,7 @@ def open_stage(effect: Effect, values: Values) -> Stage:
     if isinstance(effect, Sends) and effect.realtime:
         return _sends(effect, values)
     if getattr(effect, "render", "") == "realtime":
-        return effect.open(**values)
+        return _realtime(effect, values)
     if hasattr(effect, "response"):
         return _convolution(effect, values)
     return _memoryless(effect, values)
@@ -130,6 +132,18 @@ def _convolution(effect: Effect, values: Values) -> Stage:
         y[:, : reach] += tail
         tail = y[:, T:].clone()
         return y[:, :T]
+
+    return process
+
+
+def _realtime(effect: PingPongDelay | FDN, values: Values) -> Stage:
+    """A delay or a reverb sample by sample; its equaliser, if that comes after it, is a stage of its own."""
+    state = effect.state(1, **values)
+    after = open_stage(effect.eq, values["eq"]) if isinstance(effect, FDN) and "eq" in values else None
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        y = effect.realtime(x.unsqueeze(0), state=state, **values).squeeze(0)
+        return after(y, last) if after else y
 
     return process
 

@@ -3,6 +3,7 @@
     python -m benchmarks.run [--what fit,kernels] [--repeats 3] [--json figures.json]
 
 fit: a whole training step against the peer's, with peak memory. kernels: the parts, each against the public libraries.
+Where other programs share the cores, OMP_WAIT_POLICY=PASSIVE keeps waiting threads out of the CPU seconds.
 """
 
 import argparse

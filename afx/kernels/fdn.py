@@ -57,7 +57,7 @@ def _checked(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: 
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"feedback, line_gain, b and c make {dtype}; give float32 or float64")
     expanded = [t.expand(groups, *t.shape[1:]) for t, _ in named.values()]
-    return [t.to(dtype) for t in expanded[:4]] + expanded[4:]
+    return [t.to(dtype) for t in expanded[:4]] + [expanded[4].to(feedback.device)]
 
 
 class FdnResponse(torch.autograd.Function):

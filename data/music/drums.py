@@ -83,8 +83,11 @@ DRUMS = {
 }  # fmt: skip
 
 
-def strike(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
-    """One stroke (n,) float32 of a drum drawn from its description, peak near 1 before its level."""
+def strike(drum: Drum, rng: np.random.Generator, noise: np.random.Generator, sr: int) -> np.ndarray:
+    """One stroke (n,) float32 of a drum drawn from its description by rng, peak at its level.
+
+    The same rng state gives the same drum; `noise` makes two strokes on it differ.
+    """
     parts = []
     if drum.body:
         parts.append(_body(drum, rng, sr))
@@ -92,7 +95,7 @@ def strike(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
         parts.append(_metal(drum, rng, sr) * gain(between(rng, drum.metal_db)))
     if drum.noise_hz:
         level = between(rng, drum.noise_db) if parts else 0.0
-        parts.append(_rattle(drum, rng, sr) * gain(level))
+        parts.append(_rattle(drum, rng, noise, sr) * gain(level))
     out = np.zeros(max(len(part) for part in parts), np.float32)
     for part in parts:
         add(out, part, 0)
@@ -121,52 +124,52 @@ def _metal(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
     """Dense inharmonic modes as of a plate, peak near 1, high ones shorter."""
     decay = log_between(rng, drum.metal_decay)
     n = int(min(4.0 * decay, 3.0) * sr) + 64
-    freq = np.exp(rng.uniform(*np.log(drum.metal_hz), drum.metal) * 1.0)
-    tilt = between(rng, (-0.6, 0.5))
-    amp = (freq / 4000.0) ** tilt * rng.exponential(1.0, drum.metal)
-    out = modes(freq, decay * (4000.0 / freq) ** 0.3 * rng.uniform(0.6, 1.4, drum.metal), amp, n, sr, rng.random(drum.metal) * 6.28)
+    freq = np.exp(rng.uniform(*np.log(drum.metal_hz), drum.metal))
+    ring = decay * (4000.0 / freq) ** 0.3 * rng.uniform(0.6, 1.4, drum.metal)
+    amp = (freq / 4000.0) ** between(rng, (-0.6, 0.5)) * rng.exponential(1.0, drum.metal)
+    out = modes(freq, ring, amp, n, sr, rng.uniform(0.0, 2 * np.pi, drum.metal))
     return fade(out, 0.0005, 0.02, sr) / (np.abs(out).max() + 1e-9)
 
 
-def _rattle(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
+def _rattle(drum: Drum, rng: np.random.Generator, noise: np.random.Generator, sr: int) -> np.ndarray:
     """Bursts of noise in a band, peak near 1."""
     decay = log_between(rng, drum.noise_decay)
     low, high = (edge * log_between(rng, (0.75, 1.33)) for edge in drum.noise_hz)
     n = int(min(5.0 * decay + 0.05, 3.0) * sr)
     t = np.arange(n, dtype=np.float32) / sr
     envelope = np.exp(-t / decay) * np.minimum(t / drum.noise_attack, 1.0)
-    gap = int(between(rng, (0.007, 0.014)) * sr)
-    for k in range(1, drum.bursts):
-        envelope[: k * gap] *= np.exp(-np.minimum(t[: k * gap] % (gap / sr), 1) / 0.004) * 0.8
-    steep = between(rng, (6.0, 18.0))
-    colour = {low / 8: -3 * steep, low: -3.0, (low * high) ** 0.5: between(rng, (-2.0, 4.0)), high: -4.0, high * 2: -4.0 - steep}
-    out = toned(white(n, rng), sr, colour) * envelope
+    gap = between(rng, (0.007, 0.014))
+    early = t < (drum.bursts - 1) * gap
+    envelope[early] *= np.exp(-(t[early] % gap) / 0.004)
+    steep, peak = between(rng, (6.0, 18.0)), between(rng, (-2.0, 4.0))
+    colour = {low / 8: -3 * steep, low: -3.0, (low * high) ** 0.5: peak, high: -4.0, 2 * high: -4.0 - steep}
+    out = toned(white(n, noise), sr, colour) * envelope
     return out / (np.abs(out).max() + 1e-9)
 
 
-def play_drums(
-    strokes: list[tuple[str, float, float]], n: int, sr: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Render strokes (name, seconds, velocity) to (n,) float32; every drum has two takes, an open hat stops at the next.
+def play_drums(strokes: list[tuple[str, float, float]], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
+    """Render strokes (name, seconds, velocity) to (n,) float32; an open hat stops at the next stroke on the hat.
 
-    The same names give the same drums all through a piece; the level of each is drawn once.
+    Every drum is drawn once; a machine repeats one stroke of it, a player has two loud ones and a soft one.
     """
-    takes, level = {}, {}
-    for name in sorted({stroke[0] for stroke in strokes}):
-        seed = int(rng.integers(1 << 31))
-        drum = DRUMS[name]
-        takes[name] = [strike(drum, np.random.default_rng(seed), sr)]
-        if not chance(rng, 0.4):
-            other = takes[name][0] * 1.0
-            takes[name].append(toned(other, sr, {200.0: 0.0, 3000.0: between(rng, (-5.0, -1.0)), 12000.0: between(rng, (-9.0, -2.0))}))
-        level[name] = gain(2.5 * float(rng.standard_normal()))
-    out = np.zeros(n, np.float32)
+    machine = chance(rng, 0.35)
+    drums = {name: _takes(DRUMS[name], machine, sr, rng) for name in sorted({stroke[0] for stroke in strokes})}
     stops = sorted(start for name, start, _ in strokes if name in ("hat", "open"))
-    for name, start, velocity in strokes:
-        take = takes[name][-1 if velocity < 0.6 else 0]
+    out = np.zeros(n, np.float32)
+    for i, (name, start, velocity) in enumerate(strokes):
+        takes = drums[name]
+        take = takes[-1] if velocity < 0.6 else takes[i % max(len(takes) - 1, 1)]
         if name == "open":
             following = next((stop for stop in stops if stop > start + 0.02), start + 9.0)
-            size = min(len(take), int((following - start) * sr) + 1)
-            take = fade(take[:size].copy(), 0.0, 0.02, sr)
-        add(out, take * np.float32(level[name] * velocity**1.5), int(start * sr))
+            take = fade(take[: int((following - start) * sr) + 1].copy(), 0.0, 0.02, sr)
+        add(out, take * np.float32(velocity**1.5), int(start * sr))
     return out
+
+
+def _takes(drum: Drum, machine: bool, sr: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Strokes of one drum at a level of its own: one only, or two and a duller one."""
+    seed, level = int(rng.integers(1 << 31)), np.float32(gain(2.5 * float(rng.standard_normal())))
+    takes = [level * strike(drum, np.random.default_rng(seed), rng, sr) for _ in range(1 if machine else 3)]
+    if not machine:
+        takes[-1] = toned(takes[-1], sr, {200.0: 0.0, 3000.0: -3.0, 12000.0: between(rng, (-9.0, -3.0))})
+    return takes

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.fft as fft
 
-from .draws import between, chance, gain, log_between, one_of
+from .draws import Range, between, chance, gain, log_between, one_of
 from .shaping import add, bin_grid, compress, room, saturate, spectrum_curve
 from .styles import Style
 
@@ -22,22 +22,23 @@ class Desk:
         seconds = log_between(rng, style.room)
         # No room for tails: what wraps around sounds like the music before the excerpt.
         self.size = fft.next_fast_len(n, real=True)
-        self.grid = bin_grid(self.size // 2 + 1, sr)
+        self.bins = self.size // 2 + 1
+        self.grid = bin_grid(self.bins, sr)
         self.ear = spectrum_curve(self.grid, _EAR) ** 2
         tail = room(rng, sr, seconds, between(rng, (0.1, 1.0)), between(rng, (0.0, 0.04)))
         self.room = fft.rfft(tail, self.size)
         self.send = between(rng, style.send)
 
     def place(
-        self, x: np.ndarray, level_db: float, low_cut: bool, extra: dict[float, float], rng: np.random.Generator
+        self, x: np.ndarray, level_db: float, curves: list[dict[float, float]], rng: np.random.Generator
     ) -> np.ndarray:
-        """Spectrum (size / 2 + 1,) of a track x (n,) at a perceived level, with a random tone and its share of the room."""
+        """Spectrum (bins,) of a track x (n,) at a perceived level, its curves, a random tone and room added."""
         if chance(rng, 0.4):
-            x = compress(x, self.sr, between(rng, (6, 22)), between(rng, (2, 6)), log_between(rng, (0.002, 0.03)), log_between(rng, (0.05, 0.3)))
+            x = _squeezed(x, self.sr, (6.0, 22.0), (2.0, 6.0), rng)
         if chance(rng, 0.15):
             x = saturate(x, between(rng, (-8.0, 10.0)))
         spectrum = fft.rfft(x, self.size)
-        spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.9), extra, _low_cut(rng) if low_cut else {20.0: 0.0})
+        spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.9), *curves)
         power = float(np.sum(_power(spectrum) * self.ear))
         level = np.sqrt(2 * power / (self.size * max(_active(x), 0.02) * len(x))) + 1e-9
         send = gain(self.send + 3.0 * float(rng.standard_normal()))
@@ -53,21 +54,25 @@ class Desk:
         spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.2), _AIR, _production(rng))
         x = self.sound(spectrum)
         if chance(rng, 0.75 if loud else 0.2):
-            x = compress(x, self.sr, between(rng, (4, 16)), between(rng, (1.5, 5)), log_between(rng, (0.003, 0.03)), log_between(rng, (0.06, 0.4)))
+            x = _squeezed(x, self.sr, (4.0, 16.0), (1.5, 5.0), rng)
         if chance(rng, 0.6 if loud else 0.1):
             x = saturate(x, between(rng, (-6.0, 8.0)))
         return x
 
-
-    def _floor(self, spectrum: np.ndarray, rng: np.random.Generator) -> np.ndarray | float:
-        """Spectrum of the hiss and rumble of a recording, far below the music; now and then there is none."""
-        if chance(rng, 0.12):
-            return 0.0
-        size = float(np.sqrt(np.mean(_power(spectrum)))) * gain(between(rng, (-80.0, -46.0)))
+    def _floor(self, spectrum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Spectrum (bins,) of the hiss and rumble of a recording, far below the music, now and then inaudible."""
+        level = -110.0 if chance(rng, 0.12) else between(rng, (-80.0, -46.0))
+        size = (float(np.sqrt(np.mean(_power(spectrum)))) + 1e-6) * gain(level)
         rumble, hiss = between(rng, (10.0, 60.0)), between(rng, (-22.0, 4.0))
         colour = {20.0: rumble, 60.0: 0.8 * rumble, 500.0: 0.0, 4000.0: hiss, 20000.0: hiss - between(rng, (0.0, 12.0))}
         noise = rng.standard_normal(2 * len(spectrum), dtype=np.float32).view(np.complex64)
         return noise * (np.float32(size) * spectrum_curve(self.grid, colour))
+
+
+def low_cut(rng: np.random.Generator) -> dict[float, float]:
+    """High-pass of a track that is not a bass."""
+    hz = log_between(rng, (30.0, 220.0))
+    return {hz / 8: -45.0, hz / 2: -15.0, hz: -3.0, 2 * hz: 0.0}
 
 
 def echoes(x: np.ndarray, delay: int, feedback: float) -> np.ndarray:
@@ -86,6 +91,12 @@ def chorus(x: np.ndarray, sr: int, rng: np.random.Generator) -> np.ndarray:
     return x + np.float32(between(rng, (0.3, 1.0))) * moved.astype(np.float32)
 
 
+def _squeezed(x: np.ndarray, sr: int, below_peak_db: Range, ratio: Range, rng: np.random.Generator) -> np.ndarray:
+    """x (n,) through a compressor whose settings are drawn from ranges."""
+    attack, release = log_between(rng, (0.002, 0.03)), log_between(rng, (0.05, 0.4))
+    return compress(x, sr, between(rng, below_peak_db), between(rng, ratio), attack, release)
+
+
 def _power(spectrum: np.ndarray) -> np.ndarray:
     """Squared magnitudes of a spectrum."""
     return spectrum.real**2 + spectrum.imag**2
@@ -102,12 +113,6 @@ def _random_tone(rng: np.random.Generator, depth_db: float) -> dict[float, float
     bands = depth_db * rng.standard_normal(len(_OCTAVES))
     tilt = 0.25 * depth_db * float(rng.standard_normal())
     return {hz: float(db + tilt * (k - 4.5)) for k, (hz, db) in enumerate(zip(_OCTAVES, bands, strict=True))}
-
-
-def _low_cut(rng: np.random.Generator) -> dict[float, float]:
-    """High-pass of a track that is not a bass."""
-    hz = log_between(rng, (30.0, 220.0))
-    return {hz / 8: -45.0, hz / 2: -15.0, hz: -3.0, 2 * hz: 0.0}
 
 
 def _production(rng: np.random.Generator) -> dict[float, float]:

@@ -23,14 +23,17 @@ def nearest(tone: int, around: float) -> float:
     return around + (tone - around + 6) % 12 - 6
 
 
-def voicing(chord: Chord, rng: np.random.Generator, low: float, high: float) -> list[float]:
-    """Pitches of a chord spread upwards from about `low`, none above `high`."""
+def voicing(chord: Chord, rng: np.random.Generator, low: float, high: float, least: int = 0) -> list[float]:
+    """Pitches of a chord spread upwards from about `low`, none above `high`, doubled at the octave up to `least`."""
     bottom = between(rng, (low, max(low, min(low + 12, high - 14))))
     pitches = [bottom + (tone - bottom) % 12 for tone in chord.tones]
     if chance(rng, 0.5):
         pitches.append(pitches[0] + 12)
     if chance(rng, 0.3):
         pitches = [pitch + 12 * int(rng.integers(0, 2)) for pitch in pitches]
+    pitches = sorted(pitches)
+    while len(pitches) < least:
+        pitches.append(pitches[-len(chord.tones)] + 12)
     return sorted({round(min(pitch, high)) for pitch in pitches})
 
 
@@ -58,9 +61,9 @@ def bass_line(score: Score, rng: np.random.Generator, low: float, high: float) -
                 pitch = nearest(score.scale[int(rng.integers(7))], pitch + int(rng.integers(-3, 8)))
             elif manner == "groove" and i and chance(rng, 0.35):
                 pitch = nearest(one_of(rng, (*chord.tones, chord.tones[0])), pitch + one_of(rng, (0, 7, 12)))
-            start, following = score.time(bar, step), score.time(bar, onsets[i + 1] if i + 1 < len(onsets) else score.steps)
+            start, room = score.span(bar, onsets, i)
             accent = 0.9 if step % score.division == 0 else 0.7
-            notes.append(Note(start, held * (following - start), min(max(pitch, low), high), accent))
+            notes.append(Note(start, held * room, min(max(pitch, low), high), accent))
     return notes
 
 
@@ -73,8 +76,8 @@ def chords(score: Score, rng: np.random.Generator, low: float, high: float) -> l
 
 def strums(score: Score, rng: np.random.Generator, low: float, high: float) -> list[Note]:
     """Strummed chords of five or six strings, eighths or sixteenths with accents, down and up strokes."""
-    density = between(rng, (0.3, 0.8))
-    return _struck(score, rng, low, high, [rhythm(score, rng, density)], between(rng, (0.7, 1.1)), between(rng, (0.004, 0.018)), 5)
+    pattern = [rhythm(score, rng, between(rng, (0.3, 0.8)))]
+    return _struck(score, rng, low, high, pattern, between(rng, (0.7, 1.1)), between(rng, (0.004, 0.018)), least=5)
 
 
 def riff(score: Score, rng: np.random.Generator, low: float, high: float) -> list[Note]:
@@ -96,25 +99,29 @@ def riff(score: Score, rng: np.random.Generator, low: float, high: float) -> lis
 
 
 def _struck(
-    score: Score, rng: np.random.Generator, low: float, high: float, pattern: list[np.ndarray], held: float, roll: float,
+    score: Score,
+    rng: np.random.Generator,
+    low: float,
+    high: float,
+    pattern: list[np.ndarray],
+    held: float,
+    roll: float,
     least: int = 0,
-) -> list[Note]:  # fmt: skip
-    """Notes of chords struck on the steps of a pattern, one voicing kept while a chord lasts."""
+) -> list[Note]:
+    """Chords struck on the steps of a pattern, at least `least` tones `roll` seconds apart, one voicing each."""
     notes, shapes = [], {}
     for bar in range(score.bars):
         onsets = pattern[bar % len(pattern)]
         for i, step in enumerate(onsets):
             chord = score.chord_at(bar, step)
             if chord.tones not in shapes:
-                shapes[chord.tones] = voicing(chord, rng, low, high)
+                shapes[chord.tones] = voicing(chord, rng, low, high, least)
             pitches = shapes[chord.tones]
-            while len(pitches) < least and pitches[-1] + 12 <= high:
-                pitches.append(pitches[-1] + 5 if pitches[-1] + 5 - pitches[0] not in (1, 13) else pitches[-1] + 12)
-            start, following = score.time(bar, step), score.time(bar, onsets[i + 1] if i + 1 < len(onsets) else score.steps)
+            start, room = score.span(bar, onsets, i)
             order = pitches if step % score.division == 0 else pitches[::-1]
             accent = 0.85 if step % score.division == 0 else 0.6
             for k, pitch in enumerate(order):
-                notes.append(Note(start + k * roll, held * (following - start), pitch, accent))
+                notes.append(Note(start + k * roll, held * room, pitch, accent))
     return notes
 
 
@@ -134,8 +141,9 @@ def arpeggio(score: Score, rng: np.random.Generator, low: float, high: float) ->
             pitch = one_of(rng, tones) if order == "random" else cycle[i % len(cycle)]
             i += 1
             if not chance(rng, skip):
+                accent = 0.85 if at % score.division == 0 else 0.65
                 length = held * score.beat * step / score.division
-                notes.append(Note(score.time(bar, at), length, min(round(pitch), high), 0.85 if at % score.division == 0 else 0.65))
+                notes.append(Note(score.time(bar, at), length, min(round(pitch), high), accent))
     return notes
 
 
@@ -198,8 +206,8 @@ def _tune(
             pitch = float(ladder[place])
             if step % score.division == 0 and chance(rng, 0.6):
                 pitch = nearest(one_of(rng, score.chord_at(bar, step).tones), pitch)
-            start, following = score.time(bar, step), score.time(bar, onsets[i + 1] if i + 1 < len(onsets) else score.steps)
-            notes.append(Note(start, legato * (following - start), pitch, between(rng, (0.55, 1.0))))
+            start, room = score.span(bar, onsets, i)
+            notes.append(Note(start, legato * room, pitch, between(rng, (0.55, 1.0))))
     return notes
 
 

@@ -17,9 +17,9 @@ class Phrased:
     """Ranges that a line instrument is drawn from.
 
     `slope` in dB per octave of partial number, `odd` level of even partials in dB, `attack`, `release`, `glide` in
-    seconds, `vibrato` in cents, `breath` level of noise in dB, `corner` of the low-pass in multiples of the fundamental,
-    `sweep` octaves that it opens at the start of a note for `sweep_time` seconds, `body` number of resonances, `voices`
-    detuned by `detune` cents, `decay` seconds to 1/e of a held note.
+    seconds, `vibrato` in cents, `breath` level of noise in dB, `corner` of the low-pass in multiples of the
+    fundamental, `sweep` octaves that it opens at the start of a note for `sweep_time` seconds, `body` number of
+    resonances, `voices` detuned by `detune` cents, `decay` seconds to 1/e of a held note, `drive` in dB.
     """
 
     slope: Range = (-8.0, -4.0)
@@ -81,7 +81,7 @@ PHRASED = {
 
 
 class Contours(NamedTuple):
-    """Movement of a line on a grid of HOP samples: pitch (MIDI), level 0..1, age of the note in seconds, its number."""
+    """Movement of a line, one value every HOP samples: pitch (MIDI), level 0..1, age of the note (s), its number."""
 
     pitch: np.ndarray
     level: np.ndarray
@@ -90,9 +90,17 @@ class Contours(NamedTuple):
 
 
 def contours(
-    notes: list[Note], n: int, sr: int, rng: np.random.Generator, attack: float, release: float, glide: float,
-    vibrato: float, scoop: float = 0.0, decay: float = 20.0,
-) -> Contours:  # fmt: skip
+    notes: list[Note],
+    n: int,
+    sr: int,
+    rng: np.random.Generator,
+    attack: float,
+    release: float,
+    glide: float,
+    vibrato: float,
+    scoop: float,
+    decay: float = 20.0,
+) -> Contours:
     """Contours of a line of notes, the later one cutting off the earlier; times in seconds, vibrato in cents,
     scoop the semitones below its pitch that a note may begin."""
     notes = sorted(notes)
@@ -131,7 +139,8 @@ def _wander(size: int, step: float, seconds: float, rng: np.random.Generator) ->
 def play_phrased(spec: Phrased, notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
     """Render the line to (n,) float32: oscillators and breath through a moving low-pass and a fixed body."""
     attack, release, glide = (log_between(rng, span) for span in (spec.attack, spec.release, spec.glide))
-    line = contours(notes, n, sr, rng, attack, release, glide, between(rng, spec.vibrato), 0.4 if spec.body else 0.0, log_between(rng, spec.decay))
+    vibrato, decay = between(rng, spec.vibrato), log_between(rng, spec.decay)
+    line = contours(notes, n, sr, rng, attack, release, glide, vibrato, 0.4 if spec.body else 0.0, decay)
     freq, level = midi_hz(line.pitch), spread(line.level, n)
     out = np.zeros(n, np.float32)
     detune, harmonics = between(rng, spec.detune), _harmonics(spec, rng)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .draws import between, chance, log_between, one_of
+from .draws import Range, between, chance, log_between, one_of
 
 SCALES = {
     "major": (0, 2, 4, 5, 7, 9, 11),
@@ -15,9 +15,10 @@ SCALES = {
     "phrygian": (0, 1, 3, 5, 7, 8, 10),
     "harmonic": (0, 2, 3, 5, 7, 8, 11),
 }
+# Degrees of the scale, for scales with a major third and without.
 _PROGRESSIONS = {
-    "bright": ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 3), (0, 3, 0, 4), (1, 4, 0, 0), (0, 2, 3, 4), (0, 4, 3, 3), (3, 0, 4, 5)),
-    "dark": ((0, 5, 2, 6), (0, 3, 4, 0), (0, 6, 5, 4), (0, 5, 3, 4), (0, 0, 5, 6), (0, 3, 6, 2), (0, 6, 3, 0), (5, 6, 0, 0)),
+    True: ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 3), (0, 3, 0, 4), (1, 4, 0, 0), (0, 2, 3, 4), (0, 4, 3, 3)),
+    False: ((0, 5, 2, 6), (0, 3, 4, 0), (0, 6, 5, 4), (0, 5, 3, 4), (0, 0, 5, 6), (0, 3, 6, 2), (0, 6, 3, 0)),
 }  # fmt: skip
 
 
@@ -80,23 +81,28 @@ class Score:
     def chord_at(self, bar: int, step: float) -> Chord:
         """Chord that sounds at a step of a bar."""
         beat = bar * self.metre + step / self.division
-        return next((chord for chord in self.chords if chord.start <= beat < chord.start + chord.beats), self.chords[-1])
+        return next((chord for chord in reversed(self.chords) if chord.start <= beat), self.chords[0])
 
-    def human(self, note: Note, rng: np.random.Generator, loose: float = 1.0) -> Note:
+    def span(self, bar: int, onsets: np.ndarray, i: int) -> tuple[float, float]:
+        """Start of the i-th onset of a bar and the time until the next one or the end of the bar, in seconds."""
+        start = self.time(bar, onsets[i])
+        return start, self.time(bar, onsets[i + 1] if i + 1 < len(onsets) else self.steps) - start
+
+    def human(self, note: Note, rng: np.random.Generator) -> Note:
         """The note moved and weighted a little at random, as a player would."""
-        velocity = float(np.clip(note.velocity * (1 + 0.25 * loose * self.jitter * rng.standard_normal()), 0.05, 1.0))
-        return note._replace(start=note.start + 0.01 * loose * self.jitter * rng.standard_normal(), velocity=velocity)
+        late, louder = self.jitter * rng.standard_normal(2)
+        velocity = float(np.clip(note.velocity * (1 + 0.25 * louder), 0.05, 1.0))
+        return note._replace(start=note.start + 0.01 * float(late), velocity=velocity)
 
 
 def draw_score(
-    rng: np.random.Generator, seconds: float, tempo: tuple[float, float], swing: float, scales: tuple[str, ...], depth: int
+    rng: np.random.Generator, seconds: float, tempo: Range, swing: float, scales: tuple[str, ...], depth: int
 ) -> Score:
-    """Draw a score of the given length; tempo range in beats per minute, chords of up to `depth` tones."""
+    """Draw a score of the given length; tempo in beats per minute, chance of swing, chords of up to `depth` tones."""
     beat = 60.0 / log_between(rng, tempo)
     metre = one_of(rng, (4, 3, 6, 5), (0.8, 0.12, 0.06, 0.02))
     triplets = chance(rng, 0.1)
-    name = one_of(rng, scales)
-    scale = SCALES[name]
+    scale = SCALES[one_of(rng, scales)]
     key = int(rng.integers(12))
     offset = between(rng, (0.0, beat * metre)) if chance(rng, 0.7) else 0.0
     bars = int(np.ceil((seconds + offset) / (beat * metre)))
@@ -109,16 +115,16 @@ def draw_score(
         offset=offset,
         jitter=between(rng, (0.0, 1.2)),
         scale=tuple((pc + key) % 12 for pc in scale),
-        chords=_draw_chords(rng, bars, metre, scale, key, name in ("major", "mixolydian"), depth),
+        chords=_draw_chords(rng, bars, metre, scale, key, depth),
         edges=tuple(sorted(set(rng.integers(1, bars, int(rng.integers(0, 3))).tolist()))) if bars > 1 else (),
     )
 
 
 def _draw_chords(
-    rng: np.random.Generator, bars: int, metre: int, scale: tuple[int, ...], key: int, bright: bool, depth: int
+    rng: np.random.Generator, bars: int, metre: int, scale: tuple[int, ...], key: int, depth: int
 ) -> tuple[Chord, ...]:
     """Chords for all bars: a stock progression or a random walk, held one or two bars or changing twice a bar."""
-    degrees = one_of(rng, _PROGRESSIONS["bright" if bright else "dark"])
+    degrees = one_of(rng, _PROGRESSIONS[4 in scale])
     if chance(rng, 0.25):
         degrees = tuple(int(degree) for degree in np.cumsum(rng.choice((-2, -1, 1, 2, 3), 4)) % 7)
     beats = one_of(rng, (metre, 2 * metre, metre / 2), (0.6, 0.2, 0.2))

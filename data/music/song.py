@@ -1,11 +1,13 @@
 """From a seed to a piece of music: draws a style, a score and a band, lets them play and mixes them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from . import beats
-from .draws import between, chance, gain, log_between, one_of
+from .draws import between, chance, gain, one_of
 from .drums import play_drums
-from .mixing import Desk, chorus, echoes
+from .mixing import Desk, chorus, echoes, low_cut
 from .parts import PARTS
 from .phrased import PHRASED, play_phrased
 from .score import Note, Score, draw_score
@@ -19,6 +21,7 @@ from .voice import play_voice
 
 # Played before the excerpt begins, so that it starts in the middle of the sound.
 _LEAD_IN = 0.7
+_ENGINES = ((STRUCK, play_struck), (SUSTAINED, play_sustained), (PHRASED, play_phrased))
 _CABINET = {60.0: -14.0, 110.0: 0.0, 2500.0: 3.0, 4500.0: 0.0, 7000.0: -22.0, 16000.0: -50.0}
 
 
@@ -29,7 +32,10 @@ def generate_music(seed: int, duration: float = 10.0, sr: int = 44100, style: st
     """
     piece = _Piece(seed, duration, sr, style)
     loud = chance(piece.rng(2), piece.style.loud)
-    x = piece.desk.master(sum(spectrum for _, spectrum in piece.tracks()), loud, piece.rng(3))[piece.lead :]
+    total = np.zeros(piece.desk.bins, np.complex64)
+    for _, spectrum in piece.tracks():
+        total += spectrum
+    x = piece.desk.master(total, loud, piece.rng(3))[piece.lead :]
     x = x - x.mean()
     return (x / np.abs(x).max()).astype(np.float32)[None]
 
@@ -37,7 +43,7 @@ def generate_music(seed: int, duration: float = 10.0, sr: int = 44100, style: st
 def generate_tracks(
     seed: int, duration: float = 10.0, sr: int = 44100, style: str | None = None
 ) -> dict[str, np.ndarray]:
-    """The tracks {name: (1, N) float32} of `generate_music` as they stand in the mix, room included, bus processing not."""
+    """The tracks {name: (1, N) float32} of `generate_music` as they stand in its mix, before the bus processing."""
     piece = _Piece(seed, duration, sr, style)
     return {name: piece.desk.sound(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
 
@@ -55,11 +61,11 @@ class _Piece:
         rng = self.rng(0)
         drawn = one_of(rng, tuple(STYLES), [each.weight for each in STYLES.values()])
         self.style: Style = STYLES[style or drawn]
-        self.score: Score = draw_score(rng, self.n / sr, self.style.tempo, self.style.swing, self.style.scales, self.style.depth)
+        self.score: Score = draw_score(rng, self.n / sr, *self.style.frame)
         band = [player for player in self.style.band if chance(rng, player.share)]
         self.band: list[Player] = band or [self.style.band[0]]
         self.presence = _presence(rng, self.band, len(self.score.edges) + 1)
-        self.fade = gain(between(rng, (-14.0, 14.0)) * np.linspace(-0.5, 0.5, 64)) if chance(rng, 0.2) else None
+        self.swell = gain(between(rng, (-14.0, 14.0)) * np.linspace(-0.5, 0.5, 64)) if chance(rng, 0.2) else None
         self.pump = between(rng, (0.3, 0.9)) if self.style.loud > 0.8 and chance(rng, 0.4) else 0.0
         self.desk = Desk(self.style, self.n, sr, self.rng(1))
 
@@ -67,34 +73,33 @@ class _Piece:
         """Random numbers of one purpose, independent of how many others were drawn."""
         return np.random.default_rng([self.seed, *stream])
 
-    def tracks(self):
+    def tracks(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, spectrum) of each player of the band."""
         kicks: list[float] = []
         for k, player in enumerate(self.band):
             rng = self.rng(9, k)
-            x, extra = self._play(player, self.presence[k], kicks, rng)
+            x, curves = self._play(player, self.presence[k], kicks, rng)
             if not np.any(x):
                 continue
             level = player.level + 2.5 * float(rng.standard_normal())
-            low_cut = player.name not in ("drums", "bass") and chance(rng, 0.6)
-            yield player.name, self.desk.place(x, level, low_cut, extra, rng)
+            if player.name not in ("drums", "bass") and chance(rng, 0.6):
+                curves.append(low_cut(rng))
+            yield player.name, self.desk.place(x, level, curves, rng)
 
     def _play(
         self, player: Player, presence: np.ndarray, kicks: list[float], rng: np.random.Generator
-    ) -> tuple[np.ndarray, dict[float, float]]:
-        """Sound (n,) of a player and a tone curve that belongs to it; a drummer leaves its kicks for the others."""
+    ) -> tuple[np.ndarray, list[dict[float, float]]]:
+        """Sound (n,) of a player and tone curves that belong to it; a drummer leaves its kicks for the others."""
         plays, on = one_of(rng, player.plays), one_of(rng, player.on)
-        flat = {1000.0: 0.0}
         if on == "texture":
-            return self._moved(play_texture(self.n, self.sr, self.score.beat, rng), kicks), flat
+            return self._moved(play_texture(self.n, self.sr, self.score.beat, rng), kicks), []
         if on in KITS:
-            return self._beat(player, plays, KITS[on], presence, kicks, rng), flat
-        notes = PARTS[plays](self.score, rng, *player.pitches)
-        notes = [self.score.human(note, rng) for note in notes if note.start + note.length > 0 and note.start < self.n / self.sr]
-        notes = [self._weighted(note, presence) for note in notes]
+            return self._beat(plays, KITS[on], presence, kicks, rng), []
+        notes = [self.score.human(note, rng) for note in PARTS[plays](self.score, rng, *player.pitches)]
+        notes = [self._weighted(note, presence) for note in notes if -note.length < note.start < self.n / self.sr]
         notes = [note for note in notes if note.velocity > 0]
         if not notes:
-            return np.zeros(self.n, np.float32), flat
+            return np.zeros(self.n, np.float32), []
         x, drive = self._sound(on, notes, rng)
         if drive is not None:
             x = saturate(x, drive, between(rng, (0.0, 0.3)))
@@ -102,20 +107,17 @@ class _Piece:
             x = echoes(x, int(self.score.beat * self.sr * one_of(rng, (0.5, 0.75, 1.0))), between(rng, (0.15, 0.55)))
         if chance(rng, 0.15):
             x = chorus(x, self.sr, rng)
-        return self._moved(x, kicks), _CABINET if "guitar" in on and drive is not None and drive > 5.0 else flat
+        return self._moved(x, kicks), [_CABINET] if "guitar" in on and drive is not None and drive > 5.0 else []
 
     def _sound(self, on: str, notes: list[Note], rng: np.random.Generator) -> tuple[np.ndarray, float | None]:
         """Notes rendered on an instrument, and the drive in dB that its amplifier has, if it has one."""
         if on == "voice":
             return play_voice(notes, self.n, self.sr, rng), None
-        table, play = next(
-            pair for pair in ((STRUCK, play_struck), (SUSTAINED, play_sustained), (PHRASED, play_phrased)) if on in pair[0]
-        )
-        spec = table[on]
+        spec, play = next((table[on], play) for table, play in _ENGINES if on in table)
         return play(spec, notes, self.n, self.sr, rng), between(rng, spec.drive) if spec.drive else None
 
     def _beat(
-        self, player: Player, plays: str, kit: tuple[str, ...], presence: np.ndarray, kicks: list[float], rng: np.random.Generator
+        self, plays: str, kit: tuple[str, ...], presence: np.ndarray, kicks: list[float], rng: np.random.Generator
     ) -> np.ndarray:
         """Sound (n,) of drums or percussion."""
         if plays == "percussion":
@@ -123,8 +125,9 @@ class _Piece:
         else:
             strokes = beats.groove(self.score, rng, plays, kit)
             kicks += sorted(start for drum, start, _ in strokes if drum == kit[0])
-        kept = [(drum, start, loud * presence[self.score.section(start)]) for drum, start, loud in strokes if start > -1.0]
-        return self._moved(play_drums([stroke for stroke in kept if stroke[2] > 0], self.n, self.sr, rng), [])
+        strokes = [(drum, start, loud * presence[self.score.section(start)]) for drum, start, loud in strokes]
+        heard = [stroke for stroke in strokes if stroke[2] > 0 and stroke[1] > -1.0]
+        return self._moved(play_drums(heard, self.n, self.sr, rng), [])
 
     def _weighted(self, note: Note, presence: np.ndarray) -> Note:
         """The note at the strength of its section."""
@@ -132,8 +135,8 @@ class _Piece:
 
     def _moved(self, x: np.ndarray, kicks: list[float]) -> np.ndarray:
         """x (n,) with the swell of the piece and, where there is pumping, ducked under the kicks."""
-        if self.fade is not None:
-            x = x * np.interp(np.arange(self.n), np.linspace(0, self.n, 64), self.fade).astype(np.float32)
+        if self.swell is not None:
+            x = x * np.interp(np.arange(self.n), np.linspace(0, self.n, 64), self.swell).astype(np.float32)
         if self.pump and kicks:
             t = np.arange(self.n // HOP + 2) * HOP / self.sr
             since = t - np.array(kicks)[np.maximum(np.searchsorted(kicks, t, side="right") - 1, 0)]
@@ -143,7 +146,7 @@ class _Piece:
 
 
 def _presence(rng: np.random.Generator, band: list[Player], sections: int) -> np.ndarray:
-    """Strength (players, sections) of every player in every section, 0 where it rests; one of the steady ones never does."""
+    """Strength (players, sections) of every player in every section, 0 where it rests; a steady one never does."""
     strength = rng.uniform(0.7, 1.0, (len(band), 1)) * rng.uniform(0.6, 1.1, (1, sections))
     rests = rng.random(strength.shape) < (0.25 if sections > 1 else 0.0)
     steady = [k for k, player in enumerate(band) if player.name not in ("voice", "lead", "solo", "texture")]

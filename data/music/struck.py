@@ -21,8 +21,9 @@ class Struck:
 
     `slope` in dB per octave of partial number, `corner_hz` above which partials fall by another 12 dB per octave,
     `decay` seconds to 1/e of the fundamental at middle C, `damping` how much faster high partials die, `strings` per
-    note and their `detune` in cents, `stiffness` B of f_k = k f sqrt(1 + B k^2), `pluck` point as a share of the string,
-    `body` number of resonances, `knock` noise of the attack in dB, `release` seconds, `partials` frequency ratios.
+    note and their `detune` in cents, `stiffness` B of f_k = k f sqrt(1 + B k^2), `pluck` point as a share of the
+    string, `body` number of resonances, `knock` noise of the attack in dB, `release` seconds, `partials` frequency
+    ratios.
     """
 
     decay: Range
@@ -126,7 +127,8 @@ class _Maker:
             amp *= np.abs(np.sin(np.pi * ratio * self.pluck)) + 0.03
         if spec.partials:
             amp *= rng.uniform(0.5, 1.0, len(ratio))
-        decay = ring / (1 + self.damping * (np.maximum(freq - f0, 0) / 1500.0) ** 0.8) * rng.uniform(0.8, 1.2, len(ratio))
+        decay = ring / (1 + self.damping * (np.maximum(freq - f0, 0) / 1500.0) ** 0.8)
+        decay *= rng.uniform(0.8, 1.2, len(ratio))
         phase = np.zeros(len(ratio)) if self.aligned else rng.uniform(0, 2 * np.pi, len(ratio))
         if spec.strings > 1:
             shift = 2.0 ** (self.detune / 1200 * np.linspace(-1, 1, spec.strings) * rng.uniform(0.7, 1.3, spec.strings))

@@ -39,6 +39,11 @@ class Style:
     send: Range = (-26, -10)
     loud: float = 0.5
 
+    @property
+    def frame(self) -> tuple[Range, float, tuple[str, ...], int]:
+        """What a score is drawn from: tempo, swing, scales, depth."""
+        return self.tempo, self.swing, self.scales, self.depth
+
 
 def drums(*grooves: str, share: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0) -> Player:
     """A drummer on one of the kits."""
@@ -92,7 +97,7 @@ _SYNTH_BASSES = ("sub bass", "saw bass", "square bass", "reese bass", "long boom
 _WINDS = ("saxophone", "trumpet", "trombone", "clarinet", "flute", "oboe")
 _BOWED = ("violin", "cello")
 _MALLETS = ("marimba", "vibraphone", "glockenspiel", "kalimba", "bells", "steel drum")
-
+_OTHERS = ("organ", "church organ", "accordion", "harp", "harpsichord", "strings", "epiano", "whistle", "sitar")
 _COMPING = ("chords", "chords", "arpeggio", "pads")
 
 STYLES = {
@@ -272,11 +277,11 @@ STYLES = {
     )),
     "solo instrument": Style(0.9, tempo=(60, 150), swing=0.1, room=(0.2, 2.8), send=(-36, -6), loud=0.1, band=(
         Player("solo", 1.0, ("melody", "arpeggio", "chords"),
-            (*_WINDS, *_BOWED, *_MALLETS, *_SYNTHS, "organ", "church organ", "accordion", "harp", "harpsichord", "strings", "epiano", "whistle", "sitar"), 0, (48, 84)),
+            (*_WINDS, *_BOWED, *_MALLETS, *_SYNTHS, *_OTHERS), 0, (48, 84)),
     )),
     "solo percussion": Style(0.4, tempo=(80, 150), room=(0.2, 1.5), send=(-36, -10), band=(
         hands(1.0, "latin", "congas", "taiko", "wood", "shakers"),
-        hands(0.4, "shakers", "wood"),
+        Player("shakers", 0.4, ("percussion",), ("shakers", "wood"), -9.0),
     )),
     "solo bass": Style(0.4, room=(0.1, 0.6), send=(-60, -20), loud=0.2, band=(
         Player("bass", 1.0, ("bass", "riff"), ("finger bass", "pick bass", "slap bass", "fuzz bass", "double bass",

@@ -64,10 +64,10 @@ class _Maker:
         self.rng, self.sr = rng, sr
         self.slope, self.corner = between(rng, spec.slope), log_between(rng, spec.corner_hz)
         self.spread, self.odd = log_between(rng, spec.spread), between(rng, spec.odd)
-        body = len(spec.formants) + spec.body
+        fixed = len(spec.formants)
         self.centre = np.concatenate([spec.formants, np.exp(rng.uniform(np.log(150.0), np.log(9000.0), spec.body))])
-        self.width = np.where(np.arange(body) < len(spec.formants), 0.22, rng.uniform(0.1, 0.6, body))
-        self.level = np.where(np.arange(body) < len(spec.formants), rng.uniform(10.0, 22.0, body), rng.uniform(-7.0, 8.0, body))
+        self.width = np.concatenate([np.full(fixed, 0.22), rng.uniform(0.1, 0.6, spec.body)])
+        self.level = np.concatenate([rng.uniform(10.0, 22.0, fixed), rng.uniform(-7.0, 8.0, spec.body)])
         self.bars = rng.uniform(-24.0, 6.0, 9) if spec.drawbars else np.zeros(9)
 
     def loop(self, pitch: float) -> np.ndarray:

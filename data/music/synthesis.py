@@ -66,7 +66,7 @@ def cloud(freq: np.ndarray, amp: np.ndarray, spread_cents: float, sr: int, rng: 
 
 
 def spread(contour: np.ndarray, n: int) -> np.ndarray:
-    """Contour (m,) with one value every HOP samples, joined by straight lines; returns (n,) float32, n <= (m - 1) HOP."""
+    """Contour (m,), one value every HOP samples, joined by straight lines; returns (n,) float32, n <= (m - 1) HOP."""
     ramp = np.arange(HOP, dtype=np.float32) / HOP
     contour = contour[: -(-n // HOP) + 1].astype(np.float32)
     return (contour[:-1, None] + np.diff(contour)[:, None] * ramp).reshape(-1)[:n]

@@ -5,7 +5,7 @@ import numpy as np
 from .draws import between, chance, gain, log_between, midi_hz
 from .phrased import Contours, contours
 from .score import Note
-from .shaping import frame_times, moving_filter
+from .shaping import curve, frame_times, moving_filter
 from .synthesis import HOP, oscillator, product, resonances, spread, white
 
 # First four formants in Hz of an adult male voice (Peterson and Barney 1952), a closed nasal last.
@@ -29,7 +29,9 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     # High voices come from short vocal tracts, with a personal deviation.
     size = float(np.clip(1.0 + 0.013 * (pitch - 50.0), 0.95, 1.3)) * (1 + 0.05 * float(rng.standard_normal()))
     vibrato = between(rng, (10.0, 80.0)) if chance(rng, 0.6) else 2.0
-    line = contours(notes, n, sr, rng, between(rng, (0.015, 0.06)), between(rng, (0.02, 0.09)), log_between(rng, (0.012, 0.06)), vibrato, between(rng, (0.0, 2.5)))
+    attack, release = between(rng, (0.015, 0.06)), between(rng, (0.02, 0.09))
+    glide, scoop = log_between(rng, (0.012, 0.06)), between(rng, (0.0, 2.5))
+    line = contours(notes, n, sr, rng, attack, release, glide, vibrato, scoop)
     grid = np.minimum((frame_times(n, _FRAME, sr) * sr / HOP).astype(int), len(line.age) - 1)
     vowel, noise, closed = _articulation(notes, line, grid, rng)
     freq = np.maximum(np.linspace(0.0, sr / 2, _FRAME // 2 + 1), 30.0)
@@ -58,11 +60,11 @@ def _vowel_db(freq: np.ndarray, size: float, rng: np.random.Generator) -> np.nda
     width = np.array([0.35, 0.22, 0.17, 0.15])
     centre, spans = np.array([700.0, 3000.0, 4700.0 * size, 8000.0]), np.array([1.0, 0.5, 0.25, 0.6])
     person = resonances(freq, centre, spans, rng.uniform((-5, -5, 2, 0), (6, 6, 13, 12)))
-    high = between(rng, (-5.0, 6.0))
-    air = np.interp(np.log2(freq), np.log2([60.0, 200.0, 4500.0, 10000.0, 18000.0]), [-14.0, 0.0, 0.0, high, high - 14.0])
+    air = between(rng, (-5.0, 6.0))
+    tone = curve(freq, {60.0: -14.0, 200.0: 0.0, 4500.0: 0.0, 10000.0: air, 18000.0: air - 14.0})
     rows = [20 * np.log10(resonances(freq, size * row, width, level)) for row in _VOWELS]
     rows[_NASAL] -= np.interp(np.log2(freq), [8.5, 10.0], [0.0, 14.0])
-    return (np.array(rows) + 20 * np.log10(person) + air).astype(np.float32)
+    return (np.array(rows) + 20 * np.log10(person * tone)).astype(np.float32)
 
 
 def _noise_response(freq: np.ndarray, size: float) -> np.ndarray:
@@ -74,7 +76,7 @@ def _noise_response(freq: np.ndarray, size: float) -> np.ndarray:
 def _articulation(
     notes: list[Note], line: Contours, grid: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights of the mouth shapes (frames, vowels), of the noises (frames, kinds), and closure 0..1 on the fine grid."""
+    """Weights of mouth shapes (frames, vowels) and noises (frames, kinds), and closure 0..1 as a contour."""
     count = len(notes)
     repertoire = rng.choice(_NASAL, int(rng.integers(3, _NASAL + 1)), replace=False)
     first, last = rng.choice(repertoire, (2, count))
@@ -91,6 +93,7 @@ def _articulation(
     span = np.where(kind >= 0, _NOISES[kind, 3], 1.0) * rng.uniform(0.6, 1.4, count)
     loud = (kind >= 0) * rng.uniform(0.3, 1.0, count)
     rise = np.minimum(np.maximum(age, 0) / 0.012, 1.0) * np.clip((span[note] - age) / 0.02 + 1.0, 0.0, 1.0)
-    noises = np.eye(len(_NOISES), dtype=np.float32)[kind][note] * (rise * loud[note] * (line.level[grid] > 0.02))[:, None]
+    strength = rise * loud[note] * (line.level[grid] > 0.02)
+    noises = np.eye(len(_NOISES), dtype=np.float32)[kind][note] * strength[:, None]
     shut = (kind[line.note] >= 0) * np.clip((span[line.note] - line.age) / 0.015 + 1, 0.0, 1.0) * (line.age >= 0)
     return weights.astype(np.float32), noises.astype(np.float32), shut

@@ -8,7 +8,7 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
-from afx.kernels.numba_cpu.spectral import FAST, FLOOR, log_product
+from afx.kernels.numba_cpu.spectral import FAST, FLOOR, channels, log_product
 
 
 def loudness_ratio_forward(x: np.ndarray, coefs: np.ndarray, shifts: np.ndarray, mix: np.ndarray) -> np.ndarray:
@@ -57,9 +57,10 @@ def _loudness_ratio(
     for job in prange(x.shape[0] * signals):
         b, s = job // signals, job % signals
         short, long = work[get_thread_id()]
+        left, right = channels(mix[s])
         for p in range(coefs.shape[0]):
             kept = x.shape[2] - shifts[p]
-            _averages(x[b, 0], x[b, 1], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
+            _averages(x[b, left], x[b, right], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
             ratio[b, s, p, :kept] = short[:kept] / long[shifts[p] :]
             ratio[b, s, p, kept:] = 1
 
@@ -79,9 +80,10 @@ def _loudness_deviation(
     for job in prange(x.shape[0] * signals):
         b, s = job // signals, job % signals
         short, long = work[get_thread_id()]
+        left, right = channels(mix[s])
         for p in range(coefs.shape[0]):
             kept = x.shape[2] - shifts[p]
-            _averages(x[b, 0], x[b, 1], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
+            _averages(x[b, left], x[b, right], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
             _range_ratios(short[:kept], long[shifts[p] :], target[rows[b, s], p])
             sums[b, s, p] = log_product(short[:kept])
 
@@ -176,15 +178,12 @@ def _power_backward(left: np.ndarray, right: np.ndarray, u: float, v: float, gra
         grad[n] = 2 * z * grad[n] if z * z >= FLOOR else 0.0
 
 
-@njit(parallel=True, cache=True)
-def _unmix(signals: np.ndarray, mix: np.ndarray, out: np.ndarray) -> None:
-    for job in prange(2 * out.shape[0]):
-        b, c = job // 2, job % 2
-        for s in range(mix.shape[0]):
-            _add_scaled(signals[b, s], mix[s, c], out[b, c])
-
-
 @njit(cache=True)
-def _add_scaled(x: np.ndarray, scale: float, out: np.ndarray) -> None:
-    for n in range(out.shape[0]):
-        out[n] += scale * x[n]
+def _unmix(signals: np.ndarray, mix: np.ndarray, out: np.ndarray) -> None:
+    """Adjoint of the mixtures."""
+    for b in range(out.shape[0]):
+        for s in range(mix.shape[0]):
+            left, right, u, v = out[b, 0], out[b, 1], mix[s, 0], mix[s, 1]
+            for n in range(out.shape[2]):
+                left[n] += u * signals[b, s, n]
+                right[n] += v * signals[b, s, n]

@@ -39,7 +39,7 @@ def cascade_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints:
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            checkpoints[r, block] = state[r]
+            _copy(state[r], checkpoints[r, block], state.shape[1])
             _copy(x[r, start:], signals[0], m)
             _cascade(signals, m, coefs[r], state[r])
             _copy(signals[-1], y[r, start:], m)
@@ -85,8 +85,8 @@ def one_pole_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            checkpoints[r, block] = state[r]
-            state[r] = _average(x[r, start:], average, m, coefs[r, 0], state[r])
+            _copy(state[r], checkpoints[r, block], state.shape[1])
+            state[r, 0] = _average(x[r, start:], average, m, coefs[r, 0], state[r, 0])
             _copy(average[1:], y[r, start:], m)
 
 
@@ -111,7 +111,7 @@ def one_pole_backward(
             m = min(BLOCK, x.shape[1] - start)
             carry = _average_adjoint(grad_y[r, start:], adjoint, m, coefs[r, 0], carry)
             if want_coefs:
-                _average(x[r, start:], average, m, coefs[r, 0], checkpoints[r, block])
+                _average(x[r, start:], average, m, coefs[r, 0], checkpoints[r, block, 0])
                 grad_coefs[r, 0] += _average_gradient(adjoint, x[r, start:], average, m)
             if want_x:
                 out = grad_x[r, start:]
@@ -126,8 +126,8 @@ def ballistics_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoin
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            checkpoints[r, block] = state[r]
-            state[r] = _smooth(x[r, start:], smooth, m, coefs[r, 0], coefs[r, 1], state[r])
+            _copy(state[r], checkpoints[r, block], state.shape[1])
+            state[r, 0] = _smooth(x[r, start:], smooth, m, coefs[r, 0], coefs[r, 1], state[r, 0])
             _copy(smooth[1:], y[r, start:], m)
 
 
@@ -143,7 +143,7 @@ def ballistics_backward(
         for block in range(checkpoints.shape[1] - 1, -1, -1):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            _smooth(x[r, start:], smooth, m, coefs[r, 0], coefs[r, 1], checkpoints[r, block])
+            _smooth(x[r, start:], smooth, m, coefs[r, 0], coefs[r, 1], checkpoints[r, block, 0])
             carry = _smooth_adjoint(grad_y[r, start:], x[r, start:], smooth, grad, m, coefs[r], carry, grad_coefs[r])
             if want_x:
                 _copy(grad, grad_x[r, start:], m)
@@ -156,7 +156,7 @@ def compressor_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoin
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
-            checkpoints[r, block] = state[r]
+            _copy(state[r], checkpoints[r, block], state.shape[1])
             _compress(x[r, start:], buffers, m, coefs[r], state[r])
             _copy(buffers[4][1:], y[r, start:], m)
 
@@ -205,7 +205,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
     for k in range(coefs.shape[0]):
         b0, b1, b2, a1, a2 = coefs[k]
         u, y = signals[k], signals[k + 1]
-        s1, s2 = state[k]
+        s1, s2 = state[2 * k], state[2 * k + 1]
         for i in range(min(2, m)):
             y[i] = b0 * u[i] + s1
             s1 = b1 * u[i] - a1 * y[i] + s2
@@ -219,7 +219,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
                 u2, u1, y2, y1 = u1, u[i], y1, out
             s1 = b1 * u1 + b2 * u2 - a1 * y1 - a2 * y2
             s2 = b2 * u1 - a2 * y1
-        state[k, 0], state[k, 1] = _flush(s1), _flush(s2)
+        state[2 * k], state[2 * k + 1] = _flush(s1), _flush(s2)
 
 
 @njit(cache=True, fastmath={"contract"})

@@ -1,17 +1,19 @@
 """Recursive filters on plain arrays, forwards and backwards; afx.kernels.recursions says what they compute."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 
 from afx.kernels.numba_cpu import recursion_loops as loops
+from afx.kernels.numba_cpu.recursion_loops import BLOCK, Array
 
-Array = np.ndarray
+Loop = Callable[[Array, Array, Array, Array, Array], None]
 
 
 def biquad_cascade_forward(x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
     """Run the cascade; return the output and the states at the start of each block."""
-    y, checkpoints = _outputs(x, state)
-    loops.cascade_forward(x, coefs, state, y, checkpoints)
-    return y, checkpoints
+    return _forward(loops.cascade_forward, x, coefs, state)
 
 
 def biquad_cascade_backward(
@@ -25,9 +27,7 @@ def biquad_cascade_backward(
 
 def one_pole_forward(x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
     """Run the average; return the output and the states at the start of each block."""
-    y, checkpoints = _outputs(x, state)
-    loops.one_pole_forward(x, coefs, state, y, checkpoints)
-    return y, checkpoints
+    return _forward(loops.one_pole_forward, x, coefs, state)
 
 
 def one_pole_backward(
@@ -41,9 +41,7 @@ def one_pole_backward(
 
 def ballistics_forward(x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
     """Run the smoothing; return the output and the states at the start of each block."""
-    y, checkpoints = _outputs(x, state)
-    loops.ballistics_forward(x, coefs, state, y, checkpoints)
-    return y, checkpoints
+    return _forward(loops.ballistics_forward, x, coefs, state)
 
 
 def ballistics_backward(
@@ -57,9 +55,7 @@ def ballistics_backward(
 
 def compressor_gain_forward(x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
     """Run level, curve and smoothing; return the gain and the states at the start of each block."""
-    y, checkpoints = _outputs(x, state)
-    loops.compressor_forward(x, coefs, state, y, checkpoints)
-    return y, checkpoints
+    return _forward(loops.compressor_forward, x, coefs, state)
 
 
 def compressor_gain_backward(
@@ -71,9 +67,11 @@ def compressor_gain_backward(
     return grad_x, grad_coefs
 
 
-def _outputs(x: Array, state: Array) -> tuple[Array, Array]:
-    blocks = -(-x.shape[1] // loops.BLOCK)
-    return np.empty(x.shape, x.dtype), np.empty((x.shape[0], blocks, *state.shape[1:]))
+def _forward(loop: Loop, x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
+    states = state.reshape(len(state), math.prod(state.shape[1:]))
+    y, checkpoints = np.empty(x.shape, x.dtype), np.empty((len(x), -(-x.shape[1] // BLOCK), states.shape[1]))
+    loop(x, coefs, states, y, checkpoints)
+    return y, checkpoints
 
 
 def _gradients(x: Array, coefs: Array, want_x: bool) -> tuple[Array, Array]:

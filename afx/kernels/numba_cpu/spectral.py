@@ -75,7 +75,10 @@ def stft_deviation_backward(
             _weigh(spectra, target, own, start, mix, x.dtype.type(FLOOR), scale, weighed)
             frames = scipy.fft.irfft(weighed.view(COMPLEX[x.dtype]), size, norm="forward", workers=get_num_threads())
             _overlap_add(frames, start, window, hop, padded)
-        _fold(padded, out)
+        half, end = size // 2, size // 2 + samples
+        out[:] = padded[:, half:end]
+        out[:, 1 : half + 1] += padded[:, half - 1 :: -1]  # what the reflection had copied comes back
+        out[:, samples - 1 - half : samples - 1] += padded[:, : end - 1 : -1]
     return grad_x
 
 
@@ -90,6 +93,12 @@ def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[i
         _frame(padded, start, window, hop, frames)
         spectra = scipy.fft.rfft(frames, workers=get_num_threads())
         yield start, spectra.view(item.dtype)
+
+
+@njit(cache=True)
+def channels(weights: np.ndarray) -> tuple[int, int]:
+    """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
+    return 0 if weights[0] != 0 else 1, 1 if weights[1] != 0 else 0
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -119,31 +128,30 @@ def _multiply_add(x: np.ndarray, window: np.ndarray, out: np.ndarray) -> None:
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _fold(padded: np.ndarray, out: np.ndarray) -> None:
-    """Adjoint of the extension by reflection."""
-    samples = out.shape[1]
-    half = (padded.shape[1] - samples) // 2
-    for c in prange(2):
-        out[c] = padded[c, half : half + samples]
-        for i in range(half):
-            out[c, half - i] += padded[c, i]
-            out[c, samples - 2 - i] += padded[c, half + samples + i]
-
-
-@njit(parallel=True, cache=True, error_model="numpy")
 def _magnitudes(spectra: np.ndarray, mix: np.ndarray, floor: float, start: int, out: np.ndarray) -> None:
     for f in prange(spectra.shape[1]):
         for s in range(mix.shape[0]):
-            _magnitude(spectra[0, f], spectra[1, f], mix[s, 0], mix[s, 1], floor, out[s, start + f])
+            a, b = channels(mix[s])
+            _magnitude(spectra[a, f], spectra[b, f], mix[s, 0], mix[s, 1], floor, out[s, start + f])
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
 def _magnitude(left: np.ndarray, right: np.ndarray, u: float, v: float, floor: float, out: np.ndarray) -> None:
     """sqrt(max(|u L + v R|^2, floor)) of spectra (2K,) whose real and imaginary parts alternate."""
     for k in range(out.shape[0]):
-        re = u * left[2 * k] + v * right[2 * k]
-        im = u * left[2 * k + 1] + v * right[2 * k + 1]
-        out[k] = np.sqrt(max(re * re + im * im, floor))
+        re, im = _mix(left, right, u, v, k)
+        out[k] = np.sqrt(_power(re, im, floor))
+
+
+@njit(cache=True)
+def _mix(left: np.ndarray, right: np.ndarray, u: float, v: float, k: int) -> tuple[float, float]:
+    """u L + v R at bin k. Like `_power` free of fused products: equal signals then have equal magnitudes everywhere."""
+    return u * left[2 * k] + v * right[2 * k], u * left[2 * k + 1] + v * right[2 * k + 1]
+
+
+@njit(cache=True)
+def _power(re: float, im: float, floor: float) -> float:
+    return max(re * re + im * im, floor)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -159,8 +167,9 @@ def _compare(
     for f in prange(spectra.shape[1]):
         ratio = np.empty(target.shape[2], spectra.dtype)
         for s in range(mix.shape[0]):
+            a, b = channels(mix[s])
             sums[f, s, 0] = _ratios(
-                spectra[0, f], spectra[1, f], mix[s, 0], mix[s, 1], target[rows[s], start + f], floor, ratio
+                spectra[a, f], spectra[b, f], mix[s, 0], mix[s, 1], target[rows[s], start + f], floor, ratio
             )
             sums[f, s, 1] = log_product(ratio)
 
@@ -172,9 +181,8 @@ def _ratios(
     """Ratios of the larger to the smaller magnitude; returns the sum of the squares of their differences."""
     total = floor - floor
     for k in range(ratio.shape[0]):
-        re = u * left[2 * k] + v * right[2 * k]
-        im = u * left[2 * k + 1] + v * right[2 * k + 1]
-        m, y = np.sqrt(max(re * re + im * im, floor)), target[k]
+        re, im = _mix(left, right, u, v, k)
+        m, y = np.sqrt(_power(re, im, floor)), target[k]
         total += (m - y) * (m - y)
         ratio[k] = max(m, y) / min(m, y)
     return total
@@ -245,11 +253,10 @@ def _weigh_signal(
     """Add the gradient of one signal; powers at the floor have none."""
     zero = floor - floor
     for k in range(target.shape[0]):
-        re = u * left[2 * k] + v * right[2 * k]
-        im = u * left[2 * k + 1] + v * right[2 * k + 1]
-        power = max(re * re + im * im, floor)
-        inverse = np.sqrt(power) / power
-        difference = power * inverse - target[k]
+        re, im = _mix(left, right, u, v, k)
+        power = _power(re, im, floor)
+        m = np.sqrt(power)
+        inverse, difference = m / power, m - target[k]
         sign = grad_log if difference > zero else (-grad_log if difference < zero else zero)
         gain = (grad_square * difference + sign * inverse) * inverse
         gain = gain if power > floor else zero

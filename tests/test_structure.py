@@ -1,0 +1,167 @@
+"""How the project is laid out: who imports whom, where things may be named, how long files and functions are."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# kernels <- functional <- afx <- losses, data <- engine <- report <- programs: each may import those to its left.
+EFFECTS = {"afx.kernels", "afx.functional", "afx"}
+MAY_IMPORT = {
+    "afx.kernels": set(),
+    "afx.functional": {"afx.kernels"},
+    "afx": {"afx.kernels", "afx.functional"},
+    "encoders": set(),
+    "losses": {"afx.kernels", "afx.functional"},
+    "data": EFFECTS,
+    "engine": EFFECTS | {"losses", "data", "encoders"},
+    "report": EFFECTS | {"losses", "data", "encoders", "engine"},
+    "programs": EFFECTS | {"losses", "data", "encoders", "engine", "report"},
+    "benchmarks": EFFECTS | {"losses", "data", "encoders", "engine", "report"},
+}
+FOLDERS = ("afx", "encoders", "losses", "data", "engine", "report", "scripts", "benchmarks", "tests")
+PROGRAM_FOLDERS = ("scripts", "benchmarks")
+FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
+GOLDEN_BYTES = 15e6
+
+
+def files(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return found + (sorted(ROOT.glob("*.py")) if folders == FOLDERS else [])
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), name_of(path))
+
+
+def owner(module: str) -> str:
+    """The row of MAY_IMPORT that a module of ours belongs to; "" for anybody else's."""
+    parts = module.split(".")
+    two = ".".join(parts[:2])
+    if two in MAY_IMPORT:
+        return two
+    if parts[0] in MAY_IMPORT:
+        return parts[0]
+    is_program = parts[0] == "scripts" or (ROOT / f"{parts[0]}.py").exists()
+    return "programs" if is_program else ""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module, or name in a module, that a file imports, in full: "afx.kernels.fdn_response"."""
+    package = list(path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path in files(*FOLDERS):
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        mine = owner(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for module in imports(path):
+            theirs = owner(module)
+            inside = theirs == mine and mine != "programs"
+            if theirs and not inside and theirs not in MAY_IMPORT[mine]:
+                wrong.append(f"{name_of(path)} imports {module}")
+    assert wrong == []
+
+
+def test_the_rules_of_imports_name_what_breaks_them():
+    assert owner("afx.kernels.fdn_response") == "afx.kernels"
+    assert owner("afx.eq.Peak") == "afx"
+    assert owner("losses.stft") == "losses"
+    assert owner("scripts.render") == "programs"
+    assert owner("numpy.linalg") == ""
+    assert "afx.functional.fft.irfft" in imports(ROOT / "afx" / "functional" / "convolve.py")
+    assert "afx.effect.Effect" in imports(ROOT / "afx" / "chain.py")
+
+
+def test_back_ends_are_reached_through_the_door_of_the_kernels_only():
+    behind = ("afx.kernels.numba_cpu", "afx.kernels.reference", "afx.kernels.triton_gpu")
+    outside = [path for path in files(*FOLDERS[:-2]) if not path.is_relative_to(ROOT / "afx" / "kernels")]
+    assert [f"{name_of(p)} imports {m}" for p in outside for m in imports(p) if m.startswith(behind)] == []
+
+
+def importers(package: str) -> set[str]:
+    """Files outside the tests that import a package of somebody else's."""
+    own = [path for path in files(*FOLDERS) if not path.is_relative_to(ROOT / "tests")]
+    return {name_of(path) for path in own if any(module.split(".")[0] == package for module in imports(path))}
+
+
+def test_numba_and_triton_are_named_below_the_kernels_only():
+    assert {name for name in importers("numba") | importers("triton") if not name.startswith("afx/kernels/")} == set()
+
+
+def test_torchaudio_is_imported_in_one_file_and_never_reads_or_writes_audio():
+    assert importers("torchaudio") == {"afx/functional/torchaudio_import.py"}
+    calls = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in files(*FOLDERS)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("load", "save", "info")
+        if isinstance(node.value, ast.Name) and node.value.id == "torchaudio"
+    ]
+    assert calls == []
+
+
+def is_program(name: str) -> bool:
+    return "/" not in name or name.startswith(tuple(f"{folder}/" for folder in PROGRAM_FOLDERS))
+
+
+def test_command_lines_are_read_by_programs_and_the_configuration_only():
+    assert {name for name in importers("argparse") if not is_program(name) and name != "data/config.py"} == set()
+
+
+def test_only_programs_print():
+    prints = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in files(*FOLDERS)
+        if not is_program(name_of(path))
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert prints == []
+
+
+@pytest.mark.parametrize("path", files(*FOLDERS), ids=name_of)
+def test_a_file_says_what_it_holds_and_stays_short(path: Path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "the file has no docstring"
+    assert text.startswith('"""'), "the docstring is not the first line"
+    assert len(text.splitlines()) <= FILE_LINES
+
+
+def test_functions_stay_short():
+    long = []
+    for path in files(*FOLDERS):
+        most = KERNEL_BODY_LINES if path.is_relative_to(ROOT / "afx" / "kernels") else BODY_LINES
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                long += [f"{name_of(path)}: {node.name} has {lines} lines"] if lines > most else []
+    assert long == []
+
+
+def test_ruff_finds_nothing():
+    pytest.importorskip("ruff")
+    run = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_golden_numbers_stay_small():
+    assert sum(path.stat().st_size for path in (ROOT / "tests" / "golden").rglob("*") if path.is_file()) < GOLDEN_BYTES
