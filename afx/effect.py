@@ -60,7 +60,8 @@ class Effect(nn.Module):
         free = [name for name, p in declared if not isinstance(p.mapping, Bounded) or p.shape]
         if free:
             raise ValueError(f"a controller needs a range for every parameter; without one: {', '.join(free)}")
-        return nest({name: p.mapping.from_unit(column) for (name, p), column in zip(declared, q.unbind(1), strict=True)})
+        columns = zip(declared, q.unbind(1), strict=True)
+        return nest({name: p.mapping.from_unit(column) for (name, p), column in columns})
 
 
 class Knobs(nn.Module):

@@ -72,7 +72,7 @@ def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor
     rows = entries(effect)
     missing = [row.theirs for row in rows if row.preset and row.theirs not in state]
     if missing:
-        raise ValueError(f"the published parameters lack {', '.join(missing)}; is the chain the one they were made with?")
+        raise ValueError(f"the published parameters lack {', '.join(missing)}; were they made with another chain?")
     shapes = {name: p.shape for name, p in effect.walk()}
     return {row.ours: state[row.theirs].reshape(shapes[row.ours]) for row in rows if row.theirs in state}
 
@@ -86,12 +86,12 @@ def split_vector(vector: Tensor, keys: list[str], shapes: list[list[int]]) -> di
     """{key: tensor} of a flat vector, as a preset set describes it; ValueError when the lengths disagree."""
     sizes = [int(torch.Size(shape).numel()) for shape in shapes]
     if len(keys) != len(shapes) or vector.numel() != sum(sizes):
-        raise ValueError(f"{vector.numel()} numbers for {len(keys)} keys of {sum(sizes)} numbers: the set is inconsistent")
+        raise ValueError(f"{vector.numel()} numbers for {len(keys)} keys of {sum(sizes)} numbers: they must agree")
     return {k: v.reshape(shape) for k, v, shape in zip(keys, vector.split(sizes), shapes, strict=True)}
 
 
 def feature_mask(effect: Effect) -> Tensor:
-    """Which numbers of a preset's vector say anything: all but the unread half of an FDN's feedback matrix, (P,) bool."""
+    """Which numbers of a preset's vector say anything: all but the unread half of the feedback matrix, (P,) bool."""
     parts = []
     for row in entries(effect):
         if row.preset:

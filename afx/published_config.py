@@ -1,4 +1,4 @@
-"""Configuration files of the published DiffVox release, read as data into ours: class paths are looked up, never run."""
+"""Configuration files of the published DiffVox release, read as data: class paths are looked up, never run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,13 @@ class _Class:
     renamed: dict = field(default_factory=dict)
 
 
-_COMP = {"cmp_th": "cmp_threshold", "exp_th": "exp_threshold", "make_up": "makeup", "at_ms": "attack", "rt_ms": "release"}
+_COMP = {
+    "cmp_th": "cmp_threshold",
+    "exp_th": "exp_threshold",
+    "make_up": "makeup",
+    "at_ms": "attack",
+    "rt_ms": "release",
+}
 _FDN = {
     "num_decay_freq": "bands",
     "delay_independent_decay": "shared_decay",
@@ -103,7 +109,7 @@ def _set(ours: dict, kind: _Class, key: str, value: object) -> None:
         override["default"] = (value + 100) / 200 if name == "pan" else value
 
 
-_SAME = ("dataset", "data_dir", "log_dir", "sr", "lufs", "chunk_duration", "chunk_overlap", "batch_size", "epochs", "device")
+_SAME = "dataset data_dir log_dir sr lufs chunk_duration chunk_overlap batch_size epochs device".split()
 
 
 def from_published_settings(tree: dict) -> dict:

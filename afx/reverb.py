@@ -17,7 +17,7 @@ LINES = (997, 1153, 1327, 1559, 1801, 2099)
 
 
 class FDN(Effect):
-    """Feedback delay network with an orthogonal feedback matrix and a decay that depends on frequency, stereo to stereo.
+    """Feedback delay network, stereo to stereo: an orthogonal feedback matrix, and a decay that depends on frequency.
 
     Args:
         render: "fs", sampled in frequency over `ir_duration`; "realtime", sample by sample, no gradient.

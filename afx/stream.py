@@ -51,7 +51,7 @@ def open_stage(effect: Effect, values: Values) -> Stage:
         return _sends(effect, values)
     if getattr(effect, "render", "") == "realtime":
         return _realtime(effect, values)
-    if hasattr(effect, "response"):
+    if isinstance(effect, (PingPongDelay, FDN, Sends)):
         return _convolution(effect, values)
     return _memoryless(effect, values)
 
@@ -91,7 +91,9 @@ def _cascade(coefs: Tensor) -> Stage:
     return process
 
 
-def _compressor(effect: CompressorExpander, *, makeup: Tensor, lookahead: Tensor | None = None, **curve: Tensor) -> Stage:
+def _compressor(
+    effect: CompressorExpander, *, makeup: Tensor, lookahead: Tensor | None = None, **curve: Tensor
+) -> Stage:
     """Waits for the future that the lookahead needs; the sound's ends are repeated in the gain, as in one call."""
     before, after = effect.reach if lookahead is not None else (0, 0)
     state, waiting, gains = None, None, None

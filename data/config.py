@@ -71,9 +71,15 @@ _WORDS = {
 }
 
 
-def read_yaml(path: str | Path) -> dict:
-    """A YAML file as a tree, as data only; ValueError naming the file when it is missing or no tree."""
+def read_yaml(path: str | Path, below: tuple[Path, ...] = ()) -> dict:
+    """A YAML file as a tree, as data only; ValueError naming the file when it is missing or no tree.
+
+    A file that says `base: OTHER.yaml`, from its own folder on, holds the changes to that one; `below` are the files
+    that this one is the base of.
+    """
     path = Path(path).expanduser()
+    if path.resolve() in below:
+        raise ValueError(f"{path}: is its own base; give base: another file, or none")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -82,7 +88,8 @@ def read_yaml(path: str | Path) -> dict:
         raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: expected settings, one `name: value` a line")
-    return tree
+    base = tree.pop("base", None)
+    return tree if base is None else merge(read_yaml(path.parent / str(base), (*below, path.resolve())), tree)
 
 
 def load_settings(
@@ -95,7 +102,8 @@ def load_settings(
     """The settings of one run, by dotted name; trees (kind dict) hold what was set inside them.
 
     `argv` holds `key=value` or `--key=value` or `--key value`; `--config=FILE` reads a YAML file first; `--help`
-    prints every setting and exits. `translate` rewrites the file's tree first. Raises ValueError for an unknown key, naming the nearest, and for a wrong type.
+    prints every setting and exits. `translate` rewrites the file's tree
+    first. Raises ValueError for an unknown key, naming the nearest, and for a wrong type.
     """
     given = dict(_pairs(argv, declared, description))
     settings = {s.name: copy.deepcopy(s.default) for s in declared}

@@ -1,16 +1,33 @@
-"""Preset sets: a folder with info.json and raw_params.npy, ours and the published ones."""
+"""Preset sets: a folder with info.json and raw_params.npy, ours and the published ones, and what is known of a set."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
-from afx.effect import Effect
-from afx.published import from_published, split_vector
+from afx.effect import Effect, Knobs, Values
+from afx.published import entries, feature_mask, from_published, split_vector, to_published
 
-from .files import read_json
+from .config import read_yaml
+from .files import read_json, whole, write_text
+from .runs import CONFIG, chain_config
+
+INFO, VECTORS, MASK, GAUSSIAN, TRAIN_INDEX = (
+    "info.json",
+    "raw_params.npy",
+    "feature_mask.npy",
+    "gaussian.npz",
+    "train_index.npy",
+)
+CHAIN = "fx_config.yaml"
+#: The chain of a set that does not tell its own: that of the published sets.
+PUBLISHED_CHAIN = Path(__file__).resolve().parent.parent / "presets" / CHAIN
 
 
 @dataclass(frozen=True)
@@ -21,7 +38,25 @@ class Preset:
     dry_file: str
     wet_file: str
     alignment_shift: int
-    raws: dict[str, Tensor]
+    raws: dict[str, Tensor] = field(repr=False)
+    run: str = ""  # run folder; "" where the set does not tell
+
+    @property
+    def track(self) -> str:
+        """The name of the dry file's folder."""
+        return Path(self.dry_file).parent.name
+
+    @property
+    def stem(self) -> str:
+        """The dry file's stem."""
+        return Path(self.dry_file).stem
+
+    def values(self, effect: Effect, device: torch.device | str = "cpu") -> Values:
+        """The parameters in physical units."""
+        knobs = Knobs(effect).to(device)
+        knobs.load_state_dict(self.raws, strict=False)
+        with torch.no_grad():
+            return knobs()
 
 
 def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
@@ -31,30 +66,196 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
     that is missing, damaged or of another chain.
     """
     folder = Path(folder).expanduser()
-    info = read_json(folder / "info.json")
-    missing = {"params_keys", "params_original_shapes", "dry_files", "wet_files", "alignment_shifts"} - info.keys()
-    if missing:
-        raise ValueError(f"{folder / 'info.json'}: lacks {', '.join(sorted(missing))}; is it a preset set?")
-    vectors = _read_vectors(folder / "raw_params.npy")
-    names = info["dry_files"]
-    if len(vectors) != len(names):
-        raise ValueError(f"{folder}: {len(vectors)} rows of parameters for {len(names)} dry files")
+    info = read_info(folder)
+    vectors = _read_vectors(folder / VECTORS)
+    columns = [info[key] for key in ("dry_files", "wet_files", "alignment_shifts")]
+    if any(len(column) != len(vectors) for column in columns):
+        counts = ", ".join(str(len(column)) for column in columns)
+        raise ValueError(f"{folder}: {len(vectors)} rows of parameters for {counts} dry files, wet files and shifts")
+    runs = info.get("runs", [])
+    if len(runs) != len(vectors):
+        runs = [""] * len(vectors)
     presets = []
-    for row, vector in enumerate(vectors):
+    for row, (vector, dry, wet, shift, run) in enumerate(zip(vectors, *columns, runs, strict=True)):
         try:
             state = split_vector(vector, info["params_keys"], info["params_original_shapes"])
             raws = from_published(state, effect)
         except ValueError as error:
             raise ValueError(f"{folder}: row {row}: {error}") from error
-        presets.append(Preset(row, names[row], info["wet_files"][row], info["alignment_shifts"][row], raws))
+        presets.append(Preset(row, dry, wet, shift, raws, run))
     return presets
 
 
+def read_info(folder: str | Path) -> dict:
+    """A set's info.json; ValueError where it lacks what a set needs."""
+    path = Path(folder).expanduser() / INFO
+    info = read_json(path)
+    missing = {"params_keys", "params_original_shapes", "dry_files", "wet_files", "alignment_shifts"} - info.keys()
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}; is it a preset set?")
+    return info
+
+
 def _read_vectors(path: Path) -> Tensor:
-    """The float32 rows of a .npy file, as data only."""
+    """The float32 rows of a .npy file."""
+    return torch.from_numpy(read_array(path)).float()
+
+
+def read_array(path: Path) -> np.ndarray:
+    """A .npy file, as data only; ValueError naming it when it is missing or holds anything else."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not an array of numbers ({error})") from error
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    with whole(path) as temporary:
+        np.save(temporary, array)
+
+
+def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple[dict, int, Path]:
+    """The configuration of a set's chain, its sample rate in Hz, and the file that told.
+
+    That is `fx_config` where given; otherwise the set's own, else that of its first run where it still exists, else
+    the published sets' chain.
+    """
+    folder = Path(folder).expanduser()
+    if fx_config is None:
+        runs = read_info(folder).get("runs") or ["-"]
+        places = (folder / CHAIN, Path(runs[0]).expanduser() / CONFIG)
+        fx_config = next((place for place in places if place.is_file()), PUBLISHED_CHAIN)
+    path = Path(fx_config)
+    settings = read_yaml(path)
+    wrapped = {"model", "chain"} & settings.keys()
+    return chain_config(settings, path) if wrapped else settings, int(settings.get("sr", 44100)), path
+
+
+def to_vector(raws: dict[str, Tensor], effect: Effect) -> Tensor:
+    """Raw parameters as one row of raw_params.npy, float32, in the order of the release."""
+    state = to_published(raws, effect)
+    return torch.cat([state[row.theirs].detach().cpu().float().reshape(-1) for row in entries(effect) if row.preset])
+
+
+def from_vector(vector: Tensor, effect: Effect) -> dict[str, Tensor]:
+    """Raw parameters by our names from a row of raw_params.npy."""
+    rows = [row for row in entries(effect) if row.preset]
+    return from_published(split_vector(vector, [r.theirs for r in rows], [list(r.shape) for r in rows]), effect)
+
+
+def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
+    """The rows of raw_params.npy, (rows, P) float32."""
+    return torch.stack([to_vector(preset.raws, effect) for preset in presets])
+
+
+def write_presets(
+    folder: str | Path, presets: Sequence[Preset], effect: Effect, *, chain: dict, rejected: dict[str, list]
+) -> None:
+    """Writes a set in the published format, its rows in the order of `presets`, and the chain's configuration.
+
+    `rejected` becomes `problematic_runs`. What had been computed of an older set in the folder is removed.
+    """
+    folder = Path(folder).expanduser()
+    rows = [row for row in entries(effect) if row.preset]
+    info = {
+        "runs": [preset.run for preset in presets],
+        "dry_files": [preset.dry_file for preset in presets],
+        "wet_files": [preset.wet_file for preset in presets],
+        "alignment_shifts": [preset.alignment_shift for preset in presets],
+        "params_original_shapes": [list(row.shape) for row in rows],
+        "params_keys": [row.theirs for row in rows],
+        "problematic_runs": rejected,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (MASK, GAUSSIAN, TRAIN_INDEX):
+        (folder / name).unlink(missing_ok=True)
+    write_array(folder / VECTORS, to_vectors(presets, effect).numpy())
+    settings = {"sr": effect.sr, "chain": chain}
+    write_text(folder / CHAIN, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_text(folder / INFO, json.dumps(info, indent=4, ensure_ascii=False))
+
+
+class Gaussian(NamedTuple):
+    """Mean (F,) and unbiased covariance (F, F) of the raw parameters that say anything, float64, and which those are."""
+
+    mean: Tensor
+    cov: Tensor
+    mask: Tensor  # (P,) bool
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` draws as rows of raw_params.npy, (count, P) float32; what says nothing is 0."""
+        # By eigenvectors, as a set of fewer rows than parameters has a singular covariance.
+        size, axes = torch.linalg.eigh(self.cov)
+        normal = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64)
+        drawn = self.mean + (normal * size.clamp(min=0).sqrt()) @ axes.mT
+        vectors = torch.zeros(count, len(self.mask))
+        vectors[:, self.mask] = drawn.float()
+        return vectors
+
+
+def fit_gaussian(vectors: Tensor, effect: Effect) -> Gaussian:
+    """The Gaussian of rows of raw_params.npy (N, P); ValueError for fewer than two."""
+    if len(vectors) < 2:
+        raise ValueError(f"{len(vectors)} presets have no covariance: at least 2 are needed")
+    mask = feature_mask(effect)
+    features = vectors[:, mask].double()
+    return Gaussian(features.mean(0), features.mT.cov(), mask)
+
+
+def write_gaussian(folder: str | Path, gaussian: Gaussian) -> None:
+    """feature_mask.npy and gaussian.npz, float32, beside a set."""
+    folder = Path(folder).expanduser()
+    write_array(folder / MASK, gaussian.mask.numpy())
+    with whole(folder / GAUSSIAN) as temporary:
+        np.savez(temporary, mean=gaussian.mean.float().numpy(), cov=gaussian.cov.float().numpy())
+
+
+def read_gaussian(folder: str | Path) -> Gaussian | None:
+    """The Gaussian beside a set, or None where none has been computed."""
+    folder = Path(folder).expanduser()
+    if not (folder / GAUSSIAN).exists():
+        return None
+    with read_array(folder / GAUSSIAN) as stored:
+        mean, cov = (torch.from_numpy(stored[name]).double() for name in ("mean", "cov"))
+    return Gaussian(mean, cov, torch.from_numpy(read_array(folder / MASK)))
+
+
+def deviations(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Rows (N, P) in standard deviations from the mean of the rows `reference` (M, P), what says anything only.
+
+    What does not vary in the reference counts nothing.
+    """
+    mean, spread = (f(reference[:, mask].double(), 0) for f in (torch.mean, torch.std))
+    return torch.where(spread > 0, (vectors[:, mask].double() - mean) / spread.clamp(min=1e-300), 0.0)
+
+
+def read_rows(text: str, presets: Sequence[Preset]) -> list[int]:
+    """Rows of a set, in the order given, each once.
+
+    `text` is a .npy file of row numbers, a text file, one item a line, or items with commas between them; an item is a
+    number, a range as 3-7, or a name: a dry file, its stem or its folder's name. ValueError for what is not in the set.
+    """
+    path = Path(text).expanduser()
+    if path.suffix == ".npy":
+        items = [str(row) for row in read_array(path).tolist()]
+    elif path.is_file():
+        items = path.read_text(encoding="utf-8").splitlines()
+    else:
+        items = text.split(",")
+    found = [row for item in items if item.strip() for row in _rows_of(item.strip(), presets)]
+    return list(dict.fromkeys(found))
+
+
+def _rows_of(item: str, presets: Sequence[Preset]) -> list[int]:
+    first, _, last = item.partition("-")
+    if first.isdigit() and (last.isdigit() or first == item):
+        rows = list(range(int(first), int(last or first) + 1))
+        if not rows or rows[-1] >= len(presets):
+            raise ValueError(f"row {item}: the set has rows 0 to {len(presets) - 1}")
+        return rows
+    rows = [p.row for p in presets if item in (p.dry_file, p.stem, p.track)]
+    if not rows:
+        raise ValueError(f"{item!r} is no file, no row number, and no dry file, stem or track of the set")
+    return rows

@@ -1,4 +1,4 @@
-"""Run folders: what a fit leaves behind, <log_dir>/<wet file's stem>/run_<N>, and reading ours and the published ones."""
+"""Run folders, <log_dir>/<wet file's stem>/run_<N>: what a fit leaves behind, and reading ours and published ones."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def new_run(log_dir: str | Path, stem: str) -> Path:
         folder = parent / f"run_{int(runs[-1].name[4:]) + 1 if runs else 0}"
         folder.mkdir()
     except OSError as error:
-        raise ValueError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose a folder of yours") from error
+        raise ValueError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose another folder") from error
     return folder
 
 

@@ -93,8 +93,8 @@ class Fit:
             terms = self._evaluate(index)
         if not self._finite(terms):
             raise FitError(
-                f"step {self.step_count}: the loss is not finite, even after a step {2**RETRIES} times smaller; it breaks "
-                f"at {self._culprit(index)}. Try a smaller optimiser.lr, or another default for that effect."
+                f"step {self.step_count}: the loss is not finite, even after a step {2**RETRIES} times smaller; "
+                f"it breaks at {self._culprit(index)}. Try a smaller optimiser.lr, or another default for that effect."
             )
         if terms["loss"] < self.best.loss:
             self.best = Best(terms["loss"], {k: v.detach().clone() for k, v in self.knobs.state_dict().items()})
@@ -121,7 +121,8 @@ class Fit:
         return {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}
 
     def _finite(self, terms: dict[str, float]) -> bool:
-        return math.isfinite(terms["loss"]) and all(bool(g.isfinite().all()) for g in self._gradients() if g is not None)
+        gradients = (p.grad for p in self.knobs.parameters() if p.grad is not None)
+        return math.isfinite(terms["loss"]) and all(bool(grad.isfinite().all()) for grad in gradients)
 
     def _gradients(self) -> list[Tensor | None]:
         return [None if p.grad is None else p.grad.clone() for p in self.knobs.parameters()]

@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--preset", metavar="FOLDER", help="preset set; say which row")
     source.add_argument("--values", metavar="FILE", help="parametrised.pth")
     p.add_argument("--row", type=int, default=0, help="row of the preset set (default 0)")
-    p.add_argument("--fx-config", metavar="YAML", default=CHAIN, help="chain of --preset and --values (default diffvox)")
+    p.add_argument("--fx-config", metavar="YAML", default=CHAIN, help="their chain (default: the full one)")
     p.add_argument("--loudness", default="-18", help="LUFS that the input is brought to, or off (default -18)")
     p.add_argument("--no-delay", action="store_true", help="mute the delay")
     p.add_argument("--no-reverb", action="store_true", help="mute the reverb")

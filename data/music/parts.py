@@ -191,16 +191,21 @@ def speech(score: Score, rng: np.random.Generator, low: float, high: float) -> l
 def _tune(
     score: Score, rng: np.random.Generator, low: float, high: float, density: float, legato: float, rests: float
 ) -> list[Note]:
-    """Notes of a melody on a motif that repeats with changes; rests is the chance that a bar ends early."""
+    """Notes of a melody on a motif that repeats with changes; rests is the chance that a bar ends early.
+
+    No rest is longer than about a second, before the first note of a bar or after its last.
+    """
     motif = [rhythm(score, rng, density) for _ in range(int(rng.integers(1, 3)))]
     leaps = rng.choice((-4, -2, -1, -1, 0, 1, 1, 2, 3), (len(motif), score.steps))
     ladder = np.array([pitch for pitch in range(int(low), int(high) + 1) if pitch % 12 in score.scale])
-    place = len(ladder) // 2
+    place, second = len(ladder) // 2, score.division / score.beat
     notes = []
     for bar in range(score.bars):
         onsets = motif[bar % len(motif)] if not chance(rng, 0.2) else rhythm(score, rng, density)
+        if onsets[0] > second:
+            onsets = np.insert(onsets, 0, 0)
         if chance(rng, rests):
-            onsets = onsets[: len(onsets) // 2 + 1]
+            onsets = onsets[onsets <= max(score.steps - second * between(rng, (0.3, 1.3)), onsets[0])]
         for i, step in enumerate(onsets):
             place = int(np.clip(place + leaps[bar % len(motif), i], 0, len(ladder) - 1))
             pitch = float(ladder[place])

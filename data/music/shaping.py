@@ -23,7 +23,7 @@ def bin_grid(bins: int, sr: int) -> Grid:
     step = np.float32(np.log(_GRID_HZ[1] / _GRID_HZ[0]))
     place = np.log(np.maximum(freq / np.float32(_GRID_HZ[0]), 1.0)) / step
     index = place.astype(np.int32)
-    return index, place - index
+    return index, place - index.astype(np.float32)
 
 
 def spectrum_curve(grid: Grid, *points: dict[float, float]) -> np.ndarray:

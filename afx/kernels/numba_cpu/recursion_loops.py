@@ -56,12 +56,11 @@ def cascade_backward(
     grad_x: Array,
     grad_coefs: Array,
 ) -> None:
-    sections = coefs.shape[1]
     for r in prange(x.shape[0]):
-        signals = np.empty((sections + 1, BLOCK))
+        signals = np.empty((coefs.shape[1] + 1, BLOCK))
         grad = np.empty(BLOCK)
         v = np.empty(BLOCK + 2)
-        carry = np.zeros((sections, 2))
+        carry = np.zeros((coefs.shape[1], 2))
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
             start = block * BLOCK
@@ -70,7 +69,7 @@ def cascade_backward(
                 _copy(x[r, start:], signals[0], m)
                 _cascade(signals, m, coefs[r], checkpoints[r, block].copy())
             _copy(grad_y[r, start:], grad, m)
-            for k in range(sections - 1, -1, -1):
+            for k in range(coefs.shape[1] - 1, -1, -1):
                 _section_adjoint(grad, v, m, coefs[r, k], carry[k])
                 if want_coefs:
                     _add_section_gradient(v, signals[k], signals[k + 1], m, grad_coefs[r, k])
@@ -169,8 +168,7 @@ def compressor_backward(
         buffers = _compressor_buffers()
         power, level, level_db, static, gain, grad = buffers
         carry_level = carry_gain = 0.0
-        avg = coefs[r, 0]
-        times, grad_times = coefs[r, 5:], grad_coefs[r, 5:]
+        avg, times, grad_times = coefs[r, 0], coefs[r, 5:], grad_coefs[r, 5:]
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
             start = block * BLOCK
@@ -284,12 +282,11 @@ def _average_gradient(adjoint: Array, x: Array, y: Array, m: int) -> float:
 def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: float) -> float:
     """Smooth x[:m] from y[0] = state into y[1:m+1]; return the last."""
     y[0] = state
-    attack_is_faster = attack >= release
     for i in range(m):
         # The faster of the two wins exactly where it leads further down (or up): no branch on x < state.
         fall = (1.0 - attack) * state + attack * x[i]
         rise = (1.0 - release) * state + release * x[i]
-        state = min(fall, rise) if attack_is_faster else max(fall, rise)
+        state = min(fall, rise) if attack >= release else max(fall, rise)
         y[i + 1] = state
     return _flush(state)
 

@@ -1,0 +1,76 @@
+"""Mean and covariance of a preset set's raw parameters.
+
+    python scripts/pca_trsfm.py selected-runs/medley_vox
+    python scripts/pca_trsfm.py selected-runs/medley_vox --exclude 3,17,40-44
+    python scripts/pca_trsfm.py selected-runs/medley_vox --exclude left_out.txt
+
+Writes feature_mask.npy (which parameters say anything) and gaussian.npz (mean, cov) beside the set, and with --exclude
+train_index.npy, the rows that are left. A train_index.npy that is already there keeps its force.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from afx.registry import build
+from data.presets import (
+    TRAIN_INDEX,
+    fit_gaussian,
+    load_presets,
+    read_array,
+    read_chain,
+    read_rows,
+    to_vectors,
+    write_array,
+    write_gaussian,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        config, sr, _ = read_chain(args.presets, args.fx_config)
+        effect = build(config, sr)
+        presets = load_presets(args.presets, effect)
+        index = args.presets.expanduser() / TRAIN_INDEX
+        rows = list(range(len(presets)))
+        if args.exclude is not None:
+            excluded = set() if args.exclude == "none" else set(read_rows(args.exclude, presets))
+            rows = [row for row in rows if row not in excluded]
+        elif index.exists():
+            rows = read_array(index).tolist()
+        gaussian = fit_gaussian(to_vectors([presets[row] for row in rows], effect), effect)
+        write_gaussian(args.presets, gaussian)
+        if len(rows) < len(presets):
+            write_array(index, np.asarray(rows, dtype=np.int64))
+        else:
+            index.unlink(missing_ok=True)
+    except (ValueError, OSError, IndexError) as error:
+        print(f"pca_trsfm.py: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{args.presets}: mean and covariance of {len(gaussian.mean)} of {len(gaussian.mask)} parameters over "
+        f"{len(rows)} of {len(presets)} presets"
+    )
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("presets", type=Path, help="folder of the preset set")
+    p.add_argument(
+        "--exclude",
+        metavar="ROWS",
+        help="rows to leave out: numbers and ranges, names of dry files or tracks, or a file of them; none for no row",
+    )
+    p.add_argument("--fx-config", metavar="YAML", help="chain of the set (default: what the set says)")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
