@@ -10,10 +10,8 @@ Results go to <log_dir>/<wet file's name>/run_<N>. Ctrl-C keeps the best so far;
 """
 
 import logging
-import signal
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -28,9 +26,10 @@ from data import runs
 from data.audio import write_audio
 from data.config import Setting, load_settings, merge, nested, read_yaml
 from data.crops import cut_chunks
-from data.pairs import DATASETS, Pair, find_pairs, load_pair
+from data.pairs import DATASETS, Pair, PairFiles, find_pairs, load_pair
 from engine.device import pick_device
 from engine.fit import Fit, FitError, run
+from engine.interrupt import Interrupt
 from losses import VocalLoss
 from report.board import Board
 from report.tables import settings_table
@@ -104,7 +103,7 @@ def read_settings(argv: list[str]) -> dict:
     return settings
 
 
-def fit_pair(files: object, settings: dict, interrupt: "Interrupt") -> None:
+def fit_pair(files: PairFiles, settings: dict, interrupt: Interrupt) -> None:
     """Fits one pair, writes its run folder and prints what came out."""
     sr = settings["sr"]
     pair = load_pair(files, sr, settings["lufs"], check=settings["check_pair"])
@@ -130,6 +129,8 @@ def fit_pair(files: object, settings: dict, interrupt: "Interrupt") -> None:
         ended = fit_with_progress(fit, settings["epochs"], folder, board, interrupt)
     finally:
         save(fit, pair, folder, ended)
+    if not fit.losses:
+        return
     values = fit.take_best()
     fitted = render(chain.eval(), values, pair.dry.to(device)).cpu()
     write_audio(folder / "fitted.wav", fitted, sr)
@@ -146,14 +147,14 @@ def open_run(fit: Fit, settings: dict, name: str) -> Path:
     folder = runs.interrupted_run(settings["log_dir"], name) if settings["resume"] else None
     if folder is None:
         folder = runs.new_run(settings["log_dir"], name)
-        runs.save_config(folder, nested(settings))
+        runs.begin(folder, nested(settings))
         return folder
     runs.check_same_fit(folder, nested(settings))
     fit.load_state_dict(runs.load_checkpoint(folder))
     return folder
 
 
-def fit_with_progress(fit: Fit, epochs: int, folder: Path, board: Board, interrupt: "Interrupt") -> str | None:
+def fit_with_progress(fit: Fit, epochs: int, folder: Path, board: Board, interrupt: Interrupt) -> str | None:
     """The loop with one progress bar, a checkpoint now and then, and scalars; why it ended early, or None."""
     saved = time.monotonic()
     with tqdm(total=epochs, initial=fit.step_count, unit="step", dynamic_ncols=True) as bar:
@@ -173,37 +174,15 @@ def fit_with_progress(fit: Fit, epochs: int, folder: Path, board: Board, interru
 def save(fit: Fit, pair: Pair, folder: Path, ended: str | None) -> None:
     """Checkpoint, best parameters in physical units, and the record of the run."""
     runs.save_checkpoint(folder, fit.state_dict())
-    meta = {
+    record = {
         "input_path": str(pair.dry_path),
         "target_path": str(pair.wet_path),
         "alignment_shift": pair.alignment_shift,
         "losses": fit.losses,
         "terminated_by": ended,
-        "created": datetime.now().isoformat(timespec="seconds"),
         "undone": fit.undone,
     }
-    runs.save_result(folder, flatten(fit.take_best()), meta)
-
-
-class Interrupt:
-    """Ctrl-C and SIGTERM as a question that the loop asks between steps."""
-
-    def __init__(self):
-        self.asked = False
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def __enter__(self) -> "Interrupt":
-        self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    runs.finish(folder, flatten(fit.take_best()), record)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -60,8 +61,11 @@ def check_same_fit(folder: Path, settings: dict) -> None:
         )
 
 
-def save_config(folder: Path, settings: dict) -> None:
+def begin(folder: Path, settings: dict) -> None:
+    """Writes a new run's settings and the beginning of its record; until it ends, it counts as interrupted."""
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    record = {"created": datetime.now().isoformat(timespec="seconds"), "losses": [], "terminated_by": "running"}
+    write_text(folder / META, json.dumps(record))
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
@@ -77,10 +81,10 @@ def load_checkpoint(folder: Path) -> dict:
     return state
 
 
-def save_result(folder: Path, values: dict[str, Tensor], meta: dict) -> None:
-    """The best parameters in physical units, and the record of the run."""
+def finish(folder: Path, values: dict[str, Tensor], record: dict) -> None:
+    """Writes the best parameters in physical units, and adds to the record of the run."""
     write_tensors(folder / VALUES, {name: value.cpu() for name, value in values.items()})
-    write_text(folder / META, json.dumps(meta, indent=1))
+    write_text(folder / META, json.dumps(read_json(folder / META) | record, indent=1))
 
 
 @dataclass

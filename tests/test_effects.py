@@ -5,6 +5,7 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
+from afx import stream
 from afx.chain import Sends, Serial
 from afx.delay import PingPongDelay
 from afx.effect import Effect, Knobs, Values, flatten, nest
@@ -36,10 +37,12 @@ INSTANCES = {
     "delay_damped": {**DELAY, "surrogate": True, "straight_through": False},
     "delay_fs": {**DELAY, "render": "fs"},
     "delay_fs_surrogate": {**DELAY, "render": "fs", "surrogate": True, "eq": LOOP_EQ},
+    "delay_realtime": {**DELAY, "render": "realtime", "eq": LOOP_EQ},
     "fdn": FDN,
     "fdn_eq": {**FDN, "eq": FDN_EQ},
     "fdn_decay_per_line": {**FDN, "shared_decay": False},
     "fdn_trainable_delays": {**FDN, "trainable_delays": True},
+    "fdn_realtime": {**FDN, "render": "realtime", "eq": FDN_EQ},
     "noise_reverb": {"effect": "noise_reverb", "ir_length": 3000},
     "fir": {"effect": "fir", "length": 16},
     "serial": {
@@ -51,11 +54,10 @@ INSTANCES = {
     },
     "sends": {"effect": "sends", "delay": {**DELAY, "eq": LOOP_EQ}, "reverb": {**FDN, "eq": FDN_EQ}},
 }
-# What listens to the level, and what works in frames.
-NOT_LINEAR = ("compressor", "compressor_lookahead", "serial")
-NOT_SHIFTABLE = (*NOT_LINEAR, "noise_reverb")
-LINEAR = [name for name in INSTANCES if name not in NOT_LINEAR]
-SHIFTABLE = [name for name in INSTANCES if name not in NOT_SHIFTABLE]
+LINEAR = [name for name in INSTANCES if not name.startswith(("compressor", "serial"))]
+# What works in frames knows where they lie.
+SHIFTABLE = [name for name in LINEAR if name != "noise_reverb"]
+DIFFERENTIABLE = [name for name in INSTANCES if not name.endswith("realtime")]
 every_effect = pytest.mark.parametrize("name", INSTANCES)
 
 
@@ -91,7 +93,9 @@ def values_of(effect: Effect, raws: dict[str, Tensor]) -> Values:
 
 
 def gradients(y: Tensor, weight: Tensor, raws: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients of sum(y · weight), zero where a parameter is not read."""
+    """Gradients of sum(y · weight), zero where a parameter is not read; none of a form that has no gradient."""
+    if not y.requires_grad:
+        return {}
     found = torch.autograd.grad((y * weight).sum(), list(raws.values()), allow_unused=True)
     return {k: torch.zeros_like(raw) if g is None else g for (k, raw), g in zip(raws.items(), found, strict=True)}
 
@@ -109,6 +113,13 @@ def keys_of(config: dict) -> set[str]:
 
 def test_every_key_of_the_registry_is_covered():
     assert set().union(*map(keys_of, INSTANCES.values())) == EFFECTS.keys()
+
+
+@every_effect
+def test_there_is_a_gradient_unless_the_form_is_real_time(name: str):
+    effect, generator = make(name), random()
+    y = effect(audio(name, 1, generator), **values_of(effect, random_raws(effect, (), generator)))
+    assert y.requires_grad == (name in DIFFERENTIABLE)
 
 
 @every_effect
@@ -151,6 +162,17 @@ def test_one_value_for_all_equals_the_same_value_for_each(name: str):
 
 
 @every_effect
+def test_values_for_each_and_values_for_all_may_be_mixed(name: str):
+    effect, generator = make(name), random(16)
+    x, raws = audio(name, 3, generator), random_raws(effect, (), generator)
+    mixed = {key: raw if i % 2 else raw.expand(3, *raw.shape) for i, (key, raw) in enumerate(raws.items())}
+    other = {key: raw.expand(3, *raw.shape) if i % 2 else raw for i, (key, raw) in enumerate(raws.items())}
+    y = effect(x, **values_of(effect, raws))
+    assert relative_rms(effect(x, **values_of(effect, mixed)), y) < 1e-9
+    assert relative_rms(effect(x, **values_of(effect, other)), y) < 1e-9
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 @pytest.mark.parametrize("loudness", [1.0, 0.0], ids=["noise", "silence"])
 def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, loudness: float):
     effect, generator = make(name), random(3)
@@ -170,7 +192,7 @@ def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, l
         (key, str(items[i]))
         for key, t in {"x": x.grad, "y": y, **{k: raw.grad for k, raw in stacked.items()}}.items()
         if t is not None
-        for i in (~t.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        for i in (~t.isfinite().reshape(len(items), -1).all(1)).nonzero().flatten().tolist()
     }
     assert unfinished == set()
 
@@ -227,6 +249,23 @@ def test_the_layout_of_the_audio_in_memory_does_not_matter(name: str):
     assert torch.equal(effect(scattered, **values), effect(x, **values))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(reason="each block is filtered from rest", strict=True))
+        if name in ("fir", "noise_reverb")
+        else name
+        for name in INSTANCES
+    ],
+)
+def test_block_by_block_equals_one_call(name: str):
+    effect, generator = make(name).eval(), random(17)
+    values = flatten(values_of(effect, random_raws(effect, (), generator)))
+    values = nest({key: value.detach() for key, value in values.items()})
+    x = audio(name, 1, generator)
+    assert relative_rms(stream.render(effect, values, x[0], block=1234), effect(x, **values)[0]) < 1e-9
+
+
 @pytest.mark.parametrize("samples", [1, 2, 3])
 @pytest.mark.parametrize("name", [name for name in INSTANCES if name != "noise_reverb"])
 def test_a_few_samples_come_out_as_the_start_of_many(name: str, samples: int):
@@ -264,8 +303,6 @@ def test_neighbouring_biquads_in_one_pass_equal_one_after_another():
     effect, generator = build(bands, SR), random(13)
     assert isinstance(effect, Serial)
     raws = random_raws(effect, (3,), generator)
-    # One value for all among values for each.
-    raws["peak.freq"] = raws["peak.freq"][0].detach().requires_grad_()
     raws |= {key: raw[1].detach().requires_grad_() for key, raw in raws.items() if key.startswith("high_pass")}
     x = y_each = audio("peak", 3, generator)
     y = effect(x, **values_of(effect, raws))
@@ -305,7 +342,7 @@ def test_a_straight_through_surrogate_changes_gradients_and_no_values():
 def test_a_damped_delay_has_finite_gradients_where_it_underflows():
     damping = torch.tensor([-0.0083, -0.0083, -0.009, -0.5], dtype=torch.float64, requires_grad=True)
     H = echo.damped_spectrum(torch.full((4,), 5000.3), damping, 4 * SR)
-    (grad,) = torch.autograd.grad(H.abs().sum(), damping)
+    (grad,) = torch.autograd.grad((H.real + H.imag).sum(), damping)
     assert grad.isfinite().all()
 
 

@@ -1,7 +1,7 @@
 """Second-order filters: coefficients of the RBJ cookbook, cascades, impulse responses.
 
 Source of every formula: R. Bristow-Johnson, "Cookbook formulae for audio equalizer biquad filter coefficients".
-Arguments are tensors of one shape (…): frequencies in Hz, gains in dB. Coefficients come back as (…, 5) float64,
+Arguments are tensors that broadcast to (…): frequencies in Hz, gains in dB. Coefficients come back as (…, 5) float64,
 b0 b1 b2 a1 a2 divided by a0: near DC, float32 coefficients alone would cost three digits of the output.
 """
 
@@ -20,7 +20,7 @@ def _angle(freq_hz: Tensor, Q: Tensor, sr: int) -> tuple[Tensor, Tensor]:
 
 
 def _normalised(b0: Tensor, b1: Tensor, b2: Tensor, a0: Tensor, a1: Tensor, a2: Tensor) -> Tensor:
-    return torch.stack([b0, b1, b2, a1, a2], -1) / a0.unsqueeze(-1)
+    return torch.stack(torch.broadcast_tensors(b0, b1, b2, a1, a2), -1) / a0.unsqueeze(-1)
 
 
 def low_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
