@@ -24,7 +24,7 @@ from afx.registry import build
 from afx.stream import render
 from data import runs
 from data.audio import write_audio
-from data.config import Setting, load_settings, merge, nested, read_yaml
+from data.config import Setting, load_settings, merge, nested
 from data.crops import cut_chunks
 from data.pairs import DATASETS, Pair, PairFiles, find_pairs, load_pair
 from engine.device import pick_device
@@ -45,7 +45,7 @@ SETTINGS = (
     Setting("check_pair", bool, True, "refuse a wet file that does not come from the dry one"),
     Setting("log_dir", str, "logs", "folder of the run folders"),
     Setting("resume", bool, False, "go on with the newest run of a track if it was interrupted"),
-    Setting("model", str, "diffvox", "chain file in cfg/model, or a path"),
+    Setting("model", str, "diffvox", "chain file in cfg/model, or a path; null: `chain` says it all", nullable=True),
     Setting("chain", dict, {}, "changes inside the chain, as chain.sends.reverb.ir_duration=6"),
     Setting("sr", int, 44100, "sample rate in Hz; other files are resampled"),
     Setting("lufs", float, -18.0, "loudness that dry and wet are brought to; null keeps their levels", nullable=True),
@@ -93,14 +93,20 @@ def read_settings(argv: list[str]) -> dict:
     for name in ("sr", "chunk_duration", "batch_size", "epochs", "optimiser.lr"):
         if not settings[name] > 0:
             raise ValueError(f"{name}={settings[name]}: must be above 0")
-    path = Path(settings["model"]).expanduser()
-    if not path.suffix:
-        known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
-        if path.name not in known:
-            raise ValueError(f"unknown model {path.name!r}; known: {', '.join(known)}, or a path to a YAML file")
-        path = CHAINS / f"{path.name}.yaml"
-    settings["chain"] = merge(read_yaml(path), settings["chain"])
+    if settings["model"]:
+        chain, _ = runs.read_chain_file(chain_file(settings["model"]))
+        settings["chain"] = merge(chain, settings["chain"])
+    if not settings["chain"]:
+        raise ValueError("the chain is empty: choose a model, or put effects into chain")
     return settings
+
+
+def chain_file(model: str) -> Path:
+    """The file of a chain in cfg/model, or of a path."""
+    known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
+    if model not in known and not Path(model).suffix:
+        raise ValueError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")
+    return CHAINS / f"{model}.yaml" if model in known else Path(model)
 
 
 def fit_pair(files: PairFiles, settings: dict, interrupt: Interrupt) -> None:

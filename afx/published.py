@@ -1,5 +1,6 @@
 """The parameter names of the published DiffVox release, and ours: state dicts and preset vectors."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +66,7 @@ def _part_prefix(effect: Effect, name: str, index: int) -> str:
 
 
 def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Our raw parameters from those of the release; ValueError that names what is missing or unknown.
+    """Our raw parameters from those of the release; ValueError that names what is missing or of another size.
 
     What no preset holds (a surrogate's damping) may be absent.
     """
@@ -73,8 +74,16 @@ def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor
     missing = [row.theirs for row in rows if row.preset and row.theirs not in state]
     if missing:
         raise ValueError(f"the published parameters lack {', '.join(missing)}; were they made with another chain?")
+    return shaped({row.ours: state[row.theirs] for row in rows if row.theirs in state}, effect)
+
+
+def shaped(tensors: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
+    """Tensors by our names in the shapes that the effect declares; ValueError that names those of another size."""
     shapes = {name: p.shape for name, p in effect.walk()}
-    return {row.ours: state[row.theirs].reshape(shapes[row.ours]) for row in rows if row.theirs in state}
+    wrong = [f"{name} {list(t.shape)}" for name, t in tensors.items() if t.numel() != math.prod(shapes[name])]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} of another size; is the chain the one they were made with?")
+    return {name: t.reshape(shapes[name]) for name, t in tensors.items()}
 
 
 def to_published(raws: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:

@@ -118,9 +118,8 @@ def from_published_settings(tree: dict) -> dict:
         return tree
     tree = {key: value for key, value in tree.items() if value != "???"}
     ours = {key: tree[key] for key in _SAME if key in tree and not str(tree[key]).startswith("${")}
-    ours["chain"] = from_published_config(tree["model"])
-    if "lr" in tree.get("optimiser", {}):
-        ours["optimiser"] = {"lr": tree["optimiser"]["lr"]}
-    if "weights" in tree.get("loss_fn", {}):
-        ours["loss"] = {"weights": tree["loss_fn"]["weights"]}
+    ours |= {"model": None, "chain": from_published_config(tree["model"])}
+    for theirs, name, mine in (("optimiser", "lr", "optimiser"), ("loss_fn", "weights", "loss")):
+        if isinstance(tree.get(theirs), dict) and name in tree[theirs]:
+            ours[mine] = {name: tree[theirs][name]}
     return ours

@@ -3,11 +3,13 @@
     python -m benchmarks.encoders [--batch 4] [--seconds 10] [--repeats 5] [--encoders time_frequency] [--memory]
 
 A step is forward and backward in float32. The plain build differentiates into its input as well, as the published
-training does (its target requires a gradient).
+training does (its target requires a gradient). On a machine that does other work, OMP_WAIT_POLICY=PASSIVE keeps
+threads that wait for each other out of the CPU seconds.
 """
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from nnAudio.features.cqt import CQT1992v2
@@ -43,11 +45,11 @@ def step(module: nn.Module, x: Tensor) -> Task:
 def transforms(x: Tensor, repeats: int) -> list[Comparison]:
     """The transform forward, and with the gradient into its input."""
     ours, peer = CQT(SR), CQT1992v2(sr=SR, n_bins=113, hop_length=512, fmin=32.70, verbose=False)
-    rows = x[:, 0]
-    difference = relative_rms(ours(rows), peer(rows))
-    forward = paired("CQT, forward", lambda: ours(rows), lambda: peer(rows), repeats, difference)
-    rows = rows.clone().requires_grad_()
-    return [forward, paired("CQT, and gradient into x", step(ours, rows), step(peer, rows), repeats)]
+    mono = x[:, 0]
+    difference = relative_rms(ours(mono), peer(mono))
+    forward = paired("CQT, forward", partial(ours, mono), partial(peer, mono), repeats, difference)
+    mono = mono.clone().requires_grad_()
+    return [forward, paired("CQT, and gradient into x", step(ours, mono), step(peer, mono), repeats)]
 
 
 def pair(key: str) -> tuple[nn.Module, nn.Module]:
@@ -67,6 +69,13 @@ def steps(key: str, x: Tensor, repeats: int) -> Comparison:
     return paired(key, step(ours, x), step(peer, x.clone().requires_grad_()), repeats, difference)
 
 
+def rows(repeats: int, keys: Sequence[str] = tuple(PEERS), batch: int = 4, seconds: float = 10.0) -> list[Comparison]:
+    """Compare the transform and every encoder's training step."""
+    torch.manual_seed(0)
+    x = music(batch, int(seconds * SR))
+    return transforms(x, repeats) + [steps(key, x, repeats) for key in keys]
+
+
 def lone_step(key: str, plain: bool, batch: int, samples: int) -> Task:
     """One side's training step alone, for its peak memory."""
     x = music(batch, samples)
@@ -78,31 +87,30 @@ def front_end_share(key: str, x: Tensor, repeats: int) -> float:
     encoder = build_encoder(key, SR)
     whole = step(encoder, x)
     whole()
-    times = torch.tensor([(clock(lambda: encoder.cqt(x))[1], clock(whole)[1]) for _ in range(repeats)])
+    times = torch.tensor([(clock(partial(encoder.cqt, x))[1], clock(whole)[1]) for _ in range(repeats)])
     front, total = times.median(dim=0).values.tolist()
     return front / total
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run the comparisons asked for and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--encoders", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=4, help="excerpts a step")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs of runs")
+    parser.add_argument("--encoders", nargs="*", choices=list(PEERS), default=list(PEERS), help="keys to compare")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of each side, in its own process")
-    args = parser.parse_args(argv)
-    torch.manual_seed(0)
+    args = parser.parse_args()
+    print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
+    print(table(rows(args.repeats, args.encoders, args.batch, args.seconds)))
     samples = int(args.seconds * SR)
-    x = music(args.batch, samples)
-    rows = transforms(x, args.repeats) + [steps(key, x, args.repeats) for key in args.encoders]
-    print(machine(), table(rows), sep="\n")
     for key in args.encoders:
         if key != "mee":
-            print(f"{key}: front end {front_end_share(key, x, args.repeats):.0%} of the step")
+            share = front_end_share(key, music(args.batch, samples), args.repeats)
+            print(f"{key}: the constant-Q front end takes {share:.0%} of our step")
         if args.memory:
             ours, peer = (peak_memory(lone_step, key, plain, args.batch, samples) for plain in (False, True))
-            print(f"{key}: {ours:.2f} GB, plain build {peer:.2f} GB")
+            print(f"{key}: peak memory {ours:.2f} GB, plain build {peer:.2f} GB")
 
 
 if __name__ == "__main__":

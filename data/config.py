@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,7 +28,11 @@ class Setting:
         try:
             return _READERS[self.kind](value)
         except (TypeError, ValueError):
-            raise ValueError(f"{self.name}={value}: expected {_WORDS[self.kind]}") from None
+            allowed = _WORDS[self.kind] + (" or null" if self.nullable else "")
+            raise ValueError(f"{self.name}={value}: expected {allowed}") from None
+
+
+CONFIG = Setting("config", str, None, "YAML file of settings; flags go over it")
 
 
 def _read_bool(value: object) -> bool:
@@ -43,15 +48,21 @@ def _read_int(value: object) -> int:
 
 
 def _read_float(value: object) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not math.isfinite(float(value)):
         raise TypeError(value)
     return float(value)
+
+
+def _read_text(value: object) -> str:
+    if value is None or isinstance(value, (list, dict)):
+        raise TypeError(value)
+    return str(value)
 
 
 def _read_list(value: object) -> list[float]:
     if not isinstance(value, list):
         raise TypeError(value)
-    return [float(item) for item in value]
+    return [_read_float(item) for item in value]
 
 
 def _read_dict(value: object) -> dict:
@@ -60,7 +71,7 @@ def _read_dict(value: object) -> dict:
     return value
 
 
-_READERS = {bool: _read_bool, int: _read_int, float: _read_float, str: str, list: _read_list, dict: _read_dict}
+_READERS = {bool: _read_bool, int: _read_int, float: _read_float, str: _read_text, list: _read_list, dict: _read_dict}
 _WORDS = {
     bool: "true or false",
     int: "a whole number",
@@ -84,7 +95,7 @@ def read_yaml(path: str | Path, below: tuple[Path, ...] = ()) -> dict:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: expected settings, one `name: value` a line")
@@ -102,10 +113,10 @@ def load_settings(
     """The settings of one run, by dotted name; trees (kind dict) hold what was set inside them.
 
     `argv` holds `key=value` or `--key=value` or `--key value`; `--config=FILE` reads a YAML file first; `--help`
-    prints every setting and exits. `translate` rewrites the file's tree
-    first. Raises ValueError for an unknown key, naming the nearest, and for a wrong type.
+    prints every setting and exits. `translate` rewrites the file's tree first. Raises ValueError for an unknown key,
+    naming the nearest, and for a wrong type.
     """
-    given = dict(_pairs(argv, declared, description))
+    given = dict(_pairs(argv, (CONFIG, *declared), description))
     settings = {s.name: copy.deepcopy(s.default) for s in declared}
     config = given.pop("config", None)
     if config:
@@ -124,13 +135,16 @@ def _pairs(argv: Sequence[str], declared: Sequence[Setting], description: str) -
         raise SystemExit(0)
     pairs, rest = [], list(argv)
     while rest:
-        key, equals, text = rest.pop(0).partition("=")
-        key = key.removeprefix("--")
+        argument = rest.pop(0)
+        key, equals, text = argument.removeprefix("--").partition("=")
+        if not equals and not argument.startswith("--"):
+            raise ValueError(f"{argument!r}: expected key=value; --help lists the keys")
+        kind = _find(declared, key).kind
         if not equals:
-            if rest and "=" not in rest[0] and not rest[0].startswith("--"):
-                text = rest.pop(0)
-            else:
-                text = "true"
+            follows = rest and not rest[0].startswith("--") and (kind is not bool or rest[0] in ("true", "false"))
+            if not follows and kind is not bool:
+                raise ValueError(f"--{key}: its value is missing; give --{key}=VALUE")
+            text = rest.pop(0) if follows else "true"
         pairs.append((key, text))
     return pairs
 
@@ -140,7 +154,6 @@ def _parser(declared: Sequence[Setting], description: str) -> argparse.ArgumentP
     parser = argparse.ArgumentParser(
         description=description, usage="%(prog)s [key=value …]", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags go over it")
     for s in declared:
         default = "" if s.default in (None, {}) else f" (default {s.default})"
         parser.add_argument(f"--{s.name}", metavar=s.kind.__name__, help=(s.help + default).replace("%", "%%"))
@@ -152,10 +165,10 @@ def _find(declared: Sequence[Setting], name: str) -> Setting:
     for s in declared:
         if s.name == name or (s.kind is dict and name.startswith(s.name + ".")):
             return s
-    known = [s.name for s in declared] + ["config"]
+    known = [s.name for s in declared]
     close = get_close_matches(name, known, 1, 0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-    raise ValueError(f"unknown setting {name!r}; {hint} --help lists all")
+    hint = f"did you mean {close[0]}? --help lists all" if close else f"known: {', '.join(known)}"
+    raise ValueError(f"unknown setting {name!r}; {hint}")
 
 
 def _parse(text: str, declared: Sequence[Setting], name: str) -> object:
@@ -177,9 +190,11 @@ def _assign(settings: dict, declared: Sequence[Setting], name: str, value: objec
     *path, leaf = name[len(setting.name) + 1 :].split(".")
     node = settings[setting.name]
     for step in path:
-        node = node.setdefault(step, {})
-        if not isinstance(node, dict):
+        if not isinstance(node.get(step, {}), dict):
             raise ValueError(f"{name}: {step!r} is a value, not a tree")
+        # A copy, as the aliases of a YAML file share their trees.
+        node[step] = dict(node.get(step, {}))
+        node = node[step]
     node[leaf] = value
 
 

@@ -93,8 +93,9 @@ def read_record(folder: Path, logs: Path) -> Record:
     if not path.exists():
         raise ValueError(f"has no {META}: it is still running, or was killed")
     meta = read_json(path)
+    # A run that was killed has but begun its record.
     missing = {"input_path", "target_path", "alignment_shift", "losses"} - meta.keys()
-    if missing:
+    if missing and not meta.get("terminated_by"):
         raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}")
     if "created" in meta:
         created = datetime.fromisoformat(meta["created"])
@@ -105,11 +106,11 @@ def read_record(folder: Path, logs: Path) -> Record:
         folder,
         folder.relative_to(logs).as_posix(),
         created,
-        tuple(meta["losses"]),
+        tuple(meta.get("losses", ())),
         meta.get("terminated_by"),
-        meta["input_path"],
-        meta["target_path"],
-        int(meta["alignment_shift"]),
+        meta.get("input_path", ""),
+        meta.get("target_path", ""),
+        int(meta.get("alignment_shift", 0)),
     )
 
 

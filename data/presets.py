@@ -14,17 +14,11 @@ from torch import Tensor
 from afx.effect import Effect, Knobs, Values
 from afx.published import entries, feature_mask, from_published, split_vector, to_published
 
-from .config import read_yaml
 from .files import read_json, whole, write_text
-from .runs import CONFIG, chain_config
+from .runs import CONFIG, read_chain_file
 
-INFO, VECTORS, MASK, GAUSSIAN, TRAIN_INDEX = (
-    "info.json",
-    "raw_params.npy",
-    "feature_mask.npy",
-    "gaussian.npz",
-    "train_index.npy",
-)
+INFO, VECTORS = "info.json", "raw_params.npy"
+MASK, GAUSSIAN, TRAIN_INDEX = "feature_mask.npy", "gaussian.npz", "train_index.npy"
 CHAIN = "fx_config.yaml"
 #: The chain of a set that does not tell its own: that of the published sets.
 PUBLISHED_CHAIN = Path(__file__).resolve().parent.parent / "presets" / CHAIN
@@ -53,10 +47,9 @@ class Preset:
 
     def values(self, effect: Effect, device: torch.device | str = "cpu") -> Values:
         """The parameters in physical units."""
-        knobs = Knobs(effect).to(device)
+        knobs = Knobs(effect).requires_grad_(False).to(device)
         knobs.load_state_dict(self.raws, strict=False)
-        with torch.no_grad():
-            return knobs()
+        return knobs()
 
 
 def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
@@ -98,15 +91,18 @@ def read_info(folder: str | Path) -> dict:
 
 def _read_vectors(path: Path) -> Tensor:
     """The float32 rows of a .npy file."""
-    return torch.from_numpy(read_array(path)).float()
+    array = read_array(path)
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: not rows of numbers; is it a preset set's?")
+    return torch.from_numpy(array).float()
 
 
 def read_array(path: Path) -> np.ndarray:
     """A .npy file, as data only; ValueError naming it when it is missing or holds anything else."""
     try:
         return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not an array of numbers ({error})") from error
 
@@ -127,10 +123,7 @@ def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple
         runs = read_info(folder).get("runs") or ["-"]
         places = (folder / CHAIN, Path(runs[0]).expanduser() / CONFIG)
         fx_config = next((place for place in places if place.is_file()), PUBLISHED_CHAIN)
-    path = Path(fx_config)
-    settings = read_yaml(path)
-    wrapped = {"model", "chain"} & settings.keys()
-    return chain_config(settings, path) if wrapped else settings, int(settings.get("sr", 44100)), path
+    return *read_chain_file(fx_config), Path(fx_config)
 
 
 def to_vector(raws: dict[str, Tensor], effect: Effect) -> Tensor:
@@ -178,7 +171,7 @@ def write_presets(
 
 
 class Gaussian(NamedTuple):
-    """Mean (F,) and unbiased covariance (F, F) of the raw parameters that say anything, float64, and which those are."""
+    """Mean (F,) and unbiased covariance (F, F), float64, of the raw parameters that `mask` says are of account."""
 
     mean: Tensor
     cov: Tensor
@@ -235,7 +228,7 @@ def read_rows(text: str, presets: Sequence[Preset]) -> list[int]:
     """Rows of a set, in the order given, each once.
 
     `text` is a .npy file of row numbers, a text file, one item a line, or items with commas between them; an item is a
-    number, a range as 3-7, or a name: a dry file, its stem or its folder's name. ValueError for what is not in the set.
+    number, a range as 3-7, or a name: a dry file, its stem or any of its folders. ValueError for what the set has not.
     """
     path = Path(text).expanduser()
     if path.suffix == ".npy":
@@ -255,7 +248,7 @@ def _rows_of(item: str, presets: Sequence[Preset]) -> list[int]:
         if not rows or rows[-1] >= len(presets):
             raise ValueError(f"row {item}: the set has rows 0 to {len(presets) - 1}")
         return rows
-    rows = [p.row for p in presets if item in (p.dry_file, p.stem, p.track)]
+    rows = [p.row for p in presets if item in (p.dry_file, p.stem, *Path(p.dry_file).parts)]
     if not rows:
-        raise ValueError(f"{item!r} is no file, no row number, and no dry file, stem or track of the set")
+        raise ValueError(f"{item!r} is no file, no row number, and no dry file, stem or folder of the set")
     return rows

@@ -11,7 +11,8 @@ import yaml
 from torch import Tensor
 
 from afx.effect import Effect
-from afx.published import entries, from_published
+from afx.param import RiseTime
+from afx.published import entries, from_published, shaped
 from afx.published_config import from_published_config, is_published
 from afx.registry import build
 
@@ -75,7 +76,7 @@ def save_checkpoint(folder: Path, state: dict) -> None:
 def load_checkpoint(folder: Path) -> dict:
     """The state of an interrupted fit; ValueError when it is damaged or incomplete."""
     state = read_tensors(folder / CHECKPOINT)
-    missing = sorted({"global_step", "optimiser", "model", "best_model", "lowest_loss", "generator"} - set(state))
+    missing = sorted({"optimiser", "model", "best_model", "lowest_loss", "losses", "generator", "before"} - state.keys())
     if missing:
         raise ValueError(f"{folder / CHECKPOINT}: lacks {', '.join(missing)}; it cannot be resumed, use resume=false")
     return state
@@ -96,61 +97,73 @@ class Run:
     raws: dict[str, Tensor]
 
 
-def chain_config(settings: dict, source: Path) -> dict:
-    """The chain of a run's settings, ours or published; ValueError when there is none."""
-    model = settings.get("model")
-    if is_published(model):
-        return from_published_config(model)
-    if isinstance(settings.get("chain"), dict) and settings["chain"]:
-        return settings["chain"]
-    raise ValueError(f"{source}: no effect chain in it (expected `chain:` or a published `model:`)")
+def read_chain_file(path: str | Path) -> tuple[dict, int]:
+    """The configuration and the sample rate in Hz of the chain in a file: of a chain, or of settings; ours or published.
+
+    Raises ValueError naming the file when it is missing or holds no chain.
+    """
+    settings = read_yaml(path)
+    try:
+        return _chain_of(settings), int(settings.get("sr", 44100))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _chain_of(settings: dict) -> dict:
+    for tree in (settings, settings.get("model")):
+        if is_published(tree):
+            return from_published_config(tree)
+    if not {"model", "chain"} & settings.keys():
+        return settings
+    if not isinstance(settings.get("chain"), dict) or not settings["chain"]:
+        raise ValueError("no effect chain in it (expected `chain:` or a published `model:`)")
+    return settings["chain"]
 
 
 def load_run(folder: str | Path) -> Run:
     """A run folder, ours or published; ValueError that names the file which is missing or does not fit."""
-    folder = Path(folder)
-    settings = read_yaml(folder / CONFIG)
-    config, sr = chain_config(settings, folder / CONFIG), int(settings.get("sr", 44100))
-    state = read_tensors(folder / CHECKPOINT).get("best_model")
-    if not state:
-        raise ValueError(f"{folder / CHECKPOINT}: holds no best_model; the run ended before its first step")
-    return Run(config, sr, our_raws(state, build(config, sr), folder / CHECKPOINT))
+    folder = Path(folder).expanduser()
+    config, sr = read_chain_file(folder / CONFIG)
+    try:
+        effect = build(config, sr)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    path = folder / CHECKPOINT
+    state = read_tensors(path).get("best_model")
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{path}: holds no best_model; the run ended before its first step")
+    try:
+        return Run(config, sr, _own(state, effect) or from_published(state, effect))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
-    """Values in physical units of a parametrised.pth, ours or published, by our names."""
+    """Values in physical units of a parametrised.pth, ours or published, by our names; ValueError naming the file."""
     state = read_tensors(path)
-    names = {n for n, _ in effect.walk()}
-    if names & state.keys():
-        missing = sorted(n for n, p in effect.walk() if p.preset and n not in state)
-        if missing:
-            raise ValueError(f"{path}: lacks {', '.join(missing)}; is it of another chain?")
-        return state
-    values = {}
-    for row in entries(effect):
-        plain = row.theirs.replace("parametrizations.", "").removesuffix(".original")
-        if plain in state:
-            values[row.ours] = state[plain]
-        elif row.preset:
-            raise ValueError(f"{path}: lacks {plain}; is it of another chain?")
-    return _published_units(values, effect)
-
-
-def _published_units(values: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """The release's attack and release are coefficients; ours are milliseconds."""
-    params = dict(effect.walk())
-    for name, value in values.items():
-        value = value.reshape(params[name].shape)
-        if name.split(".")[-1] in ("attack", "release"):
-            value = params[name].mapping.value(torch.logit(value))
-        values[name] = value
-    return values
-
-
-def our_raws(state: dict[str, Tensor], effect: Effect, source: Path) -> dict[str, Tensor]:
-    """Raw parameters by our names from a state dict, ours or published."""
-    names = {n for n, _ in effect.walk()}
     try:
-        return {n: state[n] for n in names} if names <= state.keys() else from_published(state, effect)
+        return _own(state, effect) or _published_values(state, effect)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _own(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
+    """What a file of ours holds of an effect; nothing where the names in it are not ours."""
+    own = {name: state[name] for name, _ in effect.walk() if name in state}
+    missing = [name for name, p in effect.walk() if p.preset and name not in own]
+    if own and missing:
+        raise ValueError(f"lacks {', '.join(missing)}; is it of another chain?")
+    return shaped(own, effect)
+
+
+def _published_values(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
+    """Values of the release, whose attack and release are coefficients; ours are milliseconds."""
+    plain = {row: row.theirs.replace("parametrizations.", "").removesuffix(".original") for row in entries(effect)}
+    missing = [name for row, name in plain.items() if row.preset and name not in state]
+    if missing:
+        raise ValueError(f"lacks {', '.join(missing)}; is it of another chain?")
+    values = shaped({row.ours: state[name] for row, name in plain.items() if name in state}, effect)
+    for name, p in effect.walk():
+        if isinstance(p.mapping, RiseTime):
+            values[name] = p.mapping.value(torch.logit(values[name]))
+    return values

@@ -19,12 +19,10 @@ def peak_normalise(x: Tensor) -> Tensor:
 class LogCQT(nn.Module):
     """Logarithmic constant-Q spectrogram ln(|CQT(x / max|x|)| + eps): (B, 1, N) -> (B, 113, N // 512 + 1)."""
 
-    n_bins = 113
-
     def __init__(self, sr: int = 44100, eps: float = 1e-6) -> None:
         super().__init__()
         self.eps = eps
-        self.cqt = CQT(sr, n_bins=self.n_bins)
+        self.cqt = CQT(sr)
 
     @property
     def floor(self) -> float:

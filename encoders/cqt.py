@@ -9,6 +9,8 @@ from scipy.signal import firwin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LOWEST, N_BINS, PER_OCTAVE = 32.70, 113, 12  # from C1 in Hz to 21 kHz by semitones
+HOP = 512  # samples between frames
 OVERSAMPLING = 16  # Nyquist frequency over the highest bin of a group
 RATIO = 4  # between two sample rates: each serves two octaves
 TAPS, BETA = 256, 12.0  # low-pass before each decimation: 118 dB, 6 % of the lower rate's band as transition
@@ -22,13 +24,13 @@ class Bin(NamedTuple):
     length: int  # samples
 
 
-def bins(sr: int, lowest: float = 32.70, n_bins: int = 113, per_octave: int = 12) -> list[Bin]:
-    """Return the bins f_k = lowest 2^(k/b), in Hz, of ceil(Q sr / f_k) samples, Q = 1 / (2^(1/b) - 1).
+def bins(sr: int) -> list[Bin]:
+    """Return the bins f_k = 32.7 2^(k/12), in Hz, of ceil(Q sr / f_k) samples, Q = 1 / (2^(1/12) - 1).
 
     Raises ValueError where the highest bin lies above the Nyquist frequency.
     """
-    q = 1 / (2 ** (1 / per_octave) - 1)
-    freqs = [lowest * 2 ** (k / per_octave) for k in range(n_bins)]
+    q = 1 / (2 ** (1 / PER_OCTAVE) - 1)
+    freqs = [LOWEST * 2 ** (k / PER_OCTAVE) for k in range(N_BINS)]
     if freqs[-1] > sr / 2:
         raise ValueError(f"a sample rate of {sr} Hz is too low for bins up to {freqs[-1]:.0f} Hz; resample to 44100 Hz")
     return [Bin(f, math.ceil(q * sr / f)) for f in freqs]
@@ -55,7 +57,7 @@ def decimator() -> np.ndarray:
 
 
 class CQT(nn.Module):
-    """Constant-Q magnitudes |sum_n x[hop t + n] k[n]| of a waveform: (B, N) -> (B, n_bins, N // hop + 1).
+    """Constant-Q magnitudes |sum_n x[512 t + n] k[n]| of a waveform: (B, N) -> (B, 113, N // 512 + 1).
 
     Frames are centred and the ends reflected. A long kernel is narrow in frequency, so it is applied at a lower rate:
     the signal is decimated by 4, 16, ... and the kernel taken at every `step`-th sample, octave by octave. What is
@@ -66,16 +68,14 @@ class CQT(nn.Module):
     Raises ValueError for a sample rate below twice the highest bin and for an excerpt shorter than half a kernel.
     """
 
-    def __init__(self, sr: int = 44100, *, hop: int = 512, lowest: float = 32.70, n_bins: int = 113,
-                 per_octave: int = 12) -> None:
+    def __init__(self, sr: int = 44100) -> None:
         super().__init__()
-        table = bins(sr, lowest, n_bins, per_octave)
-        self.hop = hop
+        table = bins(sr)
         self.steps = []
-        for end in range(n_bins, 0, -per_octave):
-            members = table[max(end - per_octave, 0):end]
+        for end in range(N_BINS, 0, -PER_OCTAVE):
+            members = table[max(end - PER_OCTAVE, 0):end]
             step = 1
-            while hop % (RATIO * step) == 0 and sr / 2 >= OVERSAMPLING * RATIO * step * members[-1].freq:
+            while HOP % (RATIO * step) == 0 and sr / 2 >= OVERSAMPLING * RATIO * step * members[-1].freq:
                 step *= RATIO
             reach = step * math.ceil(members[0].length / 2 / step)
             n = np.arange(-reach, reach + 1, step)
@@ -84,7 +84,7 @@ class CQT(nn.Module):
             self._add_buffer(f"kernels{len(self.steps)}", np.concatenate([kernels.real, kernels.imag]))
             self.steps.append(step)
         self._add_buffer("lowpass", decimator())
-        margin = sum(TAPS // 2 * step for step in set(self.steps) if step > 1)
+        margin = sum(TAPS // 2 * step // RATIO for step in set(self.steps) if step > 1)  # reach of the low-passes
         self.pad = max(self.steps) * math.ceil((table[0].length / 2 + margin) / max(self.steps))
 
     def _add_buffer(self, name: str, rows: np.ndarray) -> None:
@@ -102,7 +102,7 @@ class CQT(nn.Module):
             for i, step in enumerate(self.steps):
                 while rate < step:
                     x, rate = self._decimate(x), RATIO * rate
-                octaves.append(self._magnitudes(x, step, self.get_buffer(f"kernels{i}"), n // self.hop + 1))
+                octaves.append(self._magnitudes(x, step, self.get_buffer(f"kernels{i}"), n // HOP + 1))
             return torch.cat(octaves[::-1], dim=1)
 
     def _decimate(self, x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class CQT(nn.Module):
         return F.conv1d(x[:, None], self.lowpass, stride=block).transpose(1, 2).flatten(1)
 
     def _magnitudes(self, x: Tensor, step: int, kernels: Tensor, n_frames: int) -> Tensor:
-        hop, length = self.hop // step, kernels.shape[-1]
+        hop, length = HOP // step, kernels.shape[-1]
         start = self.pad // step - length // 2
         y = F.conv1d(x[:, None, start:start + (n_frames - 1) * hop + length], kernels, stride=hop)
         real, imag = y.chunk(2, dim=1)

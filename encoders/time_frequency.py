@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .blocks import LogCQT, conv_block
+from .cqt import N_BINS
 from .peaks import ConvNormMax
 
 
@@ -34,7 +35,7 @@ class FrequencyProfile(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = ConvNormMax(64, (37, 1))
-        self.conv2 = conv_block(nn.Conv1d(64, 64, LogCQT.n_bins - 37 + 1))
+        self.conv2 = conv_block(nn.Conv1d(64, 64, N_BINS - 37 + 1))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.conv2(self.conv1(z.transpose(1, 2))).squeeze(2)
@@ -89,7 +90,7 @@ class Equaliser(nn.Module):
         self.cqt = LogCQT(sr, eps=1e-4)
         self.pad_value = self.cqt.floor if pad_value is None else pad_value
         self.conv1 = conv_block(nn.Conv2d(1, 64, (25, 5)))
-        self.conv2 = conv_block(nn.Conv1d(64, self.out_dim, LogCQT.n_bins - 25 + 1))
+        self.conv2 = conv_block(nn.Conv1d(64, self.out_dim, N_BINS - 25 + 1))
 
     def forward(self, x: Tensor) -> Tensor:
         z = F.pad(self.cqt(x), (2, 2), value=self.pad_value)

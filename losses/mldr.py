@@ -96,7 +96,6 @@ class MLDR:
         """Loudness dynamic range (B, S, P, T) with L, R and, apart from them, mid, side rolled over all their rows."""
         short, long = averages.log().unbind(3)
         shifts = self.shifts.tolist()
-        rolled = [
-            torch.stack([rows[:, :, p].roll(-shift) for p, shift in enumerate(shifts)], 2) for rows in long.split(2, 1)
-        ]
+        groups = long.split(2, 1) if self.mid_side else [long]
+        rolled = [torch.stack([rows[:, :, p].roll(-n) for p, n in enumerate(shifts)], 2) for rows in groups]
         return short - torch.cat(rolled, 1)

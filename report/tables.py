@@ -1,4 +1,7 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and as web pages."""
+
+import html
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -24,3 +27,37 @@ def number(x: float) -> str:
         digits = 0 if abs(x) >= 1000 else 1 if abs(x) >= 100 else 2 if abs(x) >= 1 else 3
         return f"{x:.{digits}f}"
     return f"{x:.2e}"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows of cells in columns as wide as they need; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    flush = [str.rjust if all(map(_is_number, column)) else str.ljust for column in zip(*cells, strict=True)]
+    flush = flush or [str.ljust] * len(header)
+    lines = (zip(flush, line, widths, strict=True) for line in [list(header), *cells])
+    return "\n".join("  ".join(pad(cell, width) for pad, cell, width in line).rstrip() for line in lines)
+
+
+def html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The same as a page that needs nothing else."""
+    style = "body{font:14px sans-serif} table{border-collapse:collapse} th,td{padding:.2em .8em;text-align:left}"
+    head, *body = (
+        "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) + "</tr>"
+        for tag, row in [("th", header), *(("td", row) for row in rows)]
+    )
+    title = html.escape(title)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>\n'
+        f"<h1>{title}</h1>\n<table>\n<thead>{head}</thead>\n<tbody>\n"
+        + "\n".join(body)
+        + "\n</tbody>\n</table></html>\n"
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -9,11 +9,13 @@ The input is brought to -18 LUFS first, the level that presets are fitted at; `-
 
 import argparse
 import logging
+import math
 import sys
 import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -21,13 +23,10 @@ from afx.delay import PingPongDelay
 from afx.effect import Effect, Knobs, Values, nest
 from afx.registry import build
 from afx.reverb import FDN
-from afx.stream import stream
+from afx.stream import render
 from data.audio import normalise_loudness, read_audio, resample, write_audio
-from data.config import read_yaml
-from data.presets import load_presets
-from data.runs import chain_config, load_run, load_values
-
-CHAIN = Path(__file__).resolve().parent.parent / "cfg" / "model" / "diffvox.yaml"
+from data.presets import PUBLISHED_CHAIN, load_presets, read_chain
+from data.runs import load_run, load_values, read_chain_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,19 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         chain, values = load_chain(args)
-        x, file_sr = read_audio(args.input)
-        if file_sr != chain.sr:
-            logging.info("%s: resampled from %d to %d Hz", args.input, file_sr, chain.sr)
-            x = resample(x, file_sr, chain.sr)
-        if x.shape[0] > 1:
-            logging.info("%s: %d channels averaged to mono, which the chain takes", args.input, x.shape[0])
-        x = x.mean(0, keepdim=True)
-        if args.loudness != "off":
-            x = normalise_loudness(x, chain.sr, float(args.loudness))
+        x = load_input(args.input, chain.sr, args.loudness)
         started = time.perf_counter()
-        write_audio(args.output, torch.cat(list(stream(chain, values, x.split(2**20, -1))), -1), chain.sr)
+        write_audio(args.output, render(chain, values, x), chain.sr)
         took = time.perf_counter() - started
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"render.py: {error}", file=sys.stderr)
         return 2
     seconds = x.shape[-1] / chain.sr
@@ -65,28 +56,50 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--preset", metavar="FOLDER", help="preset set; say which row")
     source.add_argument("--values", metavar="FILE", help="parametrised.pth")
     p.add_argument("--row", type=int, default=0, help="row of the preset set (default 0)")
-    p.add_argument("--fx-config", metavar="YAML", default=CHAIN, help="their chain (default: the full one)")
-    p.add_argument("--loudness", default="-18", help="LUFS that the input is brought to, or off (default -18)")
+    p.add_argument("--fx-config", metavar="YAML", help="their chain (default: the set's own, or the full one)")
+    p.add_argument("--loudness", type=lufs, default=-18.0, help="LUFS that the input is brought to, or off (default -18)")
     p.add_argument("--no-delay", action="store_true", help="mute the delay")
     p.add_argument("--no-reverb", action="store_true", help="mute the reverb")
     p.add_argument("--realtime", action="store_true", help="render delay and reverb sample by sample")
     return p
 
 
+def lufs(text: str) -> float | None:
+    """A loudness in LUFS, or None for off."""
+    try:
+        value = None if text == "off" else float(text)
+    except ValueError:
+        value = math.nan
+    if value is not None and not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: give a number of LUFS, or off")
+    return value
+
+
+def load_input(path: str, sr: int, loudness: float | None) -> Tensor:
+    """A recording as a chain takes it, (1, T): at its sample rate, mono, and at a loudness in LUFS or as it is."""
+    x, file_sr = read_audio(path)
+    if file_sr != sr:
+        logging.info("%s: resampled from %d to %d Hz", path, file_sr, sr)
+        x = resample(x, file_sr, sr)
+    if x.shape[0] > 1:
+        logging.info("%s: %d channels averaged to mono, which the chain takes", path, x.shape[0])
+    x = x.mean(0, keepdim=True)
+    try:
+        return x if loudness is None else normalise_loudness(x, sr, loudness)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; --loudness off leaves its level") from error
+
+
 def load_chain(args: argparse.Namespace) -> tuple[Effect, Values]:
     """The chain and its values as the arguments name them."""
-    if args.loudness != "off":
-        try:
-            float(args.loudness)
-        except ValueError:
-            raise ValueError(f"--loudness {args.loudness}: give a number of LUFS, or off") from None
+    raws = None
     if args.run:
         run = load_run(args.run)
         config, sr, raws = run.config, run.sr, run.raws
+    elif args.preset:
+        config, sr, _ = read_chain(args.preset, args.fx_config)
     else:
-        settings = read_yaml(args.fx_config)
-        config = chain_config(settings, args.fx_config) if {"model", "chain"} & settings.keys() else settings
-        sr, raws = int(settings.get("sr", 44100)), None
+        config, sr = read_chain_file(args.fx_config or PUBLISHED_CHAIN)
     chain = build(realtime(config) if args.realtime else config, sr).eval()
     if args.preset:
         presets = load_presets(args.preset, chain)

@@ -1,8 +1,9 @@
 """Spectral distances as compiled passes over short rows; see afx.kernels.spectral for what they compute.
 
 Frames are transformed a few at a time, so that frames and spectra stay in the cache and memory does not grow with the
-number of signals. Signals are mixtures, mix (S, 2), of two channels. Backward passes compute the spectra and averages
-of an item again: keeping them costs more time, in fresh memory, than the transforms do.
+number of signals. Signals are mixtures, mix (S, 2), of the channels of a pair; target (R, F, K) holds one signal a row,
+and rows (B, S) says which row each signal is compared with. The backward pass transforms again: the spectra of a whole
+batch would take twelve times the memory of its audio, and writing them most of the time that this saves.
 """
 
 import math

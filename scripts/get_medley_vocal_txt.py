@@ -1,0 +1,71 @@
+"""Lists the MedleyDB songs that have a vocal stem made from one raw track, one song folder a line.
+
+    python scripts/get_medley_vocal_txt.py /data/medley1/v1/Audio --out scripts/medley_vocals_list.txt
+
+ROOT holds the song folders at any depth, or only the *_METADATA.yaml files; for a song without a folder of its own the
+line is where the folder would be. What is left out, and why, is printed with --verbose.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.config import read_yaml
+from data.files import write_text
+from data.pairs import vocal_stems
+
+SUFFIX = "_METADATA.yaml"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        songs, skipped = vocal_songs(args.root.expanduser())
+        listing = "".join(f"{song}\n" for song in songs)
+        if args.out:
+            write_text(args.out, listing)
+        else:
+            print(listing, end="")
+    except (ValueError, OSError) as error:
+        print(f"get_medley_vocal_txt.py: {error}", file=sys.stderr)
+        return 2
+    if args.verbose:
+        for reason in skipped:
+            print(f"skipped {reason}", file=sys.stderr)
+    print(f"{len(songs)} songs with vocals", file=sys.stderr)
+    return 0
+
+
+def vocal_songs(root: Path) -> tuple[list[Path], list[str]]:
+    """The song folders below `root` with a vocal stem of one raw track, by name, and why the others are none."""
+    files = {path.name.removesuffix(SUFFIX): path for path in sorted(root.rglob(f"*{SUFFIX}"))}
+    if not files:
+        raise ValueError(f"{root}: holds no *{SUFFIX} at any depth; give the root of MedleyDB")
+    folders = {path.name: path for path in root.rglob("*") if path.name in files and path.is_dir()}
+    songs, skipped = [], []
+    for song, path in files.items():
+        folder = folders.get(song, path.parent / song)
+        try:
+            found = vocal_stems(read_yaml(path), folder)
+        except ValueError as error:
+            skipped.append(str(error))
+            continue
+        skipped += found.skipped
+        if found.files:
+            songs.append(folder)
+    return sorted(songs), skipped
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("root", metavar="ROOT", type=Path, help="folder of MedleyDB, or of its metadata")
+    p.add_argument("--out", metavar="FILE", help="file of the list (default: standard output)")
+    p.add_argument("--verbose", action="store_true", help="say why songs are left out")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What is in a preset set, and new presets out of it.
+
+    python scripts/presets.py list presets/medleydb --columns comp.cmp_threshold,sends.delay.delay
+    python scripts/presets.py show presets/medleydb 0                     one preset in physical units
+    python scripts/presets.py nearest presets/medleydb 0 --count 5        the presets most like it
+    python scripts/presets.py outliers presets/medleydb                   the presets least like the others
+    python scripts/presets.py sample presets/medleydb OUT --count 10      new ones, drawn from the set's Gaussian
+    python scripts/presets.py interpolate presets/medleydb 0 3 OUT        new ones, from one preset to another
+
+A preset is named by its row, its track or its dry file. Distances are between raw parameters, each in units of its
+standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for scripts/render.py and all the others.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from afx.effect import Effect, flatten
+from afx.published import entries, feature_mask
+from afx.registry import build, lookup
+from data.files import write_text
+from data.presets import (
+    Preset,
+    deviations,
+    fit_gaussian,
+    from_vector,
+    load_presets,
+    read_chain,
+    read_gaussian,
+    read_rows,
+    to_vectors,
+    write_presets,
+)
+from report.tables import html_table, number, text_table
+
+COLUMNS = (
+    "comp.cmp_threshold",
+    "comp.makeup",
+    "sends.delay.delay",
+    "sends.delay.feedback",
+    "sends.delay.gain",
+    "sends.delay_to_reverb",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a command prints."""
+
+    title: str
+    header: Sequence[str]
+    rows: list[Sequence[object]]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A preset set in memory, with its chain."""
+
+    folder: str
+    config: dict
+    effect: Effect
+    presets: list[Preset]
+
+    def one(self, text: str) -> Preset:
+        """The preset that a row, a track or a dry file names."""
+        rows = read_rows(text, self.presets)
+        if len(rows) != 1:
+            raise ValueError(f"{text!r} names {len(rows)} presets, not one: rows {', '.join(map(str, rows))}")
+        return self.presets[rows[0]]
+
+    def vectors(self) -> Tensor:
+        return to_vectors(self.presets, self.effect)
+
+    def cells(self, preset: Preset) -> dict[str, str]:
+        """Every number of a preset in physical units, as text."""
+        values = flatten(preset.values(self.effect))
+        return {place: number(x) for name in preset.raws for place, x in _numbers(name, values[name].double().numpy())}
+
+    def units(self) -> dict[str, str]:
+        return {name: p.unit for name, p in self.effect.walk()}
+
+
+def _numbers(name: str, values: np.ndarray) -> Iterator[tuple[str, float]]:
+    """A value's numbers with their names: U[0,1] for those of a matrix."""
+    for place, value in np.ndenumerate(values):
+        yield f"{name}[{','.join(map(str, place))}]" if place else name, float(value)
+
+
+def list_(collection: Collection, args: argparse.Namespace) -> Table:
+    """Every preset with some of its single values."""
+    units = collection.units()
+    columns = args.columns.split(",") if args.columns else [name for name in COLUMNS if name in units]
+    rows = []
+    for preset in collection.presets:
+        cells = {name: cell for name, cell in collection.cells(preset).items() if name in units}
+        rows.append([preset.row, preset.track, preset.stem, *(lookup(cells, name, "column") for name in columns)])
+    header = ["row", "track", "stem", *(f"{name} {units[name]}".rstrip() for name in columns)]
+    return Table(f"{len(rows)} presets of {collection.folder}", header, rows)
+
+
+def show(collection: Collection, args: argparse.Namespace) -> Table:
+    """One preset in physical units."""
+    preset, units = collection.one(args.preset), collection.units()
+    rows = [[name, cell, units[name.partition("[")[0]]] for name, cell in collection.cells(preset).items()]
+    title = f"{collection.folder} {preset.row}: {preset.track} {preset.stem}"
+    return Table(title, ["parameter", "value", "unit"], rows)
+
+
+def nearest(collection: Collection, args: argparse.Namespace) -> Table:
+    """The presets most like one."""
+    preset, vectors = collection.one(args.preset), collection.vectors()
+    z = deviations(vectors, vectors, feature_mask(collection.effect))
+    distance = (z - z[preset.row]).square().mean(1).sqrt()
+    distance[preset.row] = torch.inf
+    order = distance.argsort()[: min(args.count, len(distance) - 1)].tolist()
+    rows = [[row, f"{distance[row]:.3f}", collection.presets[row].track, collection.presets[row].stem] for row in order]
+    title = f"nearest to {preset.row}: {preset.track} {preset.stem}"
+    return Table(title, ["row", "distance", "track", "stem"], rows)
+
+
+def outliers(collection: Collection, args: argparse.Namespace) -> Table:
+    """The presets farthest from the mean, with the parameter that is farthest."""
+    vectors, mask = collection.vectors(), feature_mask(collection.effect)
+    z = deviations(vectors, vectors, mask)
+    names = [name for name, wanted in zip(_parameter_names(collection.effect), mask.tolist(), strict=True) if wanted]
+    distance = z.square().mean(1).sqrt()
+    rows = []
+    for row in distance.argsort(descending=True)[: args.count].tolist():
+        most = int(z[row].abs().argmax())
+        preset = collection.presets[row]
+        rows.append([row, f"{distance[row]:.3f}", preset.track, preset.stem, names[most], f"{z[row, most]:+.1f}"])
+    header = ["row", "distance", "track", "stem", "farthest parameter", "deviations"]
+    return Table(f"outliers of {collection.folder}", header, rows)
+
+
+def _parameter_names(effect: Effect) -> Iterator[str]:
+    """Our name of every number of a row of raw_params.npy."""
+    shapes = {name: p.shape for name, p in effect.walk()}
+    for entry in entries(effect):
+        if entry.preset:
+            yield from (name for name, _ in _numbers(entry.ours, np.zeros(shapes[entry.ours])))
+
+
+def sample(collection: Collection, args: argparse.Namespace) -> Table:
+    """New presets drawn from the set's Gaussian; it is computed where the set has none."""
+    gaussian = read_gaussian(collection.folder) or fit_gaussian(collection.vectors(), collection.effect)
+    drawn = gaussian.sample(args.count, torch.Generator().manual_seed(args.seed))
+    names = [f"sample_{i}" for i in range(args.count)]
+    return _write(collection, args.out, names, drawn)
+
+
+def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
+    """New presets evenly from one preset to another, both included, in raw parameters."""
+    a, b = collection.one(args.preset), collection.one(args.other)
+    if args.count < 2:
+        raise ValueError(f"--count {args.count}: at least 2, both ends are included")
+    ends = to_vectors([a, b], collection.effect)
+    way = torch.linspace(0, 1, args.count).unsqueeze(1)
+    names = [f"{a.row}_to_{b.row}_{100 * t:.0f}" for t in way.flatten().tolist()]
+    return _write(collection, args.out, names, ends[0].lerp(ends[1], way))
+
+
+def _write(collection: Collection, folder: str, names: list[str], vectors: Tensor) -> Table:
+    """Writes vectors as a set whose tracks are called by `names` and have no recordings."""
+    effect = collection.effect
+    made = [
+        Preset(row, f"{name}/{name}.wav", f"{name}/{name}.wav", 0, from_vector(vector, effect))
+        for row, (name, vector) in enumerate(zip(names, vectors, strict=True))
+    ]
+    write_presets(folder, made, effect, chain=collection.config, rejected={})
+    table = list_(replace(collection, folder=folder, presets=made), argparse.Namespace(columns=None))
+    return replace(table, title=f"{len(made)} presets written to {folder}")
+
+
+COMMANDS = {
+    "list": list_,
+    "show": show,
+    "nearest": nearest,
+    "outliers": outliers,
+    "sample": sample,
+    "interpolate": interpolate,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        config, sr, _ = read_chain(args.folder, args.fx_config)
+        effect = build(config, sr)
+        table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
+        if args.html:
+            write_text(args.html, html_table(table.title, table.header, table.rows))
+    except (ValueError, OSError) as error:
+        print(f"presets.py: {error}", file=sys.stderr)
+        return 2
+    print(f"{table.title}: {args.html}" if args.html else f"{table.title}\n{text_table(table.header, table.rows)}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        c = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
+        c.add_argument("folder", metavar="PRESETS", help="folder of the preset set")
+        if name in ("show", "nearest", "interpolate"):
+            c.add_argument("preset", metavar="PRESET", help="row, track or dry file")
+        if name == "interpolate":
+            c.add_argument("other", metavar="OTHER", help="the preset at the other end")
+        if name in ("sample", "interpolate"):
+            c.add_argument("out", metavar="OUT", help="folder of the new set")
+        if name in ("nearest", "outliers", "sample", "interpolate"):
+            c.add_argument("--count", type=int, default=5, help="how many (default 5)")
+        if name == "sample":
+            c.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+        if name == "list":
+            c.add_argument("--columns", help="names of parameters with commas between them")
+        c.add_argument("--fx-config", metavar="YAML", help="chain of the set (default: what the set says)")
+        c.add_argument("--html", metavar="FILE", help="write the table as a page instead of printing it")
+    return p
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # as other programs whose output is piped into head
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())
