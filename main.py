@@ -42,6 +42,7 @@ SETTINGS = (
     Setting("data_dir", str, None, "folder of a song, or of pairs"),
     Setting("dry", str, None, "unprocessed recording"),
     Setting("wet", str, None, "processed recording"),
+    Setting("align", bool, True, "roll the dry file onto the wet one, by the peak of their cross-correlation"),
     Setting("check_pair", bool, True, "refuse a wet file that does not come from the dry one"),
     Setting("log_dir", str, "logs", "folder of the run folders"),
     Setting("resume", bool, False, "go on with the newest run of a track if it was interrupted"),
@@ -112,8 +113,10 @@ def chain_file(model: str) -> Path:
 def fit_pair(files: PairFiles, settings: dict, interrupt: Interrupt) -> None:
     """Fits one pair, writes its run folder and prints what came out."""
     sr = settings["sr"]
-    pair = load_pair(files, sr, settings["lufs"], check=settings["check_pair"])
+    pair = load_pair(files, sr, settings["lufs"], align=settings["align"], check=settings["check_pair"])
     device = pick_device(settings["device"])
+    if not kernels.compiled():
+        print("first run on this machine: compiling the sample loops, about a minute, once", flush=True)
     chain = build(settings["chain"], sr).to(device)
     knobs = Knobs(chain, torch.Generator().manual_seed(settings["seed"])).to(device)
     fit = Fit(
@@ -127,8 +130,6 @@ def fit_pair(files: PairFiles, settings: dict, interrupt: Interrupt) -> None:
     )
     folder = open_run(fit, settings, pair.name)
     print(f"{pair.name}: {fit.dry.shape[0]} chunks of {settings['chunk_duration']:g} s, {device}, {folder}")
-    if not kernels.compiled():
-        print("first run on this machine: compiling the sample loops, about a minute, once")
     board = Board(folder, fit.step_count)
     ended = "error"
     try:
@@ -156,7 +157,11 @@ def open_run(fit: Fit, settings: dict, name: str) -> Path:
         runs.begin(folder, nested(settings))
         return folder
     runs.check_same_fit(folder, nested(settings))
-    fit.load_state_dict(runs.load_checkpoint(folder))
+    state = runs.load_checkpoint(folder)
+    try:
+        fit.load_state_dict(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}: its checkpoint is of another fit; use resume=false for a new run") from error
     return folder
 
 

@@ -12,9 +12,10 @@ from .chain import Sends, Serial, cascade_coefs, is_biquad
 from .delay import PingPongDelay
 from .dynamics import CompressorExpander
 from .effect import Effect, Values
+from .eq import Biquad
 from .functional import convolve
 from .functional.units import db_to_gain
-from .reverb import FDN
+from .reverb import FDN, FIR, NoiseReverb
 
 BLOCK = 2**20
 
@@ -45,6 +46,8 @@ def open_stage(effect: Effect, values: Values) -> Stage:
     """A fresh stage of an effect that is to be run with these values (one set, no batch)."""
     if isinstance(effect, Serial):
         return _serial(effect, values)
+    if isinstance(effect, Biquad):
+        return _cascade(effect.coefs(**values).unsqueeze(-2))
     if isinstance(effect, CompressorExpander):
         return _compressor(effect, **values)
     if isinstance(effect, Sends) and effect.realtime:
@@ -53,12 +56,31 @@ def open_stage(effect: Effect, values: Values) -> Stage:
         return _realtime(effect, values)
     if isinstance(effect, (PingPongDelay, FDN, Sends)):
         return _convolution(effect, values)
-    return _memoryless(effect, values)
+    if isinstance(effect, NoiseReverb):
+        return _at_the_end(effect, values)
+    return _overlapping(effect, values, values["taps"].shape[-1] - 1 if isinstance(effect, FIR) else 0)
 
 
-def _memoryless(effect: Effect, values: Values) -> Stage:
+def _overlapping(effect: Effect, values: Values, reach: int) -> Stage:
+    """An effect that remembers `reach` samples: they go in again before each block."""
+    past = None
+
     def process(x: Tensor, last: bool) -> Tensor:
-        return effect(x.unsqueeze(0), **values).squeeze(0)
+        nonlocal past
+        x = torch.cat([x.new_zeros(len(x), reach) if past is None else past, x], -1)
+        past = x[:, x.shape[-1] - reach :]
+        return effect(x.unsqueeze(0), **values).squeeze(0)[:, reach:]
+
+    return process
+
+
+def _at_the_end(effect: NoiseReverb, values: Values) -> Stage:
+    """The whole sound in one call, as the frames of its transform reach across blocks."""
+    blocks = []
+
+    def process(x: Tensor, last: bool) -> Tensor:
+        blocks.append(x)
+        return effect(torch.cat(blocks, -1).unsqueeze(0), **values).squeeze(0) if last else x[:, :0].expand(2, -1)
 
     return process
 
@@ -141,9 +163,11 @@ def _convolution(effect: Effect, values: Values) -> Stage:
 def _realtime(effect: PingPongDelay | FDN, values: Values) -> Stage:
     """A delay or a reverb sample by sample; its equaliser, if that comes after it, is a stage of its own."""
     state = effect.state(1, **values)
-    after = open_stage(effect.eq, values["eq"]) if isinstance(effect, FDN) and "eq" in values else None
+    stereo = isinstance(effect, FDN)
+    after = open_stage(effect.eq, values["eq"]) if stereo and "eq" in values else None
 
     def process(x: Tensor, last: bool) -> Tensor:
+        x = x.expand(2, -1) if stereo else x
         y = effect.realtime(x.unsqueeze(0), state=state, **values).squeeze(0)
         return after(y, last) if after else y
 

@@ -239,6 +239,9 @@ def _resolve(effect: Effect, config: dict, prefix: str) -> dict[str, object]:
         value = config.get(name, option.default)
         if option.kind is option.KEYWORD_ONLY and not isinstance(value, dict):
             rows[prefix + name] = tuple(value) if isinstance(value, list) else value
+    names = tuple(name for name, _ in effect.parts())
+    if names:
+        rows[f"{prefix}order"] = names
     for p in effect.params:
         rows |= {f"{prefix}{p.name}.default": p.default, f"{prefix}{p.name}.range": p.mapping}
     for name, part in effect.parts():

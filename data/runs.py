@@ -20,6 +20,8 @@ from .config import read_yaml
 from .files import read_json, read_tensors, write_tensors, write_text
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
+# What a fit needs to go on.
+STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator", "before"}
 
 
 def numbered(parent: Path) -> list[Path]:
@@ -76,7 +78,7 @@ def save_checkpoint(folder: Path, state: dict) -> None:
 def load_checkpoint(folder: Path) -> dict:
     """The state of an interrupted fit; ValueError when it is damaged or incomplete."""
     state = read_tensors(folder / CHECKPOINT)
-    missing = sorted({"optimiser", "model", "best_model", "lowest_loss", "losses", "generator", "before"} - state.keys())
+    missing = sorted(STATE - set(state))
     if missing:
         raise ValueError(f"{folder / CHECKPOINT}: lacks {', '.join(missing)}; it cannot be resumed, use resume=false")
     return state
@@ -98,9 +100,9 @@ class Run:
 
 
 def read_chain_file(path: str | Path) -> tuple[dict, int]:
-    """The configuration and the sample rate in Hz of the chain in a file: of a chain, or of settings; ours or published.
+    """The configuration of the chain in a file, and its sample rate in Hz.
 
-    Raises ValueError naming the file when it is missing or holds no chain.
+    The file holds a chain, or settings with one, ours or published. Raises ValueError naming it when there is none.
     """
     settings = read_yaml(path)
     try:

@@ -82,19 +82,20 @@ class Fit:
     def step(self) -> dict[str, float]:
         """One step; the loss before it and its terms.
 
-        Raises FitError, naming effect and parameter, when the loss is not finite however small the step.
+        Raises FitError, naming effect and parameter, when loss or gradient is not finite however small the step.
         """
         index = self._draw()
         terms = self._evaluate(index)
         for _ in range(RETRIES if self._before else 0):
             if self._finite(terms):
                 break
-            self._retry(index)
+            self._retry(index, terms)
             terms = self._evaluate(index)
         if not self._finite(terms):
+            tried = f", even after a step {2**RETRIES} times smaller" if self._before else ""
             raise FitError(
-                f"step {self.step_count}: the loss is not finite, even after a step {2**RETRIES} times smaller; "
-                f"it breaks at {self._culprit(index)}. Try a smaller optimiser.lr, or another default for that effect."
+                f"step {self.step_count}: not finite{tried}; it breaks at {self._culprit(index, terms)}. "
+                f"Try a smaller optimiser.lr, or another default for that effect."
             )
         if terms["loss"] < self.best.loss:
             self.best = Best(terms["loss"], {k: v.detach().clone() for k, v in self.knobs.state_dict().items()})
@@ -127,11 +128,11 @@ class Fit:
     def _gradients(self) -> list[Tensor | None]:
         return [None if p.grad is None else p.grad.clone() for p in self.knobs.parameters()]
 
-    def _retry(self, index: Tensor | None) -> None:
+    def _retry(self, index: Tensor | None, terms: dict[str, float]) -> None:
         """Takes the last step again, half as far, from where it began."""
         self._scale /= 2
         if self._scale == 0.5:
-            self.undone.append(f"step {self.step_count}: undone and halved, broken at {self._culprit(index)}")
+            self.undone.append(f"step {self.step_count}: undone and halved, broken at {self._culprit(index, terms)}")
         raws, optimiser, gradients = self._before
         self.knobs.load_state_dict(raws)
         self.optimiser.load_state_dict(copy.deepcopy(optimiser))
@@ -142,15 +143,17 @@ class Fit:
         self.optimiser.step()
         group["lr"] = lr
 
-    def _culprit(self, index: Tensor | None) -> str:
-        """Where the numbers break: the first effect whose output does, else the parameters whose gradients do."""
+    def _culprit(self, index: Tensor | None, terms: dict[str, float]) -> str:
+        """Where the numbers break: an effect's output, the loss, or the gradients of the last effect that has such."""
         dry = self.dry if index is None else self.dry[index]
         with torch.no_grad():
             effect = first_broken(self.chain, dry, self.knobs())
-        if effect:
-            return effect
+        if effect or not math.isfinite(terms["loss"]):
+            return effect or "the loss itself"
         bad = [n for n, p in self.knobs.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        return f"the gradient of {', '.join(bad)}" if bad else "the loss itself"
+        # Gradients run backwards, so that those of the effects before it follow.
+        last = bad[-1].split(".")[0]
+        return f"the gradient of {', '.join(n for n in bad if n.split('.')[0] == last)}"
 
     def state_dict(self) -> dict:
         """All that a later run needs to go on as if nothing had happened."""
@@ -161,6 +164,7 @@ class Fit:
             "best_model": self.best.raws,
             "lowest_loss": self.best.loss,
             "losses": self.losses,
+            "undone": self.undone,
             "generator": self.generator.get_state(),
             "before": self._before,
         }
@@ -169,7 +173,7 @@ class Fit:
         self.knobs.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.best = Best(state["lowest_loss"], state["best_model"])
-        self.losses = list(state["losses"])
+        self.losses, self.undone = list(state["losses"]), list(state["undone"])
         self.generator.set_state(state["generator"])
         self._before = state["before"]
 

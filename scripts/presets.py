@@ -24,7 +24,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from afx.effect import Effect, flatten
+from afx.effect import Effect
+from afx.param import Param
 from afx.published import entries, feature_mask
 from afx.registry import build, lookup
 from data.files import write_text
@@ -80,13 +81,10 @@ class Collection:
     def vectors(self) -> Tensor:
         return to_vectors(self.presets, self.effect)
 
-    def cells(self, preset: Preset) -> dict[str, str]:
-        """Every number of a preset in physical units, as text."""
-        values = flatten(preset.values(self.effect))
-        return {place: number(x) for name in preset.raws for place, x in _numbers(name, values[name].double().numpy())}
-
-    def units(self) -> dict[str, str]:
-        return {name: p.unit for name, p in self.effect.walk()}
+    @property
+    def params(self) -> dict[str, Param]:
+        """What a preset holds, by name."""
+        return {name: p for name, p in self.effect.walk() if p.preset}
 
 
 def _numbers(name: str, values: np.ndarray) -> Iterator[tuple[str, float]]:
@@ -97,20 +95,25 @@ def _numbers(name: str, values: np.ndarray) -> Iterator[tuple[str, float]]:
 
 def list_(collection: Collection, args: argparse.Namespace) -> Table:
     """Every preset with some of its single values."""
-    units = collection.units()
-    columns = args.columns.split(",") if args.columns else [name for name in COLUMNS if name in units]
-    rows = []
-    for preset in collection.presets:
-        cells = {name: cell for name, cell in collection.cells(preset).items() if name in units}
-        rows.append([preset.row, preset.track, preset.stem, *(lookup(cells, name, "column") for name in columns)])
-    header = ["row", "track", "stem", *(f"{name} {units[name]}".rstrip() for name in columns)]
+    known = {name: p for name, p in collection.params.items() if not p.shape}
+    columns = args.columns.split(",") if args.columns else [name for name in COLUMNS if name in known]
+    cells = []
+    for name in columns:
+        values = lookup(known, name, "column").mapping.value(torch.stack([p.raws[name] for p in collection.presets]))
+        cells.append([number(value) for value in values.tolist()])
+    rows = [(p.row, p.track, p.stem, *(column[i] for column in cells)) for i, p in enumerate(collection.presets)]
+    header = ["row", "track", "stem", *(f"{name} {known[name].unit}".rstrip() for name in columns)]
     return Table(f"{len(rows)} presets of {collection.folder}", header, rows)
 
 
 def show(collection: Collection, args: argparse.Namespace) -> Table:
     """One preset in physical units."""
-    preset, units = collection.one(args.preset), collection.units()
-    rows = [[name, cell, units[name.partition("[")[0]]] for name, cell in collection.cells(preset).items()]
+    preset = collection.one(args.preset)
+    rows = [
+        (place, number(value), p.unit)
+        for name, p in collection.params.items()
+        for place, value in _numbers(name, p.mapping.value(preset.raws[name]).numpy())
+    ]
     title = f"{collection.folder} {preset.row}: {preset.track} {preset.stem}"
     return Table(title, ["parameter", "value", "unit"], rows)
 

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--values", metavar="FILE", help="parametrised.pth")
     p.add_argument("--row", type=int, default=0, help="row of the preset set (default 0)")
     p.add_argument("--fx-config", metavar="YAML", help="their chain (default: the set's own, or the full one)")
-    p.add_argument("--loudness", type=lufs, default=-18.0, help="LUFS that the input is brought to, or off (default -18)")
+    p.add_argument("--loudness", type=lufs, default=-18.0, help="LUFS of the input, or off (default -18)")
     p.add_argument("--no-delay", action="store_true", help="mute the delay")
     p.add_argument("--no-reverb", action="store_true", help="mute the reverb")
     p.add_argument("--realtime", action="store_true", help="render delay and reverb sample by sample")

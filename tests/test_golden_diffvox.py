@@ -78,8 +78,8 @@ COEFS = {
 }
 # Below this share of the largest gradient, a gradient is what rounding left of zero.
 NOTHING = 1e-12
-# 2·10⁻⁶ beyond 10⁻⁴: the delay in ms, rounded to float32, is off by up to 5·10⁻⁴ samples, and with float64 values of
-# the delay these errors are 10⁻⁷. The release, with the same rounding, is off by 5·10⁻⁴ in the position beside it.
+# 2·10⁻⁶ beyond 10⁻⁴: rounding the delay in ms to float32 moves the echoes by up to 5·10⁻⁴ samples. With a float64
+# delay this error falls below 2·10⁻⁵. The release rounds alike: its other echoes' position is off by 5·10⁻⁴.
 ROUNDED_DELAY = {("chain_presetA_eval", "sends.delay.odd_pan.pan"): 1.2e-4}
 
 
@@ -185,15 +185,16 @@ def test_raw_parameters_mean_the_values_of_the_release(name: str):
     assert {key: error for key, error in errors.items() if not error < 1e-6} == {}
 
 
-@pytest.mark.parametrize("name, config", [("RealTimeDelay", DELAY), ("RealTimeFDN", FDN)])
-def test_real_time_forms_equal_the_release(name: str, config: dict):
+# The release ran in float32, coefficients of the reverb's equaliser included: near DC those alone cost 2·10⁻⁴.
+@pytest.mark.parametrize("name, config, tolerance", [("RealTimeDelay", DELAY, 1e-4), ("RealTimeFDN", FDN, 5e-4)])
+def test_real_time_forms_equal_the_release(name: str, config: dict, tolerance: float):
     data, inputs = golden(name), np.load(GOLDEN / "inputs.npz")
     effect = build({**config, "render": "realtime"}, SR)
     state = {key.removeprefix("raw/"): torch.from_numpy(v) for key, v in data.items() if key.startswith("raw/")}
     knobs = Knobs(effect)
     knobs.load_state_dict(from_published(state, effect))
     y = effect(torch.from_numpy(inputs[INDEX[name]["x"]]), **knobs())
-    assert relative_rms(y, data["out_f32"]) < 1e-4
+    assert relative_rms(y, data["out_f32"]) < tolerance
 
 
 @pytest.mark.parametrize("row", INDEX["biquad_coefficients"], ids=lambda row: f"{row['fn'][:-12]}-{row['freq']:.0f}")

@@ -18,7 +18,7 @@ from scripts import get_params
 
 SR = 44100
 CHAIN = {
-    "peak1": {"effect": "peak", "freq": {"default": 800, "range": [33, 5400]}},
+    "peak": {"effect": "peak", "freq": {"default": 800, "range": [33, 5400]}},
     "low_shelf": {"effect": "low_shelf"},
     "comp": {"effect": "compressor_expander"},
 }
@@ -54,9 +54,9 @@ def write_run(tmp_path: Path) -> WriteRun:
         folder.mkdir(parents=True)
         effect = build(chain, SR)
         raws = Knobs(effect, torch.Generator().manual_seed(0)).state_dict()
-        raws["peak1.gain"] = torch.tensor(mark)
+        raws["peak.gain"] = torch.tensor(mark)
         settings = {"model": PUBLISHED} if published else {"model": "small", "sr": SR, "chain": chain}
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         torch.save({"best_model": to_published(raws, effect) if published else raws}, folder / "checkpoint.ckpt")
         track = folder.parent.name
         meta = {
@@ -114,7 +114,9 @@ def test_every_run_is_kept_or_rejected_with_its_reason(write_run, tmp_path, caps
         "fluctuated_above_0.2": [["song/shaky/run_0", 1.0]],
     }
     printed = capsys.readouterr().out
-    reasons = dict(line.removeprefix("rejected ").split(": ")[:2] for line in printed.splitlines() if "rejected s" in line)
+    reasons = dict(
+        line.removeprefix("rejected ").split(": ")[:2] for line in printed.splitlines() if "rejected s" in line
+    )
     assert {Path(name).parent.name: reason for name, reason in reasons.items()} == {
         "stopped": "terminated",
         "loud": "loss_above_4.0",
@@ -209,8 +211,11 @@ def test_published_run_folders_are_read_and_agree_with_ours(write_run, tmp_path)
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"peak1": {"effect": "peak", "freq": {"default": 800, "range": [33, 5000]}}}, "peak1.freq.range"),
-        ({"comp": {"effect": "compressor_expander", "lookahead": False}}, "comp.lookahead is True in a/run_0 and False"),
+        ({"peak": {"effect": "peak", "freq": {"default": 800, "range": [33, 5000]}}}, "peak.freq.range"),
+        (
+            {"comp": {"effect": "compressor_expander", "lookahead": False}},
+            "comp.lookahead is True in a/run_0 and False",
+        ),
         ({"width": {"effect": "panning"}}, "width.effect is absent in a/run_0 and Panning in b/run_0"),
     ],
 )
@@ -220,6 +225,13 @@ def test_a_mix_of_chains_is_refused_naming_the_difference(change, difference, wr
     assert harvest(tmp_path) == 2
     assert difference in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+def test_the_order_of_effects_is_part_of_the_chain(write_run, tmp_path, capsys):
+    write_run("a/run_0")
+    write_run("b/run_0", chain=dict(reversed(CHAIN.items())))
+    assert harvest(tmp_path) == 2
+    assert "order is ('peak', 'low_shelf', 'comp') in a/run_0 and ('comp'," in capsys.readouterr().err
 
 
 def test_a_chain_written_out_in_full_is_the_same_chain(write_run, tmp_path):

@@ -1,0 +1,155 @@
+"""Scoring a preset set: rows under their own tracks' names, what is left out, and the published excerpts' scores."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import loss_eval
+from afx.effect import Effect, Knobs
+from afx.registry import build
+from afx.stream import render
+from data.audio import normalise_loudness, write_audio
+from data.presets import Preset, load_presets, write_presets
+from losses.vocal import TERMS, VocalLoss
+
+SR = 44100
+SHARED = Path(__file__).parents[2] / "shared"
+CHAIN = {
+    "peak": {"effect": "peak"},
+    "sends": {
+        "effect": "sends",
+        "delay": {
+            "effect": "ping_pong_delay",
+            "ir_duration": 2,
+            "eq": {"effect": "low_pass", "Q": {"range": [0.5, 2]}},
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def chain() -> Effect:
+    return build(CHAIN, SR)
+
+
+@pytest.fixture
+def scored_set(tmp_path: Path, chain: Effect) -> Path:
+    """Three tracks of 2.5 s, each its dry file through its preset; dry begins 50 samples late on the disk."""
+    presets = []
+    for i in range(3):
+        generator = torch.Generator().manual_seed(i)
+        dry = 0.1 * torch.randn(1, int(2.5 * SR), generator=generator) * torch.linspace(0.2, 1, int(2.5 * SR))
+        dry = normalise_loudness(dry, SR, -18)
+        raws = {
+            name: raw + 0.5 * torch.randn(raw.shape, generator=generator)
+            for name, raw in Knobs(chain).state_dict().items()
+        }
+        paths = [f"/elsewhere/song{i}/{side}.wav" for side in ("take", "mix")]
+        preset = Preset(i, *paths, -50, raws)
+        folder = tmp_path / "audio" / f"song{i}"
+        write_audio(folder / "take.wav", dry.roll(50, -1), SR)
+        write_audio(folder / "mix.wav", render(chain.eval(), preset.values(chain), dry), SR)
+        presets.append(preset)
+    write_presets(tmp_path / "set", presets, chain, chain=CHAIN, rejected={})
+    return tmp_path / "set"
+
+
+def score(folder: Path, *flags: str) -> tuple[int, list[dict[str, str]]]:
+    output = folder.parent / "scores.csv"
+    root = f"/elsewhere={folder.parent / 'audio'}"
+    status = loss_eval.main([str(folder), str(output), "--cpu", "--root", root, *flags])
+    with open(output, newline="") as file:
+        return status, list(csv.DictReader(file))
+
+
+def numbers(row: dict[str, str]) -> list[float]:
+    return [float(row[term]) for term in TERMS]
+
+
+def test_presets_that_made_their_tracks_score_almost_nothing(scored_set: Path, capsys):
+    status, rows = score(scored_set, "--lufs", "off")
+    assert status == 0
+    assert list(rows[0]) == ["track_id", "stem_id", *TERMS]
+    assert [(row["track_id"], row["stem_id"]) for row in rows] == [(f"song{i}", "take") for i in range(3)]
+    assert max(max(numbers(row)) for row in rows) < 1e-3
+    mean = np.mean([numbers(row) for row in rows], axis=0)
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed == "mean of 3: " + ", ".join(f"{t} {m:.5f}" for t, m in zip(TERMS, mean, strict=True))
+
+
+def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(scored_set: Path, chain: Effect):
+    _, rows = score(scored_set, "--no-process", "--lufs", "off", "--subset", "song1")
+    files = loss_eval.PairFiles(*(scored_set.parent / "audio" / "song1" / f"{x}.wav" for x in ("take", "mix")), "song1")
+    pair = loss_eval.load_pair(files, SR, None, shift=-50, check=False)
+    _, terms = VocalLoss(SR)(pair.dry.expand(2, -1)[None], pair.wet[None])
+    assert len(rows) == 1 and rows[0]["track_id"] == "song1"
+    assert numbers(rows[0]) == pytest.approx([term.item() for term in terms.values()], rel=1e-5)
+
+
+def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_their_names(scored_set: Path, capsys):
+    before = score(scored_set)[1]
+    vectors = np.load(scored_set / "raw_params.npy")
+    vectors[0, 0] = np.nan
+    np.save(scored_set / "raw_params.npy", vectors)
+    (scored_set.parent / "audio" / "song1" / "mix.wav").unlink()
+    capsys.readouterr()
+    status, rows = score(scored_set)
+    assert status == 2 and rows == before[2:]
+    errors = capsys.readouterr().err
+    assert "left out: song0 take: the render is not finite from 0.000 s on" in errors
+    assert "left out: song1 take" in errors and "mix.wav does not exist" in errors
+    assert "2 of 3 tracks left out" in errors
+
+
+def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chain: Effect, tmp_path: Path):
+    seen = []
+
+    def scorer(preset: Preset) -> dict[str, float]:
+        seen.append((tmp_path / "rows.csv").read_text().count("\n"))
+        return dict.fromkeys(TERMS, 0.0)
+
+    with open(tmp_path / "rows.csv", "w", newline="") as file:
+        list(loss_eval.write_scores(file, load_presets(scored_set, chain), scorer))
+    assert seen[1:] == [2, 3]
+
+
+def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effect):
+    values = load_presets(scored_set, chain)[0].values(chain)
+    values["sends"]["delay"]["eq"]["Q"] = torch.tensor(1.5)
+    values["peak"]["Q"] = torch.tensor(5.0)
+    loss_eval.clip_delay_q(chain, values)
+    assert values["sends"]["delay"]["eq"]["Q"] == torch.tensor(0.707)
+    assert values["peak"]["Q"] == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(("--root", "x"), "OLD=NEW"), (("--lufs", "loud"), "LUFS, or off"), (("--subset", "9"), "rows 0 to 2")],
+)
+def test_flags_that_say_nothing_are_refused_before_anything_is_written(flags, message, scored_set: Path, capsys):
+    assert loss_eval.main([str(scored_set), str(scored_set / "out.csv"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (scored_set / "out.csv").exists()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published excerpts are not here")
+def test_a_published_preset_on_its_excerpt_scores_as_the_release_does(tmp_path: Path):
+    excerpts, medleydb = SHARED / "audio" / "medleydb_excerpts", SHARED / "presets" / "medleydb"
+    song = excerpts / "HopAlong_SisterCities"
+    with open(excerpts / "published_scores.csv", newline="") as file:
+        told = {(row["track"], row["window"], row["system"]): row for row in csv.DictReader(file)}
+    told = told[song.name, "full", "preset_render"]
+    info = json.loads((medleydb / "info.json").read_text())
+    info |= {"dry_files": [f"{song}/dry.mp3"], "wet_files": [f"{song}/wet.mp3"], "alignment_shifts": [0], "runs": []}
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    np.save(tmp_path / "raw_params.npy", np.load(medleydb / "raw_params.npy")[[int(told["row"])]])
+    output = tmp_path / "scores.csv"
+    assert loss_eval.main([str(tmp_path), str(output), "--cpu", "--lufs", "off", "--mldr-rows", "rolled"]) == 0
+    with open(output, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["track_id"] == song.name
+    assert numbers(row) == pytest.approx(numbers(told), rel=1e-3)

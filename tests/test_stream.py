@@ -1,0 +1,134 @@
+"""Sounds block by block: any block sizes give what one call on the whole gives."""
+
+import pytest
+import torch
+from measures import relative_rms
+from torch import Tensor
+
+from afx.effect import Effect, Knobs, Values
+from afx.registry import build
+from afx.stream import render, stream
+from data.config import merge, read_yaml
+from main import CHAINS
+
+SR = 44100
+SAMPLES = 6000
+FEW = 140
+SHORT = {"sends": {"delay": {"ir_duration": 2}, "reverb": {"ir_duration": 0.5}}}
+REALTIME = {"sends": {"delay": {"render": "realtime"}, "reverb": {"render": "realtime"}}}
+# An echo within the first 6000 samples, and a compressor that has something to do.
+LIVELY = {
+    "comp": {"cmp_threshold": {"default": -30.0}, "attack": {"default": 2.0}, "release": {"default": 30.0}},
+    "sends": {"delay": {"delay": {"default": 100.5}, "gain": {"default": 0.5}}},
+}
+
+FIR = {"effect": "fir", "length": 64}
+NOISE = {"effect": "noise_reverb", "ir_length": 2000}
+WIDTH = {"pan": {"effect": "panning", "pan": {"default": 0.3}}, "width": {"effect": "stereo_width"}}
+
+
+def chain_of(name: str) -> dict:
+    return read_yaml(CHAINS / f"{name}.yaml")
+
+
+def opened(config: dict) -> tuple[Effect, Values]:
+    """A chain with every parameter away from its default by a little, and those values."""
+    effect = build(config, SR).eval()
+    generator = torch.Generator().manual_seed(1)
+    knobs = Knobs(effect, generator)
+    with torch.no_grad():
+        for raw in knobs.parameters():
+            raw += 0.1 * torch.randn(raw.shape, generator=generator)
+        return effect, knobs()
+
+
+def swinging_noise(samples: int = SAMPLES, channels: int = 1) -> Tensor:
+    """Noise whose level swings, so that a compressor moves."""
+    swing = torch.sin(torch.arange(samples) * (2 * torch.pi / 2000)).square()
+    return 0.5 * swing * torch.randn(channels, samples, generator=torch.Generator().manual_seed(0))
+
+
+def one_call(effect: Effect, values: Values, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return effect(x.unsqueeze(0), **values).squeeze(0)
+
+
+@pytest.mark.parametrize("block", [7, 1000, 4096, SAMPLES, 10**6])
+@pytest.mark.parametrize("render_form", ["response", "realtime"])
+def test_the_whole_vocal_chain_in_blocks_equals_one_call(block: int, render_form: str):
+    config = merge(merge(chain_of("diffvox"), SHORT), LIVELY)
+    effect, values = opened(merge(config, REALTIME) if render_form == "realtime" else config)
+    x = swinging_noise(FEW if block == 7 else SAMPLES)
+    expected = one_call(effect, values, x)
+    y = render(effect, values, x, block)
+    assert y.shape == expected.shape == (2, x.shape[-1])
+    assert relative_rms(y, expected) < 1e-5
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_a_chain_without_spatial_effects_in_blocks_equals_one_call(block: int):
+    effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
+    x = swinging_noise(FEW * block if block < 1000 else SAMPLES)
+    assert relative_rms(render(effect, values, x, block), one_call(effect, values, x)) < 1e-5
+
+
+@pytest.mark.parametrize("lookahead_ms", [0.02, 3.3, 14.9])
+@pytest.mark.parametrize("block", [50, 1000])
+def test_lookahead_sees_into_the_blocks_to_come(lookahead_ms: float, block: int):
+    comp = {"effect": "compressor_expander", "lookahead": {"default": lookahead_ms}, **LIVELY["comp"]}
+    effect, values = opened({"comp": comp})
+    x = swinging_noise(3000)
+    assert relative_rms(render(effect, values, x, block), one_call(effect, values, x)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"effect": "peak", "gain": {"default": 9.0}},
+        {"effect": "compressor_expander", "lookahead": False},
+        FIR,
+        NOISE,
+        WIDTH,
+        {"effect": "sends"},
+        {"effect": "ping_pong_delay", "ir_duration": 2, "delay": {"default": 101}},
+        {"effect": "ping_pong_delay", "render": "realtime", "delay": {"default": 101}},
+        {"effect": "fdn", "ir_duration": 0.5},
+        {"effect": "fdn", "render": "realtime", "eq": {"effect": "serial", "peak": {"effect": "peak"}}},
+        {"comp": {"effect": "compressor_expander"}, "fir": FIR, "reverb": NOISE, **WIDTH},
+    ],
+    ids=lambda config: f"{config.get('effect', 'serial')} {config.get('render', '')}".strip(),
+)
+def test_every_effect_in_blocks_equals_one_call(config: dict):
+    effect, values = opened(config)
+    x = swinging_noise()
+    expected = one_call(effect, values, x)
+    assert relative_rms(render(effect, values, x, 700), expected) < 1e-5
+
+
+def test_blocks_of_changing_sizes_give_as_many_samples_as_went_in():
+    effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
+    x = swinging_noise(5000)
+    sizes = [1, 2, 1500, 3, 700, 1, 2793]
+    assert sum(sizes) == 5000
+    blocks = list(stream(effect, values, x.split(sizes, -1)))
+    assert len(blocks) == len(sizes)
+    assert relative_rms(torch.cat(blocks, -1), one_call(effect, values, x)) < 1e-5
+
+
+def test_a_sound_shorter_than_the_lookahead_passes_whole():
+    effect, values = opened(merge(chain_of("eq_comp"), {"comp": {"lookahead": {"default": 10.0}}}))
+    for samples in (1, 100):
+        x = swinging_noise(2000)[:, -samples:]
+        assert relative_rms(render(effect, values, x, 30), one_call(effect, values, x)) < 1e-5
+
+
+def test_a_second_sound_starts_afresh():
+    effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
+    x = swinging_noise(3000)
+    first = render(effect, values, x, 1000)
+    assert torch.equal(render(effect, values, x, 1000), first)
+
+
+def test_no_blocks_give_no_blocks():
+    effect, values = opened(chain_of("eq_comp"))
+    assert list(stream(effect, values, [])) == []
