@@ -97,7 +97,7 @@ class PingPongDelay(Effect):
         flat = torch.tensor([1.0, 0, 0, 0, 0], dtype=torch.float64)
         coefs = flat if eq is None else self.eq.coefs(**eq)
         echoes = kernels.realtime_delay(x[:, 0], self._whole(delay), feedback.reshape(-1), coefs.reshape(-1, 5), state)
-        pans = torch.stack([pan_gains(pan["pan"]) for pan in (odd_pan, even_pan)], -1)
+        pans = torch.stack(torch.broadcast_tensors(pan_gains(odd_pan["pan"]), pan_gains(even_pan["pan"])), -1)
         return gain.reshape(-1, 1, 1) * (pans @ echoes)
 
     def _whole(self, delay: Tensor) -> Tensor:
@@ -168,7 +168,10 @@ class PingPongDelay(Effect):
         return damped + (exact - damped).detach() if self.straight_through else damped
 
     def _equalise(self, h: Tensor, coefs: Tensor) -> Tensor:
-        return biquad.cascade(h.reshape(-1, 1, self.ir_length), coefs).reshape(h.shape)
+        batch = torch.broadcast_shapes(h.shape[:-1], coefs.shape[:-2])
+        rows = h.expand(*batch, -1).reshape(-1, 1, h.shape[-1])
+        filters = coefs.expand(*batch, -1, -1).reshape(-1, *coefs.shape[-2:])
+        return biquad.cascade(rows, filters).reshape(*batch, -1)
 
     def _to_time(self, *spectra: Tensor) -> tuple[Tensor, ...]:
         return tuple(irfft(h, self.ir_length) for h in spectra)

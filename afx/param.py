@@ -180,9 +180,12 @@ class Param:
 
     def checked(self) -> "Param":
         """This parameter; ValueError when its default lies outside its open range."""
-        bounded = isinstance(self.mapping, Linear) and isinstance(self.default, (int, float))
-        if bounded and not self.mapping.lo < self.default < self.mapping.hi:
-            lo, hi = self.mapping.lo, self.mapping.hi
+        if not isinstance(self.mapping, Linear) or isinstance(self.default, (tuple, RawNormal)):
+            return self
+        drawn = isinstance(self.default, Uniform)
+        lowest, highest = (self.default.lo, self.default.hi) if drawn else (self.default, self.default)
+        lo, hi = self.mapping.lo, self.mapping.hi
+        if not lo < lowest <= highest < hi:
             raise ValueError(f"{self.name}: the default {self.default} lies outside its range; allowed: {lo} to {hi}")
         return self
 

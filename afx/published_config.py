@@ -118,8 +118,15 @@ def from_published_settings(tree: dict) -> dict:
         return tree
     tree = {key: value for key, value in tree.items() if value != "???"}
     ours = {key: tree[key] for key in _SAME if key in tree and not str(tree[key]).startswith("${")}
-    ours |= {"model": None, "chain": from_published_config(tree["model"])}
+    chain = from_published_config(tree["model"])
+    ours |= {"model": None, "chain": _regularised(chain) if tree.get("regularise_delay") else chain}
     for theirs, name, mine in (("optimiser", "lr", "optimiser"), ("loss_fn", "weights", "loss")):
         if isinstance(tree.get(theirs), dict) and name in tree[theirs]:
             ours[mine] = {name: tree[theirs][name]}
     return ours
+
+
+def _regularised(config: dict) -> dict:
+    """The chain with the loss term of its surrogate delays."""
+    config = {key: _regularised(value) if isinstance(value, dict) else value for key, value in config.items()}
+    return config | ({"regularise": True} if config.get("surrogate") else {})

@@ -51,11 +51,13 @@ class FDN(Effect):
             raise ValueError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
         lines = len(delays)
         decay = tuple(10 ** (-3 * m / (sr * self.LONGEST * ir_duration)) for m in delays)
+        # A short response leaves no room for the usual start.
+        start = 1.0 if min(decay) > 0.6 else min(decay)
         highest = Linear(0, decay[delays.index(min(delays))]) if shared_decay else Ceilings(decay)
         self.params = (
             Param("b", "", 1 / lines, Free(), (lines, 2)),
             Param("c", "", 0.0, Free(), (2, lines)),
-            Param("gamma", "", Uniform(0.4, 0.6), highest, (bands, 1 if shared_decay else lines)),
+            Param("gamma", "", Uniform(0.4 * start, 0.6 * start), highest, (bands, 1 if shared_decay else lines)),
             Param("U", "", RawNormal(1 / math.sqrt(lines)), Orthogonal(), (lines, lines)),
             *([Param("delays", "samples", tuple(delays), Free(), (lines,))] if trainable_delays else []),
         )

@@ -28,7 +28,7 @@ while IFS= read -r song <&3 || [ -n "$song" ]; do
     fi
     mkdir -p "$folder" || exit 2
     echo "== $song"
-    "${PYTHON:-python}" "$main" data_dir="$song" log_dir="$folder" resume=true "$@" 2>&1 | tee "$folder/train.log"
+    "${PYTHON:-python}" "$main" data_dir="$song" log_dir="$folder" resume=true "$@" 2>&1 | tee -i "$folder/train.log"
     status=${PIPESTATUS[0]}
     if [ "$status" = 0 ]; then
         touch "$folder/done"

@@ -65,7 +65,6 @@ LINEAR = [name for name in INSTANCES if not name.startswith(("compressor", "seri
 SHIFTABLE = [name for name in LINEAR if name != "noise_reverb"]
 DIFFERENTIABLE = [name for name in INSTANCES if not name.endswith("realtime")]
 WITH_RESPONSE = [name for name in DIFFERENTIABLE if name.startswith(("panning", "delay", "fdn", "sends"))]
-FILTERED_FROM_REST = ["fir", "noise_reverb", "peak", "low_shelf", "high_shelf", "low_pass", "high_pass"]
 every_effect = pytest.mark.parametrize("name", INSTANCES)
 
 
@@ -76,12 +75,6 @@ def has_echoes(name: str) -> bool:
 def make(name: str) -> Effect:
     """An instance in training mode, where a surrogate is at work."""
     return build(INSTANCES[name], LOW_SR if has_echoes(name) else SR).train()
-
-
-def known_to_fail(names: list[str], reason: str) -> list:
-    """Every effect, with some marked as failing: the test fails as soon as one of them does not."""
-    mark = pytest.mark.xfail(reason=reason, strict=True)
-    return [pytest.param(name, marks=mark) if name in names else name for name in INSTANCES]
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -169,9 +162,7 @@ def test_one_value_for_all_equals_the_same_value_for_each(name: str):
     assert apart(gradients(y, weight, raws), {key: g.sum(0) for key, g in grads.items()}) == {}
 
 
-@pytest.mark.parametrize(
-    "name", known_to_fail(["delay_eq", "delay_realtime", "sends"], "the loop's filter does not broadcast")
-)
+@every_effect
 def test_values_for_each_and_values_for_all_may_be_mixed(name: str):
     effect, generator = make(name), random(16)
     x, raws = audio(name, 3, generator), random_raws(effect, (), generator)
@@ -259,7 +250,7 @@ def test_the_layout_of_the_audio_in_memory_does_not_matter(name: str):
     assert torch.equal(effect(scattered, **values), effect(x, **values))
 
 
-@pytest.mark.parametrize("name", known_to_fail(FILTERED_FROM_REST, "each block is filtered from rest"))
+@every_effect
 def test_block_by_block_equals_one_call(name: str):
     effect, generator = make(name).eval(), random(17)
     values = flatten(values_of(effect, random_raws(effect, (), generator)))

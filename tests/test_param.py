@@ -126,7 +126,6 @@ def test_an_impossible_default_or_range_is_refused(param: Param, changes: dict, 
     assert message in str(error.value)
 
 
-@pytest.mark.xfail(reason="a drawn default is not compared with its range: NaN raw numbers", strict=True)
 @pytest.mark.parametrize("shared_decay", [True, False])
 def test_a_drawn_default_has_raw_numbers_whatever_the_range(shared_decay: bool):
     effect = build({"effect": "fdn", "ir_duration": 0.1, "shared_decay": shared_decay}, SR)
