@@ -16,7 +16,7 @@ from engine.fit import RETRIES, Fit, FitError, run
 from losses import VocalLoss
 from losses.vocal import VocalTarget
 
-SR = 44100
+SR = 16000
 CHAIN = {
     "peak": {"effect": "peak"},
     "comp": {"effect": "compressor_expander"},
@@ -27,7 +27,7 @@ SPATIAL = {
     "sends": {
         "effect": "sends",
         "delay": {"effect": "ping_pong_delay", "ir_duration": 2, "surrogate": True, "regularise": True},
-        "reverb": {"effect": "fdn", "ir_duration": 0.5, "bands": 9},
+        "reverb": {"effect": "fdn", "ir_duration": 1, "bands": 9},
     },
 }
 
@@ -35,7 +35,7 @@ SPATIAL = {
 def recorded(count: int = 2) -> Chunks:
     """Noise that comes and goes; wet is boosted around 2 kHz, softer and panned."""
     generator = torch.Generator().manual_seed(0)
-    swing = torch.sin(torch.arange(round(1.3 * SR)) * (2 * torch.pi / 9000)).square()
+    swing = torch.sin(torch.arange(round(1.3 * SR)) * (2 * torch.pi * 5 / SR)).square()
     dry = 0.3 * swing * torch.randn(count, 1, len(swing), generator=generator)
     effect = build({"peak": {"effect": "peak", "gain": {"default": 6.0}}, "pan": {"effect": "panning"}}, SR)
     with torch.no_grad():
@@ -220,9 +220,9 @@ def test_steps_into_a_broken_region_are_taken_back_and_the_effect_is_named(gradi
     fit = new_fit(with_fragile(0.9, gradient_only), loud(recorded()), lr=0.4)
     for _ in range(8):
         fit.step()
-        assert all(bool(raw.isfinite().all()) for raw in fit.knobs.parameters())
+        assert all(raw.isfinite().all() for raw in fit.knobs.parameters())
         state = fit.optimiser.state_dict()["state"].values()
-        assert all(bool(s["exp_avg"].isfinite().all()) for s in state)
+        assert all(s["exp_avg"].isfinite().all() for s in state)
     assert all(map(math.isfinite, fit.losses))
     assert fit.best.raws["fragile.gain"] < 0.9
     assert fit.undone and fit.losses[-1] < fit.losses[0]
@@ -237,7 +237,7 @@ def test_what_stays_broken_ends_the_fit_with_the_effects_name(gradient_only: boo
     with pytest.raises(FitError, match=rf"^step 0: not finite; it breaks at {where}\. Try a smaller optimiser.lr"):
         fit.step()
     assert fit.losses == [] and fit.best.raws == {}
-    assert all(bool(raw.isfinite().all()) for raw in fit.knobs.parameters())
+    assert all(raw.isfinite().all() for raw in fit.knobs.parameters())
 
 
 def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
@@ -248,7 +248,7 @@ def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
     assert fit.step_count == 3 and loss.calls == 4 + RETRIES
     assert len(fit.undone) == 1
     assert equal(fit.best.raws, new_fit_best(3))
-    assert all(bool(raw.isfinite().all()) for raw in fit.knobs.parameters())
+    assert all(raw.isfinite().all() for raw in fit.knobs.parameters())
 
 
 def new_fit_best(steps: int) -> dict[str, Tensor]:
@@ -260,7 +260,7 @@ def new_fit_best(steps: int) -> dict[str, Tensor]:
 def test_a_chunk_that_is_broken_itself_is_reported_at_the_first_effect():
     chunks = recorded()
     chunks.dry[0, 0, 100] = math.inf
-    with pytest.raises(FitError, match=r"it breaks at peak \(gain=0.0, freq=2000.0, Q=0.707\)"):
+    with pytest.raises(FitError, match=r"it breaks at peak \(gain=0.0, freq=[\d.]+, Q=0.707\)"):
         new_fit(chunks=chunks).step()
 
 
