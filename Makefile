@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(PY) main.py epochs=150 log_dir=logs
+	$(PY) main.py epochs=100 log_dir=logs
 
 test: $(VENV)/.tested
 	$(PY) -m pytest

@@ -9,7 +9,7 @@ from .effect import Effect, Values
 from .eq import Biquad
 from .functional import biquad, convolve, echo
 from .functional.fft import irfft, rfft
-from .param import Linear, Negative, Param
+from .param import Linear, Negative, Param, Precise
 from .stereo import Panning, pan_gains
 
 RENDERS = ("sinc", "fs", "realtime")
@@ -52,7 +52,7 @@ class PingPongDelay(Effect):
         # An endless loop must have died, by 60 dB in 3/4 of the response, or its tail wraps around.
         most_feedback = 10 ** (-3 * self.SLOWEST_MS / 1000 / (0.75 * ir_duration)) if render == "fs" else 1.0
         self.params = (
-            Param("delay", "ms", 400.0, Linear(self.FASTEST_MS, self.SLOWEST_MS)),
+            Param("delay", "ms", 400.0, Precise(self.FASTEST_MS, self.SLOWEST_MS)),
             Param("feedback", "", min(0.1, most_feedback / 2), Linear(0, most_feedback)),
             Param("gain", "", 0.1, Linear(0, 1)),
             *([Param("damping", "", -0.01, Negative(), preset=False)] if surrogate else []),

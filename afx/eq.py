@@ -9,7 +9,18 @@ from .param import Free, Linear, Param
 
 
 class Biquad(Effect):
-    """A filter that is one biquad; a chain runs neighbours in one pass."""
+    """A filter that is one biquad; a chain runs neighbours in one pass.
+
+    Raises ValueError when its frequency can reach half the sample rate, where no biquad is defined.
+    """
+
+    def __init__(self, sr: int, **overrides: dict):
+        super().__init__(sr, **overrides)
+        highest = next(p.mapping.hi for p in self.params if p.name == "freq")
+        if highest >= sr / 2:
+            raise ValueError(
+                f"freq reaches {highest:g} Hz, beyond half the sample rate of {sr} Hz; set its range, and its default"
+            )
 
     def coefs(self, **values: Tensor) -> Tensor:
         """Coefficients (…, 5) of values (…)."""

@@ -66,14 +66,17 @@ def _part_prefix(effect: Effect, name: str, index: int) -> str:
 
 
 def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Our raw parameters from those of the release; ValueError that names what is missing or of another size.
+    """Our raw parameters from those of the release; ValueError that names what is missing, unknown or of another size.
 
-    What no preset holds (a surrogate's damping) may be absent.
+    What no preset holds (a surrogate's damping) may be absent, and buffers may be there.
     """
     rows = entries(effect)
     missing = [row.theirs for row in rows if row.preset and row.theirs not in state]
     if missing:
         raise ValueError(f"the published parameters lack {', '.join(missing)}; were they made with another chain?")
+    unknown = [name for name in state if name.endswith(".original") and name not in {row.theirs for row in rows}]
+    if unknown:
+        raise ValueError(f"the chain has no {', '.join(unknown)}; is it the one the parameters were made with?")
     return shaped({row.ours: state[row.theirs] for row in rows if row.theirs in state}, effect)
 
 

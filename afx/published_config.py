@@ -66,6 +66,8 @@ def from_published_config(config: dict) -> dict:
     kind = lookup(_CLASSES, target.split(".")[-1], "published effect", target)
     ours: dict = {"effect": kind.effect, **kind.fixed}
     for key, value in config.items():
+        if key == "dropout" and value:
+            raise ValueError(f"{target}: dropout={value} has no counterpart here; give 0")
         if key in _SILENT or (key == "pan_direct" and value):
             continue
         if is_published(value):

@@ -61,10 +61,14 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
         inner = isinstance(value, dict) and ("effect" in value or _holds_effects(value))
         settings[name] = build(value, sr, f"{place}.{name}") if inner else value
         if not inner and not isinstance(value, dict) and name not in options:
-            raise ValueError(f"{place}: {kind.__name__} has no option {name!r}; known: {', '.join(_known(kind))}")
+            known = ", ".join(_known(kind))
+            raise ValueError(
+                f"{place}: {kind.__name__} has no option {name!r}; known: {known}; "
+                "a parameter takes {default: …, range: …}"
+            )
     try:
         return kind(sr, **settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"{place}: {error}") from error
 
 
