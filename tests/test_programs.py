@@ -1,0 +1,402 @@
+"""The programs from end to end on a few seconds of sound: what they leave, what they say, how they exit."""
+
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from measures import relative_rms, rms
+from torch import Tensor
+
+import main
+from afx.registry import build
+from data.audio import loudness, read_audio, write_audio
+from data.files import read_json, read_tensors
+from data.presets import Preset, write_presets
+from data.runs import load_run
+from scripts import render
+
+SR = 44100
+SMALL = ["chunk_duration=1.5", "chunk_overlap=0.5", "epochs=3"]
+QUICK = [*SMALL, "model=eq_comp"]
+SHORT = ["chain.sends.delay.ir_duration=2", "chain.sends.reverb.ir_duration=1", "chain.sends.delay.gain.default=0.4"]
+RUN_FILES = {"config.yaml", "meta.json", "checkpoint.ckpt", "parametrised.pth", "fitted.wav"}
+
+
+def take(seconds: float = 3.0, seed: int = 0) -> Tensor:
+    """A dry take (1, T): noise that comes and goes."""
+    t = torch.arange(round(seconds * SR)) / SR
+    phrases = (torch.sin(2 * torch.pi * 1.5 * t) > 0).float() + 0.001
+    return (0.1 * torch.randn(len(t), generator=torch.Generator().manual_seed(seed)) * phrases)[None]
+
+
+def mixed(dry: Tensor) -> Tensor:
+    """Its mix (2, T), with an echo on either side."""
+    return torch.stack([dry[0] + 0.4 * dry[0].roll(round(side * SR)) for side in (0.17, 0.3)])
+
+
+def write_pair(folder: Path, dry: Tensor | None = None, wet: Tensor | None = None) -> list[str]:
+    """The pair's files, and the arguments that name them."""
+    dry = take() if dry is None else dry
+    write_audio(folder / "take.wav", dry, SR)
+    write_audio(folder / "song.wav", mixed(take()) if wet is None else wet, SR)
+    return [f"dry={folder / 'take.wav'}", f"wet={folder / 'song.wav'}", f"log_dir={folder / 'logs'}"]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the full chain, with short responses."""
+    folder = tmp_path_factory.mktemp("full")
+    assert main.main([*write_pair(folder), *SMALL, *SHORT]) == 0
+    return folder / "logs" / "song" / "run_0"
+
+
+def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
+    """What main.py says when it refuses: one line."""
+    assert main.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("main.py: ") and error.endswith("\n") and error.count("\n") == 1, error
+    return error[len("main.py: ") : -1]
+
+
+def test_a_fit_leaves_a_whole_run_folder(fitted: Path):
+    names = {p.name for p in fitted.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents")}
+    assert len(events) == 1 and names - events == RUN_FILES
+    meta = read_json(fitted / "meta.json")
+    assert meta["input_path"].endswith("take.wav") and meta["target_path"].endswith("song.wav")
+    assert meta["alignment_shift"] == 0 and meta["terminated_by"] is None and meta["undone"] == []
+    assert len(meta["losses"]) == 3 and meta["losses"][2] < meta["losses"][0]
+    state = read_tensors(fitted / "checkpoint.ckpt")
+    assert {"global_step", "optimiser", "model", "best_model", "lowest_loss"} <= state.keys()
+    assert state["global_step"] == 3 and state["lowest_loss"] == min(meta["losses"])
+    values = read_tensors(fitted / "parametrised.pth")
+    assert values.keys() == load_run(fitted).raws.keys()
+    assert 700 < values["peak1.freq"] < 900 and 20 < values["comp.attack"] < 100
+    sound, sr = read_audio(fitted / "fitted.wav")
+    assert sr == SR and sound.shape == (2, 3 * SR)
+
+
+def test_tensorboard_shows_losses_settings_and_sound(fitted: Path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(fitted)).Reload()
+    tags = events.Tags()
+    assert {"loss/loss", "loss/mss_lr", "loss/mldr_ms", "comp/attack", "sends/reverb/b/00"} <= set(tags["scalars"])
+    assert tags["audio"] == ["dry", "wet", "fitted"]
+    losses = [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars("loss/loss")]
+    assert losses == list(enumerate(read_json(fitted / "meta.json")["losses"]))
+    assert events.Scalars("comp/attack")[0].value == pytest.approx(50.0, rel=0.02)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
+    """Sends a signal to the program in the middle of a step."""
+    scalars = main.Board.scalars
+
+    def interrupted(board: main.Board, at: int, *rest: object) -> None:
+        if at == step:
+            os.kill(os.getpid(), number)
+        scalars(board, at, *rest)
+
+    monkeypatch.setattr(main.Board, "scalars", interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_best_and_resumes_bit_for_bit(tmp_path, monkeypatch, capsys, number: int):
+    pair = [*write_pair(tmp_path), *QUICK, "batch_size=1"]
+    runs = tmp_path / "logs" / "song"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, number)
+        assert main.main(pair) == 130
+    meta = read_json(runs / "run_0" / "meta.json")
+    assert meta["terminated_by"] == "interrupted" and len(meta["losses"]) == 2
+    assert RUN_FILES <= {p.name for p in (runs / "run_0").iterdir()}
+    assert main.main([*pair, "resume=true"]) == 0
+    assert main.main(pair) == 0
+    resumed, whole = (read_tensors(runs / name / "checkpoint.ckpt") for name in ("run_0", "run_1"))
+    assert resumed["losses"] == whole["losses"] and len(whole["losses"]) == 3
+    for kind in ("model", "best_model"):
+        assert all(torch.equal(resumed[kind][name], raw) for name, raw in whole[kind].items())
+    meta = read_json(runs / "run_0" / "meta.json")
+    assert meta["terminated_by"] is None and meta["losses"] == whole["losses"]
+    assert main.main([*pair, "resume=true"]) == 0
+    assert (runs / "run_2").exists(), "what has ended begins anew"
+    assert "loss" in capsys.readouterr().out
+
+
+def test_a_stop_before_the_first_step_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
+    pair = [*write_pair(tmp_path), *QUICK, "epochs=1"]
+    cut_chunks = main.cut_chunks
+
+    def interrupted(*args: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return cut_chunks(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "cut_chunks", interrupted)
+        assert main.main(pair) == 130
+    run = tmp_path / "logs" / "song" / "run_0"
+    assert read_json(run / "meta.json")["losses"] == []
+    assert main.main([*pair, "resume=true"]) == 0
+    assert len(read_json(run / "meta.json")["losses"]) == 1
+
+
+def test_signals_are_handled_as_before_when_the_program_has_ended(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    refused(capsys, [*write_pair(tmp_path, dry=0 * take()), *QUICK])
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_a_damaged_or_foreign_checkpoint_is_not_resumed(tmp_path, monkeypatch, capsys):
+    pair = [*write_pair(tmp_path), *QUICK]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 0, signal.SIGINT)
+        assert main.main(pair) == 130
+    run = tmp_path / "logs" / "song" / "run_0"
+    checkpoint, good = run / "checkpoint.ckpt", (run / "checkpoint.ckpt").read_bytes()
+    capsys.readouterr()
+    for content in (good[:1000], b"", b"sound"):
+        checkpoint.write_bytes(content)
+        assert refused(capsys, [*pair, "resume=true"]).startswith(f"{checkpoint}: damaged, or not a file of tensors")
+    checkpoint.write_bytes(good)
+    state = read_tensors(checkpoint)
+    del state["generator"]
+    torch.save(state, checkpoint)
+    assert "lacks generator; it cannot be resumed, use resume=false" in refused(capsys, [*pair, "resume=true"])
+    state = torch.load(checkpoint, weights_only=True) | {"generator": torch.Generator().get_state()}
+    state["model"].pop("comp.attack")
+    torch.save(state, checkpoint)
+    assert "its checkpoint is of another fit; use resume=false" in refused(capsys, [*pair, "resume=true"])
+    checkpoint.write_bytes(good)
+    message = refused(capsys, [*pair, "resume=true", "optimiser.lr=0.02", "chain.peak1.Q.default=1"])
+    assert message.startswith(f"{run}: was begun with other settings (chain, optimiser); use those, or resume=false")
+    assert not (tmp_path / "logs" / "song" / "run_1").exists()
+
+
+def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path, capsys):
+    broken = take()
+    broken[0, 1000] = float("nan")
+    for name, dry in (("a", broken), ("b", take())):
+        write_audio(tmp_path / "pairs" / f"{name}_dry.wav", dry, SR)
+        write_audio(tmp_path / "pairs" / f"{name}_wet.wav", mixed(take()), SR)
+    write_audio(tmp_path / "pairs" / "c_dry.wav", take(), SR)
+    logs = tmp_path / "logs"
+    assert main.main([f"data_dir={tmp_path / 'pairs'}", f"log_dir={logs}", *QUICK]) == 2
+    out, err = capsys.readouterr()
+    assert [p.name for p in logs.iterdir()] == ["b"] and RUN_FILES <= {p.name for p in (logs / "b" / "run_0").iterdir()}
+    assert "skipped c has 0 wet files, not one" in out
+    lines = [line for line in err.splitlines() if line.startswith("main.py: ")]
+    assert lines[0].startswith(f"main.py: {tmp_path}/pairs/a_dry.wav holds NaN or infinite samples")
+    assert lines[1:] == ["main.py: 1 of 2 pairs failed"]
+
+
+def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(tmp_path, capsys, monkeypatch):
+    class Broken(main.VocalLoss):
+        def __call__(self, *args: object) -> tuple:
+            total, terms = super().__call__(*args)
+            return total * float("nan"), terms
+
+    monkeypatch.setattr(main, "VocalLoss", Broken)
+    assert main.main([*write_pair(tmp_path), *QUICK]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("main.py: step 0: not finite; it breaks at the loss itself. Try a smaller optimiser.lr")
+    assert read_json(tmp_path / "logs" / "song" / "run_0" / "meta.json")["terminated_by"] == "error"
+
+
+def test_a_mono_mix_at_another_rate_is_fitted_with_a_notice(tmp_path, caplog):
+    arguments = write_pair(tmp_path)
+    write_audio(tmp_path / "song.wav", mixed(take()).mean(0, keepdim=True)[:, ::2], SR // 2)
+    with caplog.at_level(logging.INFO):
+        assert main.main([*arguments, *QUICK, "epochs=1"]) == 0
+    assert "song.wav is mono: copied to both sides" in caplog.text
+    assert f"song.wav: resampled from 22050 to {SR} Hz" in caplog.text
+
+
+def test_bad_sound_is_refused_in_one_line(tmp_path, capsys):
+    dry = take()
+    holed = dry.clone()
+    holed[0, 4410] = float("nan")
+    cases = {
+        "take.wav holds NaN or infinite samples, the first at 0.100 s: export it again": {"dry": holed},
+        "take.wav is silent: nothing lies above -70 LUFS": {"dry": 0 * dry},
+        "song is 1.00 s long, a chunk 1.5 s: set chunk_duration=1 or less": {"dry": dry[:, :SR]},
+        "song.wav has 8 channels, at most 2 are allowed: export it as mono or stereo": {"wet": dry.expand(8, -1)},
+        "song.wav seem unrelated: their whitened correlation is 0.0": {"wet": mixed(take(seed=1))},
+        "take.wav is no mono recording: its side signal peaks": {"dry": torch.cat([dry, take(seed=1)])},
+    }
+    for number, (message, sounds) in enumerate(cases.items()):
+        arguments = write_pair(tmp_path / str(number), **sounds)
+        assert message in refused(capsys, [*arguments, *QUICK])
+        assert not (tmp_path / str(number) / "logs").exists()
+
+
+def test_files_that_are_no_sound_are_refused_in_one_line(tmp_path, capsys):
+    write_pair(tmp_path)
+    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "nothing.wav").touch()
+    soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), SR)
+    cases = {
+        "missing.wav": "missing.wav does not exist: give the path of an audio file",
+        "text.wav": "text.wav cannot be read as audio (Format not recognised)",
+        "nothing.wav": "nothing.wav cannot be read as audio",
+        "empty.wav": "empty.wav is empty: it holds no samples",
+        "": "is a folder: give an audio file",
+    }
+    for name, message in cases.items():
+        assert message in refused(capsys, [f"dry={tmp_path / name}", f"wet={tmp_path / 'song.wav'}", *QUICK])
+    assert "the same file" in refused(capsys, [f"dry={tmp_path / 'song.wav'}", f"wet={tmp_path / 'song.wav'}"])
+
+
+def test_wrong_settings_are_refused_in_one_line(tmp_path, capsys):
+    pair = [*write_pair(tmp_path), *SMALL]
+    (tmp_path / "file").touch()
+    cases = {
+        "epoch=3": "unknown setting 'epoch'; did you mean epochs? --help lists all",
+        "epochs=many": "epochs=many: expected a whole number",
+        "batch_size=0": "batch_size=0: must be above 0",
+        "model=diffvoxx": "unknown model 'diffvoxx'; known: diffvox, eq_comp",
+        "dataset=medley": "unknown dataset 'medley'; known: medley_vocal",
+        "data_dir=x": "dataset pair takes dry and wet; given: data_dir=x",
+        "device=gpu": "device=gpu: allowed are auto, cpu, cuda",
+        "chunk_overlap=2": "chunk_overlap=2 s must be at least 0 and below chunk_duration=1.5 s",
+        "loss.weights=[1,2]": "2 loss weights given; give 4: mss_lr, mss_ms, mldr_lr, mldr_ms",
+        "loss.mldr_rows=some": "unknown treatment of rows 'some'; known: separate, rolled",
+        "chain.peak1.effect=peek": "unknown effect 'peek' in 'chain.peak1'; known: peak",
+        "chain.peak1.freq.default=9000": "freq: the default 9000 lies outside its range; allowed: 33.0 to 5400.0",
+        "chain.comp.lookahed=false": "has no option 'lookahed'; known: lookahead",
+        "--config=nowhere.yaml": "nowhere.yaml: cannot be read (No such file or directory)",
+        f"log_dir={tmp_path}/file": f"log_dir={tmp_path}/file: cannot be written (Not a directory)",
+    }
+    for argument, message in cases.items():
+        assert message in refused(capsys, [*pair, argument])
+    assert not (tmp_path / "logs").exists()
+
+
+def sound(path: Path) -> Tensor:
+    return read_audio(path)[0]
+
+
+def rendered(tmp_path: Path, *argv: str) -> Tensor:
+    """What render.py writes for the take of a fixture's pair."""
+    assert render.main([*argv, str(tmp_path / "out.wav")]) == 0
+    x, sr = read_audio(tmp_path / "out.wav")
+    assert sr == SR and x.shape[0] == 2 and x.isfinite().all()
+    return x
+
+
+def take_of(run: Path) -> str:
+    return str(run.parents[2] / "take.wav")
+
+
+def test_a_run_is_applied_as_it_was_fitted(fitted: Path, tmp_path, capsys):
+    expected = sound(fitted / "fitted.wav")
+    by_run = rendered(tmp_path, "--run", str(fitted), take_of(fitted))
+    assert relative_rms(by_run, expected) < 1e-5
+    assert "out.wav: 3.0 s of sound in " in capsys.readouterr().out
+    config = str(fitted / "config.yaml")
+    values = ["--values", str(fitted / "parametrised.pth"), "--fx-config", config]
+    assert relative_rms(rendered(tmp_path, *values, take_of(fitted)), expected) < 1e-4
+    softer = rendered(tmp_path, "--run", str(fitted), "--loudness", "-38", take_of(fitted))
+    assert loudness(softer, SR) < loudness(expected, SR) - 15
+
+
+def test_the_level_of_the_input_is_kept_where_that_is_asked_for(fitted: Path, tmp_path):
+    asis = rendered(tmp_path, "--run", str(fitted), "--loudness", "off", take_of(fitted))
+    level = str(loudness(sound(Path(take_of(fitted))), SR))
+    assert relative_rms(asis, rendered(tmp_path, "--run", str(fitted), f"--loudness={level}", take_of(fitted))) < 1e-4
+
+
+def test_delay_and_reverb_can_be_muted(fitted: Path, tmp_path):
+    run = ["--run", str(fitted), take_of(fitted)]
+    whole, direct = rendered(tmp_path, *run), rendered(tmp_path, "--no-delay", "--no-reverb", *run)
+    only_delay, only_reverb = rendered(tmp_path, "--no-reverb", *run), rendered(tmp_path, "--no-delay", *run)
+    ratio = float(direct[1] @ direct[0] / (direct[0] @ direct[0]))
+    assert relative_rms(direct[1], ratio * direct[0]) < 1e-6, "a pan alone"
+    delay_ms = float(read_tensors(fitted / "parametrised.pth")["sends.delay.delay"])
+    before = int((delay_ms / 1000 - 0.01) * SR)
+    assert relative_rms(only_delay[:, :before], direct[:, :before]) < 1e-2
+    assert relative_rms(only_delay, direct) > 0.1
+    assert 1e-4 < relative_rms(only_reverb, direct) < relative_rms(whole, direct)
+
+
+def test_the_real_time_form_has_the_same_direct_sound_and_as_much_around_it(fitted: Path, tmp_path):
+    run = ["--run", str(fitted), take_of(fitted)]
+    whole, realtime = rendered(tmp_path, *run), rendered(tmp_path, "--realtime", *run)
+    mute = ["--no-delay", "--no-reverb"]
+    direct = rendered(tmp_path, *mute, *run)
+    # Its first echo has not passed the filter yet, so that of noise more is left.
+    assert 1.0 < rms(realtime - direct) / rms(whole - direct) < 2.0
+    assert relative_rms(rendered(tmp_path, *mute, "--realtime", *run), direct) < 1e-5
+
+
+def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path, capsys):
+    run = load_run(fitted)
+    effect = build(run.config, SR)
+    louder = run.raws | {"comp.makeup": run.raws["comp.makeup"] + 6.0}
+    rows = [Preset(i, f"/s/{i}.wav", f"/w/{i}.wav", 0, raws) for i, raws in enumerate((run.raws, louder))]
+    write_presets(tmp_path / "set", rows, effect, chain=run.config, rejected={})
+    preset = ["--preset", str(tmp_path / "set")]
+    first = rendered(tmp_path, *preset, take_of(fitted))
+    assert relative_rms(first, sound(fitted / "fitted.wav")) < 1e-5
+    second = rendered(tmp_path, *preset, "--row", "1", take_of(fitted))
+    assert relative_rms(second, first * 10 ** (6 / 20)) < 1e-5
+    for row in ("2", "-1"):
+        assert refusal_of_render(capsys, [*preset, "--row", row, take_of(fitted), "out.wav"]).endswith(
+            f"--row {row}: {tmp_path}/set has rows 0 to 1"
+        )
+    (tmp_path / "set" / "raw_params.npy").write_bytes(b"numbers")
+    assert "raw_params.npy: not an array of numbers" in refusal_of_render(capsys, [*preset, take_of(fitted), "out.wav"])
+
+
+def test_stereo_at_other_rates_in_other_formats_is_rendered(fitted: Path, tmp_path, caplog):
+    for sr, name in ((22050, "in.flac"), (48000, "in.ogg"), (37800, "in.wav")):
+        write_audio(tmp_path / name, mixed(take(1.0))[:, : sr // 2].repeat(1, 2), sr)
+        with caplog.at_level(logging.INFO):
+            y = rendered(tmp_path, "--run", str(fitted), str(tmp_path / name))
+        assert abs(y.shape[-1] - SR * (sr // 2 * 2) / sr) <= 1
+        assert f"{name}: resampled from {sr} to {SR} Hz" in caplog.text and "2 channels averaged to mono" in caplog.text
+    assert render.main(["--run", str(fitted), str(tmp_path / "in.wav"), str(tmp_path / "new" / "out.flac")]) == 0
+    assert read_audio(tmp_path / "new" / "out.flac")[0].shape[0] == 2
+
+
+def refusal_of_render(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
+    capsys.readouterr()
+    assert render.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("render.py: ") and error.count("\n") == 1, error
+    return error.strip()
+
+
+def test_what_cannot_be_rendered_is_refused_in_one_line(fitted: Path, tmp_path, capsys):
+    run, out = ["--run", str(fitted)], str(tmp_path / "out.wav")
+    write_audio(tmp_path / "silent.wav", torch.zeros(1, SR), SR)
+    write_audio(tmp_path / "scrap.wav", take(0.2), SR)
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.yaml").write_text("chain: {a: {effect: peak}}")
+    (tmp_path / "broken" / "checkpoint.ckpt").write_bytes(b"zip")
+    (tmp_path / "list.json").write_text(json.dumps([]))
+    cases = [
+        ([*run, "missing.wav", out], "missing.wav does not exist: give the path of an audio file"),
+        ([*run, str(tmp_path / "silent.wav"), out], "silent.wav: silent (nothing above -70 LUFS)"),
+        ([*run, str(tmp_path / "scrap.wav"), out], "scrap.wav: 0.200 s is too short to measure loudness"),
+        ([*run, take_of(fitted), str(tmp_path / "out.m4a")], "out.m4a: unknown audio suffix '.m4a'; known: .wav"),
+        ([*run, take_of(fitted), str(tmp_path / "file" / "out.wav")], "File exists"),
+        (["--run", "nowhere", take_of(fitted), out], "nowhere/config.yaml: cannot be read (No such file"),
+        (["--run", str(tmp_path / "broken"), take_of(fitted), out], "checkpoint.ckpt: damaged, or not a file of"),
+        (["--preset", "nowhere", take_of(fitted), out], "nowhere/info.json: cannot be read (No such file"),
+        (["--preset", str(tmp_path / "list.json"), take_of(fitted), out], "info.json: cannot be read (Not a directory"),
+        (["--values", "nowhere.pth", take_of(fitted), out], "nowhere.pth: no such file"),
+        (["--values", str(tmp_path / "file"), take_of(fitted), out], "file: damaged, or not a file of tensors alone"),
+    ]
+    for argv, message in cases:
+        assert message in refusal_of_render(capsys, argv)
+    for value in ("loud", "nan"):
+        with pytest.raises(SystemExit) as exit:
+            render.main([*run, "--loudness", value, take_of(fitted), out])
+        assert exit.value.code == 2 and f"{value}: give a number of LUFS, or off" in capsys.readouterr().err
+    assert not (tmp_path / "out.wav").exists()
