@@ -1,6 +1,21 @@
 """What holds for every test: threads that wait sleep, as those that spin take the cores from threads that work."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Read when torch is loaded, which no plugin does before this.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the full chain, with short responses."""
+    from takes import SHORT, SMALL, write_pair
+
+    import main
+
+    folder = tmp_path_factory.mktemp("full")
+    assert main.main([*write_pair(folder), *SMALL, *SHORT]) == 0
+    return folder / "logs" / "song" / "run_0"

@@ -17,13 +17,14 @@ from losses import VocalLoss
 from losses.vocal import VocalTarget
 
 SR = 16000
+PEAK = {"effect": "peak", "freq": {"range": [33, 7900]}}
 CHAIN = {
-    "peak": {"effect": "peak"},
+    "peak": PEAK,
     "comp": {"effect": "compressor_expander"},
     "direct": {"effect": "panning"},
 }
 SPATIAL = {
-    "peak": {"effect": "peak"},
+    "peak": PEAK,
     "sends": {
         "effect": "sends",
         "delay": {"effect": "ping_pong_delay", "ir_duration": 2, "surrogate": True, "regularise": True},
@@ -37,7 +38,7 @@ def recorded(count: int = 1) -> Chunks:
     generator = torch.Generator().manual_seed(0)
     swing = torch.sin(torch.arange(round(1.3 * SR)) * (2 * torch.pi * 5 / SR)).square()
     dry = 0.3 * swing * torch.randn(count, 1, len(swing), generator=generator)
-    effect = build({"peak": {"effect": "peak", "gain": {"default": 6.0}}, "pan": {"effect": "panning"}}, SR)
+    effect = build({"peak": {**PEAK, "gain": {"default": 6.0}}, "pan": {"effect": "panning"}}, SR)
     with torch.no_grad():
         wet = effect(dry, **Knobs(effect)()) * torch.tensor([[0.5], [0.3]])
     return Chunks(dry, wet, round(0.3 * SR), tuple(range(count)))
@@ -83,7 +84,7 @@ class Fragile(Effect):
     """A gain that gives NaN, in its output or only in its gradient, from a bound on."""
 
     def __init__(self, bound: float, *, gradient_only: bool = False):
-        self.params = build({"effect": "peak"}, SR).params[:1]
+        self.params = build(PEAK, SR).params[:1]
         super().__init__(SR)
         self.bound, self.gradient_only = bound, gradient_only
 
@@ -96,7 +97,7 @@ class Fragile(Effect):
 
 def with_fragile(bound: float, gradient_only: bool = False) -> Effect:
     """A chain with the fragile gain in it, which the louder target pulls upwards."""
-    effect = build({"peak": {"effect": "peak"}, "comp": {"effect": "compressor_expander"}}, SR)
+    effect = build({"peak": PEAK, "comp": {"effect": "compressor_expander"}}, SR)
     effect.add_module("fragile", Fragile(bound, gradient_only=gradient_only))
     effect.add_module("pan", build({"effect": "panning"}, SR))
     return effect

@@ -1,6 +1,5 @@
 """The programs from end to end on a few seconds of sound: what they leave, what they say, how they exit."""
 
-import json
 import logging
 import os
 import signal
@@ -10,50 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from measures import relative_rms, rms
-from torch import Tensor
+from takes import QUICK, RUN_FILES, SMALL, SR, mixed, take, write_pair
 
 import main
-from afx.registry import build
-from data.audio import loudness, read_audio, write_audio
+from data.audio import read_audio, write_audio
 from data.files import read_json, read_tensors
-from data.presets import Preset, write_presets
 from data.runs import load_run
-from scripts import render
-
-SR = 44100
-SMALL = ["chunk_duration=1.5", "chunk_overlap=0.5", "epochs=3"]
-QUICK = [*SMALL, "model=eq_comp"]
-SHORT = ["chain.sends.delay.ir_duration=2", "chain.sends.reverb.ir_duration=1", "chain.sends.delay.gain.default=0.4"]
-RUN_FILES = {"config.yaml", "meta.json", "checkpoint.ckpt", "parametrised.pth", "fitted.wav"}
-
-
-def take(seconds: float = 3.0, seed: int = 0) -> Tensor:
-    """A dry take (1, T): noise that comes and goes."""
-    t = torch.arange(round(seconds * SR)) / SR
-    phrases = (torch.sin(2 * torch.pi * 1.5 * t) > 0).float() + 0.001
-    return (0.1 * torch.randn(len(t), generator=torch.Generator().manual_seed(seed)) * phrases)[None]
-
-
-def mixed(dry: Tensor) -> Tensor:
-    """Its mix (2, T), with an echo on either side."""
-    return torch.stack([dry[0] + 0.4 * dry[0].roll(round(side * SR)) for side in (0.17, 0.3)])
-
-
-def write_pair(folder: Path, dry: Tensor | None = None, wet: Tensor | None = None) -> list[str]:
-    """The pair's files, and the arguments that name them."""
-    dry = take() if dry is None else dry
-    write_audio(folder / "take.wav", dry, SR)
-    write_audio(folder / "song.wav", mixed(take()) if wet is None else wet, SR)
-    return [f"dry={folder / 'take.wav'}", f"wet={folder / 'song.wav'}", f"log_dir={folder / 'logs'}"]
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of the full chain, with short responses."""
-    folder = tmp_path_factory.mktemp("full")
-    assert main.main([*write_pair(folder), *SMALL, *SHORT]) == 0
-    return folder / "logs" / "song" / "run_0"
 
 
 def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
@@ -274,129 +235,3 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path, capsys):
     for argument, message in cases.items():
         assert message in refused(capsys, [*pair, argument])
     assert not (tmp_path / "logs").exists()
-
-
-def sound(path: Path) -> Tensor:
-    return read_audio(path)[0]
-
-
-def rendered(tmp_path: Path, *argv: str) -> Tensor:
-    """What render.py writes for the take of a fixture's pair."""
-    assert render.main([*argv, str(tmp_path / "out.wav")]) == 0
-    x, sr = read_audio(tmp_path / "out.wav")
-    assert sr == SR and x.shape[0] == 2 and x.isfinite().all()
-    return x
-
-
-def take_of(run: Path) -> str:
-    return str(run.parents[2] / "take.wav")
-
-
-def test_a_run_is_applied_as_it_was_fitted(fitted: Path, tmp_path, capsys):
-    expected = sound(fitted / "fitted.wav")
-    by_run = rendered(tmp_path, "--run", str(fitted), take_of(fitted))
-    assert relative_rms(by_run, expected) < 1e-5
-    assert "out.wav: 3.0 s of sound in " in capsys.readouterr().out
-    config = str(fitted / "config.yaml")
-    values = ["--values", str(fitted / "parametrised.pth"), "--fx-config", config]
-    assert relative_rms(rendered(tmp_path, *values, take_of(fitted)), expected) < 1e-4
-    softer = rendered(tmp_path, "--run", str(fitted), "--loudness", "-38", take_of(fitted))
-    assert loudness(softer, SR) < loudness(expected, SR) - 15
-
-
-def test_the_level_of_the_input_is_kept_where_that_is_asked_for(fitted: Path, tmp_path):
-    asis = rendered(tmp_path, "--run", str(fitted), "--loudness", "off", take_of(fitted))
-    level = str(loudness(sound(Path(take_of(fitted))), SR))
-    assert relative_rms(asis, rendered(tmp_path, "--run", str(fitted), f"--loudness={level}", take_of(fitted))) < 1e-4
-
-
-def test_delay_and_reverb_can_be_muted(fitted: Path, tmp_path):
-    run = ["--run", str(fitted), take_of(fitted)]
-    whole, direct = rendered(tmp_path, *run), rendered(tmp_path, "--no-delay", "--no-reverb", *run)
-    only_delay, only_reverb = rendered(tmp_path, "--no-reverb", *run), rendered(tmp_path, "--no-delay", *run)
-    ratio = float(direct[1] @ direct[0] / (direct[0] @ direct[0]))
-    assert relative_rms(direct[1], ratio * direct[0]) < 1e-6, "a pan alone"
-    delay_ms = float(read_tensors(fitted / "parametrised.pth")["sends.delay.delay"])
-    before = int((delay_ms / 1000 - 0.01) * SR)
-    assert relative_rms(only_delay[:, :before], direct[:, :before]) < 1e-2
-    assert relative_rms(only_delay, direct) > 0.1
-    assert 1e-4 < relative_rms(only_reverb, direct) < relative_rms(whole, direct)
-
-
-def test_the_real_time_form_has_the_same_direct_sound_and_as_much_around_it(fitted: Path, tmp_path):
-    run = ["--run", str(fitted), take_of(fitted)]
-    whole, realtime = rendered(tmp_path, *run), rendered(tmp_path, "--realtime", *run)
-    mute = ["--no-delay", "--no-reverb"]
-    direct = rendered(tmp_path, *mute, *run)
-    # Its first echo has not passed the filter yet, so that of noise more is left.
-    assert 1.0 < rms(realtime - direct) / rms(whole - direct) < 2.0
-    assert relative_rms(rendered(tmp_path, *mute, "--realtime", *run), direct) < 1e-5
-
-
-def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path, capsys):
-    run = load_run(fitted)
-    effect = build(run.config, SR)
-    louder = run.raws | {"comp.makeup": run.raws["comp.makeup"] + 6.0}
-    rows = [Preset(i, f"/s/{i}.wav", f"/w/{i}.wav", 0, raws) for i, raws in enumerate((run.raws, louder))]
-    write_presets(tmp_path / "set", rows, effect, chain=run.config, rejected={})
-    preset = ["--preset", str(tmp_path / "set")]
-    first = rendered(tmp_path, *preset, take_of(fitted))
-    assert relative_rms(first, sound(fitted / "fitted.wav")) < 1e-5
-    second = rendered(tmp_path, *preset, "--row", "1", take_of(fitted))
-    assert relative_rms(second, first * 10 ** (6 / 20)) < 1e-5
-    for row in ("2", "-1"):
-        assert refusal_of_render(capsys, [*preset, "--row", row, take_of(fitted), "out.wav"]).endswith(
-            f"--row {row}: {tmp_path}/set has rows 0 to 1"
-        )
-    (tmp_path / "set" / "raw_params.npy").write_bytes(b"numbers")
-    assert "raw_params.npy: not an array of numbers" in refusal_of_render(capsys, [*preset, take_of(fitted), "out.wav"])
-
-
-def test_stereo_at_other_rates_in_other_formats_is_rendered(fitted: Path, tmp_path, caplog):
-    for sr, name in ((22050, "in.flac"), (48000, "in.ogg"), (37800, "in.wav")):
-        write_audio(tmp_path / name, mixed(take(1.0))[:, : sr // 2].repeat(1, 2), sr)
-        with caplog.at_level(logging.INFO):
-            y = rendered(tmp_path, "--run", str(fitted), str(tmp_path / name))
-        assert abs(y.shape[-1] - SR * (sr // 2 * 2) / sr) <= 1
-        assert f"{name}: resampled from {sr} to {SR} Hz" in caplog.text and "2 channels averaged to mono" in caplog.text
-    assert render.main(["--run", str(fitted), str(tmp_path / "in.wav"), str(tmp_path / "new" / "out.flac")]) == 0
-    assert read_audio(tmp_path / "new" / "out.flac")[0].shape[0] == 2
-
-
-def refusal_of_render(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
-    capsys.readouterr()
-    assert render.main(argv) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("render.py: ") and error.count("\n") == 1, error
-    return error.strip()
-
-
-def test_what_cannot_be_rendered_is_refused_in_one_line(fitted: Path, tmp_path, capsys):
-    run, out = ["--run", str(fitted)], str(tmp_path / "out.wav")
-    write_audio(tmp_path / "silent.wav", torch.zeros(1, SR), SR)
-    write_audio(tmp_path / "scrap.wav", take(0.2), SR)
-    (tmp_path / "file").touch()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.yaml").write_text("chain: {a: {effect: peak}}")
-    (tmp_path / "broken" / "checkpoint.ckpt").write_bytes(b"zip")
-    (tmp_path / "list.json").write_text(json.dumps([]))
-    cases = [
-        ([*run, "missing.wav", out], "missing.wav does not exist: give the path of an audio file"),
-        ([*run, str(tmp_path / "silent.wav"), out], "silent.wav: silent (nothing above -70 LUFS)"),
-        ([*run, str(tmp_path / "scrap.wav"), out], "scrap.wav: 0.200 s is too short to measure loudness"),
-        ([*run, take_of(fitted), str(tmp_path / "out.m4a")], "out.m4a: unknown audio suffix '.m4a'; known: .wav"),
-        ([*run, take_of(fitted), str(tmp_path / "file" / "out.wav")], "File exists"),
-        (["--run", "nowhere", take_of(fitted), out], "nowhere/config.yaml: cannot be read (No such file"),
-        (["--run", str(tmp_path / "broken"), take_of(fitted), out], "checkpoint.ckpt: damaged, or not a file of"),
-        (["--preset", "nowhere", take_of(fitted), out], "nowhere/info.json: cannot be read (No such file"),
-        (["--preset", str(tmp_path / "list.json"), take_of(fitted), out], "info.json: cannot be read (Not a directory"),
-        (["--values", "nowhere.pth", take_of(fitted), out], "nowhere.pth: no such file"),
-        (["--values", str(tmp_path / "file"), take_of(fitted), out], "file: damaged, or not a file of tensors alone"),
-    ]
-    for argv, message in cases:
-        assert message in refusal_of_render(capsys, argv)
-    for value in ("loud", "nan"):
-        with pytest.raises(SystemExit) as exit:
-            render.main([*run, "--loudness", value, take_of(fitted), out])
-        assert exit.value.code == 2 and f"{value}: give a number of LUFS, or off" in capsys.readouterr().err
-    assert not (tmp_path / "out.wav").exists()
