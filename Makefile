@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Waiting threads sleep; those that spin take the cores from threads that work.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint clean
 
