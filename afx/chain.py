@@ -12,6 +12,7 @@ from .eq import Biquad
 from .functional import biquad, convolve
 from .functional.convolve import in_series
 from .functional.fft import fast_length, irfft, rfft
+from .functional.level import centre_and_peak
 from .param import Linear, Param
 from .stereo import Panning
 
@@ -35,6 +36,18 @@ class Serial(Effect):
                 continue
             for name, effect in group:
                 x = effect(x, **values[name])
+        return x
+
+
+class Normalised(Serial):
+    """Effects one after another, each fed its input without DC and at a peak of 1; the last output stays as it is.
+
+    Source: BE-AFX, arXiv 2310.11781.
+    """
+
+    def forward(self, x: Tensor, **values: Values) -> Tensor:
+        for name, effect in self.parts():
+            x = effect(x if isinstance(effect, Normalised) else centre_and_peak(x), **values[name])
         return x
 
 

@@ -1,4 +1,4 @@
-"""Dynamics: the compressor/expander of the vocal chain."""
+"""Dynamics: the compressor/expander of the vocal chain, and the compressors of blind estimation."""
 
 from torch import Tensor
 
@@ -6,9 +6,9 @@ from afx import kernels
 
 from .effect import Effect
 from .functional import convolve
-from .functional.level import rise_to_coef
-from .functional.units import db_to_gain
-from .param import Free, Linear, Param, RiseTime, Wrapped
+from .functional.level import gain_reduction, rise_to_coef, tau_to_coef
+from .functional.units import db_to_gain, gain_to_db
+from .param import Free, Linear, Log, Param, RiseTime, Wrapped
 
 
 class CompressorExpander(Effect):
@@ -81,3 +81,66 @@ class CompressorExpander(Effect):
         )
         rows = [value.reshape(-1).repeat_interleave(x.shape[1] if value.dim() else 1) for value in per_item]
         return kernels.compressor_gain(x.reshape(-1, x.shape[-1]), *rows, state=state).reshape(x.shape)
+
+
+class Compressor(Effect):
+    """Feed-forward compressor with a soft knee that smooths the gain in dB by attack and release.
+
+    Channels are linked: the loudest one sets the gain of all. Source: Giannoulis, Massberg and Reiss, Digital Dynamic
+    Range Compressor Design, JAES 60 (2012), the smooth branching detector; ranges of BE-AFX, arXiv 2310.11781.
+    """
+
+    params = (
+        Param("threshold", "dB", -20.0, Linear(-40, 0)),
+        Param("attack", "ms", 8.0, Log(1, 60)),
+        Param("release", "ms", 70.0, Log(10, 500)),
+        Param("ratio", "", 4.0, Log(2, 10)),
+        Param("knee", "dB", 6.0, Linear(0, 12)),
+        Param("makeup", "dB", 10.0, Linear(0, 20)),
+    )
+    FLOOR = 1e-4
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        threshold: Tensor,
+        attack: Tensor,
+        release: Tensor,
+        ratio: Tensor,
+        knee: Tensor,
+        makeup: Tensor,
+    ) -> Tensor:
+        gain_db = -self.reduction(x, threshold, ratio, knee)
+        coefs = (1 - tau_to_coef(ms.double().reshape(-1), self.sr) for ms in (attack, release))
+        smooth = kernels.ballistics(gain_db.squeeze(1), *coefs, initial=0.0).unsqueeze(1)
+        return x * db_to_gain(smooth + makeup.reshape(-1, 1, 1))
+
+    def reduction(self, x: Tensor, threshold: Tensor, ratio: Tensor, knee: Tensor) -> Tensor:
+        """The static curve's gain reduction (B, 1, T) in dB of audio (B, C, T), before it is smoothed."""
+        level_db = gain_to_db(x.abs().amax(1, keepdim=True).clamp(min=self.FLOOR))
+        return gain_reduction(level_db, *(v.to(x.dtype).reshape(-1, 1, 1) for v in (threshold, ratio, knee)))
+
+
+class SimpleCompressor(Compressor):
+    """The same with one time constant for attack and release, which makes the smoothing linear.
+
+    Source: BE-AFX, arXiv 2310.11781, its simplified compressor.
+    """
+
+    params = (
+        Param("threshold", "dB", -20.0, Linear(-40, 0)),
+        Param("time_constant", "ms", 22.0, Log(1, 500)),
+        Param("ratio", "", 6.0, Linear(2, 10)),
+        Param("knee", "dB", 6.0, Linear(0, 12)),
+        Param("makeup", "dB", 10.0, Linear(0, 20)),
+    )
+    FLOOR = 1e-6
+
+    def forward(
+        self, x: Tensor, *, threshold: Tensor, time_constant: Tensor, ratio: Tensor, knee: Tensor, makeup: Tensor
+    ) -> Tensor:
+        reduction = self.reduction(x, threshold, ratio, knee)
+        coef = 1 - tau_to_coef(time_constant.double().reshape(-1), self.sr)
+        smooth = kernels.one_pole(reduction.squeeze(1), coef).unsqueeze(1)
+        return x * db_to_gain(makeup.reshape(-1, 1, 1) - smooth)

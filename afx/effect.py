@@ -1,5 +1,6 @@
 """Effects, which declare parameters and hold none, and Knobs, which hold the raw parameters of an effect."""
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -49,19 +50,26 @@ class Effect(nn.Module):
         return sum(part.penalty(values[name]) for name, part in self.parts())
 
     def from_unit(self, q: Tensor) -> Values:
-        """Values of a controller's output q in [0, 1], shape (B, P), one column per parameter in declared order.
+        """Values of a controller's output q in [0, 1], shape (B, P): one column per number, in declared order.
 
-        Raises ValueError when P is not the number of parameters or one of them has no range.
+        Raises ValueError when P is not the number of controls or a parameter has no range.
         """
         declared = list(self.walk())
-        if q.shape[1] != len(declared):
-            names = ", ".join(name for name, _ in declared)
-            raise ValueError(f"got {q.shape[1]} controls for {len(declared)} parameters: {names}")
-        free = [name for name, p in declared if not isinstance(p.mapping, Bounded) or p.shape]
+        names = self.controls()
+        if q.shape[1] != len(names):
+            raise ValueError(f"got {q.shape[1]} controls for {len(names)}: {', '.join(names)}")
+        free = [name for name, p in declared if not isinstance(p.mapping, Bounded)]
         if free:
             raise ValueError(f"a controller needs a range for every parameter; without one: {', '.join(free)}")
-        columns = zip(declared, q.unbind(1), strict=True)
-        return nest({name: p.mapping.from_unit(column) for (name, p), column in columns})
+        columns = q.split([math.prod(p.shape) for _, p in declared], 1)
+        pairs = zip(declared, columns, strict=True)
+        return nest({name: p.mapping.from_unit(u.reshape(-1, *p.shape)) for (name, p), u in pairs})
+
+    def controls(self) -> list[str]:
+        """Names of the numbers that set the effect, in declared order: "comp.attack", or "taylor.weights.3"."""
+        return [
+            f"{name}.{i}" if p.shape else name for name, p in self.walk() for i in range(math.prod(p.shape))
+        ]
 
 
 class Knobs(nn.Module):

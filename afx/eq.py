@@ -1,5 +1,7 @@
 """Equaliser bands: each one biquad of the RBJ cookbook, applied exactly."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from .functional import biquad
 from .param import Free, Linear, Param
 
 
-class Biquad(Effect):
+class Biquad(Effect, ABC):
     """A filter that is one biquad; a chain runs neighbours in one pass.
 
     Raises ValueError when its frequency can reach half the sample rate, where no biquad is defined.
@@ -16,15 +18,16 @@ class Biquad(Effect):
 
     def __init__(self, sr: int, **overrides: dict):
         super().__init__(sr, **overrides)
-        highest = next(p.mapping.hi for p in self.params if p.name == "freq")
-        if highest >= sr / 2:
-            raise ValueError(
-                f"freq reaches {highest:g} Hz, beyond half the sample rate of {sr} Hz; set its range, and its default"
-            )
+        for p in self.params:
+            if p.name == "freq" and p.mapping.hi >= sr / 2:
+                raise ValueError(
+                    f"freq reaches {p.mapping.hi:g} Hz, beyond half the sample rate of {sr} Hz; "
+                    "set its range, and its default"
+                )
 
+    @abstractmethod
     def coefs(self, **values: Tensor) -> Tensor:
         """Coefficients (…, 5) of values (…)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, **values: Tensor) -> Tensor:
         return biquad.cascade(x, self.coefs(**values).unsqueeze(-2))

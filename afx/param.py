@@ -1,6 +1,7 @@
 """Parameters of effects: name, unit, default, shape, and the map between a raw number and a value."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,14 +11,16 @@ from torch import Tensor
 from afx.functional.level import rise_to_coef
 
 
-class Bounded:
+class Bounded(ABC):
     """A value reached through a unit position u = σ(raw), which is where a controller and a fit meet."""
 
+    @abstractmethod
     def from_unit(self, u: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The value at a position in [0, 1]."""
 
+    @abstractmethod
     def to_unit(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The position in [0, 1] of a value."""
 
     def value(self, raw: Tensor) -> Tensor:
         return self.from_unit(raw.sigmoid())

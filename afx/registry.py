@@ -1,13 +1,19 @@
 """The tables of effects by key, and chains built from configurations that name effects by key only."""
 
 import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
-from .chain import Sends, Serial
+from .chain import Normalised, Sends, Serial
+from .clipper import Chebyshev, Clipper, Taylor
 from .delay import PingPongDelay
-from .dynamics import CompressorExpander
+from .dynamics import Compressor, CompressorExpander, SimpleCompressor
 from .effect import Effect
 from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
+from .equaliser import graphic_equaliser, parametric_equaliser
+from .proxy import ProxyCompressor
 from .reverb import FDN, FIR, NoiseReverb
 from .stereo import Panning, StereoWidth
 
@@ -27,6 +33,51 @@ EFFECTS: dict[str, type[Effect]] = {
     "serial": Serial,
     "sends": Sends,
 }
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a word of a blind-estimation chain stands for: the part's name, and how each side makes it.
+
+    The synthesis side processes recordings; the analysis side, whose settings are estimated, needs gradients.
+    """
+
+    part: str
+    analysis: Callable[[int], Effect]
+    synthesis: Callable[[int], Effect] | None = None
+
+
+#: In the order in which the effects run.
+KEYS = {
+    "geq": Key("geq", graphic_equaliser, graphic_equaliser),
+    "peq": Key("peq", parametric_equaliser, parametric_equaliser),
+    "compfull": Key("comp", ProxyCompressor, Compressor),
+    "comphalf": Key("comp", partial(ProxyCompressor, hybrid=True), Compressor),
+    "compsimple": Key("compsimple", SimpleCompressor),
+    "taylor": Key("taylor", Taylor),
+    "chebyshev": Key("chebyshev", Chebyshev),
+    "dist": Key("dist", Clipper, Clipper),
+}
+
+
+def parse_chain(keys: str, sr: int, side: str) -> Normalised:
+    """The chain of "peq_comphalf_dist", whatever the order of its words.
+
+    Args:
+        side: "analysis" or "synthesis".
+
+    Raises ValueError for a word that is unknown, that this side does not have, or whose effect is there already.
+    """
+    words = keys.split("_")
+    for word in words:
+        if getattr(lookup(KEYS, word, "effect", keys), side) is None:
+            known = ", ".join(name for name, key in KEYS.items() if getattr(key, side))
+            raise ValueError(f"{word!r} in {keys!r} has no {side} form; those that have: {known}")
+    parts = [KEYS[word].part for word in words]
+    for part in parts:
+        if parts.count(part) > 1:
+            raise ValueError(f"{keys!r} holds {part!r} twice; give each effect once")
+    return Normalised(sr, **{key.part: getattr(key, side)(sr) for word, key in KEYS.items() if word in words})
 
 
 def lookup(table: dict, key: str, noun: str, place: str = "") -> object:

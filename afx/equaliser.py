@@ -1,0 +1,78 @@
+"""The equalisers of blind estimation: parametric with 5 bands, graphic with 10.
+
+Source: BE-AFX, arXiv 2310.11781.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .chain import Normalised
+from .eq import Biquad
+from .functional import biquad
+from .param import Linear, Log, Param
+
+GAIN = Param("gain", "dB", 0.0, Linear(-15, 15))
+
+
+class Band(Biquad):
+    """One band of a parametric equaliser.
+
+    Args:
+        design: its shape, a function of frequency, Q, gain and sample rate.
+    """
+
+    params = (Param("freq", "Hz", 1000.0, Log(20, 20000)), GAIN, Param("Q", "", 0.7, Linear(0.1, 2)))
+
+    def __init__(self, sr: int, *, design: Callable, **overrides: dict):
+        super().__init__(sr, **overrides)
+        self.design = design
+
+    def coefs(self, *, freq: Tensor, gain: Tensor, Q: Tensor) -> Tensor:
+        return self.design(freq, Q, gain, self.sr)
+
+
+class FixedBand(Biquad):
+    """One band of a graphic equaliser, of which only the gain moves.
+
+    Args:
+        design: as for a band.
+        freq: its frequency in Hz.
+        octaves: its width: Q = 1 / (2·sinh(ln 2 / 2 · octaves · ω0 / sin ω0)), as in the RBJ cookbook.
+    """
+
+    params = (GAIN,)
+
+    def __init__(self, sr: int, *, design: Callable, freq: float, octaves: float, **overrides: dict):
+        super().__init__(sr, **overrides)
+        self.design, self.freq = design, torch.tensor(freq, dtype=torch.float64)
+        omega = 2 * math.pi * freq / sr
+        self.Q = torch.tensor(0.5 / math.sinh(math.log(2) / 2 * octaves * omega / math.sin(omega)))
+
+    def coefs(self, *, gain: Tensor) -> Tensor:
+        return self.design(self.freq, self.Q, gain, self.sr)
+
+
+def parametric_equaliser(sr: int) -> Normalised:
+    """Low shelf, three peaks, high shelf: 15 parameters."""
+    ranges = {
+        "low_shelf": (biquad.low_shelf, 30, 160),
+        "peak1": (biquad.peak, 100, 2000),
+        "peak2": (biquad.peak, 500, 6000),
+        "peak3": (biquad.peak, 2000, 16000),
+        "high_shelf": (biquad.high_shelf, 5000, 20000),
+    }
+    bands = {}
+    for name, (design, lo, hi) in ranges.items():
+        bands[name] = Band(sr, design=design, freq={"range": [lo, hi], "default": math.sqrt(lo * hi)})
+    return Normalised(sr, **bands)
+
+
+def graphic_equaliser(sr: int) -> Normalised:
+    """A gain every octave from 31.25 Hz to 16 kHz, the lowest and the highest being shelves: 10 parameters."""
+    freqs = [31.25 * 2**k for k in range(10)]
+    designs = [biquad.low_shelf, *[biquad.peak] * 8, biquad.high_shelf]
+    bands = zip(freqs, designs, strict=True)
+    return Normalised(sr, **{f"band_{int(f)}": FixedBand(sr, design=design, freq=f, octaves=2) for f, design in bands})

@@ -1,0 +1,38 @@
+"""Memoryless curves: clippers, power series, Chebyshev series."""
+
+import torch
+from torch import Tensor
+
+
+def cubic_clip(u: Tensor) -> Tensor:
+    """u - 4/27·u³ inside |u| < 1.5, and ±1 beyond, where it arrives with a slope of zero."""
+    u = u.clamp(-1.5, 1.5)
+    return u - 4 / 27 * u**3
+
+
+def clip(x: Tensor, hardness: Tensor) -> Tensor:
+    """A curve between tanh (hardness 0), the cubic clipper (1) and the hard clipper (2), by linear crossfades.
+
+    Source: BE-AFX, arXiv 2310.11781.
+    """
+    cubic = cubic_clip(x)
+    softer = torch.lerp(x.tanh(), cubic, hardness.expand_as(x))
+    harder = torch.lerp(cubic, x.clamp(-1, 1), (hardness - 1).expand_as(x))
+    return torch.where(hardness < 1, softer, harder)
+
+
+def power_series(x: Tensor, weights: Tensor) -> Tensor:
+    """Σ w_k·x^k, k = 1 … K, of audio (B, C, T) and weights (K,) or (B, K)."""
+    y = torch.zeros_like(x)
+    for w in weights.reshape(-1, weights.shape[-1], 1, 1).flip(1).unbind(1):
+        y = (y + w) * x
+    return y
+
+
+def chebyshev_series(x: Tensor, weights: Tensor) -> Tensor:
+    """Σ w_k·T_k(x), k = 0 … K-1, of audio (B, C, T) and weights (K,) or (B, K), by Clenshaw's recurrence."""
+    first, *others = weights.reshape(-1, weights.shape[-1], 1, 1).unbind(1)
+    later = latest = torch.zeros_like(x)
+    for w in reversed(others):
+        latest, later = w + 2 * x * latest - later, latest
+    return first + x * latest - later
