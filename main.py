@@ -18,13 +18,13 @@ import torch
 from tqdm import tqdm
 
 from afx import kernels
-from afx.effect import Knobs, flatten
+from afx.effect import Knobs, flatten, nest
 from afx.published_config import from_published_settings
 from afx.registry import build
 from afx.stream import render
 from data import runs
 from data.audio import write_audio
-from data.config import Setting, load_settings, merge, nested
+from data.config import Setting, load_settings, merge
 from data.crops import cut_chunks
 from data.pairs import DATASETS, Pair, PairFiles, find_pairs, load_pair
 from engine.device import pick_device
@@ -154,9 +154,9 @@ def open_run(fit: Fit, settings: dict, name: str) -> Path:
     folder = runs.interrupted_run(settings["log_dir"], name) if settings["resume"] else None
     if folder is None:
         folder = runs.new_run(settings["log_dir"], name)
-        runs.begin(folder, nested(settings))
+        runs.begin(folder, nest(settings))
         return folder
-    runs.check_same_fit(folder, nested(settings))
+    runs.check_same_fit(folder, nest(settings))
     state = runs.load_checkpoint(folder)
     try:
         fit.load_state_dict(state)

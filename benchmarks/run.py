@@ -1,8 +1,9 @@
 """Runs the benchmarks, prints their tables, and writes the figures with the machine they belong to.
 
-    python -m benchmarks.run [--what fit,kernels] [--repeats 3] [--json figures.json]
+    python -m benchmarks.run [--what fit,train,kernels] [--repeats 3] [--json figures.json]
 
-fit: a whole training step against the peer's, with peak memory. kernels: the parts, each against the public libraries.
+fit: a whole training step against the peer's, with peak memory. train: a blind-estimation step against its plain build.
+kernels: the parts, each against the public libraries.
 Where other programs share the cores, OMP_WAIT_POLICY=PASSIVE keeps waiting threads out of the CPU seconds.
 """
 
@@ -11,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import fit
+from benchmarks import fit, train
 from benchmarks.measure import Comparison, machine, table, write_json
 
 PARTS = ("kernels", "losses", "fdn_response")
@@ -23,7 +24,7 @@ def part_rows(repeats: int) -> list[Comparison]:
     return [row for name in present for row in import_module(name).rows(repeats)]
 
 
-BENCHMARKS = {"fit": fit.rows, "kernels": part_rows}
+BENCHMARKS = {"fit": fit.rows, "train": train.rows, "kernels": part_rows}
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,23 +46,52 @@ def read_audio(path: str | Path) -> tuple[Tensor, int]:
 
     ValueError where the file is missing, a folder, not audio, empty, or holds NaN or infinite samples.
     """
+    with _opened(path) as file:
+        samples, sr = file.read(dtype="float32", always_2d=True), file.samplerate
+    if not len(samples):
+        raise ValueError(f"{path} is empty: it holds no samples")
+    return _finite(samples, path, 0, sr), sr
+
+
+def read_rate(path: str | Path) -> int:
+    """The sample rate of an audio file in Hz; ValueError as for `read_audio`."""
+    with _opened(path) as file:
+        return file.samplerate
+
+
+def read_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
+    """An audio file in blocks `(C, T)` of `size` samples, the last one shorter; ValueError as for `read_audio`."""
+    start = 0
+    with _opened(path) as file:
+        for samples in file.blocks(size, dtype="float32", always_2d=True):
+            yield _finite(samples, path, start, file.samplerate)
+            start += len(samples)
+    if not start:
+        raise ValueError(f"{path} is empty: it holds no samples")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
     path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give an audio file")
     if not path.exists():
         raise ValueError(f"{path} does not exist: give the path of an audio file")
     try:
-        samples, sr = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            yield file
     except soundfile.LibsndfileError as error:
         why = error.error_string.strip().rstrip(".")
         raise ValueError(f"{path} cannot be read as audio ({why}): give wav, flac, mp3, ogg, opus or aiff") from None
-    if not len(samples):
-        raise ValueError(f"{path} is empty: it holds no samples")
+
+
+def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tensor:
+    """Samples (T, C) from the frame `start` on, as (C, T)."""
     finite = np.isfinite(samples).all(axis=1)
     if not finite.all():
-        start = finite.argmin() / sr
-        raise ValueError(f"{path} holds NaN or infinite samples, the first at {start:.3f} s: export it again")
-    return torch.from_numpy(samples.T.copy()), sr
+        first = (start + finite.argmin()) / sr
+        raise ValueError(f"{path} holds NaN or infinite samples, the first at {first:.3f} s: export it again")
+    return torch.from_numpy(samples.T.copy())
 
 
 def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
@@ -68,24 +99,36 @@ def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
 
     ValueError for another suffix and for what a format cannot hold (opus: 8, 12, 16, 24 and 48 kHz only).
     """
+    with audio_writer(path, sr, x.shape[0]) as write:
+        write(x)
+
+
+@contextmanager
+def audio_writer(path: str | Path, sr: int, channels: int) -> Iterator[Callable[[Tensor], None]]:
+    """The same block by block: a function that appends `(channels, T)`; the file is there when the context ends."""
     path = Path(path).expanduser()
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: unknown audio suffix {path.suffix!r}; known: {', '.join(FORMATS)}")
     format, subtype = FORMATS[path.suffix.lower()]
-    samples = x.detach().cpu().float().numpy().T
-    peak = np.abs(samples).max(initial=0.0)
-    if subtype.startswith("PCM") and peak > 1.0:
-        log.warning("%s: peaks %.1f dB over full scale are clipped; wav would keep them", path, 20 * math.log10(peak))
     path.parent.mkdir(parents=True, exist_ok=True)
-    channels = samples.shape[1]
+    peak = 0.0
+
+    def write(x: Tensor) -> None:
+        nonlocal peak
+        samples = x.detach().cpu().float().numpy().T
+        peak = max(peak, np.abs(samples).max(initial=0.0))
+        for start in range(0, len(samples), WRITE_BLOCK):
+            file.write(samples[start : start + WRITE_BLOCK])
+
     try:
         with whole(path) as part, soundfile.SoundFile(part, "w", sr, channels, subtype, format=format) as file:
-            for start in range(0, len(samples), WRITE_BLOCK):
-                file.write(samples[start : start + WRITE_BLOCK])
+            yield write
     except soundfile.LibsndfileError:
         raise ValueError(
             f"{path}: {path.suffix} cannot hold {channels} channels at {sr} Hz: write wav, or resample"
         ) from None
+    if subtype.startswith("PCM") and peak > 1.0:
+        log.warning("%s: peaks %.1f dB over full scale are clipped; wav would keep them", path, 20 * math.log10(peak))
 
 
 def resample(x: Tensor, sr_from: int, sr_to: int) -> Tensor:
@@ -124,15 +167,26 @@ def loudness(x: Tensor, sr: int) -> float:
     blocks below -70 LUFS are left out, then those 10 LU below the mean of the rest (ITU-R BS.1770-4).
     ValueError for more than two channels or less than 0.4 s.
     """
-    channels, length = x.shape
-    block, hop = round(0.4 * sr), round(0.1 * sr)
-    if channels > 2:
-        raise ValueError(f"loudness of {channels} channels: only mono and stereo can be measured")
-    if length < block:
+    return loudness_of_blocks([x], sr)
+
+
+def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
+    """The same of a sound that comes in blocks `(C, T)` of any size."""
+    sections, hop = _k_weighting(sr), round(0.1 * sr)
+    state, rest, energy = None, np.zeros(0), []
+    length = 0
+    for x in blocks:
+        if len(x) > 2:
+            raise ValueError(f"loudness of {len(x)} channels: only mono and stereo can be measured")
+        state = np.zeros((len(sections), len(x), 2)) if state is None else state
+        weighted, state = sosfilt(sections, x.detach().cpu().double().numpy(), zi=state)
+        rest = np.concatenate([rest, (weighted**2).sum(axis=0)])
+        ready = len(rest) // hop * hop
+        energy += rest[:ready].reshape(-1, hop).sum(1).tolist()
+        rest, length = rest[ready:], length + x.shape[1]
+    if len(energy) < 4:
         raise ValueError(f"{length / sr:.3f} s is too short to measure loudness: 0.4 s are needed")
-    weighted = sosfilt(_k_weighting(sr), x.detach().cpu().double().numpy())
-    energy = np.concatenate([[0.0], np.cumsum((weighted**2).sum(axis=0))])
-    power = (energy[block::hop] - energy[:-block:hop]) / block
+    power = np.convolve(energy, np.ones(4), "valid") / (4 * hop)
     power = power[power > 10 ** ((-70 + 0.691) / 10)]
     if not len(power):
         return -math.inf
@@ -142,7 +196,11 @@ def loudness(x: Tensor, sr: int) -> float:
 
 def normalise_loudness(x: Tensor, sr: int, lufs: float) -> Tensor:
     """`x` `(C, T)` scaled to an integrated loudness of `lufs` LUFS; ValueError where it is silent or under 0.4 s."""
-    level = loudness(x, sr)
+    return x * loudness_gain(loudness(x, sr), lufs)
+
+
+def loudness_gain(level: float, lufs: float) -> float:
+    """The factor that brings a sound of `level` LUFS to `lufs` LUFS; ValueError where it is silent."""
     if level == -math.inf:
         raise ValueError("silent (nothing above -70 LUFS): its loudness cannot be normalised")
-    return x * 10 ** ((lufs - level) / 20)
+    return 10 ** ((lufs - level) / 20)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from torch import Tensor
 
 from data.align import RELATED, find_lag, likeness, quiet_level
 from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
+from data.config import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -89,14 +89,14 @@ def _medley_vocal(data_dir: Path) -> Found:
     path = folder / f"{folder.name}_METADATA.yaml"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
-    return vocal_stems(_read_yaml(path), folder)
+    return vocal_stems(read_yaml(path), folder)
 
 
 def _internal_vocal(data_dir: Path) -> Found:
     files, skipped = [], []
     for path in sorted(data_dir.rglob(CORRESPONDENCE)):
         try:
-            matched = _read_yaml(path)["matched"]
+            matched = read_yaml(path)["matched"]
             for wet, dries in matched.items():
                 name = wet.lower()
                 if not any(w in name for w in VOCAL_NAMES) or any(w in name for w in OTHER_NAMES):
@@ -208,16 +208,6 @@ def _infer(paths: dict[str, Path]) -> str:
     if any(paths["data_dir"].glob("*_METADATA.yaml")):
         return "medley_vocal"
     return "internal_vocal" if (paths["data_dir"] / CORRESPONDENCE).is_file() else "folder"
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid yaml: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no mapping of keys to values")
-    return content
 
 
 def load_pair(

@@ -143,6 +143,17 @@ def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
     return torch.stack([to_vector(preset.raws, effect) for preset in presets])
 
 
+def places(name: str, shape: tuple[int, ...]) -> list[str]:
+    """The names of a parameter's numbers: U[0,1], … for those of a matrix."""
+    return [f"{name}[{','.join(map(str, index))}]" if shape else name for index in np.ndindex(*shape)]
+
+
+def column_names(effect: Effect) -> list[str]:
+    """Our name of every number of a row of raw_params.npy."""
+    shapes = {name: p.shape for name, p in effect.walk()}
+    return [place for row in entries(effect) if row.preset for place in places(row.ours, shapes[row.ours])]
+
+
 def write_presets(
     folder: str | Path, presets: Sequence[Preset], effect: Effect, *, chain: dict, rejected: dict[str, list]
 ) -> None:

@@ -4,7 +4,7 @@ from torch import nn
 
 from .blocks import init_convolutions
 from .compact import Compact
-from .controller import Controller
+from .controller import PUBLISHED_HIDDEN, Controller
 from .timbre import MultiTimbre
 from .time_frequency import Equaliser, Frequency, Time, TimeFrequency
 from .waveform import MusicalEffects
@@ -18,6 +18,9 @@ ENCODERS = {
     "equaliser": Equaliser,
     "compact": Compact,
 }
+
+#: Layers of the controller's perceptron, by encoder; the published ones for all others.
+HIDDEN = {"compact": (512, 256)}
 
 
 def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:
@@ -33,4 +36,9 @@ def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:
     return encoder
 
 
-__all__ = ["ENCODERS", "Controller", "build_encoder"]
+def build_controller(name: str, n_controls: int, sr: int = 44100) -> Controller:
+    """Return an encoder by name with its perceptron, freshly initialised: (B, 1, N) -> q (B, n_controls)."""
+    return Controller(build_encoder(name, sr), n_controls, hidden=HIDDEN.get(name, PUBLISHED_HIDDEN))
+
+
+__all__ = ["ENCODERS", "Controller", "build_controller", "build_encoder"]

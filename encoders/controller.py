@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+PUBLISHED_HIDDEN = (2048, 1024, 512)
+
 
 class Controller(nn.Module):
     """Estimate controls from audio: (B, 1, N) -> q (B, n_controls) in [0, 1].
@@ -10,7 +12,7 @@ class Controller(nn.Module):
     and a sigmoid.
     """
 
-    def __init__(self, encoder: nn.Module, n_controls: int, *, hidden: tuple[int, ...] = (2048, 1024, 512)) -> None:
+    def __init__(self, encoder: nn.Module, n_controls: int, *, hidden: tuple[int, ...] = PUBLISHED_HIDDEN) -> None:
         super().__init__()
         self.encoder = encoder
         layers = []

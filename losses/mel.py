@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from afx.functional.fft import stft
 from afx.functional.torchaudio_import import torchaudio
 
 
@@ -16,7 +17,7 @@ def norm_signal(x: Tensor) -> Tensor:
 class MelLoss:
     """Mean absolute difference of log mel magnitudes of the normalised signals.
 
-        mean |ln M|X| - ln M|Y||,   |X| = sqrt(max(re² + im², 1e-8))
+        mean |ln M|X| - ln M|Y||,   |X| = max(sqrt(re² + im²), 1e-4)
 
     with a Hann window of 4096 samples, hop 1024, and 128 Slaney mel bands over magnitudes from 0 to sr/2.
     Source: Peladeau and Peeters, BE-AFX, arXiv 2310.11781.
@@ -31,15 +32,14 @@ class MelLoss:
 
     @torch.no_grad()
     def prepare(self, target: Tensor) -> Tensor:
-        """Compute the log mel spectrum (B, C, 128, frames) of the target (B, C, T) once."""
+        """Compute the log mel spectrum (B, C, frames, 128) of the target (B, C, T) once."""
         return self.log_mel(target)
 
     def log_mel(self, x: Tensor) -> Tensor:
-        """Log mel spectrum (B, C, 128, frames) of the normalised x (B, C, T)."""
+        """Log mel spectrum (B, C, frames, 128) of the normalised x (B, C, T)."""
         window = torch.hann_window(self.fft_size, dtype=x.dtype, device=x.device)
-        spectra = torch.stft(norm_signal(x).flatten(0, 1), self.fft_size, self.hop, window=window, return_complex=True)
-        magnitude = (spectra.real.square() + spectra.imag.square()).clamp(min=1e-8).sqrt()
-        return (self.bank.to(x).T @ magnitude).log().unflatten(0, x.shape[:2])
+        magnitude = stft(norm_signal(x).flatten(0, 1), window, self.hop).abs().clamp(min=1e-4)
+        return (magnitude @ self.bank.to(x)).log().unflatten(0, x.shape[:2])
 
     def distances(self, pred: Tensor, target: Tensor) -> Tensor:
         """Distance of every item, (B,), between pred (B, C, T) and a target as it is or prepared."""

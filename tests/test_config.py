@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 import main
+from afx.effect import nest
 from afx.published import entries
 from afx.published_config import from_published_config, from_published_settings
 from afx.registry import build
-from data.config import Setting, load_settings, merge, nested, read_yaml
+from data.config import Setting, load_settings, merge, read_yaml
 
 DECLARED = (
     Setting("dry", str, None, "a path"),
@@ -208,7 +209,7 @@ def test_merging_lays_changes_over_a_tree_and_leaves_it_alone():
 
 def test_settings_written_to_a_file_come_back():
     given = main.read_settings(["loss.weights=[1,2,3,4]", "chain.peak1.Q.default=0.9", "lufs=null", "model=eq_comp"])
-    written = yaml.safe_load(yaml.safe_dump(nested(given)))
+    written = yaml.safe_load(yaml.safe_dump(nest(given)))
     assert load_settings(main.SETTINGS, [], description="") | flat(written) == given
 
 

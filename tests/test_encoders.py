@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import ENCODERS, Controller, build_encoder
+from encoders import ENCODERS, Controller, build_controller, build_encoder
 from encoders.cqt import CQT, bins, kernel
 from encoders.peaks import ConvNormMax, conv_max, window_moments
 
@@ -110,7 +110,7 @@ def test_parameter_counts_and_state_shapes_are_the_published_ones(controller: Co
 
 
 def test_the_compact_encoder_with_its_controller_is_small() -> None:
-    controller = Controller(build_encoder("compact"), 15, hidden=(512, 256))
+    controller = build_controller("compact", 15)
     assert sum(p.numel() for p in controller.parameters()) < 400_000
 
 

@@ -131,7 +131,7 @@ def test_a_medley_song_folder_is_found_by_its_metadata(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^no pair found: Band_Song is instrumental$"):
         find_pairs(data_dir=folder)
     path.write_text("stems: [unclosed")
-    with pytest.raises(ValueError, match="Band_Song_METADATA.yaml is not valid yaml"):
+    with pytest.raises(ValueError, match="Band_Song_METADATA.yaml: not a YAML file"):
         find_pairs(data_dir=folder)
     path.rename(folder / "Other_METADATA.yaml")
     with pytest.raises(

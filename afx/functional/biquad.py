@@ -83,3 +83,10 @@ def impulse_response(coefs: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     impulse = torch.zeros(len(rows), length, dtype=dtype, device=coefs.device)
     impulse[:, 0] = 1
     return kernels.biquad_cascade(impulse, rows).reshape(*coefs.shape[:-2], length)
+
+
+def response(coefs: Tensor, freq_hz: Tensor, sr: int) -> Tensor:
+    """Complex response of K filters in series, (…, K, 5), at frequencies (F,): (…, F)."""
+    z = torch.exp(torch.outer(-2j * math.pi / sr * freq_hz, torch.arange(3).to(freq_hz)))
+    denominator = torch.cat([torch.ones_like(coefs[..., :1]), coefs[..., 3:]], -1)
+    return (coefs[..., :3].to(z) @ z.T / (denominator.to(z) @ z.T)).prod(-2)

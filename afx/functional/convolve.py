@@ -24,17 +24,17 @@ def convolve(x: Tensor, h: Tensor) -> Tensor:
     if T <= max(4 * N, SHORT):
         h = h[..., :T]
         n = fast_length(T + h.shape[-1] - 1)
-        return _filter(x, rfft(h, n), n)[..., :T]
+        return circular(x, rfft(h, n), n)[..., :T]
     n = fast_length(max(2 * N, SHORT))
     block = n - N + 1
     spectrum = rfft(h, n)
     y = x.new_zeros(x.shape[0], h.shape[-3], T + n)
     for start in range(0, T, block):
-        y[..., start : start + n] += _filter(x[..., start : start + block], spectrum, n)
+        y[..., start : start + n] += circular(x[..., start : start + block], spectrum, n)
     return y[..., :T]
 
 
-def _filter(x: Tensor, spectrum: Tensor, n: int) -> Tensor:
+def circular(x: Tensor, spectrum: Tensor, n: int) -> Tensor:
     """Circular convolution on n points of (B, I, T) with spectra (…, O, I, n // 2 + 1), to (B, O, n)."""
     paths = zip(spectrum.unbind(-2), rfft(x, n).split(1, 1), strict=True)
     return irfft(sum(H * X for H, X in paths), n)

@@ -1,4 +1,4 @@
-"""Real Fourier transforms whose gradients cost one real transform too."""
+"""Real Fourier transforms, long and short, whose gradients cost one real transform too."""
 
 import torch
 from scipy.fft import next_fast_len
@@ -39,3 +39,17 @@ def rfft(x: Tensor, n: int | None = None) -> Tensor:
 def irfft(X: Tensor, n: int) -> Tensor:
     """torch.fft.irfft along the last axis, (…, n // 2 + 1) to (…, n)."""
     return torch.fft.irfft(X, n=n)
+
+
+def stft(x: Tensor, window: Tensor, hop: int) -> Tensor:
+    """Short-time spectra of x (B, T): (B, T // hop + 1, N // 2 + 1).
+
+    Frames are centred, `hop` samples apart, on x extended by reflection; window (N,), N a multiple of 2·hop.
+    Equals torch.stft, transposed; frames are put together from blocks of `hop` samples, as the gradient of
+    overlapping views is slow.
+    """
+    size, frames = window.shape[0], x.shape[-1] // hop + 1
+    x = torch.nn.functional.pad(x.unsqueeze(1), (size // 2, size // 2), mode="reflect").squeeze(1)
+    blocks = x[:, : (frames - 1) * hop + size].unflatten(-1, (-1, hop))
+    overlapping = [blocks[:, k : k + frames] * part for k, part in enumerate(window.unflatten(0, (-1, hop)))]
+    return rfft(torch.cat(overlapping, -1))

@@ -1,0 +1,67 @@
+"""A chain with values, ready to be applied to recordings: of a run, of a preset, or of a file of values."""
+
+import torch
+
+from afx.delay import PingPongDelay
+from afx.effect import Effect, Knobs, Values, nest
+from afx.registry import build
+from afx.reverb import FDN
+
+from .presets import PUBLISHED_CHAIN, load_presets, read_chain
+from .runs import load_run, load_values, read_chain_file
+
+
+def load_chain(
+    *,
+    run: str | None,
+    preset: str | None,
+    row: int,
+    values: str | None,
+    fx_config: str | None,
+    realtime: bool,
+    no_delay: bool,
+    no_reverb: bool,
+    **_: object,
+) -> tuple[Effect, Values]:
+    """The chain and its values as the options of a program name them (`data.config.chain_options`).
+
+    ValueError naming the file that is missing, damaged or of another chain, and for a row that the set has not.
+    """
+    raws = None
+    if run:
+        fitted = load_run(run)
+        config, sr, raws = fitted.config, fitted.sr, fitted.raws
+    elif preset:
+        config, sr, _ = read_chain(preset, fx_config)
+    else:
+        config, sr = read_chain_file(fx_config or PUBLISHED_CHAIN)
+    chain = build(realtime_form(config) if realtime else config, sr).eval()
+    if preset:
+        presets = load_presets(preset, chain)
+        if not 0 <= row < len(presets):
+            raise ValueError(f"--row {row}: {preset} has rows 0 to {len(presets) - 1}")
+        raws = presets[row].raws
+    if raws is None:
+        applied = nest(load_values(values, chain))
+    else:
+        knobs = Knobs(chain)
+        knobs.load_state_dict(raws, strict=False)
+        with torch.no_grad():
+            applied = knobs()
+    mute(chain, applied, {PingPongDelay: ("gain", no_delay), FDN: ("c", no_reverb)})
+    return chain, applied
+
+
+def realtime_form(config: dict) -> dict:
+    """The same chain with its delays and FDNs rendered sample by sample."""
+    config = {key: realtime_form(value) if isinstance(value, dict) else value for key, value in config.items()}
+    return config | ({"render": "realtime"} if config.get("effect") in ("ping_pong_delay", "fdn") else {})
+
+
+def mute(effect: Effect, values: Values, muted: dict[type[Effect], tuple[str, bool]]) -> None:
+    """Sets the output level of the effects that are to be silent to zero."""
+    for kind, (level, wanted) in muted.items():
+        if wanted and isinstance(effect, kind):
+            values[level] = torch.zeros_like(values[level])
+    for name, part in effect.parts():
+        mute(part, values[name], muted)

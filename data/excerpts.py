@@ -1,0 +1,100 @@
+"""Random excerpts of recordings with random controls: what a blind estimator is trained, chosen and tested with."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.audio import resample
+from data.recordings import SILENT, Recording
+
+TRIES = 20  # excerpts of a silent recording before another one, and recordings before giving up
+
+
+class Excerpts(Dataset):
+    """Excerpts of `seconds` s at `sr` Hz, each a function of `seed` and its index alone; any index has one.
+
+    An item is `dry`, `(1, N)` float32: a random stretch of a random recording, not silent, of peak 1 and random sign;
+    and `q`, `(n_controls,)` float32: uniform in [0, 1). `length` is their number in an epoch.
+    ValueError for recordings that are too short or have a sample rate that cannot be resampled, or for none.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        n_controls: int,
+        length: int,
+        seed: int = 0,
+        *,
+        sr: int = 44100,
+        seconds: float = 10.0,
+    ) -> None:
+        if not recordings:
+            raise ValueError("no recordings: excerpts take at least one")
+        for recording in recordings:
+            if recording.duration < seconds:
+                raise ValueError(f"{recording.path} has {recording.duration:.2f} s, an excerpt takes {seconds:g} s")
+        for rate in {recording.sr for recording in recordings}:
+            resample(torch.zeros(1, 1), rate, sr)
+        self.recordings = recordings
+        self.n_controls, self.length, self.seed = n_controls, length, seed
+        self.sr, self.seconds = sr, seconds
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, index])
+        q = torch.from_numpy(rng.random(self.n_controls, dtype=np.float32))
+        sign = rng.choice((-1.0, 1.0))
+        for _ in range(TRIES):
+            recording = self.recordings[rng.integers(len(self.recordings))]
+            for _ in range(TRIES):
+                start = rng.uniform(0.0, recording.duration - self.seconds)
+                x = recording.read(start, self.seconds, self.sr)
+                peak = float(x.abs().max())
+                if SILENT <= peak < float("inf"):  # NaN is not
+                    return {"dry": x[None] * sign / peak, "q": q}
+        raise ValueError(
+            f"{TRIES * TRIES} random excerpts in a row, the last of {recording.path}, peak below {SILENT:g} "
+            "or are not finite: leave out the recordings that are mostly silent"
+        )
+
+
+class EpochSampler(Sampler[int]):
+    """The indices of one epoch, `epoch length` to `(epoch + 1) length`, in order: another epoch has other excerpts.
+
+    Indices, and not the excerpts, know the epoch, as workers that live on keep the excerpts they were started with.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length, self.epoch = length, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+
+
+def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *, fresh: bool = False) -> DataLoader:
+    """Batches of `dry` `(B, 1, N)` and `q` `(B, n_controls)`; the same for any `workers`.
+
+    The same list every time, its last batch smaller; or `fresh`, for training: whole batches only, and after
+    `loader.sampler.set_epoch(n)` those of another epoch. Workers use one thread each and live on.
+    """
+    return DataLoader(
+        excerpts,
+        batch_size,
+        sampler=EpochSampler(len(excerpts)) if fresh else None,
+        drop_last=fresh,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # or each epoch would draw from the global one
+    )

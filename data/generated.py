@@ -1,0 +1,70 @@
+"""Generated music as files, made once and read like any other recordings."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from data.audio import write_audio
+from data.files import read_json, write_text
+from data.music import generate_music
+
+SPLITS = ("train", "valid", "test")
+GENERATOR = 1  # version of data.music: raised when a seed comes to sound different
+MARK = "generated.json"
+PEAK = 0.9
+
+
+def prepare_generated(
+    folder: str | Path,
+    counts: Mapping[str, int],
+    seconds: float = 10.0,
+    sr: int = 44100,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Generate the pieces of data "generated" that `folder` lacks: `counts[split]` of `seconds` s at `sr` Hz per split.
+
+    A piece depends on its split and number only, so that `workers` processes make the same files as one, and what was
+    broken off goes on. `progress` is told the number of pieces made and to be made after each.
+    ValueError where the folder holds pieces of other settings, or anything else.
+    """
+    folder = Path(folder).expanduser()
+    asked = {"generator": GENERATOR, "seconds": float(seconds), "sr": sr}
+    if (folder / MARK).exists():
+        held = read_json(folder / MARK)
+        if held != asked:
+            raise ValueError(f"{folder} holds pieces made with {held}, asked for {asked}: give another folder")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} holds something else than generated pieces: give a new folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / MARK, json.dumps(asked))
+    jobs = [
+        (folder / split / f"{number:06d}.flac", number * len(SPLITS) + SPLITS.index(split))
+        for split, count in counts.items()
+        for number in range(count)
+    ]
+    missing = [(path, seed) for path, seed in jobs if not path.exists()]
+    generate = partial(_generate, seconds=seconds, sr=sr)
+    if workers > 1 and len(missing) > 1:
+        # Not forked: the threads of torch and numba do not survive that.
+        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn")) as pool:
+            _count(pool.map(generate, missing), len(missing), progress)
+    else:
+        _count(map(generate, missing), len(missing), progress)
+
+
+def _generate(job: tuple[Path, int], *, seconds: float, sr: int) -> None:
+    path, seed = job
+    write_audio(path, torch.from_numpy(PEAK * generate_music(seed, seconds, sr)), sr)
+
+
+def _count(made: Iterable[None], total: int, progress: Callable[[int, int], None] | None) -> None:
+    for done, _ in enumerate(made, start=1):
+        if progress:
+            progress(done, total)

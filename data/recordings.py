@@ -1,0 +1,266 @@
+"""Recordings that a blind estimator learns from: where data sets keep them, how they are split, and read in part."""
+
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from data.audio import AUDIO_SUFFIXES, KAISER_BEST, resample
+from data.generated import MARK, SPLITS
+from data.stems import MP4_SUFFIXES, read_stem, stem_extent
+
+SILENT = 1e-5  # what peaks below has nothing to learn from
+READABLE = (*AUDIO_SUFFIXES, *MP4_SUFFIXES)
+MP3_PRE_ROLL = 1.0  # s: a frame of mp3 keeps bits in those before it, and is decoded wrongly right after a seek
+REACH = KAISER_BEST["lowpass_filter_width"] / KAISER_BEST["rolloff"]  # of the resampling filter, in slower samples
+
+STRETCHES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of songs too few to be split
+#: The songs of MUSDB18's training folder that the musdb package validates with.
+MUSDB18_VALID = (
+    *("ANiMAL - Rockshow", "Actions - One Minute Smile", "Alexander Ross - Goodbye Bolero"),
+    *("Clara Berry And Wooldog - Waltz For My Victims", "Fergessen - Nos Palpitants", "James May - On The Line"),
+    *("Johnny Lokke - Promises & Lies", "Leaf - Summerghost", "Meaxic - Take A Step"),
+    *("Patrick Talbot - A Reason To Leave", "Skelpolu - Human Mistakes", "Traffic Experiment - Sirens"),
+    *("Triviul - Angelsaint", "Young Griffo - Pennies"),
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording, or a stretch of one, of which excerpts are read."""
+
+    name: str  # path within its data set
+    path: Path
+    sr: int  # Hz, of the file
+    frames: int
+    first: int = 0  # frame of the file at which the recording begins
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sr
+
+    def read(self, start: float, seconds: float, sr: int) -> Tensor:
+        """The mean of the channels from `start` s on, `(round(seconds sr),)` float32 at `sr` Hz.
+
+        Equals that slice of the whole recording resampled; a `start` too late for it gives the last `seconds`.
+        ValueError where the recording is shorter than `seconds`, and where its file is damaged.
+        """
+        common = math.gcd(self.sr, sr)
+        old, new = self.sr // common, sr // common
+        length, total = round(seconds * sr), -(-self.frames * new // old)
+        if length > total:
+            raise ValueError(f"{self.path} has {self.duration:.2f} s, asked for an excerpt of {seconds:g} s")
+        first = min(round(start * sr), total - length)
+        if old == new:
+            return torch.from_numpy(self.mono(first, length))
+        # `old` samples become `new`: from a multiple of them on, a part is resampled as within the whole.
+        reach = math.ceil(REACH * max(old / new, 1.0))
+        block = max(first // new - math.ceil(reach / old), 0)
+        end = min(-(-(first + length) * old // new) + reach, self.frames)
+        x = torch.from_numpy(self.mono(block * old, end - block * old))
+        return resample(x[None], self.sr, sr)[0, first - block * new :][:length]
+
+    def mono(self, first: int, count: int) -> np.ndarray:
+        """The mean of the channels at the file's own rate, `(count,)` float32; ValueError where the file is damaged."""
+        x = _decode(self.path, self.first + first, count)
+        if len(x) < count:
+            raise ValueError(f"{self.path} ends before the time that it announces: it is damaged, get it again")
+        return np.ascontiguousarray(x.T).mean(axis=0)  # five times as fast as x.mean(axis=1)
+
+
+def _decode(path: Path, first: int, count: int) -> np.ndarray:
+    """Frames `first` to `first + count` of a file, `(count, C)` float32; fewer where the file ends."""
+    if path.suffix.lower() in MP4_SUFFIXES:
+        return read_stem(path, first, count)
+    try:
+        with soundfile.SoundFile(path) as file:
+            early = min(first, round(MP3_PRE_ROLL * file.samplerate)) if file.format == "MP3" else 0
+            file.seek(first - early)
+            return file.read(early + count, dtype="float32", always_2d=True)[early:]
+    except soundfile.LibsndfileError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: soundfile.LibsndfileError) -> ValueError:
+    return ValueError(f"{path} cannot be read as audio ({error.error_string.strip() or 'damaged'})")
+
+
+def _extent(path: Path) -> tuple[int, int]:
+    """Sample rate in Hz and number of frames of a file; ValueError where it is not audio."""
+    if path.suffix.lower() in MP4_SUFFIXES:
+        return stem_extent(path)
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise _unreadable(path, error) from None
+    if info.format == "MP3" and not len(_decode(path, info.frames - 1, 1)):
+        return info.samplerate, len(_decode(path, 0, info.frames))  # no header told the length, it was estimated
+    return info.samplerate, info.frames
+
+
+class Song(NamedTuple):
+    """A file of a data set; a group comes into one split, drawn from its name where the data set does not give it."""
+
+    path: Path
+    group: str
+    split: str | None = None
+
+
+class Found(NamedTuple):
+    """The recordings of a split, sorted by name, and one line for each file that was left out and why."""
+
+    recordings: list[Recording]
+    skipped: list[str]
+
+
+def _generated(folder: Path) -> list[Song]:
+    made = SPLITS if (folder / MARK).is_file() else ()
+    return [Song(path, path.stem, split) for split in made for path in _files(folder, f"{split}/*.flac")]
+
+
+def _musdb18(folder: Path) -> list[Song]:
+    def songs(side: str) -> dict[str, Path]:
+        stems = {path.name.removesuffix(".stem.mp4"): path for path in _files(folder, f"{side}/*.stem.mp4")}
+        # The wav of a song that is there twice is read faster.
+        return stems | {path.parent.name: path for path in _files(folder, f"{side}/*/mixture.wav")}
+
+    train = songs("train")
+    valid = set(train).intersection(MUSDB18_VALID)
+    given = {name: "valid" if name in valid else "train" for name in train} if valid else {}
+    learnt = [Song(path, name, given.get(name)) for name, path in train.items()]
+    return learnt + [Song(path, name, "test") for name, path in songs("test").items()]
+
+
+def _folder(folder: Path) -> list[Song]:
+    paths = [path for path in _files(folder) if path.suffix.lower() in READABLE]
+    return [Song(path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
+
+
+def _medleydb(folder: Path, pattern: str) -> list[Song]:
+    audio = folder / "Audio" if (folder / "Audio").is_dir() else folder
+    return [Song(path, path.relative_to(audio).parts[0]) for path in _files(audio, pattern)]
+
+
+def _enst(folder: Path) -> list[Song]:
+    songs = []
+    for number, split in enumerate(SPLITS, start=1):
+        mixes = (_files(folder, f"drummer_{number}/audio/{mix}/*.wav") for mix in ("wet_mix", "dry_mix"))
+        songs += [Song(path, path.stem, split) for path in next(filter(None, mixes), [])]
+    return songs
+
+
+class Layout(NamedTuple):
+    """How the songs of a data set are found, and what its folder is expected to hold."""
+
+    find: Callable[[Path], list[Song]]
+    expected: str
+
+
+RECORDINGS = {
+    "generated": Layout(_generated, f"{MARK} and the pieces made with it"),
+    "musdb18": Layout(_musdb18, "train/ and test/, with *.stem.mp4 or with a folder and mixture.wav for each song"),
+    "folder": Layout(_folder, f"audio ({', '.join(READABLE)})"),
+    "medleydb": Layout(partial(_medleydb, pattern="*/*_MIX.wav"), "SONG/SONG_MIX.wav, or these in Audio/"),
+    "medleydb_raw": Layout(partial(_medleydb, pattern="*/*_RAW/*.wav"), "SONG/SONG_RAW/*.wav, or these in Audio/"),
+    "enst": Layout(_enst, "drummer_1/, drummer_2/ and drummer_3/ with audio/wet_mix/*.wav or audio/dry_mix/*.wav"),
+}
+
+
+def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds: float = 10.0) -> Found:
+    """The recordings of a split of a data set that last `seconds` s and are not silent.
+
+    Where the data set gives no split, songs are ranked by a hash of their names: the first tenth tests, the next
+    validates, the others train. Songs too few for that serve every split, each with a stretch of time of its own.
+    ValueError for an unknown key, no or another folder than the data set's, and where no recording is left.
+    """
+    for given, known, noun in ((data, RECORDINGS, "data"), (split, SPLITS, "split")):
+        if given not in known:
+            raise ValueError(f"unknown {noun} {given!r}; known: {', '.join(known)}")
+    expected = RECORDINGS[data].expected
+    if data_dir is None:
+        raise ValueError(f"data={data} takes data_dir=FOLDER, a folder of {expected}")
+    folder = Path(os.path.abspath(Path(data_dir).expanduser()))
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"data_dir={data_dir} {problem}: data={data} takes a folder of {expected}")
+    songs = RECORDINGS[data].find(folder)
+    if not songs:
+        held = _some([path.relative_to(folder).as_posix() for path in _files(folder)], ", ")
+        raise ValueError(f"data_dir={data_dir} is no folder of {expected}, which data={data} takes; it holds: {held}")
+    recordings, skipped = [], _other_files(folder) if data == "folder" else []
+    for path, stretch in sorted(_members(songs, split)):
+        try:
+            recordings.append(_recording(folder, path, stretch, seconds))
+        except ValueError as error:
+            skipped.append(str(error))
+    if not recordings:
+        raise ValueError(f"no recording for split {split} in data_dir={data_dir}: {_some(skipped, '; ')}")
+    return Found(recordings, skipped)
+
+
+def _files(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """The files of a pattern, sorted, without those that are hidden or in hidden folders."""
+    paths = [path for path in folder.glob(pattern) if path.is_file()]
+    return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def _some(lines: list[str], separator: str, most: int = 5) -> str:
+    more = [f"{len(lines) - most} more"] if len(lines) > most else []
+    return separator.join([*lines[:most], *more]) or "none"
+
+
+def _other_files(folder: Path) -> list[str]:
+    counts = Counter(path.suffix.lower() for path in _files(folder))
+    unknown = sorted(set(counts) - set(READABLE))
+    return [f"{counts[suffix]} files *{suffix} are of no known audio format" for suffix in unknown]
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _members(songs: list[Song], split: str) -> list[tuple[Path, tuple[float, float]]]:
+    """The files of a split, and from which to which part of its length each of them belongs to it."""
+    given = {song.split for song in songs}
+    held_out = [each for each in ("test", "valid") if each not in given]
+    ranked = sorted({song.group for song in songs if song.split is None}, key=_hash)
+    tenth = max(1, round(len(ranked) / 10))
+    drawn = dict.fromkeys(ranked, "train")
+    for k, each in enumerate(held_out):
+        drawn |= dict.fromkeys(ranked[k * tenth : (k + 1) * tenth], each)
+    members = []
+    for song in songs:
+        if song.split is None and len(ranked) <= len(held_out):
+            members += [(song.path, STRETCHES[split])] if split not in given else []
+        elif (song.split or drawn[song.group]) == split:
+            members.append((song.path, (0.0, 1.0)))
+    return members
+
+
+def _recording(folder: Path, path: Path, stretch: tuple[float, float], seconds: float) -> Recording:
+    """The recording in a file; ValueError where it is damaged, shorter than `seconds`, or silent."""
+    sr, frames = _extent(path)
+    first, end = (round(edge * frames) for edge in stretch)
+    recording = Recording(path.relative_to(folder).as_posix(), path, sr, end - first, first)
+    if recording.duration < seconds:
+        part = f"{stretch[0]:.0%} to {stretch[1]:.0%} of " if end - first < frames else ""
+        raise ValueError(f"{part}{path} lasts {recording.duration:.2f} s, shorter than an excerpt of {seconds:g} s")
+    second = min(sr, recording.frames)
+    recording.mono(recording.frames - second, second)
+    # From the middle, where music is, outwards: a recording is seldom read further than that.
+    begins = np.arange(0, recording.frames, second)
+    for begin in begins[np.argsort(np.abs(begins - recording.frames // 2))].tolist():
+        if np.abs(recording.mono(begin, min(second, recording.frames - begin))).max() >= SILENT:
+            return recording
+    raise ValueError(f"{path} is silent: it peaks below {SILENT:g}")

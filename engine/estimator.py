@@ -1,0 +1,84 @@
+"""The estimator: a controller and the chain whose settings it hears, and the file that holds both."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from afx.effect import Values
+from afx.registry import parse_chain
+from data.files import read_tensors, write_tensors
+from data.recordings import SILENT
+from encoders import build_controller
+
+
+class Estimator(nn.Module):
+    """Settings of an effect chain from the processed sound alone.
+
+    Args:
+        sfx, afx: chain keys of the synthesis that is heard and of the analysis whose settings are estimated.
+        encoder: key of the encoder.
+        sr: sample rate in Hz.
+
+    Raises ValueError for an unknown key.
+    """
+
+    def __init__(self, *, sfx: str, afx: str, encoder: str, sr: int = 44100):
+        super().__init__()
+        self.settings = {"sfx": sfx, "afx": afx, "encoder": encoder, "sr": sr}
+        self.synthesis = parse_chain(sfx, sr, "synthesis")
+        self.analysis = parse_chain(afx, sr, "analysis")
+        self.controller = build_controller(encoder, len(self.analysis.controls()), sr)
+
+    @property
+    def same_controls(self) -> bool:
+        """Whether true and estimated settings can be compared one by one."""
+        return self.synthesis.controls() == self.analysis.controls()
+
+    def forward(self, wet: Tensor) -> Tensor:
+        """Controls q (B, P) in [0, 1] of processed audio (B, 1, T)."""
+        return self.controller(wet)
+
+    def estimate(self, wet: Tensor) -> Values:
+        """Settings in physical units, (B,) each, of processed audio (B, 1, T)."""
+        return self.analysis.from_unit(self(wet).float())
+
+    @torch.no_grad()
+    def listen(self, x: Tensor, seconds: float = 10.0) -> Tensor:
+        """Controls (W, P) heard in each window of a recording (C, T), silent windows left out.
+
+        Windows last `seconds` s and overlap by half; a shorter recording is one window. Raises ValueError where all is
+        silent, or too short for the encoder.
+        """
+        x, size = x.mean(0), round(seconds * self.settings["sr"])
+        windows = x.unfold(0, size, size // 2) if len(x) > size else x[None]
+        loud = windows.abs().amax(1) > SILENT
+        if not loud.any():
+            raise ValueError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
+        return torch.cat([self(window.reshape(1, 1, -1)) for window in windows[loud]])
+
+    def render(self, dry: Tensor, q: Tensor) -> Tensor:
+        """Dry audio (B, 1, T) through the analysis chain at controls q (B, P)."""
+        return self.analysis(dry, **self.analysis.from_unit(q.float()))
+
+    def save(self, path: str | Path, **record: object) -> None:
+        """Writes settings, weights and a record of plain values; nothing of it is code."""
+        state = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
+        write_tensors(path, {"settings": self.settings, "weights": state, "record": record})
+
+
+def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
+    """An estimator from its file, in evaluation mode, and its record.
+
+    Raises ValueError naming the file when it is damaged or is not an estimator's.
+    """
+    content = read_tensors(path)
+    settings = content.get("settings")
+    if not isinstance(settings, dict) or set(settings) != {"sfx", "afx", "encoder", "sr"}:
+        raise ValueError(f"{path}: not an estimator; give a file that train_analysis_net.py wrote (estimator.pt)")
+    try:
+        estimator = Estimator(**settings)
+        estimator.controller.load_state_dict(content["weights"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: its weights are not those of its settings ({str(error).splitlines()[0]})") from error
+    return estimator.eval(), content.get("record", {})

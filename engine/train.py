@@ -1,0 +1,104 @@
+"""Training of an estimator: its losses as a Lightning module, and the scores of a trained one."""
+
+from collections.abc import Callable, Iterable
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losses import MelLoss, ParameterLoss, build_metrics
+
+from .estimator import Estimator
+
+LOSSES = ("mel", "params")
+# dry (B, 1, T) and its true controls q (B, P)
+Batch = dict[str, Tensor]
+Scores = dict[str, dict[str, list[float]]]
+
+
+class Training(L.LightningModule):
+    """Adam on the controller, the learning rate falling where the validation loss stays.
+
+    Args:
+        estimator: what is trained; its chains stay as they are.
+        loss: "mel", between the target and what the estimated settings make of the dry sound; or "params", between
+            true and estimated controls.
+        lr: learning rate.
+        patience: epochs without improvement after which it falls to a tenth.
+
+    Source: BE-AFX, arXiv 2310.11781.
+    """
+
+    def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30):
+        super().__init__()
+        self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
+        self.mel, self.params = MelLoss(estimator.settings["sr"]), ParameterLoss()
+
+    def configure_optimizers(self) -> dict:
+        optimiser = torch.optim.Adam(self.estimator.controller.parameters(), lr=self.lr)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=self.patience)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid/loss"}}
+
+    def distance(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
+        """The loss of estimated controls q (B, P)."""
+        if self.loss == "params":
+            return self.params(q, batch["q"])
+        return self.mel(self.estimator.render(batch["dry"], q), wet)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        wet = synthesise(self.estimator, batch)
+        loss = self.distance(batch, wet, self.estimator(wet))
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(wet))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> Batch:
+        """Logs the loss; the processed sounds and the estimated controls."""
+        wet = synthesise(self.estimator, batch)
+        q = self.estimator(wet)
+        self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
+        return {"wet": wet, "q": q}
+
+
+class StopWhenAsked(L.Callback):
+    """Ends the training after the step at which a stop is asked for."""
+
+    def __init__(self, asked: Callable[[], bool]):
+        self.asked = asked
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        trainer.should_stop = trainer.should_stop or self.asked()
+
+
+@torch.no_grad()
+def synthesise(estimator: Estimator, batch: Batch) -> Tensor:
+    """The processed sounds (B, 1, T) of a batch of dry ones and their true controls."""
+    return estimator.synthesis(batch["dry"], **estimator.synthesis.from_unit(batch["q"]))
+
+
+@torch.no_grad()
+def score(estimator: Estimator, batches: Iterable[Batch], seed: int = 0) -> Scores:
+    """Scores of every item by system ("no effect", "random settings", "estimate") and metric.
+
+    The metrics are mrstft, mse and mel, and where both chains have the same controls, params: the mean squared error
+    of the controls, whose range is [0, 1].
+    """
+    sr, device = estimator.settings["sr"], next(estimator.parameters()).device
+    metrics = build_metrics({"name": "blind"}, sr)
+    generator = torch.Generator().manual_seed(seed)
+    estimator.eval()
+    scores: Scores = {}
+    for batch in batches:
+        batch = {name: content.to(device) for name, content in batch.items()}
+        dry, wet = batch["dry"], synthesise(estimator, batch)
+        q = estimator(wet)
+        guesses = {"random settings": torch.rand(q.shape, generator=generator).to(q), "estimate": q}
+        sounds = {"no effect": dry} | {system: estimator.render(dry, guess) for system, guess in guesses.items()}
+        for system, sound in sounds.items():
+            items = metrics(sound, wet)
+            if estimator.same_controls and system in guesses:
+                items["params"] = F.mse_loss(guesses[system], batch["q"], reduction="none").mean(1)
+            columns = scores.setdefault(system, {})
+            for name, values in items.items():
+                columns.setdefault(name, []).extend(values.tolist())
+    return scores

@@ -1,0 +1,239 @@
+"""Training, scoring and estimating from end to end on seconds of sound: what is left, what is said, what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from takes import SR, take
+
+import train_analysis_net
+from afx.effect import flatten
+from data.audio import read_audio, write_audio
+from data.files import read_json, read_tensors, write_tensors
+from engine.estimator import Estimator, load_estimator
+from engine.train import LOSSES, Training, score, synthesise
+from scripts import estimate
+
+SIZE = "--seconds=1 --epoch_items=4 --valid_items=2 --test_items=3 --batch_size=2 --workers=0"
+QUICK = ["--encoder=compact", *SIZE.split()]
+NAME = "SFX_{}_AFX_{}_ENC_compact_LOSS_{}"
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of recordings."""
+    folder = tmp_path_factory.mktemp("music")
+    for seed in range(4):
+        write_audio(folder / f"take{seed}.wav", take(2.0, seed), SR)
+    return folder
+
+
+def arguments(music: Path, log_dir: Path, *more: str) -> list[str]:
+    return [*QUICK, "--data=folder", f"--data_dir={music}", f"--log_dir={log_dir}", "--device=cpu", *more]
+
+
+@pytest.fixture(scope="session")
+def trained(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the title's chain after an epoch."""
+    log_dir = tmp_path_factory.mktemp("logs")
+    chains = ["--sfx=peq_compfull", "--afx=peq_comphalf", "--loss=mel"]
+    assert train_analysis_net.main(arguments(music, log_dir, *chains, "--epochs=1")) == 0
+    return log_dir / NAME.format("peq_compfull", "peq_comphalf", "mel")
+
+
+def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
+    """What the training says when it refuses: one line."""
+    assert train_analysis_net.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train_analysis_net.py: ") and error.count("\n") == 1, error
+    return error
+
+
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """A run of its own to go on with, and its log_dir."""
+    shutil.copytree(trained, tmp_path / trained.name)
+    return tmp_path / trained.name
+
+
+def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
+    estimator, record = load_estimator(trained / "estimator.pt")
+    assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "compact", "sr": SR}
+    assert record["loss"] == "mel" and record["valid_loss"] > 0
+    scores = read_json(trained / "metrics.json")
+    assert list(scores) == ["no effect", "random settings", "estimate"]
+    assert all(len(values) == 3 for columns in scores.values() for values in columns.values())
+    assert scores["estimate"].keys() == {"mrstft", "mse", "mel", "params"} == scores["random settings"].keys()
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
+    assert {"train/loss", "valid/loss", "lr-Adam"} <= set(tags["scalars"])
+    assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_falls_on_a_batch_that_stays(loss: str):
+    torch.manual_seed(0)
+    estimator = Estimator(sfx="peq", afx="peq", encoder="compact")
+    training = Training(estimator, loss, lr=1e-3)
+    batch = {"dry": torch.stack([take(1.0, seed) for seed in range(4)]), "q": torch.rand(4, 15)}
+    wet, optimiser = synthesise(estimator, batch), training.configure_optimizers()["optimizer"]
+    losses = []
+    for _ in range(12):
+        losses.append(training.distance(batch, wet, estimator(wet)))
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_seed_gives_one_training_whatever_the_number_of_workers(music: Path, trained: Path, tmp_path: Path):
+    chains = ["--sfx=peq_compfull", "--afx=peq_comphalf", "--loss=mel"]
+    assert train_analysis_net.main(arguments(music, tmp_path, *chains, "--epochs=1", "--workers=1")) == 0
+    one, other = (read_tensors(folder / "estimator.pt")["weights"] for folder in (trained, tmp_path / trained.name))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert read_json(trained / "metrics.json") == read_json(tmp_path / trained.name / "metrics.json")
+
+
+def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_path: Path):
+    chains = ["--sfx=peq_compfull", "--afx=peq_comphalf", "--loss=mel"]
+    folder = copied(trained, tmp_path / "stopped")
+    assert train_analysis_net.main(arguments(music, folder.parent, *chains, "--epochs=2", "--resume")) == 0
+    assert train_analysis_net.main(arguments(music, tmp_path / "whole", *chains, "--epochs=2")) == 0
+    gone_on, whole = (read_tensors(f / "last.ckpt")["state_dict"] for f in (folder, tmp_path / "whole" / folder.name))
+    assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
+
+
+def test_a_stop_keeps_the_run_and_its_estimator(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(train_analysis_net.Interrupt, "__call__", lambda self: setattr(self, "asked", True) or True)
+    argv = arguments(music, tmp_path, "--epochs=50")
+    assert train_analysis_net.main(argv) == 130
+    assert "--resume goes on" in capsys.readouterr().out
+    folder = tmp_path / NAME.format("peq", "peq", "mel")
+    assert load_estimator(folder / "estimator.pt")[0].settings["afx"] == "peq"
+    assert not (folder / "metrics.json").exists()
+
+
+def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tmp_path: Path):
+    nowhere = arguments(tmp_path / "nowhere", tmp_path / "logs")
+    for more, message in [
+        (["--sfx=peq_compresor"], "unknown effect 'compresor' in 'peq_compresor'; known: geq, peq"),
+        (["--sfx=taylor", "--afx=taylor"], "'taylor' in 'taylor' has no synthesis form; those that have: geq, peq"),
+        (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares settings one by one, but --sfx peq"),
+        (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
+        (["--device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
+        (["--resume"], "--resume: there is no epoch of"),
+    ]:
+        assert message in refused(capsys, [*nowhere, *more])
+    assert "does not exist" in refused(capsys, nowhere)
+
+
+def test_another_run_is_neither_overwritten_nor_continued(
+    music: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    chains = ["--sfx=peq_compfull", "--afx=peq_comphalf"]
+    folder = copied(trained, tmp_path)
+    argv = arguments(music, tmp_path, *chains)
+    assert "--resume goes on with it, --suffix NAME begins another" in refused(capsys, argv)
+    assert "was begun with other settings: lr, seed" in refused(capsys, [*argv, "--resume", "--seed=1", "--lr=0.1"])
+    (folder / "last.ckpt").write_bytes(b"no checkpoint")
+    assert f"{folder / 'last.ckpt'}: damaged" in refused(capsys, [*argv, "--resume", "--epochs=2"])
+
+
+def test_a_log_dir_that_cannot_be_written_is_refused(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, arguments(music, tmp_path / "file"))
+
+
+def test_weights_to_begin_with_are_those_of_the_same_estimator(
+    music: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
+    assert "is of --afx peq_comphalf --encoder compact; give these" in refused(capsys, argv)
+    assert train_analysis_net.main([*argv, "--sfx=peq_compfull", "--afx=peq_comphalf"]) == 0
+    before, after = (read_tensors(f / trained.name / "estimator.pt")["weights"] for f in (trained.parent, tmp_path))
+    assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
+
+
+def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
+    torch.manual_seed(0)
+    estimator = Estimator(sfx="peq", afx="peq", encoder="compact").eval()
+    q = torch.rand(2, 15)
+    estimator.forward = lambda wet: q
+    scores = score(estimator, [{"dry": torch.randn(2, 1, SR), "q": q}])
+    assert max(max(values) for values in scores["estimate"].values()) < 1e-6
+    for system in ("no effect", "random settings"):
+        assert min(min(values) for values in scores[system].values()) > 1e-3
+
+
+# --- estimate.py -----------------------------------------------------------------------------------------------------
+
+
+def test_estimate_tells_settings_draws_them_and_renders_the_dry(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    write_audio(tmp_path / "dry.wav", take(3.0), SR)
+    write_audio(tmp_path / "wet.ogg", take(3.0).expand(2, -1), 48000)
+    out = {name: str(tmp_path / f"out.{name}") for name in ("json", "png", "wav")}
+    argv = [str(tmp_path / "wet.ogg"), "--checkpoint", str(trained / "estimator.pt")]
+    argv += ["--dry", str(tmp_path / "dry.wav")]
+    assert estimate.main([*argv, "--json", out["json"], "--figure", out["png"], "--output", out["wav"]]) == 0
+    printed = capsys.readouterr().out
+    assert "peq.low_shelf.freq" in printed and "comp.attack" in printed and "dry with the estimate" in printed
+    record = json.loads(Path(out["json"]).read_text())
+    (settings,) = record["estimates"].values()
+    assert len(settings) == 21
+    assert all(s["low"] <= s["value"] <= s["high"] for s in settings.values())
+    assert 100 <= settings["peq.peak1.freq"]["value"] <= 2000 and settings["peq.peak1.freq"]["unit"] == "Hz"
+    assert Path(out["png"]).read_bytes().startswith(b"\x89PNG")
+    assert read_audio(out["wav"])[0].shape == (1, 3 * SR)
+
+
+def test_estimate_applies_what_it_heard_to_another_recording(trained: Path, tmp_path: Path):
+    write_audio(tmp_path / "song.wav", take(2.0), SR)
+    write_audio(tmp_path / "other.wav", take(2.5, 1).expand(2, -1), SR)
+    argv = [str(tmp_path / "song.wav"), "--checkpoint", str(trained / "estimator.pt")]
+    assert estimate.main([*argv, "--apply", str(tmp_path / "other.wav"), "--output", str(tmp_path / "y.flac")]) == 0
+    y, sr = read_audio(tmp_path / "y.flac")
+    assert y.shape == (2, round(2.5 * SR)) and y.isfinite().all() and y.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing.wav", "does not exist"), ("silence.wav", "silent: it peaks"), ("text.wav", "cannot be read as audio")],
+)
+def test_estimate_refuses_what_it_cannot_hear(
+    name: str, message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    write_audio(tmp_path / "silence.wav", torch.zeros(1, SR), SR)
+    (tmp_path / "text.wav").write_text("no sound")
+    assert estimate.main([str(tmp_path / name), "--checkpoint", str(trained / "estimator.pt")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [{"weights": {}}, {"settings": {"sfx": "peq"}}])
+def test_a_file_that_is_no_estimator_is_refused(content: dict, tmp_path: Path):
+    write_tensors(tmp_path / "x.pt", content)
+    with pytest.raises(ValueError, match="x.pt: not an estimator; give a file that train_analysis_net.py wrote"):
+        load_estimator(tmp_path / "x.pt")
+
+
+def test_weights_of_another_encoder_are_refused(trained: Path, tmp_path: Path):
+    content = read_tensors(trained / "estimator.pt")
+    content["settings"]["encoder"] = "time_frequency"
+    write_tensors(tmp_path / "x.pt", content)
+    with pytest.raises(ValueError, match="x.pt: its weights are not those of its settings"):
+        load_estimator(tmp_path / "x.pt")
+
+
+def test_windows_of_a_long_recording_are_heard_one_by_one(trained: Path):
+    estimator, _ = load_estimator(trained / "estimator.pt")
+    x = take(3.0)
+    x[0, : 2 * SR] = 0
+    heard = estimator.listen(x, seconds=1.0)
+    assert heard.shape == (2, 21)  # of five windows that overlap by half, three are silent
+    assert torch.allclose(heard[1], estimator(x[None, :, 2 * SR :])[0], atol=1e-5)
+    assert set(flatten(estimator.analysis.from_unit(heard))) == set(estimator.analysis.controls())

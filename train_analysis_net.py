@@ -1,0 +1,241 @@
+"""Trains a network that hears processed music and tells the settings of the effects that processed it.
+
+    python train_analysis_net.py --sfx=peq --afx=peq                       a draft on generated music, on any laptop
+    python train_analysis_net.py --sfx=peq_compfull --afx=peq_comphalf --encoder=mee --loss=mel
+    python train_analysis_net.py --data=musdb18 --data_dir=MUSDB18 --batch_size=16 --epoch_items=480 \\
+        --valid_items=70 --test_items=500 --epochs=400                     the published size
+
+--sfx makes the sounds, --afx is what is estimated: words of geq, peq, compfull, comphalf, compsimple, taylor, chebyshev
+and dist, joined by _; they run in this order. Results go to <log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the best
+epoch), metrics.json, TensorBoard. Ctrl-C keeps what was reached; --resume goes on from there.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.excerpts import Excerpts, excerpt_loader
+from data.files import read_json, read_tensors, write_text
+from data.generated import prepare_generated
+from data.recordings import RECORDINGS, find_recordings
+from encoders import ENCODERS
+from engine.device import pick_device
+from engine.estimator import Estimator, load_estimator
+from engine.interrupt import Interrupt
+from engine.train import LOSSES, StopWhenAsked, Training, score
+from report.board import EstimateBoard, OneBar
+from report.tables import text_table
+
+SR = 44100
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+# What may differ between a run and its continuation.
+FREE = {"epochs", "device", "precision", "workers", "resume", "log_dir", "test_items"}
+STOPPED = 130
+LAST, SETTINGS = "last.ckpt", "settings.json"
+# Length of a generated piece in s, and how much longer than an excerpt it is at least.
+PIECE, MARGIN = 12.0, 2.0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--sfx", default="peq", help="effects that process the music (default peq)")
+    p.add_argument("--afx", default="peq", help="effects whose settings are estimated (default peq)")
+    p.add_argument("--encoder", default="time_frequency", choices=ENCODERS, help="default time_frequency")
+    p.add_argument("--loss", default="mel", choices=LOSSES, help="of the sound, or of the settings (default mel)")
+    p.add_argument("--data", default="generated", choices=RECORDINGS, help="default generated")
+    p.add_argument("--data_dir", help="folder of the recordings; of generated ones, where they are kept")
+    p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
+    p.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt (default 10)")
+    p.add_argument("--epochs", type=positive, default=10, help="default 10, a draft; published 400")
+    p.add_argument("--epoch_items", type=positive, default=200, help="excerpts of an epoch (default 200)")
+    p.add_argument("--valid_items", type=positive, default=40, help="excerpts of the validation (default 40)")
+    p.add_argument("--test_items", type=positive, default=100, help="excerpts of the test (default 100)")
+    p.add_argument("--batch_size", type=positive, default=8, help="default 8; published 16")
+    p.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam (default 1e-4)")
+    p.add_argument("--lr_patience", type=positive, default=30, help="epochs before it falls (default 30)")
+    p.add_argument("--stop_patience", type=positive, default=150, help="epochs before the training ends (default 150)")
+    p.add_argument("--seed", type=int, default=0, help="of weights, excerpts and settings (default 0)")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    p.add_argument("--precision", default="32", choices=PRECISIONS, help="of the networks (default 32)")
+    p.add_argument("--workers", type=int, default=1, help="processes that read excerpts (default 1)")
+    p.add_argument("--log_dir", default="logs", help="default logs")
+    p.add_argument("--init", metavar="FILE", help="begin with the weights of this estimator.pt")
+    p.add_argument("--prefix", default="", help="before the run's name")
+    p.add_argument("--suffix", default="", help="after the run's name")
+    p.add_argument("--resume", action="store_true", help="go on with an interrupted or finished run of this name")
+    return p
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: must be above 0")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    try:
+        L.seed_everything(args.seed, verbose=False)
+        device = pick_device(args.device)
+        estimator = build_estimator(args)
+        folder = open_folder(args)
+        loaders = build_loaders(args, len(estimator.synthesis.controls()), device)
+        with Interrupt() as interrupt:
+            training = train(estimator, args, folder, loaders, device, interrupt)
+            if interrupt.asked:
+                print(f"stopped after epoch {training.current_epoch}; --resume goes on; {folder}")
+                return STOPPED
+        report(estimator, loaders["test"], folder, device, args.seed)
+    except (OSError, ValueError) as error:
+        # What a loader's process raised comes with its traceback; the last line says it.
+        print(f"train_analysis_net.py: {str(error).splitlines()[-1].removeprefix('ValueError: ')}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_estimator(args: argparse.Namespace) -> Estimator:
+    """The network; ValueError where its two chains and its loss do not go together."""
+    estimator = Estimator(sfx=args.sfx, afx=args.afx, encoder=args.encoder, sr=SR)
+    if args.loss == "params" and not estimator.same_controls:
+        raise ValueError(
+            f"--loss params compares settings one by one, but --sfx {args.sfx} and --afx {args.afx} have others; "
+            "give the same effects to both, or --loss mel"
+        )
+    if args.init:
+        other, _ = load_estimator(args.init)
+        if any(other.settings[key] != estimator.settings[key] for key in ("afx", "encoder", "sr")):
+            other_keys = " ".join(f"--{key} {other.settings[key]}" for key in ("afx", "encoder"))
+            raise ValueError(f"--init {args.init} is of {other_keys}; give these, or another file")
+        estimator.controller.load_state_dict(other.controller.state_dict())
+    if not 2 <= args.batch_size <= args.epoch_items:
+        raise ValueError(
+            f"--batch_size {args.batch_size}: batch normalisation needs at least 2, and an epoch has "
+            f"--epoch_items {args.epoch_items}"
+        )
+    return estimator
+
+
+def open_folder(args: argparse.Namespace) -> Path:
+    """The run's folder, new or to be continued; ValueError where it is another run's, or cannot be written."""
+    words = [args.prefix, "SFX", args.sfx, "AFX", args.afx, "ENC", args.encoder, "LOSS", args.loss, args.suffix]
+    folder = Path(args.log_dir).expanduser() / "_".join(word for word in words if word)
+    settings = vars(args)
+    if (folder / LAST).exists():
+        if not args.resume:
+            raise ValueError(f"{folder} exists; --resume goes on with it, --suffix NAME begins another")
+        before = read_json(folder / SETTINGS)
+        changed = sorted(key for key in settings.keys() - FREE if before.get(key) != settings[key])
+        if changed:
+            raise ValueError(f"{folder} was begun with other settings: {', '.join(changed)}; give those, or a --suffix")
+        read_tensors(folder / LAST)  # refuses what is damaged
+        return folder
+    if args.resume:
+        raise ValueError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / SETTINGS, json.dumps(settings, indent=1))
+    except OSError as error:
+        raise ValueError(f"--log_dir {args.log_dir}: cannot be written ({error.strerror}); choose another") from error
+    return folder
+
+
+def build_loaders(args: argparse.Namespace, n_controls: int, device: torch.device) -> dict:
+    """Loaders of excerpts by split; those of validation and test give the same items every time."""
+    data_dir = args.data_dir
+    if args.data == "generated":
+        data_dir = Path(data_dir or Path(args.log_dir) / "generated").expanduser()
+        generate(data_dir, {"train": args.pieces, "valid": args.valid_items, "test": args.test_items}, args)
+    loaders = {}
+    sizes = {"train": args.epoch_items, "valid": args.valid_items, "test": args.test_items}
+    for number, (split, items) in enumerate(sizes.items()):
+        found = find_recordings(args.data, data_dir, split, args.seconds)
+        for reason in found.skipped:
+            print(f"skipped {reason}")
+        # The folder may hold more generated pieces, of another run.
+        recordings = found.recordings[: args.pieces] if args.data == "generated" else found.recordings
+        seed = len(sizes) * args.seed + number
+        excerpts = Excerpts(recordings, n_controls, items, seed, sr=SR, seconds=args.seconds)
+        loaders[split] = excerpt_loader(excerpts, args.batch_size, args.workers, fresh=split == "train")
+    return loaders
+
+
+def generate(folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:
+    """Makes the pieces that are missing, one progress bar for all."""
+    with tqdm(desc="generating music", unit="piece", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        prepare_generated(folder, counts, max(PIECE, args.seconds + MARGIN), SR, max(args.workers, 1), progress)
+
+
+def train(
+    estimator: Estimator,
+    args: argparse.Namespace,
+    folder: Path,
+    loaders: dict,
+    device: torch.device,
+    interrupt: Interrupt,
+) -> Training:
+    """Trains until the last epoch, or until a stop is asked for; estimator.pt then holds the best epoch."""
+    best = ModelCheckpoint(folder, "best", monitor="valid/loss", enable_version_counter=False)
+    last = ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    training = Training(estimator, args.loss, args.lr, args.lr_patience)
+    trainer = L.Trainer(
+        accelerator=device.type,
+        precision=PRECISIONS[args.precision],
+        max_epochs=args.epochs,
+        callbacks=[
+            best,
+            last,
+            EarlyStopping("valid/loss", patience=args.stop_patience),
+            StopWhenAsked(interrupt),
+            LearningRateMonitor(),
+            EstimateBoard(),
+            OneBar(),
+        ],
+        logger=TensorBoardLogger(folder, name="", version=""),
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+    before = folder / LAST if args.resume else None
+    trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
+    training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])
+    estimator.save(folder / "estimator.pt", **vars(args), valid_loss=float(best.best_model_score))
+    return training
+
+
+def report(estimator: Estimator, loader: DataLoader, folder: Path, device: torch.device, seed: int) -> None:
+    """Scores the best epoch and both baselines on the test list; writes metrics.json and prints their means."""
+    scores = score(estimator.to(device), loader, seed)
+    write_text(folder / "metrics.json", json.dumps(scores, indent=1))
+    names = list(scores["estimate"])
+    rows = [[system, *(mean_text(columns.get(name)) for name in names)] for system, columns in scores.items()]
+    print(text_table(["means over the test list", *names], rows))
+    print(f"{folder / 'estimator.pt'}; every item's scores: {folder / 'metrics.json'}")
+
+
+def mean_text(values: list[float] | None) -> str:
+    """The mean of a column of scores, or a dash where it has none."""
+    return f"{sum(values) / len(values):.4f}" if values else "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
