@@ -80,7 +80,7 @@ class CompressorExpander(Effect):
             rise_to_coef(release, self.sr),
         )
         rows = [value.reshape(-1).repeat_interleave(x.shape[1] if value.dim() else 1) for value in per_item]
-        return kernels.compressor_gain(x.reshape(-1, x.shape[-1]), *rows, state=state).reshape(x.shape)
+        return kernels.compressor_gain(x.flatten(0, 1), *rows, state=state).reshape(x.shape)
 
 
 class Compressor(Effect):

@@ -8,14 +8,17 @@ from torch import Tensor
 
 from afx import kernels
 
-from .chain import Sends, Serial, cascade_coefs, is_biquad
+from .chain import Normalised, Sends, Serial, cascade_coefs, is_biquad
+from .clipper import Clipper
 from .delay import PingPongDelay
 from .dynamics import CompressorExpander
 from .effect import Effect, Values
 from .eq import Biquad
 from .functional import convolve
+from .functional.fft import fast_length, rfft
 from .functional.units import db_to_gain
 from .reverb import FDN, FIR, NoiseReverb
+from .stereo import Panning, StereoWidth
 
 BLOCK = 2**20
 
@@ -29,22 +32,47 @@ def render(chain: Effect, values: Values, x: Tensor, block: int = BLOCK) -> Tens
     return torch.cat(list(stream(chain, values, x.split(block, -1))), -1)
 
 
-@torch.no_grad()
 def stream(chain: Effect, values: Values, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Blocks (C, T) of any size through a chain, in order; as many samples come out as went in."""
-    stage = open_stage(chain, values)
-    held = None
+    """Blocks (C, T) of any size through a chain, in order; as many blocks and samples come out as went in."""
+    running, held = Stream(chain, values), None
     for block in blocks:
         if held is not None:
-            yield stage(held, False)
-        held = block
+            yield held
+        held = running.process(block)
     if held is not None:
-        yield stage(held, True)
+        yield torch.cat([held, running.flush()], -1)
+
+
+class Stream:
+    """One sound through a chain, block by block: what `process` and `flush` give, one after another, is one call's.
+
+    Args:
+        chain: any effect.
+        values: one set of them, without a batch dimension.
+    """
+
+    def __init__(self, chain: Effect, values: Values):
+        with torch.no_grad():
+            self._stage = open_stage(chain, values)
+        self._nothing: Tensor | None = None
+
+    @torch.no_grad()
+    def process(self, x: Tensor) -> Tensor:
+        """The next block (C, T), of any size, to what is ready by now: a lookahead holds some 15 ms back."""
+        self._nothing = x[:, :0]
+        return self._stage(x, False)
+
+    @torch.no_grad()
+    def flush(self) -> Tensor:
+        """What was held back, at the end of the sound; ValueError where none went in."""
+        if self._nothing is None:
+            raise ValueError("nothing went in: give process() a block before flush()")
+        return self._stage(self._nothing, True)
 
 
 def open_stage(effect: Effect, values: Values) -> Stage:
     """A fresh stage of an effect that is to be run with these values (one set, no batch)."""
-    if isinstance(effect, Serial):
+    if isinstance(effect, Serial) and not isinstance(effect, Normalised):
         return _serial(effect, values)
     if isinstance(effect, Biquad):
         return _cascade(effect.coefs(**values).unsqueeze(-2))
@@ -56,9 +84,11 @@ def open_stage(effect: Effect, values: Values) -> Stage:
         return _realtime(effect, values)
     if isinstance(effect, (PingPongDelay, FDN, Sends)):
         return _convolution(effect, values)
-    if isinstance(effect, NoiseReverb):
-        return _at_the_end(effect, values)
-    return _overlapping(effect, values, values["taps"].shape[-1] - 1 if isinstance(effect, FIR) else 0)
+    if isinstance(effect, FIR):
+        return _overlapping(effect, values, values["taps"].shape[-1] - 1)
+    if isinstance(effect, (Panning, StereoWidth, Clipper)):
+        return _overlapping(effect, values, 0)
+    return _at_the_end(effect, values)
 
 
 def _overlapping(effect: Effect, values: Values, reach: int) -> Stage:
@@ -74,13 +104,15 @@ def _overlapping(effect: Effect, values: Values, reach: int) -> Stage:
     return process
 
 
-def _at_the_end(effect: NoiseReverb, values: Values) -> Stage:
-    """The whole sound in one call, as the frames of its transform reach across blocks."""
+def _at_the_end(effect: Effect, values: Values) -> Stage:
+    """The whole sound in one call, where the effect needs it: its mean, its peak, or transforms across blocks."""
     blocks = []
 
     def process(x: Tensor, last: bool) -> Tensor:
         blocks.append(x)
-        return effect(torch.cat(blocks, -1).unsqueeze(0), **values).squeeze(0) if last else x[:, :0].expand(2, -1)
+        if last:
+            return effect(torch.cat(blocks, -1).unsqueeze(0), **values).squeeze(0)
+        return x.new_zeros(2 if isinstance(effect, NoiseReverb) else len(x), 0)
 
     return process
 
@@ -141,19 +173,19 @@ def _compressor(
 
 
 def _convolution(effect: Effect, values: Values) -> Stage:
-    """Overlap-add with the effect's impulse response."""
+    """Overlap-add with the effect's impulse response, whose spectrum is kept while blocks have one size."""
     h = effect.response(**values)
     reach = h.shape[-1] - 1
-    tail = None
+    n, spectrum, tail = 0, None, h.new_zeros(h.shape[-3], reach)
 
     def process(x: Tensor, last: bool) -> Tensor:
-        nonlocal tail
-        if tail is None:
-            tail = x.new_zeros(h.shape[-3], reach)
+        nonlocal n, spectrum, tail
         T = x.shape[-1]
-        padded = torch.nn.functional.pad(x.expand(h.shape[-2], -1), (0, reach))
-        y = convolve.convolve(padded.unsqueeze(0), h).squeeze(0)
-        y[:, : reach] += tail
+        if n != fast_length(max(T, 1) + reach):
+            n = fast_length(max(T, 1) + reach)
+            spectrum = rfft(h, n)
+        y = convolve.circular(x.expand(h.shape[-2], -1).unsqueeze(0), spectrum, n)[0, :, : T + reach]
+        y[:, :reach] += tail
         tail = y[:, T:].clone()
         return y[:, :T]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -23,15 +22,15 @@ def settings_figure(settings: dict[str, Setting]) -> Figure:
     """One panel for each kind of effect that any of the chains holds, one line for each named setting."""
     names = [name for name in PANELS if any(name in dict(chain.parts()) for chain, _ in settings.values())]
     kinds = list(dict.fromkeys(PANELS[name] for name in names))
-    figure, axes = plt.subplots(1, len(kinds), figsize=(5 * len(kinds), 3.6), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(5 * len(kinds), 4), layout="constrained")
+    axes = figure.subplots(1, len(kinds), squeeze=False)
     for axis, draw in zip(axes[0], kinds, strict=True):
         for label, (chain, values) in settings.items():
             for name, effect in chain.parts():
                 if PANELS.get(name) is draw:
                     draw(axis, label, effect, values[name])
         axis.grid(alpha=0.3)
-        axis.legend()
-    plt.close(figure)  # the figure is the caller's; pyplot need not keep it
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -42,6 +41,9 @@ def draw_response(axis: Axes, label: str, effect: Serial, values: Values) -> Non
     gain_db = gain_to_db(biquad.response(coefs, FREQS, effect.sr).abs())
     axis.semilogx(FREQS, gain_db.cpu(), label=label)
     axis.set(title="equaliser", xlabel="frequency (Hz)", ylabel="gain (dB)", xlim=(20, 20000))
+    # Less than 6 dB either way would make much of nothing.
+    axis.update_datalim([(20, -6), (20, 6)])
+    axis.autoscale_view(scalex=False)
 
 
 @torch.no_grad()
@@ -52,9 +54,10 @@ def draw_static_curve(axis: Axes, label: str, effect: Effect, values: Values) ->
     reduction = effect.reduction(x.reshape(1, 1, -1), **curve).flatten()
     makeup = values["makeup"].item()
     axis.plot(LEVELS, LEVELS - reduction + makeup, label=label)
-    times = [f"{name.replace('_', ' ')} {v.item():.0f} ms" for name, v in values.items() if name in TIMES]
+    times = ", ".join(f"{name.replace('_', ' ')} {values[name].item():.0f} ms" for name in TIMES if name in values)
     axis.set(title="compressor", xlabel="input level (dB)", ylabel="output level (dB)")
-    axis.plot([], [], " ", label=", ".join(times))
+    line = len(axis.texts)
+    axis.text(0.97, 0.04 + 0.07 * line, times, color=f"C{line}", transform=axis.transAxes, ha="right")
 
 
 @torch.no_grad()

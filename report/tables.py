@@ -1,7 +1,7 @@
 """Tables for a terminal, and as web pages."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -29,7 +29,12 @@ def number(x: float) -> str:
     return f"{x:.2e}"
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def p_value(p: float) -> str:
+    """A probability; 0.0 where float64 cannot tell 1 - p from 1."""
+    return "0.0" if p < 1e-16 else f"{p:.2g}"
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows of cells in columns as wide as they need; numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--checkpoint", nargs="+", default=[str(DEFAULT)], metavar="FILE", help="estimator.pt, or several")
     p.add_argument("--dry", metavar="FILE", help="the recording before it was processed, to compare with")
     p.add_argument("--apply", metavar="FILE", help="another recording, to be processed with the same settings")
-    p.add_argument("--output", metavar="FILE", help="where the processed dry or other recording goes")
+    p.add_argument("--output", metavar="FILE", help="file for that recording with the (first) estimate")
     p.add_argument("--json", metavar="FILE", help="settings and scores as a file")
     p.add_argument("--figure", metavar="FILE", help="curves of the settings, as png, svg or pdf")
     return p
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         record = {"input": args.input, "estimates": {path: as_record(*each) for path, each in estimates.items()}}
         if args.dry:
             record["scores"] = {path: compare(*each, args) for path, each in estimates.items()}
-        if args.apply:
-            write(process(*first, read(args.apply, first[0])), args.output, first[0])
+        if args.output:
+            write(process(*first, read(args.apply or args.dry, first[0])), args.output, first[0])
         if args.json:
             write_text(args.json, json.dumps(record, indent=1))
     except (OSError, ValueError) as error:
@@ -142,8 +142,6 @@ def compare(estimator: Estimator, q: Tensor, args: argparse.Namespace) -> dict[s
         scores[name] = {key: v.item() for key, v in metrics(sound[None, :, :length], wet[None, :, :length]).items()}
     names = list(scores["dry"])
     print(text_table(["to the input", *names], [[k, *(f"{s[n]:.4f}" for n in names)] for k, s in scores.items()]))
-    if args.output:
-        write(again, args.output, estimator)
     return scores
 
 

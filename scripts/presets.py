@@ -14,11 +14,10 @@ standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,15 +25,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.effect import Effect
 from afx.param import Param
-from afx.published import entries, feature_mask
+from afx.published import feature_mask
 from afx.registry import build, lookup
 from data.files import write_text
 from data.presets import (
     Preset,
+    column_names,
     deviations,
     fit_gaussian,
     from_vector,
     load_presets,
+    places,
     read_chain,
     read_gaussian,
     read_rows,
@@ -87,12 +88,6 @@ class Collection:
         return {name: p for name, p in self.effect.walk() if p.preset}
 
 
-def _numbers(name: str, values: np.ndarray) -> Iterator[tuple[str, float]]:
-    """A value's numbers with their names: U[0,1] for those of a matrix."""
-    for place, value in np.ndenumerate(values):
-        yield f"{name}[{','.join(map(str, place))}]" if place else name, float(value)
-
-
 def list_(collection: Collection, args: argparse.Namespace) -> Table:
     """Every preset with some of its single values."""
     known = {name: p for name, p in collection.params.items() if not p.shape}
@@ -112,7 +107,9 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
     rows = [
         (place, number(value), p.unit)
         for name, p in collection.params.items()
-        for place, value in _numbers(name, p.mapping.value(preset.raws[name]).numpy())
+        for place, value in zip(
+            places(name, p.shape), p.mapping.value(preset.raws[name]).flatten().tolist(), strict=True
+        )
     ]
     title = f"{collection.folder} {preset.row}: {preset.track} {preset.stem}"
     return Table(title, ["parameter", "value", "unit"], rows)
@@ -134,7 +131,7 @@ def outliers(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets farthest from the mean, with the parameter that is farthest."""
     vectors, mask = collection.vectors(), feature_mask(collection.effect)
     z = deviations(vectors, vectors, mask)
-    names = [name for name, wanted in zip(_parameter_names(collection.effect), mask.tolist(), strict=True) if wanted]
+    names = [name for name, wanted in zip(column_names(collection.effect), mask.tolist(), strict=True) if wanted]
     distance = z.square().mean(1).sqrt()
     rows = []
     for row in distance.argsort(descending=True)[: args.count].tolist():
@@ -143,14 +140,6 @@ def outliers(collection: Collection, args: argparse.Namespace) -> Table:
         rows.append([row, f"{distance[row]:.3f}", preset.track, preset.stem, names[most], f"{z[row, most]:+.1f}"])
     header = ["row", "distance", "track", "stem", "farthest parameter", "deviations"]
     return Table(f"outliers of {collection.folder}", header, rows)
-
-
-def _parameter_names(effect: Effect) -> Iterator[str]:
-    """Our name of every number of a row of raw_params.npy."""
-    shapes = {name: p.shape for name, p in effect.walk()}
-    for entry in entries(effect):
-        if entry.preset:
-            yield from (name for name, _ in _numbers(entry.ours, np.zeros(shapes[entry.ours])))
 
 
 def sample(collection: Collection, args: argparse.Namespace) -> Table:

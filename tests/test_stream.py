@@ -6,8 +6,8 @@ from measures import relative_rms
 from torch import Tensor
 
 from afx.effect import Effect, Knobs, Values
-from afx.registry import build
-from afx.stream import render, stream
+from afx.registry import build, parse_chain
+from afx.stream import Stream, render, stream
 from data.config import merge, read_yaml
 from main import CHAINS
 
@@ -32,8 +32,11 @@ def chain_of(name: str) -> dict:
 
 
 def opened(config: dict) -> tuple[Effect, Values]:
+    return scattered(build(config, SR).eval())
+
+
+def scattered(effect: Effect) -> tuple[Effect, Values]:
     """A chain with every parameter away from its default by a little, and those values."""
-    effect = build(config, SR).eval()
     generator = torch.Generator().manual_seed(1)
     knobs = Knobs(effect, generator)
     with torch.no_grad():
@@ -127,6 +130,29 @@ def test_a_second_sound_starts_afresh():
     x = swinging_noise(3000)
     first = render(effect, values, x, 1000)
     assert torch.equal(render(effect, values, x, 1000), first)
+
+
+def test_a_chain_that_needs_the_whole_sound_gets_it():
+    effect, values = scattered(parse_chain("peq_compfull_dist", SR, "synthesis").eval())
+    x = swinging_noise()
+    assert relative_rms(render(effect, values, x, 700), one_call(effect, values, x)) < 1e-5
+
+
+def test_a_stream_gives_what_is_ready_and_the_rest_at_the_end():
+    effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
+    x = swinging_noise(3000)
+    running = Stream(effect, values)
+    ready = [running.process(block) for block in x.split(500, -1)]
+    rest = running.flush()
+    held_back = SR * 16 // 1000 - SR // 1000
+    assert [y.shape[-1] for y in ready] == [0, 3 * 500 - held_back - 500, *[500] * 4]
+    assert rest.shape[-1] == held_back
+    assert relative_rms(torch.cat([*ready, rest], -1), one_call(effect, values, x)) < 1e-5
+
+
+def test_a_stream_is_not_flushed_before_anything_went_in():
+    with pytest.raises(ValueError, match="nothing went in"):
+        Stream(*opened({"band": {"effect": "peak"}})).flush()
 
 
 def test_no_blocks_give_no_blocks():

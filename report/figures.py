@@ -1,0 +1,153 @@
+"""Figures of preset sets; each function takes plain numbers and returns a matplotlib figure."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from .features import Curve
+from .statistics import area_under, components_needed, cumulative
+
+COLOURS = ("#1b6ca8", "#d9731a", "#3b8f5a", "#8a4f9e")
+# Below, at and above a mean.
+LINES = ({"color": COLOURS[0]}, {"color": "0.35", "linestyle": "--"}, {"color": COLOURS[1]})
+TICKS_HZ = {20: "20", 100: "100", 1000: "1k", 10000: "10k"}
+# Of histograms, and panels in a row of them.
+BINS, PANELS = 24, 4
+
+
+def correlations(matrices: Mapping[str, np.ndarray], effects: Sequence[str]) -> Figure:
+    """Correlation matrices (F, F) of sets, side by side; `effects` names the effect of each column."""
+    figure, axes = _row(len(matrices), 5.6, 5.4)
+    ends, labels = [0], []
+    for label, columns in groupby(effects):
+        ends.append(ends[-1] + len(list(columns)))
+        labels.append(label)
+    middles = np.add(ends[1:], ends[:-1]) / 2 - 0.5
+    # Every second label stands farther out: some effects are two columns wide.
+    labels = [label + "          " * (place % 2) for place, label in enumerate(labels)]
+    for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
+        image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        for end in ends[1:-1]:
+            ax.axhline(end - 0.5, color="black", linewidth=0.3)
+            ax.axvline(end - 0.5, color="black", linewidth=0.3)
+        ax.set_xticks(middles, labels, rotation=90, fontsize=7)
+        ax.set_yticks(middles, labels, fontsize=7)
+        ax.set_title(name)
+    figure.colorbar(image, ax=axes, label="Spearman's ρ", shrink=0.8)
+    return figure
+
+
+def effect_correlations(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Figure:
+    """Mean |correlation| (G, G) of the parameters of two effects, written into its cells, for sets side by side."""
+    figure, axes = _row(len(matrices), 5.6, 5.2)
+    highest = max(np.nanmax(matrix) for matrix in matrices.values())
+    for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
+        lower = np.where(np.tri(len(labels), dtype=bool), matrix, np.nan)
+        image = ax.imshow(lower, cmap="Blues", vmin=0, vmax=highest)
+        for (i, j), value in np.ndenumerate(lower):
+            if np.isfinite(value):
+                shade = "white" if value > 0.6 * highest else "black"
+                ax.text(j, i, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=7, color=shade)
+        ax.set_xticks(range(len(labels)), labels, rotation=90)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_title(name)
+    figure.colorbar(image, ax=axes, label="mean |ρ| over pairs of parameters", shrink=0.8)
+    return figure
+
+
+def strongest(pairs: Sequence[str], values: Mapping[str, Sequence[float]]) -> Figure:
+    """The correlations of named pairs, one line a pair, one mark a set."""
+    figure = Figure(figsize=(8, 0.8 + 0.27 * len(pairs)), layout="constrained")
+    ax = figure.subplots()
+    places = np.arange(len(pairs))
+    table = np.array(list(values.values()))
+    ax.hlines(places, table.min(0), table.max(0), color="0.75", linewidth=2, zorder=1)
+    for (name, row), colour, marker in zip(values.items(), COLOURS, "osD^", strict=False):
+        ax.scatter(row, places, 34, colour, marker, label=name, zorder=2)
+    ax.axvline(0, color="0.5", linewidth=0.8)
+    ax.set_yticks(places, pairs, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlim=(-1, 1), xlabel="Spearman's ρ")
+    ax.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper right", ncols=len(values))
+    return figure
+
+
+def variance(shares: Mapping[str, np.ndarray], level: float = 0.99) -> Figure:
+    """Cumulative variance over the number of components, both as parts of the whole, with the level's crossing."""
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    ax = figure.subplots()
+    for (name, share), colour in zip(shares.items(), COLOURS, strict=False):
+        x = np.linspace(0, 100, len(share) + 1)
+        needed = components_needed(share, level)
+        label = f"{name}: {100 * level:g} % by {x[needed]:.2f} %, area {100 * area_under(share):.1f} %"
+        ax.plot(x, 100 * cumulative(share), color=colour, label=label)
+        ax.plot(x[needed], 100 * cumulative(share)[needed], "o", color=colour, markersize=5)
+    ax.axhline(100 * level, color="0.5", linewidth=0.8, linestyle="--")
+    ax.set(xlim=(0, 100), ylim=(0, 102), xlabel="components (%)", ylabel="cumulative variance (%)")
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def components(rows: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
+    """A row for each component; in it the curves of the effects at three places: below its mean, there, and above."""
+    width = max(len(drawn) for states in rows.values() for drawn in states.values())
+    figure = Figure(figsize=(4.2 * width, 2.5 * len(rows) + 0.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15)
+    grid = figure.subplots(len(rows), width, sharex="col", sharey="col", squeeze=False)
+    for axes, (title, states) in zip(grid, rows.items(), strict=True):
+        for (state, drawn), line in zip(states.items(), LINES, strict=True):
+            for ax, curve in zip(axes, drawn, strict=True):
+                ax.plot(curve.x, curve.y, **line, label=state)
+                _frame(ax, curve)
+        axes[0].annotate(
+            title, (-0.24, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", weight="bold"
+        )
+    for ax, curve in zip(grid[0], drawn, strict=True):
+        ax.set_title(curve.title)
+    for ax, curve in zip(grid[-1], drawn, strict=True):
+        ax.set_xlabel(curve.x_label)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def _frame(ax: Axes, curve: Curve) -> None:
+    """Axes for a curve: frequencies on a logarithmic scale with round numbers."""
+    ax.set(xlim=(curve.x[0], curve.x[-1]), ylabel=curve.y_label)
+    if curve.log_x:
+        ax.set_xscale("log")
+        ax.set_xticks(list(TICKS_HZ), list(TICKS_HZ.values()))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(alpha=0.3)
+
+
+def histograms(values: Mapping[str, Mapping[str, np.ndarray]], units: Mapping[str, str]) -> Figure:
+    """How parameters are spread in sets, one panel a parameter: {set: {parameter: values}}; shares of the presets."""
+    names = list(next(iter(values.values())))
+    wide = min(PANELS, len(names))
+    tall = -(-len(names) // wide)
+    figure = Figure(figsize=(3.4 * wide, 2.3 * tall + 0.4), layout="constrained")
+    axes = figure.subplots(tall, wide, squeeze=False).ravel()
+    for ax, name in zip(axes, names, strict=False):
+        edges = np.histogram_bin_edges(np.concatenate([columns[name] for columns in values.values()]), BINS)
+        for (label, columns), colour in zip(values.items(), COLOURS, strict=False):
+            weights = np.full(len(columns[name]), 100 / len(columns[name]))
+            ax.hist(columns[name], edges, weights=weights, color=colour, alpha=0.55, label=label)
+        ax.set(xlabel=f"{name} ({units[name]})" if units[name] else name)
+    for ax in axes[::wide]:
+        ax.set_ylabel("presets (%)")
+    for ax in axes[len(names) :]:
+        ax.remove()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(values))
+    return figure
+
+
+def _row(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False)[0]

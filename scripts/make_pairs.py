@@ -1,0 +1,69 @@
+"""Makes pairs to fit: generated voices, and the same voices through a chain with drawn settings.
+
+    python scripts/make_pairs.py logs/own/pairs --count 24
+
+OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from afx.effect import Effect, Knobs, Values
+from afx.param import Free
+from afx.registry import build
+from afx.stream import render
+from data.audio import normalise_loudness, write_audio
+from data.music import generate_tracks
+from data.presets import PUBLISHED_CHAIN
+from data.runs import read_chain_file
+
+LUFS = -18.0
+PEAK = 0.9
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        config, sr = read_chain_file(args.fx_config)
+        chain = build(config, sr).eval()
+        for number in range(args.count):
+            voice = generate_tracks(number, args.seconds, sr, style="solo voice")["voice"]
+            dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
+            wet = render(chain, draw_values(chain, number), dry)
+            for name, x in (("dry", dry), ("wet", wet)):
+                write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
+    except (ValueError, OSError) as error:
+        print(f"make_pairs.py: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: {args.count} pairs of {args.seconds:g} s")
+    return 0
+
+
+def draw_values(chain: Effect, seed: int) -> Values:
+    """Values scattered about the defaults: dB by 3, other free numbers by 0.1, what has a range by 1 in raw numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    knobs = Knobs(chain, generator)
+    scatter = {name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()}
+    with torch.no_grad():
+        for name, raw in knobs.named_parameters():
+            raw += scatter[name] * torch.randn(raw.shape, generator=generator)
+        return knobs()
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("out", metavar="OUT", type=Path, help="folder of the pairs")
+    p.add_argument("--count", type=int, default=24, help="how many (default %(default)s)")
+    p.add_argument("--seconds", type=float, default=19.0, help="length of each (default %(default)s: two chunks)")
+    p.add_argument("--fx-config", metavar="YAML", default=PUBLISHED_CHAIN, help="the chain (default: the full one)")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Plays a recording through a fitted chain, block by block, to the loudspeakers or to a file.
+
+    python scripts/play.py --preset presets/own --row 3 in.wav                    to the loudspeakers
+    python scripts/play.py --run logs/demo/run_0 --realtime in.wav out.wav        to a file, echoes sample by sample
+
+Memory does not grow with the recording. It is read once to measure its loudness and once to be played; as in
+render.py it is brought to -18 LUFS unless `--loudness` says otherwise. Ctrl-C stops, and keeps what was written.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, takewhile
+from pathlib import Path
+
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from afx.stream import Stream
+from data.applied import load_chain
+from data.audio import audio_writer, loudness_gain, loudness_of_blocks, read_blocks, read_rate
+from data.config import chain_options
+from engine.interrupt import Interrupt
+
+Sink = Callable[[Tensor], None]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        effect, values = load_chain(**vars(args))
+        gain = input_gain(args.input, effect.sr, args.loudness, args.block)
+        stream = Stream(effect, values)
+        with Interrupt() as interrupt, open_sink(args.output, effect.sr, args.block) as write:
+            blocks = takewhile(lambda _: not interrupt(), mono_blocks(args.input, args.block))
+            samples, took = play(stream, (gain * block for block in blocks), write)
+    except (OSError, ValueError) as error:
+        print(f"play.py: {error}", file=sys.stderr)
+        return 2
+    seconds = samples / effect.sr
+    print(f"{args.output or 'played'}: {seconds:.1f} s of sound in {took:.1f} s ({seconds / took:.1f} times real time)")
+    return 130 if interrupt() else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[chain_options()]
+    )
+    p.add_argument("input", help="audio file at the chain's sample rate")
+    p.add_argument("output", nargs="?", help="stereo file to write (default: the loudspeakers)")
+    p.add_argument("--block", type=int, default=2**16, metavar="SAMPLES", help="size of a block (default %(default)s)")
+    return p
+
+
+def mono_blocks(path: str, size: int) -> Iterator[Tensor]:
+    """A recording's blocks as a chain takes them, (1, T)."""
+    return (block.mean(0, keepdim=True) for block in read_blocks(path, size))
+
+
+def input_gain(path: str, sr: int, lufs: float | None, size: int) -> float:
+    """The factor that brings a recording to a loudness; ValueError where it cannot be measured or played."""
+    if size < 1:
+        raise ValueError(f"--block {size}: give at least 1 sample")
+    rate = read_rate(path)
+    if rate != sr:
+        raise ValueError(f"{path}: {rate} Hz, but the chain runs at {sr} Hz; resample it first, or use render.py")
+    if lufs is None:
+        return 1.0
+    try:
+        return loudness_gain(loudness_of_blocks(mono_blocks(path, 2**16), sr), lufs)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; --loudness off leaves its level") from error
+
+
+def play(stream: Stream, blocks: Iterator[Tensor], write: Sink) -> tuple[int, float]:
+    """Writes blocks through the stream, both sides alike where it is mono; samples played, and the seconds it took."""
+    samples, took = 0, 0.0
+    for block in chain(blocks, [None]):
+        started = time.perf_counter()
+        y = stream.flush() if block is None else stream.process(block)
+        took += time.perf_counter() - started
+        write(y.expand(2, -1))
+        samples += y.shape[-1]
+    return samples, took
+
+
+def open_sink(path: str | None, sr: int, block: int) -> AbstractContextManager[Sink]:
+    """Where stereo blocks (2, T) go."""
+    return audio_writer(path, sr, 2) if path else loudspeakers(sr, block)
+
+
+@contextmanager
+def loudspeakers(sr: int, block: int) -> Iterator[Sink]:
+    """The default sound device, with room for two blocks, so that one plays while the next is computed."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: its library, PortAudio, is missing
+        raise ValueError(f"no sound device: {error}; pip install sounddevice, or give a file to write") from None
+    try:
+        device = sounddevice.OutputStream(sr, channels=2, dtype="float32", latency=max(0.2, 2 * block / sr))
+        with device:
+            yield lambda y: device.write(y.T.contiguous().numpy())
+    except sounddevice.PortAudioError as error:
+        raise ValueError(f"no sound device: {error}; give a file to write") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

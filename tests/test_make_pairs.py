@@ -1,0 +1,32 @@
+"""Generated pairs: the same on every call, each a voice and its mix; the script that makes presets of them."""
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+from data.audio import read_audio
+from data.pairs import PairFiles, load_pair
+from scripts import make_pairs
+
+ROOT = Path(__file__).parents[1]
+
+
+def pairs(folder: Path) -> dict[str, torch.Tensor]:
+    chain = str(ROOT / "cfg" / "model" / "eq_comp.yaml")
+    assert make_pairs.main([str(folder), "--count", "2", "--seconds", "3", "--fx-config", chain]) == 0
+    return {str(path.relative_to(folder)): read_audio(path)[0] for path in sorted(folder.rglob("*.flac"))}
+
+
+def test_pairs_are_the_same_every_time_and_each_a_voice_and_its_mix(tmp_path: Path):
+    first, second = pairs(tmp_path / "a"), pairs(tmp_path / "b")
+    assert list(first) == [f"voice_0{n}/{side}.flac" for n in (0, 1) for side in ("dry", "wet")]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for n in (0, 1):
+        folder = tmp_path / "a" / f"voice_0{n}"
+        pair = load_pair(PairFiles(folder / "dry.flac", folder / "wet.flac", "voice"), 44100, -18.0, check=True)
+        assert (pair.dry - pair.wet.mean(0)).abs().max() > 0.01
+
+
+def test_the_script_that_makes_the_presets_is_one_that_bash_reads():
+    subprocess.run(["bash", "-n", str(ROOT / "scripts" / "make_presets.sh")], check=True)
