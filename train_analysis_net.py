@@ -41,7 +41,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What may differ between a run and its continuation.
 FREE = {"epochs", "device", "precision", "workers", "resume", "log_dir", "test_items"}
 STOPPED = 130
-LAST, SETTINGS = "last.ckpt", "settings.json"
+LAST, RECORD = "last.ckpt", "settings.json"
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
 PIECE, MARGIN = 12.0, 2.0
 
@@ -138,7 +138,7 @@ def open_folder(args: argparse.Namespace) -> Path:
     if (folder / LAST).exists():
         if not args.resume:
             raise ValueError(f"{folder} exists; --resume goes on with it, --suffix NAME begins another")
-        before = read_json(folder / SETTINGS)
+        before = read_json(folder / RECORD)
         changed = sorted(key for key in settings.keys() - FREE if before.get(key) != settings[key])
         if changed:
             raise ValueError(f"{folder} was begun with other settings: {', '.join(changed)}; give those, or a --suffix")
@@ -148,7 +148,7 @@ def open_folder(args: argparse.Namespace) -> Path:
         raise ValueError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / SETTINGS, json.dumps(settings, indent=1))
+        write_text(folder / RECORD, json.dumps(settings, indent=1))
     except OSError as error:
         raise ValueError(f"--log_dir {args.log_dir}: cannot be written ({error.strerror}); choose another") from error
     return folder

@@ -1,4 +1,7 @@
-"""The neural proxy of the compressor: a temporal convolutional network that is conditioned on the settings."""
+"""The neural proxy of the compressor: a temporal convolutional network in the place of its attack and release."""
+
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -6,9 +9,20 @@ from torch import Tensor, nn
 
 from .dynamics import Compressor
 from .effect import Values
+from .functional.level import tau_to_coef
 from .functional.units import db_to_gain
 
-CONDITIONS = ("attack", "release", "ratio", "knee")
+#: The weights that come with the project; `proxy.md` beside them says how they were made and how good they are.
+WEIGHTS = Path(__file__).parent / "weights" / "proxy.pt"
+#: Sample rate in Hz at which the network is trained; time constants at another one are converted in samples.
+TRAINED_SR = 44100
+RATES = (44100, 48000)
+#: Samples per step of the network.
+FRAME = 32
+QUARTERS = (0.25, 0.5, 0.75)
+POWERS = (2, 4)
+#: Reduction in dB below which nothing is told apart.
+FAINT_DB = 1e-2
 
 
 class Block(nn.Module):
@@ -17,69 +31,199 @@ class Block(nn.Module):
     Only the valid outputs come out: the time axis gets shorter by `reach`.
     """
 
-    def __init__(self, n_in: int, width: int, kernel: int, dilation: int, n_conditions: int):
+    def __init__(self, n_in: int, width: int, kernel: int, dilation: int, n_conditions: int, shift: bool):
         super().__init__()
         self.reach = (kernel - 1) * dilation
         self.conv = nn.Conv1d(n_in, width, kernel, dilation=dilation, bias=False)
-        self.film = nn.Linear(n_conditions, 2 * width)
+        self.film = nn.Linear(n_conditions, (1 + shift) * width)
         self.act = nn.PReLU(width)
-        self.res = nn.Conv1d(n_in, width, 1, groups=n_in, bias=False)
+        self.res = nn.Conv1d(n_in, width, 1, groups=1 if width % n_in else n_in, bias=False)
+        if not shift:
+            nn.init.ones_(self.film.bias)
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
-        scale, shift = self.film(conditions).unsqueeze(-1).chunk(2, 1)
-        return self.act(self.conv(x) * scale + shift) + self.res(x[..., self.reach :])
+        scale, *shift = self.film(conditions).unsqueeze(-1).split(self.act.num_parameters, 1)
+        return self.act(sum(shift, self.conv(x) * scale)) + self.res(x[..., self.reach :])
 
 
 class TCN(nn.Module):
-    """Gain of a compressor over time, in (0, 1), from its input relative to the threshold and its other settings.
+    """Temporal convolutional network over signals (B, n_in, T), conditioned on settings in [0, 1].
 
-    Source: BE-AFX, arXiv 2310.11781: 5 blocks with dilations 1 to 10⁴, 8004 parameters, 3.0 s of past.
+    As it stands it is the published one: the gain of a compressor at every sample, in (0, 1), from its input in units
+    of the threshold and four settings; 5 blocks with dilations 1 to 10⁴, 8004 parameters, 3.0 s of past.
+
+    Args:
+        batch_norm: whether the settings are normalised over the batch inside the network that embeds them.
+        homogeneous: neither shifts nor a bias nor the logistic function at the end: the output scales with the input.
+
+    Source: BE-AFX, arXiv 2310.11781.
     """
 
-    def __init__(self, width: int = 8, kernel: int = 13, dilations: tuple[int, ...] = (1, 10, 100, 1000, 10000)):
+    def __init__(
+        self,
+        n_in: int = 1,
+        n_conditions: int = 4,
+        width: int = 8,
+        kernel: int = 13,
+        dilations: tuple[int, ...] = (1, 10, 100, 1000, 10000),
+        *,
+        batch_norm: bool = True,
+        homogeneous: bool = False,
+    ):
         super().__init__()
-        sizes = (len(CONDITIONS), 16, 32, 32)
+        sizes = (n_conditions, 16, 32, 32)
         pairs = zip(sizes, sizes[1:], strict=False)
+        norms = [nn.BatchNorm1d] if batch_norm else []
         self.conditions = nn.Sequential(
-            *(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.PReLU()))
+            *(layer for a, b in pairs for layer in (nn.Linear(a, b), *(norm(b) for norm in norms), nn.PReLU()))
         )
         self.blocks = nn.ModuleList(
-            Block(width if i else 1, width, kernel, dilation, sizes[-1]) for i, dilation in enumerate(dilations)
+            Block(width if i else n_in, width, kernel, dilation, sizes[-1], not homogeneous)
+            for i, dilation in enumerate(dilations)
         )
-        self.output = nn.Conv1d(width, 1, 1)
+        self.output = nn.Conv1d(width, 1, 1, bias=not homogeneous)
+        self.end = nn.Identity() if homogeneous else nn.Sigmoid()
         self.reach = sum(block.reach for block in self.blocks)
 
     def forward(self, x: Tensor, q: Tensor) -> Tensor:
-        """Gain (B, 1, T) of audio (B, 1, T) and settings (B, 4) in [0, 1]."""
+        """Output (B, 1, T) for signals (B, n_in, T) and settings (B, n_conditions)."""
         conditions = self.conditions(q)
         h = F.pad(x, (self.reach, 0))
         for block in self.blocks:
             h = block(h, conditions)
-        return self.output(h).sigmoid()
+        return self.end(self.output(h))
+
+    def load_published(self, state: dict[str, Tensor]) -> None:
+        """Takes the weights of a published state dict; its batch norms inside FiLM are never used."""
+        ours = {"gen.": "conditions.", ".conv1.": ".conv.", ".film.adaptor.": ".film.", ".relu.": ".act."}
+        renamed = {}
+        for name, value in state.items():
+            for theirs, own in ours.items():
+                name = name.replace(theirs, own)
+            renamed[name] = value
+        self.load_state_dict({name: value for name, value in renamed.items() if ".film.bn." not in name})
 
 
 class ProxyCompressor(Compressor):
-    """The compressor with a network in the place of its recursions, whose gradients are those of the network.
+    """The compressor with a network that predicts what its attack and release make of the static curve's reduction.
+
+    The network sees statistics of frames of 32 samples and gives the smoothed reduction in dB at the end of each; one
+    pass of the compressor's recursion, frozen along the lines between these ends, draws the samples. Nothing runs
+    sample by sample, and gradients reach the audio and every setting. Like the recursion, all of it is homogeneous:
+    threshold, ratio and knee act through the static curve alone, and the network is conditioned on the two times.
+
+    The gain at a sample depends on the audio up to the end of its frame, at most 31 samples later.
 
     Args:
+        sr: 44100 or 48000 Hz.
         hybrid: the network in training only; the compressor itself in evaluation.
+        weights: file of `scripts/train_proxy.py`; None for a network that is still to be trained.
+
+    Source: the network after BE-AFX, arXiv 2310.11781.
     """
 
-    def __init__(self, sr: int, *, hybrid: bool = False, **overrides: dict):
+    def __init__(self, sr: int, *, hybrid: bool = False, weights: str | Path | None = WEIGHTS, **overrides: dict):
         super().__init__(sr, **overrides)
+        if sr not in RATES:
+            raise ValueError(f"the proxy serves {' and '.join(map(str, RATES))} Hz, not {sr}: resample")
         self.hybrid = hybrid
-        self.network = TCN().requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "ProxyCompressor":
-        """The network's own batch norms stay as they were trained."""
-        super().train(mode)
-        self.network.eval()
-        return self
+        n_in = 2 + len(QUARTERS) + 2 * (4 + 2 * len(POWERS))
+        self.network = TCN(n_in, 2, width=16, kernel=5, dilations=(1, 4, 16, 64), batch_norm=False, homogeneous=True)
+        if weights is not None:
+            load_weights(self.network, weights)
+        self.network.requires_grad_(False)
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         if self.hybrid and not self.training:
             return super().forward(x, **values)
-        q = [p.mapping.to_unit(values[p.name]) for p in self.params if p.name in CONDITIONS]
-        relative = x / db_to_gain(values["threshold"]).reshape(-1, 1, 1)
-        gain = self.network(relative, torch.stack(q, -1))
-        return x * gain * db_to_gain(values["makeup"]).reshape(-1, 1, 1)
+        reduction = self.reduction(x, values["threshold"], values["ratio"], values["knee"])
+        smooth = self.smooth(reduction, values["attack"], values["release"])
+        return x * db_to_gain(values["makeup"].reshape(-1, 1, 1) - smooth)
+
+    def smooth(self, reduction: Tensor, attack: Tensor, release: Tensor) -> Tensor:
+        """The static curve's reduction (B, 1, T) in dB after attack and release in ms."""
+        attack, release = (ms.reshape(-1) for ms in (attack, release))
+        length = reduction.shape[-1]
+        frames = F.pad(reduction, (0, -length % FRAME), "replicate").unflatten(-1, (-1, FRAME))
+        # By the declaration of the class: an instance may have narrower ranges than the network was trained for.
+        declared = {p.name: p.mapping for p in Compressor.params}
+        times = {"attack": attack, "release": release}
+        q = torch.stack([declared[n].to_unit(ms * (self.sr / TRAINED_SR)) for n, ms in times.items()], -1)
+        taus = (ms.double() * (self.sr / (1000 * FRAME)) for ms in (attack, release))
+        dtype = self.network.output.weight.dtype
+        ends = self.network(frame_features(frames, *taus).to(dtype), q.to(dtype)).to(reduction.dtype)
+        coefs = ((1 - tau_to_coef(ms.double(), self.sr)).to(reduction.dtype) for ms in (attack, release))
+        return draw_samples(ends, frames, *coefs)[..., :length]
+
+
+def frame_features(frames: Tensor, attack: Tensor, release: Tensor) -> Tensor:
+    """What the network sees, (B, 21, K), of the reduction in frames, (B, 1, K, N), and time constants in frames, (B,).
+
+    Mean, peak, and the mean of what exceeds ¼, ½ and ¾ of the peak. Of mean and peak, each:
+
+    - one-pole averages a with attack, release and their geometric mean;
+    - the attack's average where it is the larger one, held from then on and released: exactly what the detector does
+      where a rise is followed by a fall, a_R[k] + max_j (a_A[j] - a_R[j]) e^(-(k - j)/τ_R), j <= k;
+    - power means, which lie between average and peak as a detector does that rises faster than it falls.
+    """
+    mean, peak = frames.mean(-1), frames.amax(-1)
+    over = [(frames - level * peak.unsqueeze(-1)).relu().mean(-1) for level in QUARTERS]
+    pair = torch.cat([mean, peak], 1).double()
+    ends = torch.stack([attack, release], -1)
+    averages = one_poles(pair, torch.stack([attack, (attack * release).sqrt(), release], -1))
+    powers = [one_poles(pair**p, ends / p).clamp(min=FAINT_DB**p) ** (1 / p) for p in POWERS]
+    held = hold(averages[:, :, 0], averages[:, :, 2], attack, release)
+    return torch.cat([mean, peak, *over, held, *(v.flatten(1, 2) for v in (averages, *powers))], 1)
+
+
+def one_poles(x: Tensor, taus: Tensor) -> Tensor:
+    """Exponential averages (B, C, J, K) of x (B, C, K) with time constants (B, J) in steps, all steps at once."""
+    steps = x.shape[-1]
+    n = 1 << (2 * steps - 1).bit_length()
+    rates = 1 / taus.unsqueeze(-1)
+    response = -torch.expm1(-rates) * torch.exp(-rates * torch.arange(steps, device=x.device))
+    spectrum = torch.fft.rfft(x, n).unsqueeze(2) * torch.fft.rfft(response, n).unsqueeze(1)
+    return torch.fft.irfft(spectrum, n)[..., :steps]
+
+
+def hold(risen: Tensor, fallen: Tensor, attack: Tensor, release: Tensor) -> Tensor:
+    """The attack's averages (B, C, K) while they exceed the release's, then what decays from there; see above.
+
+    Where the attack is the slower of the two, the same with the sign turned.
+    """
+    sign = torch.where(attack < release, 1.0, -1.0).reshape(-1, 1, 1)
+    elapsed = torch.arange(risen.shape[-1], device=risen.device) / release.reshape(-1, 1, 1)
+    lead = (sign * (risen - fallen)).clamp(min=FAINT_DB * 1e-3).log()
+    return fallen + sign * torch.exp((lead + elapsed).cummax(-1)[0] - elapsed)
+
+
+def draw_samples(ends: Tensor, frames: Tensor, attack: Tensor, release: Tensor) -> Tensor:
+    """The smoothed reduction (B, 1, K·N) from its values at the ends of frames, (B, 1, K), and coefficients (B,).
+
+    A straight line between the ends, plus the path that y[n] = y[n-1] + c·(x[n] - y[n-1]) takes off it when y on the
+    right is the line.
+    """
+    starts = F.pad(ends, (1, 0))[..., :-1].unsqueeze(-1)
+    slope = (ends.unsqueeze(-1) - starts) / FRAME
+    step = torch.arange(1, FRAME + 1, device=ends.device, dtype=ends.dtype)
+    excess = frames - (starts + slope * (step - 1))
+    attack, release = (coef.reshape(-1, 1, 1, 1) for coef in (attack, release))
+    path = torch.where(excess > 0, attack * excess, release * excess).cumsum(-1)
+    return (starts + slope * step + path - path[..., -1:] * (step / FRAME)).flatten(2)
+
+
+def load_weights(network: TCN, path: str | Path) -> None:
+    """Gives the network the weights of a file; ValueError naming the file where it is missing, damaged or another's."""
+    try:
+        network.load_state_dict(_read(Path(path).expanduser()))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; scripts/train_proxy.py makes one") from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise ValueError(f"{path}: no weights of this proxy ({reason}); scripts/train_proxy.py makes them") from None
+
+
+@cache
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; read once, as every chain has a proxy of its own."""
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -53,6 +53,7 @@ KEYS = {
     "peq": Key("peq", parametric_equaliser, parametric_equaliser),
     "compfull": Key("comp", ProxyCompressor, Compressor),
     "comphalf": Key("comp", partial(ProxyCompressor, hybrid=True), Compressor),
+    "comp": Key("comp", Compressor, Compressor),
     "compsimple": Key("compsimple", SimpleCompressor),
     "taylor": Key("taylor", Taylor),
     "chebyshev": Key("chebyshev", Chebyshev),

@@ -10,7 +10,10 @@ for library in ("torchlpc", "torchcomp", "torch_fftconv", "auraloss"):
     pytest.importorskip(library)
 
 from benchmarks.peer import PeerChain  # noqa: E402
+from benchmarks.peer_blind import Mel, equalise  # noqa: E402
 from benchmarks.peer_loss import PeerLoss  # noqa: E402
+from engine.estimator import Estimator  # noqa: E402
+from losses import MelLoss  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
 GOLDEN = Path(__file__).parent / "golden" / "diffvox"
@@ -57,3 +60,12 @@ def test_the_peers_loss_is_the_published_one_on_either_convolution(onednn: bool)
     golden = np.load(GOLDEN / "losses.npz")
     loss = PeerLoss(onednn)(torch.from_numpy(golden["pred"]), torch.from_numpy(golden["target"]))
     assert abs(loss.item() / golden["sum_f64"] - 1) < 1e-5
+
+
+def test_the_plain_blind_step_has_our_loss():
+    torch.manual_seed(0)
+    dry, q = torch.randn(2, 1, 20000, dtype=torch.float64), torch.rand(2, 15, dtype=torch.float64)
+    estimator = Estimator(sfx="peq", afx="peq", encoder="compact").double()
+    ours = estimator.analysis(dry, **estimator.analysis.from_unit(q))
+    assert relative_rms(equalise(dry, q), ours.numpy()) < 1e-4  # what a transform of 2^16 points folds back
+    assert Mel().double()(dry, ours).item() == pytest.approx(MelLoss(44100)(dry, ours).item(), rel=1e-6)
