@@ -34,7 +34,7 @@ from engine.estimator import Estimator, load_estimator
 from engine.interrupt import Interrupt
 from engine.train import LOSSES, StopWhenAsked, Training, score
 from report.board import EstimateBoard, OneBar
-from report.tables import text_table
+from report.tables import scores_table
 
 SR = 44100
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -101,6 +101,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"stopped after epoch {training.current_epoch}; --resume goes on; {folder}")
                 return STOPPED
         report(estimator, loaders["test"], folder, device, args.seed)
+    except KeyboardInterrupt:
+        return STOPPED
     except (OSError, ValueError) as error:
         # What a loader's process raised comes with its traceback; the last line says it.
         print(f"train_analysis_net.py: {str(error).splitlines()[-1].removeprefix('ValueError: ')}", file=sys.stderr)
@@ -199,6 +201,7 @@ def train(
     training = Training(estimator, args.loss, args.lr, args.lr_patience)
     trainer = L.Trainer(
         accelerator=device.type,
+        devices=1,
         precision=PRECISIONS[args.precision],
         max_epochs=args.epochs,
         callbacks=[
@@ -223,18 +226,11 @@ def train(
 
 
 def report(estimator: Estimator, loader: DataLoader, folder: Path, device: torch.device, seed: int) -> None:
-    """Scores the best epoch and both baselines on the test list; writes metrics.json and prints their means."""
+    """Scores the best epoch and both baselines on the test list; writes metrics.json and prints them."""
     scores = score(estimator.to(device), loader, seed)
     write_text(folder / "metrics.json", json.dumps(scores, indent=1))
-    names = list(scores["estimate"])
-    rows = [[system, *(mean_text(columns.get(name)) for name in names)] for system, columns in scores.items()]
-    print(text_table(["means over the test list", *names], rows))
+    print(scores_table(scores))
     print(f"{folder / 'estimator.pt'}; every item's scores: {folder / 'metrics.json'}")
-
-
-def mean_text(values: list[float] | None) -> str:
-    """The mean of a column of scores, or a dash where it has none."""
-    return f"{sum(values) / len(values):.4f}" if values else "-"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,16 @@ def p_value(p: float) -> str:
     return "0.0" if p < 1e-16 else f"{p:.2g}"
 
 
+def scores_table(scores: dict[str, dict[str, list[float]]]) -> str:
+    """Mean and median of every metric over the items, one system a line."""
+    metrics = list(dict.fromkeys(name for columns in scores.values() for name in columns))
+    rows = []
+    for system, columns in scores.items():
+        items = (columns.get(name) for name in metrics)
+        rows.append([system, *(f"{mean(column):.3f} / {median(column):.3f}" if column else "-" for column in items)])
+    return text_table(["mean / median", *metrics], rows)
+
+
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows of cells in columns as wide as they need; numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
