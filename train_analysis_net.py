@@ -95,11 +95,9 @@ def main(argv: list[str] | None = None) -> int:
         estimator = build_estimator(args)
         folder = open_folder(args)
         loaders = build_loaders(args, len(estimator.synthesis.controls()), device)
-        with Interrupt() as interrupt:
-            training = train(estimator, args, folder, loaders, device, interrupt)
-            if interrupt.asked:
-                print(f"stopped after epoch {training.current_epoch}; --resume goes on; {folder}")
-                return STOPPED
+        if train(estimator, args, folder, loaders, device):
+            print(f"stopped; the best epoch is in {folder / 'estimator.pt'}, and --resume goes on")
+            return STOPPED
         report(estimator, loaders["test"], folder, device, args.seed)
     except KeyboardInterrupt:
         return STOPPED
@@ -187,15 +185,9 @@ def generate(folder: Path, counts: dict[str, int], args: argparse.Namespace) -> 
         prepare_generated(folder, counts, max(PIECE, args.seconds + MARGIN), SR, max(args.workers, 1), progress)
 
 
-def train(
-    estimator: Estimator,
-    args: argparse.Namespace,
-    folder: Path,
-    loaders: dict,
-    device: torch.device,
-    interrupt: Interrupt,
-) -> Training:
-    """Trains until the last epoch, or until a stop is asked for; estimator.pt then holds the best epoch."""
+def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders: dict, device: torch.device) -> bool:
+    """Trains, and says whether it was asked to stop before the end; estimator.pt then holds the best epoch."""
+    interrupt = Interrupt()
     best = ModelCheckpoint(folder, "best", monitor="valid/loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
     training = Training(estimator, args.loss, args.lr, args.lr_patience)
@@ -222,7 +214,7 @@ def train(
     trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
     training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])
     estimator.save(folder / "estimator.pt", **vars(args), valid_loss=float(best.best_model_score))
-    return training
+    return interrupt.asked
 
 
 def report(estimator: Estimator, loader: DataLoader, folder: Path, device: torch.device, seed: int) -> None:

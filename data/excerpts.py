@@ -1,5 +1,6 @@
 """Random excerpts of recordings with random controls: what a blind estimator is trained, chosen and tested with."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -95,6 +96,12 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
         drop_last=fresh,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_ctrl_c_to_the_program,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or each epoch would draw from the global one
     )
+
+
+def _leave_ctrl_c_to_the_program(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the loop that decides when to stop still needs its batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,6 @@
 """Training of an estimator: its losses as a Lightning module, and the scores of a trained one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import lightning as L
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from losses import MelLoss, ParameterLoss, build_metrics
 
 from .estimator import Estimator
+from .interrupt import Interrupt
 
 LOSSES = ("mel", "params")
 # dry (B, 1, T) and its true controls q (B, P)
@@ -61,13 +62,22 @@ class Training(L.LightningModule):
 
 
 class StopWhenAsked(L.Callback):
-    """Ends the training after the step at which a stop is asked for."""
+    """Ends the training after the step at which Ctrl-C or SIGTERM asks for it.
 
-    def __init__(self, asked: Callable[[], bool]):
-        self.asked = asked
+    While it trains this takes the place of Lightning's own handlers, which leave in the middle of an epoch.
+    """
+
+    def __init__(self, interrupt: Interrupt):
+        self.interrupt = interrupt
+
+    def on_train_start(self, *_: object) -> None:
+        self.interrupt.__enter__()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        trainer.should_stop = trainer.should_stop or self.asked()
+        trainer.should_stop = trainer.should_stop or self.interrupt.asked
+
+    def on_train_end(self, *_: object) -> None:
+        self.interrupt.__exit__()
 
 
 @torch.no_grad()

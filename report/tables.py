@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable, Sequence
+from statistics import mean, median
 
 from torch import Tensor
 

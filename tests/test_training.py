@@ -1,7 +1,9 @@
 """Training, scoring and estimating from end to end on seconds of sound: what is left, what is said, what is refused."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,12 +106,20 @@ def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_pat
     assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_keeps_the_run_and_its_estimator(
-    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    number: int, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(train_analysis_net.Interrupt, "__call__", lambda self: setattr(self, "asked", True) or True)
-    argv = arguments(music, tmp_path, "--epochs=50")
-    assert train_analysis_net.main(argv) == 130
+    step = Training.training_step
+
+    def signalled(self: Training, batch: dict, index: int) -> torch.Tensor:
+        os.kill(os.getpid(), number)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", signalled)
+    before = signal.getsignal(number)
+    assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=50")) == 130
+    assert signal.getsignal(number) == before
     assert "--resume goes on" in capsys.readouterr().out
     folder = tmp_path / NAME.format("peq", "peq", "mel")
     assert load_estimator(folder / "estimator.pt")[0].settings["afx"] == "peq"
