@@ -7,12 +7,13 @@
 
 --sfx makes the sounds, --afx is what is estimated: words of geq, peq, compfull, comphalf, compsimple, taylor, chebyshev
 and dist, joined by _; they run in this order. Results go to <log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the best
-epoch), metrics.json, TensorBoard. Ctrl-C keeps what was reached; --resume goes on from there.
+epoch), metrics.json, TensorBoard. Ctrl-C keeps what was reached; --resume goes on with the next epoch.
 """
 
 import argparse
 import json
 import logging
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -32,14 +33,16 @@ from encoders import ENCODERS
 from engine.device import pick_device
 from engine.estimator import Estimator, load_estimator
 from engine.interrupt import Interrupt
-from engine.train import LOSSES, StopWhenAsked, Training, score
-from report.board import EstimateBoard, OneBar
+from engine.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
+from report.training_board import EstimateBoard, OneBar
 
 SR = 44100
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What may differ between a run and its continuation.
-FREE = {"epochs", "device", "precision", "workers", "resume", "log_dir", "test_items"}
+FREE = {"epochs", "device", "precision", "workers", "resume", "test_items"}
+# What an estimator need not tell its users.
+PRIVATE = {"data_dir", "log_dir", "init", "resume"}
 STOPPED = 130
 LAST, RECORD = "last.ckpt", "settings.json"
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
@@ -51,23 +54,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sfx", default="peq", help="effects that process the music (default peq)")
     p.add_argument("--afx", default="peq", help="effects whose settings are estimated (default peq)")
     p.add_argument("--encoder", default="time_frequency", choices=ENCODERS, help="default time_frequency")
-    p.add_argument("--loss", default="mel", choices=LOSSES, help="of the sound, or of the settings (default mel)")
+    p.add_argument("--loss", default="mel", choices=OBJECTIVES, help="of the sound, or of the settings (default mel)")
     p.add_argument("--data", default="generated", choices=RECORDINGS, help="default generated")
     p.add_argument("--data_dir", help="folder of the recordings; of generated ones, where they are kept")
     p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
-    p.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt (default 10)")
+    p.add_argument("--seconds", type=above_zero, default=10.0, help="length of an excerpt (default 10)")
     p.add_argument("--epochs", type=positive, default=10, help="default 10, a draft; published 400")
     p.add_argument("--epoch_items", type=positive, default=200, help="excerpts of an epoch (default 200)")
     p.add_argument("--valid_items", type=positive, default=40, help="excerpts of the validation (default 40)")
     p.add_argument("--test_items", type=positive, default=100, help="excerpts of the test (default 100)")
     p.add_argument("--batch_size", type=positive, default=8, help="default 8; published 16")
-    p.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam (default 1e-4)")
+    p.add_argument("--lr", type=above_zero, default=1e-4, help="learning rate of Adam (default 1e-4)")
     p.add_argument("--lr_patience", type=positive, default=30, help="epochs before it falls (default 30)")
     p.add_argument("--stop_patience", type=positive, default=150, help="epochs before the training ends (default 150)")
-    p.add_argument("--seed", type=int, default=0, help="of weights, excerpts and settings (default 0)")
+    p.add_argument("--seed", type=natural, default=0, help="of weights, excerpts and settings (default 0)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     p.add_argument("--precision", default="32", choices=PRECISIONS, help="of the networks (default 32)")
-    p.add_argument("--workers", type=int, default=1, help="processes that read excerpts (default 1)")
+    p.add_argument("--workers", type=natural, default=1, help="processes that read excerpts (default 1)")
     p.add_argument("--log_dir", default="logs", help="default logs")
     p.add_argument("--init", metavar="FILE", help="begin with the weights of this estimator.pt")
     p.add_argument("--prefix", default="", help="before the run's name")
@@ -76,11 +79,24 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def positive(text: str) -> int:
-    """A whole number above zero."""
+def natural(text: str, lowest: int = 0) -> int:
+    """A whole number from 0 on."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: must be above 0")
+    if value < lowest:
+        raise argparse.ArgumentTypeError(f"{value}: give {lowest} or more")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    return natural(text, 1)
+
+
+def above_zero(text: str) -> float:
+    """A finite number above zero."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
     return value
 
 
@@ -103,7 +119,8 @@ def main(argv: list[str] | None = None) -> int:
         return STOPPED
     except (OSError, ValueError) as error:
         # What a loader's process raised comes with its traceback; the last line says it.
-        print(f"train_analysis_net.py: {str(error).splitlines()[-1].removeprefix('ValueError: ')}", file=sys.stderr)
+        lines = str(error).splitlines() or [type(error).__name__]
+        print(f"train_analysis_net.py: {lines[-1].removeprefix('ValueError: ')}", file=sys.stderr)
         return 2
     return 0
 
@@ -142,7 +159,10 @@ def open_folder(args: argparse.Namespace) -> Path:
         changed = sorted(key for key in settings.keys() - FREE if before.get(key) != settings[key])
         if changed:
             raise ValueError(f"{folder} was begun with other settings: {', '.join(changed)}; give those, or a --suffix")
-        read_tensors(folder / LAST)  # refuses what is damaged
+        done = read_tensors(folder / LAST).get("epoch", -1) + 1
+        if not 0 < done <= args.epochs:
+            wanted = f"--epochs {max(done, 1)} or more, or another --suffix"
+            raise ValueError(f"{folder / LAST} holds {done} epochs; give {wanted}")
         return folder
     if args.resume:
         raise ValueError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")
@@ -156,18 +176,19 @@ def open_folder(args: argparse.Namespace) -> Path:
 
 def build_loaders(args: argparse.Namespace, n_controls: int, device: torch.device) -> dict:
     """Loaders of excerpts by split; those of validation and test give the same items every time."""
-    data_dir = args.data_dir
+    sizes = {"train": args.epoch_items, "valid": args.valid_items, "test": args.test_items}
+    data_dir, pieces = args.data_dir, {}
     if args.data == "generated":
         data_dir = Path(data_dir or Path(args.log_dir) / "generated").expanduser()
-        generate(data_dir, {"train": args.pieces, "valid": args.valid_items, "test": args.test_items}, args)
+        pieces = sizes | {"train": args.pieces}
+        generate(data_dir, pieces, args)
+    found = {split: find_recordings(args.data, data_dir, split, args.seconds) for split in sizes}
+    for reason in dict.fromkeys(reason for each in found.values() for reason in each.skipped):
+        print(f"skipped {reason}")
     loaders = {}
-    sizes = {"train": args.epoch_items, "valid": args.valid_items, "test": args.test_items}
     for number, (split, items) in enumerate(sizes.items()):
-        found = find_recordings(args.data, data_dir, split, args.seconds)
-        for reason in found.skipped:
-            print(f"skipped {reason}")
         # The folder may hold more generated pieces, of another run.
-        recordings = found.recordings[: args.pieces] if args.data == "generated" else found.recordings
+        recordings = found[split].recordings[: pieces.get(split)]
         seed = len(sizes) * args.seed + number
         excerpts = Excerpts(recordings, n_controls, items, seed, sr=SR, seconds=args.seconds)
         loaders[split] = excerpt_loader(excerpts, args.batch_size, args.workers, fresh=split == "train")
@@ -212,8 +233,11 @@ def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders:
     )
     before = folder / LAST if args.resume else None
     trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
+    if best.best_model_score is None or not math.isfinite(best.best_model_score):
+        raise ValueError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
     training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])
-    estimator.save(folder / "estimator.pt", **vars(args), valid_loss=float(best.best_model_score))
+    told = {name: value for name, value in vars(args).items() if name not in PRIVATE}
+    estimator.save(folder / "estimator.pt", **told, valid_loss=float(best.best_model_score))
     return interrupt.asked
 
 

@@ -37,8 +37,11 @@ class Excerpts(Dataset):
         for recording in recordings:
             if recording.duration < seconds:
                 raise ValueError(f"{recording.path} has {recording.duration:.2f} s, an excerpt takes {seconds:g} s")
-        for rate in {recording.sr for recording in recordings}:
-            resample(torch.zeros(1, 1), rate, sr)
+        for rate, recording in {recording.sr: recording for recording in recordings}.items():
+            try:
+                resample(torch.zeros(1, 1), rate, sr)
+            except ValueError as error:
+                raise ValueError(f"{recording.path}: {error}") from error
         self.recordings = recordings
         self.n_controls, self.length, self.seed = n_controls, length, seed
         self.sr, self.seconds = sr, seconds

@@ -36,6 +36,11 @@ class MusicalEffects(nn.Module):
         super().__init__()
         inputs = (1, *CHANNELS[:-1])
         self.blocks = nn.Sequential(*map(ResidualBlock, inputs, CHANNELS, KERNELS, STRIDES))
+        self.min_samples = 1
+        for kernel_size, stride in reversed(list(zip(KERNELS, STRIDES, strict=True))):
+            self.min_samples = (self.min_samples - 1) * stride + kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] < self.min_samples:
+            raise ValueError(f"an excerpt of {x.shape[-1]} samples is too short for mee; give {self.min_samples}")
         return self.blocks(peak_normalise(x)).mean(2)

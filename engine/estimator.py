@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from afx.effect import Values
 from afx.registry import parse_chain
 from data.files import read_tensors, write_tensors
 from data.recordings import SILENT
@@ -39,10 +38,6 @@ class Estimator(nn.Module):
         """Controls q (B, P) in [0, 1] of processed audio (B, 1, T)."""
         return self.controller(wet)
 
-    def estimate(self, wet: Tensor) -> Values:
-        """Settings in physical units, (B,) each, of processed audio (B, 1, T)."""
-        return self.analysis.from_unit(self(wet).float())
-
     @torch.no_grad()
     def listen(self, x: Tensor, seconds: float = 10.0) -> Tensor:
         """Controls (W, P) heard in each window of a recording (C, T), silent windows left out.
@@ -51,15 +46,16 @@ class Estimator(nn.Module):
         silent, or too short for the encoder.
         """
         x, size = x.mean(0), round(seconds * self.settings["sr"])
-        windows = x.unfold(0, size, size // 2) if len(x) > size else x[None]
-        loud = windows.abs().amax(1) > SILENT
-        if not loud.any():
+        last = max(len(x) - size, 0)
+        windows = (x[start : start + size] for start in [*range(0, last, size // 2), last])
+        heard = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
+        if not heard:
             raise ValueError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
-        return torch.cat([self(window.reshape(1, 1, -1)) for window in windows[loud]])
+        return torch.cat(heard)
 
     def render(self, dry: Tensor, q: Tensor) -> Tensor:
         """Dry audio (B, 1, T) through the analysis chain at controls q (B, P)."""
-        return self.analysis(dry, **self.analysis.from_unit(q.float()))
+        return self.analysis(dry, **self.analysis.from_unit(q))
 
     def save(self, path: str | Path, **record: object) -> None:
         """Writes settings, weights and a record of plain values; nothing of it is code."""

@@ -12,7 +12,8 @@ from losses import MelLoss, ParameterLoss, build_metrics
 from .estimator import Estimator
 from .interrupt import Interrupt
 
-LOSSES = ("mel", "params")
+#: What can be trained for.
+OBJECTIVES = ("mel", "params")
 # dry (B, 1, T) and its true controls q (B, P)
 Batch = dict[str, Tensor]
 Scores = dict[str, dict[str, list[float]]]
@@ -43,9 +44,12 @@ class Training(L.LightningModule):
 
     def distance(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
         """The loss of estimated controls q (B, P)."""
+        q = q.float()
         if self.loss == "params":
             return self.params(q, batch["q"])
-        return self.mel(self.estimator.render(batch["dry"], q), wet)
+        # Mixed precision is for the encoder and the controller alone.
+        with torch.autocast(wet.device.type, enabled=False):
+            return self.mel(self.estimator.render(batch["dry"], q), wet)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
@@ -79,11 +83,15 @@ class StopWhenAsked(L.Callback):
     def on_train_end(self, *_: object) -> None:
         self.interrupt.__exit__()
 
+    def on_exception(self, *_: object) -> None:
+        self.interrupt.__exit__()
+
 
 @torch.no_grad()
 def synthesise(estimator: Estimator, batch: Batch) -> Tensor:
-    """The processed sounds (B, 1, T) of a batch of dry ones and their true controls."""
-    return estimator.synthesis(batch["dry"], **estimator.synthesis.from_unit(batch["q"]))
+    """The processed sounds (B, 1, T) of a batch of dry ones and their true controls, in full precision."""
+    with torch.autocast(batch["dry"].device.type, enabled=False):
+        return estimator.synthesis(batch["dry"], **estimator.synthesis.from_unit(batch["q"]))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ Use it as ProxyCompressor(sr, weights="my_proxy.pt").
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from data.audio import read_audio, resample
 from data.files import write_tensors, write_text
 from data.music import generate_music
 from data.recordings import find_recordings
+from engine.device import pick_device
 from engine.interrupt import Interrupt
 from losses.metrics import FFT_SIZES, BlindMetrics
 from losses.stft import MultiResolutionSTFT
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             title = f"{len(measured)} recordings, each with the same {args.settings} settings"
             tables.append((title, score_recordings(proxy, [x for _, x in measured], args.settings)))
         text = card(args, steps, minutes, tables)
-        write_text(Path(args.out).with_suffix(".md"), text)
+        write_text(args.out.with_suffix(".md"), text)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"train_proxy.py: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
@@ -71,20 +73,27 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch_size", type=int, default=8, help="excerpts per step (default 8)")
     p.add_argument("--seconds", type=float, default=3.0, help="length of an excerpt (default 3)")
     p.add_argument("--lr", type=float, default=4e-3, help="highest learning rate (default 0.004)")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="of pieces, settings and weights, 0 to 1000")
     p.add_argument("--data_dir", help="folder of recordings (default: generated music)")
     p.add_argument("--pieces", type=int, default=120, help="of 10 s, to train on (default 120)")
     p.add_argument("--valid_pieces", type=int, default=50, help="of 10 s, held out (default 50)")
     p.add_argument("--validate_every", type=int, default=250, metavar="STEPS")
     p.add_argument("--measure", nargs="+", default=[], metavar="FILE", help="recordings to measure on as well")
     p.add_argument("--settings", type=int, default=50, help="random settings for each of these (default 50)")
-    p.add_argument("--out", default="proxy.pt", help="weights to write (default proxy.pt); their card goes beside them")
-    p.add_argument("--device", default="cpu")
+    p.add_argument("--out", default="proxy.pt", type=expanded, help="default proxy.pt; the card goes beside it")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     return p
+
+
+def expanded(path: str) -> Path:
+    """A path with ~ resolved."""
+    return Path(path).expanduser()
 
 
 def check(args: argparse.Namespace) -> None:
     """ValueError for numbers that no training can have, and for an output that cannot be written."""
+    if not 0 <= args.seed <= 1000 or args.pieces > 900:
+        raise ValueError(f"--seed {args.seed} --pieces {args.pieces}: give 0 to 1000, and at most 900 pieces")
     for name in ("steps", "batch_size", "pieces", "valid_pieces", "validate_every", "settings"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: give 1 or more")
@@ -92,8 +101,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seconds {args.seconds:g}: give 0.2 to {SECONDS:g}")
     if not args.lr > 0:
         raise ValueError(f"--lr {args.lr:g}: give a number above 0")
-    if not Path(args.out).expanduser().parent.is_dir():
-        raise ValueError(f"--out {args.out}: its folder does not exist")
+    if not os.access(args.out.parent, os.W_OK) or args.out.suffix == ".md":
+        raise ValueError(f"--out {args.out}: give a .pt file in a folder that can be written")
+    args.device = pick_device(args.device)
 
 
 def pool(args: argparse.Namespace, split: str, count: int) -> Tensor:
@@ -205,7 +215,7 @@ def card(args: argparse.Namespace, steps: int, minutes: float, tables: list[tupl
         "",
         f"Trained by `scripts/train_proxy.py` against the compressor at {TRAINED_SR} Hz, on {args.pieces} pieces of",
         f"{SECONDS:g} s: {source}.",
-        f"Best of {args.steps} steps at step {steps}; {minutes:.0f} min on {args.device}; seed {args.seed};",
+        f"Best at step {steps} of at most {args.steps}; {minutes:.0f} min on {args.device}; seed {args.seed};",
         f"batches of {args.batch_size} excerpts of {args.seconds:g} s; learning rate {args.lr:g};",
         "loss L1 + multi-resolution STFT.",
         "",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from afx.effect import flatten
 from data.audio import read_audio, write_audio
 from data.files import read_json, read_tensors, write_tensors
 from engine.estimator import Estimator, load_estimator
-from engine.train import LOSSES, Training, score, synthesise
+from engine.train import OBJECTIVES, Training, score, synthesise
 from scripts import estimate
 
 SIZE = "--seconds=1 --epoch_items=4 --valid_items=2 --test_items=3 --batch_size=2 --workers=0"
@@ -53,12 +52,6 @@ def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
     return error
 
 
-def copied(trained: Path, tmp_path: Path) -> Path:
-    """A run of its own to go on with, and its log_dir."""
-    shutil.copytree(trained, tmp_path / trained.name)
-    return tmp_path / trained.name
-
-
 def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     estimator, record = load_estimator(trained / "estimator.pt")
     assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "compact", "sr": SR}
@@ -73,7 +66,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", OBJECTIVES)
 def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq", afx="peq", encoder="compact")
@@ -99,11 +92,13 @@ def test_a_seed_gives_one_training_whatever_the_number_of_workers(music: Path, t
 
 def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_path: Path):
     chains = ["--sfx=peq_compfull", "--afx=peq_comphalf", "--loss=mel"]
-    folder = copied(trained, tmp_path / "stopped")
-    assert train_analysis_net.main(arguments(music, folder.parent, *chains, "--epochs=2", "--resume")) == 0
+    for epochs in (["--epochs=1"], ["--epochs=2", "--resume"]):
+        assert train_analysis_net.main(arguments(music, tmp_path / "stopped", *chains, *epochs)) == 0
     assert train_analysis_net.main(arguments(music, tmp_path / "whole", *chains, "--epochs=2")) == 0
-    gone_on, whole = (read_tensors(f / "last.ckpt")["state_dict"] for f in (folder, tmp_path / "whole" / folder.name))
-    assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
+    folders = [tmp_path / name / trained.name for name in ("stopped", "whole")]
+    for name, entry in (("last.ckpt", "state_dict"), ("estimator.pt", "weights")):
+        gone_on, whole = (read_tensors(folder / name)[entry] for folder in folders)
+        assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -133,6 +128,7 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
         (["--sfx=taylor", "--afx=taylor"], "'taylor' in 'taylor' has no synthesis form; those that have: geq, peq"),
         (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares settings one by one, but --sfx peq"),
         (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
+        (["--afx=peq_peq"], "'peq_peq' holds 'peq' twice"),
         (["--device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
         (["--resume"], "--resume: there is no epoch of"),
     ]:
@@ -141,15 +137,32 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
 
 
 def test_another_run_is_neither_overwritten_nor_continued(
-    music: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    music: Path, trained: Path, capsys: pytest.CaptureFixture
 ):
-    chains = ["--sfx=peq_compfull", "--afx=peq_comphalf"]
-    folder = copied(trained, tmp_path)
-    argv = arguments(music, tmp_path, *chains)
+    argv = arguments(music, trained.parent, "--sfx=peq_compfull", "--afx=peq_comphalf", "--epochs=2")
     assert "--resume goes on with it, --suffix NAME begins another" in refused(capsys, argv)
-    assert "was begun with other settings: lr, seed" in refused(capsys, [*argv, "--resume", "--seed=1", "--lr=0.1"])
-    (folder / "last.ckpt").write_bytes(b"no checkpoint")
-    assert f"{folder / 'last.ckpt'}: damaged" in refused(capsys, [*argv, "--resume", "--epochs=2"])
+    argv.append("--resume")
+    assert "was begun with other settings: lr, seed" in refused(capsys, [*argv, "--seed=1", "--lr=0.1"])
+    last = trained / "last.ckpt"
+    kept = last.read_bytes()
+    try:
+        write_tensors(last, {"some": torch.zeros(1)})
+        assert "last.ckpt holds 0 epochs; give --epochs 1 or more" in refused(capsys, argv)
+        last.write_bytes(b"no checkpoint")
+        assert f"{last}: damaged" in refused(capsys, argv)
+    finally:
+        last.write_bytes(kept)
+
+
+def test_a_loss_that_is_no_number_is_no_success(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert "the loss is not a number" in refused(capsys, arguments(music, tmp_path, "--epochs=3", "--lr=1e30"))
+
+
+@pytest.mark.parametrize("flag", ["--seconds=0", "--seconds=nan", "--lr=-1", "--seed=-1", "--epochs=0"])
+def test_impossible_numbers_are_refused_with_their_flag(flag: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit, match="2"):
+        train_analysis_net.main([flag])
+    assert f"argument {flag.split('=')[0]}: " in capsys.readouterr().err
 
 
 def test_a_log_dir_that_cannot_be_written_is_refused(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -176,9 +189,6 @@ def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
     assert max(max(values) for values in scores["estimate"].values()) < 1e-6
     for system in ("no effect", "random settings"):
         assert min(min(values) for values in scores[system].values()) > 1e-3
-
-
-# --- estimate.py -----------------------------------------------------------------------------------------------------
 
 
 def test_estimate_tells_settings_draws_them_and_renders_the_dry(
