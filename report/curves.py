@@ -6,40 +6,42 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from afx.chain import Normalised, Serial, cascade_coefs
+from afx.chain import Normalised, cascade_coefs
 from afx.effect import Effect, Values
 from afx.functional import biquad
 from afx.functional.units import gain_to_db
 
 #: A chain and one set of values for it, (1,) each.
 Setting = tuple[Normalised, Values]
+Effects = list[tuple[Effect, Values]]
 FREQS = torch.logspace(np.log10(20), np.log10(20000), 400, dtype=torch.float64)
 LEVELS = torch.linspace(-60, 0, 241)
 
 
 def settings_figure(settings: dict[str, Setting]) -> Figure:
-    """One panel for each kind of effect that any of the chains holds, one line for each named setting."""
-    names = [name for name in PANELS if any(name in dict(chain.parts()) for chain, _ in settings.values())]
-    kinds = list(dict.fromkeys(PANELS[name] for name in names))
+    """One panel for each kind of effect that any of the chains holds, one colour for each named setting."""
+    held = [[name for name, _ in chain.parts()] for chain, _ in settings.values()]
+    kinds = list(dict.fromkeys(PANELS[name] for name in PANELS if any(name in names for names in held)))
     figure = Figure(figsize=(5 * len(kinds), 4), layout="constrained")
-    axes = figure.subplots(1, len(kinds), squeeze=False)
-    for axis, draw in zip(axes[0], kinds, strict=True):
-        for label, (chain, values) in settings.items():
-            for name, effect in chain.parts():
-                if PANELS.get(name) is draw:
-                    draw(axis, label, effect, values[name])
+    axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+    for axis, draw in zip(axes, kinds, strict=True):
+        for colour, (chain, values) in enumerate(settings.values()):
+            effects = [(effect, values[name]) for name, effect in chain.parts() if PANELS[name] is draw]
+            if effects:
+                draw(axis, f"C{colour}", effects)
         axis.grid(alpha=0.3)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    lines = [Line2D([], [], color=f"C{colour}", label=label) for colour, label in enumerate(settings)]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2)
     return figure
 
 
 @torch.no_grad()
-def draw_response(axis: Axes, label: str, effect: Serial, values: Values) -> None:
-    """Gain in dB over frequency."""
-    coefs = cascade_coefs(effect.parts(), values).reshape(-1, 5)
-    gain_db = gain_to_db(biquad.response(coefs, FREQS, effect.sr).abs())
-    axis.semilogx(FREQS, gain_db.cpu(), label=label)
+def draw_response(axis: Axes, colour: str, effects: Effects) -> None:
+    """Gain in dB over frequency, of all equalisers in series."""
+    coefs = torch.cat([cascade_coefs(effect.parts(), values).reshape(-1, 5) for effect, values in effects]).cpu()
+    axis.semilogx(FREQS, gain_to_db(biquad.response(coefs, FREQS, effects[0][0].sr).abs()), colour)
     axis.set(title="equaliser", xlabel="frequency (Hz)", ylabel="gain (dB)", xlim=(20, 20000))
     # Less than 6 dB either way would make much of nothing.
     axis.update_datalim([(20, -6), (20, 6)])
@@ -47,26 +49,26 @@ def draw_response(axis: Axes, label: str, effect: Serial, values: Values) -> Non
 
 
 @torch.no_grad()
-def draw_static_curve(axis: Axes, label: str, effect: Effect, values: Values) -> None:
-    """Output level over input level, at rest."""
-    x = 10 ** (LEVELS / 20)
-    curve = {name: values[name].cpu() for name in ("threshold", "ratio", "knee")}
-    reduction = effect.reduction(x.reshape(1, 1, -1), **curve).flatten()
-    makeup = values["makeup"].item()
-    axis.plot(LEVELS, LEVELS - reduction + makeup, label=label)
-    times = ", ".join(f"{name.replace('_', ' ')} {values[name].item():.0f} ms" for name in TIMES if name in values)
+def draw_static_curve(axis: Axes, colour: str, effects: Effects) -> None:
+    """Output level over input level of each compressor at rest, and its times in words."""
     axis.set(title="compressor", xlabel="input level (dB)", ylabel="output level (dB)")
-    line = len(axis.texts)
-    axis.text(0.97, 0.04 + 0.07 * line, times, color=f"C{line}", transform=axis.transAxes, ha="right")
+    x = 10 ** (LEVELS / 20).reshape(1, 1, -1)
+    for effect, values in effects:
+        reduction = effect.reduction(x, *(values[name].cpu() for name in ("threshold", "ratio", "knee")))
+        axis.plot(LEVELS, LEVELS - reduction.flatten() + values["makeup"].item(), colour)
+        times = [f"{name.replace('_', ' ')} {values[name].item():.0f} ms" for name in TIMES if name in values]
+        place = (0.97, 0.04 + 0.07 * len(axis.texts))
+        axis.text(*place, ", ".join(times), color=colour, transform=axis.transAxes, ha="right")
 
 
 @torch.no_grad()
-def draw_clipper(axis: Axes, label: str, effect: Effect, values: Values) -> None:
-    """Output over input."""
-    x = torch.linspace(-1, 1, 201)
-    one = {name: value.cpu() for name, value in values.items()}
-    axis.plot(x, effect(x.reshape(1, 1, -1), **one).flatten(), label=label)
+def draw_clipper(axis: Axes, colour: str, effects: Effects) -> None:
+    """Output over input of each waveshaper."""
     axis.set(title="distortion", xlabel="input", ylabel="output")
+    x = torch.linspace(-1, 1, 201)
+    for effect, values in effects:
+        one = {name: value.cpu() for name, value in values.items()}
+        axis.plot(x, effect(x.reshape(1, 1, -1), **one).flatten(), colour)
 
 
 TIMES = ("attack", "release", "time_constant")

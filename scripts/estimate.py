@@ -21,7 +21,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.effect import Values, flatten
-from data.audio import loudness, normalise_loudness, read_audio, resample, write_audio
+from data.audio import FORMATS, read_audio, resample, write_audio
 from data.files import write_text
 from engine.estimator import Estimator, load_estimator
 from losses import build_metrics
@@ -57,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         p.error("--output needs --dry or --apply: which recording to process?")
     if args.apply and not args.output:
         p.error("--apply needs --output FILE")
+    for name in ("output", "json", "figure"):
+        path = Path(getattr(args, name) or ".").expanduser()
+        if not path.parent.is_dir():
+            p.error(f"--{name} {path}: there is no folder {path.parent}")
+    if args.output and Path(args.output).suffix.lower() not in FORMATS:
+        p.error(f"--output {args.output}: its suffix must be one of {', '.join(FORMATS)}")
     try:
         estimates = {path: estimate(path, args.input) for path in args.checkpoint}
         first = next(iter(estimates.values()))
@@ -124,10 +130,9 @@ def columns_of(values: Values) -> Tensor:
 
 @torch.no_grad()
 def process(estimator: Estimator, q: Tensor, x: Tensor) -> Tensor:
-    """A recording (C, T) with the estimated settings, as loud as it was."""
-    sr = estimator.settings["sr"]
+    """A recording (C, T) with the estimated settings, at the RMS that it had."""
     y = estimator.render(x[None], q[:1])[0]
-    return normalise_loudness(y, sr, loudness(x, sr))
+    return y * (x.square().mean() / y.square().mean().clamp(min=1e-12)).sqrt()
 
 
 def compare(estimator: Estimator, q: Tensor, args: argparse.Namespace) -> dict[str, dict[str, float]]:

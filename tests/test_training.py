@@ -257,3 +257,15 @@ def test_windows_of_a_long_recording_are_heard_one_by_one(trained: Path):
     assert heard.shape == (2, 21)  # of five windows that overlap by half, three are silent
     assert torch.allclose(heard[1], estimator(x[None, :, 2 * SR :])[0], atol=1e-5)
     assert set(flatten(estimator.analysis.from_unit(heard))) == set(estimator.analysis.controls())
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_heard(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for argv, message in [
+        (["--json", str(tmp_path / "no" / "x.json")], "there is no folder"),
+        (["--apply", "y.wav", "--output", "x.doc"], "its suffix must be one of .wav"),
+        (["--apply", "y.wav"], "--apply needs --output"),
+        (["--output", "x.wav"], "--output needs --dry or --apply"),
+    ]:
+        with pytest.raises(SystemExit, match="2"):
+            estimate.main(["song.wav", *argv])
+        assert message in capsys.readouterr().err
