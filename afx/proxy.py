@@ -26,63 +26,41 @@ FAINT_DB = 1e-2
 
 
 class Block(nn.Module):
-    """Causal dilated convolution, scaled and shifted by the conditions (FiLM), PReLU, and a residual path.
+    """Causal dilated convolution, scaled by the conditions (FiLM without shifts), PReLU, and a residual path.
 
     Only the valid outputs come out: the time axis gets shorter by `reach`.
     """
 
-    def __init__(self, n_in: int, width: int, kernel: int, dilation: int, n_conditions: int, shift: bool):
+    def __init__(self, n_in: int, width: int, kernel: int, dilation: int, n_conditions: int):
         super().__init__()
         self.reach = (kernel - 1) * dilation
         self.conv = nn.Conv1d(n_in, width, kernel, dilation=dilation, bias=False)
-        self.film = nn.Linear(n_conditions, (1 + shift) * width)
+        self.film = nn.Linear(n_conditions, width)
         self.act = nn.PReLU(width)
         self.res = nn.Conv1d(n_in, width, 1, groups=1 if width % n_in else n_in, bias=False)
-        if not shift:
-            nn.init.ones_(self.film.bias)
+        nn.init.ones_(self.film.bias)
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
-        scale, *shift = self.film(conditions).unsqueeze(-1).split(self.act.num_parameters, 1)
-        return self.act(sum(shift, self.conv(x) * scale)) + self.res(x[..., self.reach :])
+        return self.act(self.conv(x) * self.film(conditions).unsqueeze(-1)) + self.res(x[..., self.reach :])
 
 
 class TCN(nn.Module):
-    """Temporal convolutional network over signals (B, n_in, T), conditioned on settings in [0, 1].
+    """Temporal convolutional network over signals (B, n_in, T), conditioned on settings (B, n_conditions).
 
-    As it stands it is the published one: the gain of a compressor at every sample, in (0, 1), from its input in units
-    of the threshold and four settings; 5 blocks with dilations 1 to 10⁴, 8004 parameters, 3.0 s of past.
+    Nothing in it shifts the signal, so that the output scales with the input, as what it stands for does.
 
-    Args:
-        batch_norm: whether the settings are normalised over the batch inside the network that embeds them.
-        homogeneous: neither shifts nor a bias nor the logistic function at the end: the output scales with the input.
-
-    Source: BE-AFX, arXiv 2310.11781.
+    Source: the network of BE-AFX, arXiv 2310.11781, which is conditioned alike, works on every sample and shifts.
     """
 
-    def __init__(
-        self,
-        n_in: int = 1,
-        n_conditions: int = 4,
-        width: int = 8,
-        kernel: int = 13,
-        dilations: tuple[int, ...] = (1, 10, 100, 1000, 10000),
-        *,
-        batch_norm: bool = True,
-        homogeneous: bool = False,
-    ):
+    def __init__(self, n_in: int, n_conditions: int, width: int, kernel: int, dilations: tuple[int, ...]):
         super().__init__()
         sizes = (n_conditions, 16, 32, 32)
         pairs = zip(sizes, sizes[1:], strict=False)
-        norms = [nn.BatchNorm1d] if batch_norm else []
-        self.conditions = nn.Sequential(
-            *(layer for a, b in pairs for layer in (nn.Linear(a, b), *(norm(b) for norm in norms), nn.PReLU()))
-        )
+        self.conditions = nn.Sequential(*(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.PReLU())))
         self.blocks = nn.ModuleList(
-            Block(width if i else n_in, width, kernel, dilation, sizes[-1], not homogeneous)
-            for i, dilation in enumerate(dilations)
+            Block(width if i else n_in, width, kernel, dilation, sizes[-1]) for i, dilation in enumerate(dilations)
         )
-        self.output = nn.Conv1d(width, 1, 1, bias=not homogeneous)
-        self.end = nn.Identity() if homogeneous else nn.Sigmoid()
+        self.output = nn.Conv1d(width, 1, 1, bias=False)
         self.reach = sum(block.reach for block in self.blocks)
 
     def forward(self, x: Tensor, q: Tensor) -> Tensor:
@@ -91,17 +69,7 @@ class TCN(nn.Module):
         h = F.pad(x, (self.reach, 0))
         for block in self.blocks:
             h = block(h, conditions)
-        return self.end(self.output(h))
-
-    def load_published(self, state: dict[str, Tensor]) -> None:
-        """Takes the weights of a published state dict; its batch norms inside FiLM are never used."""
-        ours = {"gen.": "conditions.", ".conv1.": ".conv.", ".film.adaptor.": ".film.", ".relu.": ".act."}
-        renamed = {}
-        for name, value in state.items():
-            for theirs, own in ours.items():
-                name = name.replace(theirs, own)
-            renamed[name] = value
-        self.load_state_dict({name: value for name, value in renamed.items() if ".film.bn." not in name})
+        return self.output(h)
 
 
 class ProxyCompressor(Compressor):
@@ -128,7 +96,7 @@ class ProxyCompressor(Compressor):
             raise ValueError(f"the proxy serves {' and '.join(map(str, RATES))} Hz, not {sr}: resample")
         self.hybrid = hybrid
         n_in = 2 + len(QUARTERS) + 2 * (4 + 2 * len(POWERS))
-        self.network = TCN(n_in, 2, width=16, kernel=5, dilations=(1, 4, 16, 64), batch_norm=False, homogeneous=True)
+        self.network = TCN(n_in, 2, width=16, kernel=5, dilations=(1, 4, 16, 64))
         if weights is not None:
             load_weights(self.network, weights)
         self.network.requires_grad_(False)
