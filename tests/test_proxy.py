@@ -15,7 +15,6 @@ from data.music import generate_music
 from scripts import train_proxy
 
 SR = 44100
-GOLDEN = Path(__file__).parent / "golden" / "beafx"
 CLOSE_ESR = 0.004
 TINY = ["--steps", "2", "--batch_size", "2", "--seconds", "0.5", "--pieces", "2", "--valid_pieces", "2"]
 
