@@ -35,7 +35,7 @@ from engine.estimator import Estimator, load_estimator
 from engine.interrupt import Interrupt
 from engine.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
-from report.training_board import EstimateBoard, OneBar
+from report.training_board import DataWait, EstimateBoard, OneBar
 
 SR = 44100
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -223,6 +223,7 @@ def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders:
             EarlyStopping("valid/loss", patience=args.stop_patience),
             StopWhenAsked(interrupt),
             LearningRateMonitor(),
+            DataWait(),
             EstimateBoard(),
             OneBar(),
         ],

@@ -1,5 +1,7 @@
 """What a training shows: one progress bar, and in TensorBoard the first item of each validation."""
 
+import time
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -16,6 +18,21 @@ class OneBar(TQDMProgressBar):
 
     def init_validation_tqdm(self) -> tqdm:
         return tqdm(disable=True)
+
+
+class DataWait(L.Callback):
+    """The share of each epoch's time that is spent waiting for excerpts, as train/waiting."""
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.began = self.ready = time.perf_counter()
+        self.waited = 0.0
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.waited += time.perf_counter() - self.ready
+
+    def on_train_batch_end(self, trainer: L.Trainer, training: Training, *_: object) -> None:
+        self.ready = time.perf_counter()
+        training.log("train/waiting", self.waited / (self.ready - self.began), on_step=True, on_epoch=False)
 
 
 class EstimateBoard(L.Callback):
