@@ -83,3 +83,8 @@ def test_commands_are_found_wherever_they_stand():
         "    python z.py \\\n  --long    words\nand python as a word"
     )
     assert commands(text) == ["python x.py a=1", "python y.py", "python z.py", "python -m a.b --c"]
+
+
+def test_every_file_that_the_readme_links_to_is_there():
+    targets = re.findall(r"\]\((?!http)([^)#]+)", README.read_text())
+    assert targets and [target for target in targets if not (ROOT / target).exists()] == []
