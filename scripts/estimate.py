@@ -96,8 +96,9 @@ def read(path: str, estimator: Estimator) -> Tensor:
 def estimate(checkpoint: str, path: str) -> tuple[Estimator, Tensor]:
     """An estimator and the controls (3, P) it hears in a recording, median and both ends of the spread; prints them."""
     estimator, _ = load_estimator(checkpoint)
+    x = read(path, estimator)
     try:
-        heard = estimator.listen(read(path, estimator))
+        heard = estimator.listen(x)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     q = heard.quantile(QUANTILES, dim=0)
