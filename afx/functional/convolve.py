@@ -53,8 +53,10 @@ def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
     Source: DiffVox, arXiv 2504.14735, the compressor's lookahead.
     """
     t = torch.arange(-before, after + 1, dtype=torch.float64, device=x.device)
-    taps = torch.sinc(t - samples.double().reshape(-1, 1, 1)).to(x.dtype)
-    T = x.shape[-1]
-    n = fast_length(T + before + after)
-    padded = F.pad(x, (before, after), mode="replicate")
-    return irfft(rfft(padded, n) * rfft(taps, n).conj(), n)[..., :T]
+    taps = torch.sinc(t - samples.double().reshape(-1, 1, 1, 1)).to(x.dtype)
+    T, n = x.shape[-1], 1 << (4 * len(t)).bit_length()
+    hop = n // 2
+    blocks = -(-T // hop) + 1
+    padded = F.pad(x, (before, blocks * hop - T - before), mode="replicate").unflatten(-1, (blocks, hop))
+    frames = torch.cat([padded[:, :, :-1], padded[:, :, 1:]], -1)
+    return irfft(rfft(frames) * rfft(taps, n).conj(), n)[..., :hop].flatten(-2)[..., :T]

@@ -1,14 +1,30 @@
 """Real Fourier transforms, long and short, whose gradients cost one real transform too."""
 
+import scipy.fft
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+VECTOR = 128
+
 
 def fast_length(n: int) -> int:
-    """The smallest length >= n whose real FFT is fast."""
-    return next_fast_len(n, real=True)
+    """A length >= n whose real FFT is fast: small factors, and enough of 2 for the vector units."""
+    return VECTOR * scipy.fft.next_fast_len(-(-n // VECTOR), real=True)
+
+
+def _forward(x: Tensor, n: int, norm: str = "backward") -> Tensor:
+    """torch.fft.rfft. MKL plans every call anew, which for one long row takes longer than the transform."""
+    if x.device.type == "cpu" and x.shape[:-1].numel() == 1:
+        return torch.from_numpy(scipy.fft.rfft(x.detach().numpy(), n, norm=norm))
+    return torch.fft.rfft(x, n=n, norm=norm)
+
+
+def _inverse(X: Tensor, n: int, norm: str = "backward") -> Tensor:
+    """torch.fft.irfft, as above."""
+    if X.device.type == "cpu" and X.shape[:-1].numel() == 1:
+        return torch.from_numpy(scipy.fft.irfft(X.detach().resolve_conj().numpy(), n, norm=norm))
+    return torch.fft.irfft(X, n=n, norm=norm)
 
 
 class _Rfft(torch.autograd.Function):
@@ -17,7 +33,7 @@ class _Rfft(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, n: int) -> Tensor:
         ctx.length, ctx.n = x.shape[-1], n
-        return torch.fft.rfft(x, n=n)
+        return _forward(x, n)
 
     @staticmethod
     @once_differentiable
@@ -27,8 +43,22 @@ class _Rfft(torch.autograd.Function):
         half[..., 0] = grad[..., 0]
         if ctx.n % 2 == 0:
             half[..., -1] = grad[..., -1]
-        x = torch.fft.irfft(half, n=ctx.n, norm="forward")[..., : ctx.length]
+        x = _inverse(half, ctx.n, norm="forward")[..., : ctx.length]
         return torch.nn.functional.pad(x, (0, max(ctx.length - x.shape[-1], 0))), None
+
+
+class _Irfft(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, X: Tensor, n: int) -> Tensor:
+        ctx.n = n
+        return _inverse(X, n)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        X = _forward(grad, ctx.n, norm="forward")
+        X[..., 1 : (ctx.n + 1) // 2] *= 2
+        return X, None
 
 
 def rfft(x: Tensor, n: int | None = None) -> Tensor:
@@ -38,7 +68,7 @@ def rfft(x: Tensor, n: int | None = None) -> Tensor:
 
 def irfft(X: Tensor, n: int) -> Tensor:
     """torch.fft.irfft along the last axis, (…, n // 2 + 1) to (…, n)."""
-    return torch.fft.irfft(X, n=n)
+    return _Irfft.apply(X, n)
 
 
 def stft(x: Tensor, window: Tensor, hop: int) -> Tensor:
