@@ -1,6 +1,7 @@
 """Effects in series, and effects in parallel that feed each other by sends."""
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from itertools import groupby
 
 import torch
@@ -10,8 +11,6 @@ from torch import Tensor
 from .effect import Effect, Values
 from .eq import Biquad
 from .functional import biquad, convolve
-from .functional.convolve import in_series
-from .functional.fft import fast_length, irfft, rfft
 from .functional.level import centre_and_peak
 from .param import Linear, Param
 from .stereo import Panning
@@ -30,7 +29,16 @@ class Serial(Effect):
             self.add_module(name, effect)
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
-        for are_biquads, group in groupby(self.parts(), key=is_biquad):
+        return self._run(self.parts(), x, values)
+
+    def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+        *before, (name, last) = self.parts()
+        if is_biquad((name, last)):
+            return super().rest(x, skip, **values)
+        return last.rest(self._run(before, x, values), skip, **values[name])
+
+    def _run(self, parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
+        for are_biquads, group in groupby(parts, key=is_biquad):
             if are_biquads:
                 x = biquad.cascade(x, cascade_coefs(group, values))
                 continue
@@ -44,6 +52,8 @@ class Normalised(Serial):
 
     Source: BE-AFX, arXiv 2310.11781.
     """
+
+    rest = Effect.rest
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         for name, effect in self.parts():
@@ -59,6 +69,12 @@ def is_biquad(part: tuple[str, Effect]) -> bool:
 def cascade_coefs(bands: Iterable[tuple[str, Effect]], values: Values) -> Tensor:
     """Coefficients of biquads in series, (K, 5), or (B, K, 5) where any value has a batch dimension."""
     return torch.stack(torch.broadcast_tensors(*(band.coefs(**values[name]) for name, band in bands)), -2)
+
+
+def add_up(responses: list[Tensor]) -> Tensor:
+    """Sum of responses (…, samples) of any lengths."""
+    length = max(h.shape[-1] for h in responses)
+    return reduce(torch.add, (F.pad(h, (0, length - h.shape[-1])) for h in responses))
 
 
 class Sends(Effect):
@@ -88,25 +104,24 @@ class Sends(Effect):
         return any(getattr(effect, "render", "") == "realtime" for _, effect in self.parts())
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
+        return self.rest(x, 0, **values)
+
+    def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
         if self.realtime:
             parts = dict(self.parts())
-            return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))
-        return convolve.convolve(x, self.response(**values))
+            return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))[..., skip:]
+        return convolve.convolve(x, self.response(**values), skip)
 
     def response(self, *, direct: Values, **values: Values) -> Tensor:
         """Impulse response of the whole from mono to stereo, (…, 2, 1, samples)."""
-        responses = {name: part.response(**values[name]) for name, part in self.parts() if name != "direct"}
-        length = sum(h.shape[-1] - 1 for h in responses.values()) + 1
-        n = fast_length(length)
-        spectra: dict[str, Tensor] = {}
-        for name, h in responses.items():
-            H = rfft(h, n)
-            spectra[name] = H.sum(-2, keepdim=True)
-            for a, b, send in self.sends:
-                if b == name:
-                    spectra[name] = spectra[name] + values[send][..., None, None, None] * in_series(spectra[a], H)
-        h = irfft(sum(spectra.values()), n)[..., :length] if spectra else 0.0
-        return F.pad(self.direct.response(**direct), (0, length - 1)) + h
+        parts = {name: part for name, part in self.parts() if name != "direct"}
+        responses: dict[str, Tensor] = {}
+        for name, part in parts.items():
+            h = part.response(**values[name])
+            fed = [values[send][..., None, None, None] * responses[a] for a, b, send in self.sends if b == name]
+            own = h.sum(-2, keepdim=True)
+            responses[name] = add_up([own, convolve.in_series(add_up(fed), h)]) if fed else own
+        return add_up([self.direct.response(**direct), *responses.values()])
 
     def mix(self, x: Tensor, values: Values, path: Callable[[str, Tensor], Tensor]) -> Tensor:
         """The same in time, (…, 1, T) to (…, 2, T), where `path(name, fed)` runs one effect."""

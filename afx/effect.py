@@ -34,6 +34,10 @@ class Effect(nn.Module):
         self.sr = sr
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
 
+    def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+        """The output from sample `skip` on, (B, C, T - skip); a warm-up that nobody hears can cost less."""
+        return self(x, **values)[..., skip:]
+
     def parts(self) -> Iterator[tuple[str, "Effect"]]:
         """The effects inside this one, by name."""
         return ((name, module) for name, module in self.named_children() if isinstance(module, Effect))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from afx import kernels
+from afx.kernels import bins
 
 from .chain import Normalised, Sends, Serial, cascade_coefs, is_biquad
 from .clipper import Clipper
@@ -14,8 +15,7 @@ from .delay import PingPongDelay
 from .dynamics import CompressorExpander
 from .effect import Effect, Values
 from .eq import Biquad
-from .functional import convolve
-from .functional.fft import fast_length, rfft
+from .functional.fft import fast_length, forward, inverse
 from .functional.units import db_to_gain
 from .reverb import FDN, FIR, NoiseReverb
 from .stereo import Panning, StereoWidth
@@ -183,8 +183,8 @@ def _convolution(effect: Effect, values: Values) -> Stage:
         T = x.shape[-1]
         if n != fast_length(max(T, 1) + reach):
             n = fast_length(max(T, 1) + reach)
-            spectrum = rfft(h, n)
-        y = convolve.circular(x.expand(h.shape[-2], -1).unsqueeze(0), spectrum, n)[0, :, : T + reach]
+            spectrum = forward(h, n).unsqueeze(0)
+        y = inverse(bins.outputs(spectrum, forward(x.expand(h.shape[-2], -1), n).unsqueeze(0)), n)[0, :, : T + reach]
         y[:, :reach] += tail
         tail = y[:, T:].clone()
         return y[:, :T]

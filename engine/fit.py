@@ -115,8 +115,7 @@ class Fit:
         self.optimiser.zero_grad()
         dry, target = (self.dry, self.target) if index is None else (self.dry[index], self.target.select(index))
         values = self.knobs()
-        wet = self.chain(dry, **values)
-        total, terms = self.loss(wet[..., self.warm_up :], target)
+        total, terms = self.loss(self.chain.rest(dry, self.warm_up, **values), target)
         total = total + self.chain.penalty(values)
         total.backward()
         return {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}

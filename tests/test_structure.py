@@ -86,7 +86,7 @@ def test_the_rules_of_imports_name_what_breaks_them():
     assert owner("losses.stft") == "losses"
     assert owner("scripts.render") == "programs"
     assert owner("numpy.linalg") == ""
-    assert "afx.functional.fft.irfft" in imports(ROOT / "afx" / "functional" / "convolve.py")
+    assert "afx.functional.fft.inverse" in imports(ROOT / "afx" / "functional" / "convolve.py")
     assert "afx.effect.Effect" in imports(ROOT / "afx" / "chain.py")
 
 

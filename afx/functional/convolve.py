@@ -3,47 +3,91 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .fft import fast_length, irfft, rfft
+from afx.kernels import bins
 
-# Blocks below this many samples cost more than they save.
-SHORT = 2**18
+from .fft import fast_length, forward, inverse
+
+BLOCK = 2**12  # points of the shortest transforms
 
 
-def convolve(x: Tensor, h: Tensor) -> Tensor:
+def convolve(x: Tensor, h: Tensor, skip: int = 0) -> Tensor:
     """y = h * x, causal and cut to the input's length, block by block (overlap-add) where x is much longer than h.
 
     Args:
         x: audio (B, I, T).
         h: responses (…, O, I, N), with no batch dimension or one of B.
+        skip: samples at the beginning that are left out.
 
     Returns:
-        (B, O, T).
+        (B, O, T - skip).
     """
     T, N = x.shape[-1], h.shape[-1]
-    if T <= max(4 * N, SHORT):
-        h = h[..., :T]
-        n = fast_length(T + h.shape[-1] - 1)
-        return circular(x, rfft(h, n), n)[..., :T]
-    n = fast_length(max(2 * N, SHORT))
-    block = n - N + 1
-    spectrum = rfft(h, n)
-    y = x.new_zeros(x.shape[0], h.shape[-3], T + n)
-    for start in range(0, T, block):
-        y[..., start : start + n] += circular(x[..., start : start + block], spectrum, n)
-    return y[..., :T]
-
-
-def circular(x: Tensor, spectrum: Tensor, n: int) -> Tensor:
-    """Circular convolution on n points of (B, I, T) with spectra (…, O, I, n // 2 + 1), to (B, O, n)."""
-    paths = zip(spectrum.unbind(-2), rfft(x, n).split(1, 1), strict=True)
-    return irfft(sum(H * X for H, X in paths), n)
+    h = h.reshape(-1, *h.shape[-3:])
+    x = x.expand(max(len(x), len(h)), -1, -1)
+    if T > max(4 * N, BLOCK):
+        n = max(1 << (8 * N).bit_length(), BLOCK)
+        return Convolution.apply(x, h, n, n - N + 1, skip, T)
+    h = h[..., :T]
+    # What lies beyond the n points comes out again at the beginning.
+    n = fast_length(max(T, T + h.shape[-1] - 1 - skip))
+    return Convolution.apply(x, h, n, n, skip, T)
 
 
 def in_series(first: Tensor, second: Tensor) -> Tensor:
-    """Spectrum of one stereo response after another: first (…, K, I, F), second (…, O, K, F), to (…, O, I, F)."""
-    paths = zip(second.split(1, -2), first.split(1, -3), strict=True)
-    return sum(b * a for b, a in paths)
+    """Response of one effect after another: first (…, K, I, M), second (…, O, K, N), to (…, O, I, M + N - 1)."""
+    lead = torch.broadcast_shapes(first.shape[:-3], second.shape[:-3])
+    first, second = (h.expand(*lead, *h.shape[-3:]).reshape(-1, *h.shape[-3:]) for h in (first, second))
+    length = first.shape[-1] + second.shape[-1] - 1
+    n = fast_length(length)
+    y = Convolution.apply(first.transpose(1, 2).flatten(0, 1), second, n, n, 0, length)
+    return y.unflatten(0, (*lead, -1)).transpose(-2, -3)
+
+
+class Convolution(torch.autograd.Function):
+    """Samples start … stop of x (B, I, T) convolved with h (G, O, I, N): (B, O, stop - start); G divides B.
+
+    Every `hop` samples of x are convolved on n points, circularly, and added up. The gradients are correlations of the
+    same kind, which cost as much.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, h: Tensor, n: int, hop: int, start: int, stop: int) -> Tensor:
+        whole = x.shape[-1] <= hop
+        blocks = x.unsqueeze(-2) if whole else F.pad(x, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
+        X, H = forward(_rows(blocks), n), forward(h, n)
+        ctx.save_for_backward(X, H)
+        ctx.n, ctx.hop, ctx.start, ctx.blocks = n, hop, start, blocks.shape[-2]
+        ctx.samples, ctx.taps = x.shape[-1], h.shape[-1]
+        y = _columns(inverse(bins.outputs(H, X), n), blocks.shape[-2])
+        y[..., 1:, : n - hop] += y[..., :-1, hop:]
+        return y[..., :hop].flatten(-2)[..., start:stop]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        X, H = ctx.saved_tensors
+        length = (ctx.blocks - 1) * ctx.hop + ctx.n
+        grad = F.pad(grad, (ctx.start, length - ctx.start - grad.shape[-1]))
+        G = forward(_rows(grad.unfold(-1, ctx.n, ctx.hop)), ctx.n)
+        grad_x = grad_h = None
+        if ctx.needs_input_grad[0]:
+            blocks = _columns(inverse(bins.to_inputs(H, G), ctx.n), ctx.blocks)
+            grad_x = blocks[..., : ctx.hop].flatten(-2)[..., : ctx.samples]
+        if ctx.needs_input_grad[1]:
+            grad_h = inverse(bins.to_paths(X, G, len(H)), ctx.n)[..., : ctx.taps]
+        return grad_x, grad_h, None, None, None, None
+
+
+def _rows(blocks: Tensor) -> Tensor:
+    """(B, C, blocks, n) to (B · blocks, C, n)."""
+    return blocks.transpose(1, 2).flatten(0, 1)
+
+
+def _columns(rows: Tensor, blocks: int) -> Tensor:
+    """(B · blocks, C, n) to (B, C, blocks, n)."""
+    return rows.unflatten(0, (-1, blocks)).transpose(1, 2)
 
 
 def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
@@ -52,11 +96,7 @@ def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
     The signal's ends are repeated beyond it. `samples` is () or (B,); x is (B, C, T).
     Source: DiffVox, arXiv 2504.14735, the compressor's lookahead.
     """
-    t = torch.arange(-before, after + 1, dtype=torch.float64, device=x.device)
+    t = torch.arange(after, -before - 1, -1, dtype=torch.float64, device=x.device)
     taps = torch.sinc(t - samples.double().reshape(-1, 1, 1, 1)).to(x.dtype)
-    T, n = x.shape[-1], 1 << (4 * len(t)).bit_length()
-    hop = n // 2
-    blocks = -(-T // hop) + 1
-    padded = F.pad(x, (before, blocks * hop - T - before), mode="replicate").unflatten(-1, (blocks, hop))
-    frames = torch.cat([padded[:, :, :-1], padded[:, :, 1:]], -1)
-    return irfft(rfft(frames) * rfft(taps, n).conj(), n)[..., :hop].flatten(-2)[..., :T]
+    padded = F.pad(x, (before, after), mode="replicate").flatten(0, 1).unsqueeze(1)
+    return convolve(padded, taps)[..., before + after :].reshape(x.shape)

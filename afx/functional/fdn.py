@@ -30,7 +30,7 @@ def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor
     if not shared:
         return curves
     ratio = (delays.double() / delays.amin(-1, keepdim=True)).to(gamma.dtype).unsqueeze(-1)
-    return torch.exp(ratio * curves.clamp_min(torch.finfo(curves.dtype).tiny).log())
+    return (ratio @ curves.clamp_min(torch.finfo(curves.dtype).tiny).log()).exp_()
 
 
 def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:

@@ -9,19 +9,22 @@ VECTOR = 128
 
 
 def fast_length(n: int) -> int:
-    """A length >= n whose real FFT is fast: small factors, and enough of 2 for the vector units."""
+    """A length >= n whose real FFT is fast: a power of 2 nearby, else small factors with enough of 2 among them."""
+    power = 1 << (n - 1).bit_length()
+    if power <= 1.25 * n:
+        return power
     return VECTOR * scipy.fft.next_fast_len(-(-n // VECTOR), real=True)
 
 
-def _forward(x: Tensor, n: int, norm: str = "backward") -> Tensor:
-    """torch.fft.rfft. MKL plans every call anew, which for one long row takes longer than the transform."""
+def forward(x: Tensor, n: int, norm: str = "backward") -> Tensor:
+    """torch.fft.rfft without a gradient. MKL plans anew at every call, which takes longer than to transform one row."""
     if x.device.type == "cpu" and x.shape[:-1].numel() == 1:
         return torch.from_numpy(scipy.fft.rfft(x.detach().numpy(), n, norm=norm))
     return torch.fft.rfft(x, n=n, norm=norm)
 
 
-def _inverse(X: Tensor, n: int, norm: str = "backward") -> Tensor:
-    """torch.fft.irfft, as above."""
+def inverse(X: Tensor, n: int, norm: str = "backward") -> Tensor:
+    """torch.fft.irfft without a gradient, likewise."""
     if X.device.type == "cpu" and X.shape[:-1].numel() == 1:
         return torch.from_numpy(scipy.fft.irfft(X.detach().resolve_conj().numpy(), n, norm=norm))
     return torch.fft.irfft(X, n=n, norm=norm)
@@ -33,7 +36,7 @@ class _Rfft(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, n: int) -> Tensor:
         ctx.length, ctx.n = x.shape[-1], n
-        return _forward(x, n)
+        return forward(x, n)
 
     @staticmethod
     @once_differentiable
@@ -43,7 +46,7 @@ class _Rfft(torch.autograd.Function):
         half[..., 0] = grad[..., 0]
         if ctx.n % 2 == 0:
             half[..., -1] = grad[..., -1]
-        x = _inverse(half, ctx.n, norm="forward")[..., : ctx.length]
+        x = inverse(half, ctx.n, norm="forward")[..., : ctx.length]
         return torch.nn.functional.pad(x, (0, max(ctx.length - x.shape[-1], 0))), None
 
 
@@ -51,12 +54,12 @@ class _Irfft(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, X: Tensor, n: int) -> Tensor:
         ctx.n = n
-        return _inverse(X, n)
+        return inverse(X, n)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        X = _forward(grad, ctx.n, norm="forward")
+        X = forward(grad, ctx.n, norm="forward")
         X[..., 1 : (ctx.n + 1) // 2] *= 2
         return X, None
 

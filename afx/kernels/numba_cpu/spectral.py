@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.fft
-from numba import get_num_threads, njit, prange
+import torch
+from numba import njit, prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
 FLOOR = 1e-8
@@ -74,8 +74,8 @@ def stft_deviation_backward(
         for start, spectra in _spectra(item, window, hop):
             weighed = empty(spectra.shape, x.dtype)
             _weigh(spectra, target, own, start, mix, x.dtype.type(FLOOR), scale, weighed)
-            frames = scipy.fft.irfft(weighed.view(COMPLEX[x.dtype]), size, norm="forward", workers=get_num_threads())
-            _overlap_add(frames, start, window, hop, padded)
+            frames = torch.fft.irfft(torch.from_numpy(weighed.view(COMPLEX[x.dtype])), size, norm="forward")
+            _overlap_add(frames.numpy(), start, window, hop, padded)
         half, end = size // 2, size // 2 + samples
         out[:] = padded[:, half:end]
         out[:, 1 : half + 1] += padded[:, half - 1 :: -1]  # what the reflection had copied comes back
@@ -92,8 +92,7 @@ def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[i
     for start in range(0, count, step):
         frames = empty((2, min(step, count - start), size), item.dtype)
         _frame(padded, start, window, hop, frames)
-        spectra = scipy.fft.rfft(frames, workers=get_num_threads())
-        yield start, spectra.view(item.dtype)
+        yield start, torch.fft.rfft(torch.from_numpy(frames)).numpy().view(item.dtype)
 
 
 @njit(cache=True)

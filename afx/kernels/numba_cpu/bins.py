@@ -1,0 +1,99 @@
+"""Products of spectra as compiled passes over short runs of bins; see afx.kernels.bins for what they compute."""
+
+import numpy as np
+from numba import njit, prange
+from numpy import empty  # under a name of its own, so that tests can poison what is handed out
+
+Array = np.ndarray
+
+BLOCK = 1024  # bins whose sums stay in the nearest cache
+OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+def outputs(H: Array, X: Array) -> Array:
+    """Y (B, O, F) of H (G, O, I, F) and X (B, I, F)."""
+    Y = empty((X.shape[0], H.shape[1], X.shape[2]), X.dtype)
+    _outputs(_parts(H), _parts(X), _parts(Y))
+    return Y
+
+
+def to_inputs(H: Array, grad_Y: Array) -> Array:
+    """Gradient of X (B, I, F)."""
+    grad_X = empty((grad_Y.shape[0], H.shape[2], H.shape[3]), H.dtype)
+    _to_inputs(_parts(H), _parts(grad_Y), _parts(grad_X))
+    return grad_X
+
+
+def to_paths(X: Array, grad_Y: Array, groups: int) -> Array:
+    """Gradient of H (groups, O, I, F)."""
+    grad_H = empty((groups, grad_Y.shape[1], X.shape[1], X.shape[2]), X.dtype)
+    _to_paths(_parts(X), _parts(grad_Y), _parts(grad_H))
+    return grad_H
+
+
+def _parts(spectra: Array) -> Array:
+    """Real and imaginary parts beside each other, (…, 2F)."""
+    return spectra.view(spectra.real.dtype)
+
+
+@njit(parallel=True, **OPTIONS)
+def _outputs(H: Array, X: Array, Y: Array) -> None:
+    share = X.shape[0] // H.shape[0]
+    for job in prange(len(Y) * _blocks(Y)):
+        b, block = job % len(Y), job // len(Y)
+        for o in range(Y.shape[1]):
+            out = _run(Y[b, o], block)
+            out[:] = 0
+            for i in range(X.shape[1]):
+                _add_product(_run(H[b // share, o, i], block), _run(X[b, i], block), out)
+
+
+@njit(parallel=True, **OPTIONS)
+def _to_inputs(H: Array, grad_Y: Array, grad_X: Array) -> None:
+    share = grad_Y.shape[0] // H.shape[0]
+    for job in prange(len(grad_X) * _blocks(grad_X)):
+        b, block = job % len(grad_X), job // len(grad_X)
+        for i in range(grad_X.shape[1]):
+            out = _run(grad_X[b, i], block)
+            out[:] = 0
+            for o in range(grad_Y.shape[1]):
+                _add_conjugate_product(_run(H[b // share, o, i], block), _run(grad_Y[b, o], block), out)
+
+
+@njit(parallel=True, **OPTIONS)
+def _to_paths(X: Array, grad_Y: Array, grad_H: Array) -> None:
+    share = X.shape[0] // grad_H.shape[0]
+    for block in prange(_blocks(grad_H)):
+        for g in range(grad_H.shape[0]):
+            for o in range(grad_H.shape[1]):
+                for i in range(grad_H.shape[2]):
+                    out = _run(grad_H[g, o, i], block)
+                    out[:] = 0
+                    for b in range(g * share, (g + 1) * share):
+                        _add_conjugate_product(_run(X[b, i], block), _run(grad_Y[b, o], block), out)
+
+
+@njit(**OPTIONS)
+def _blocks(parts: Array) -> int:
+    return -(-parts.shape[-1] // (2 * BLOCK))
+
+
+@njit(**OPTIONS)
+def _run(row: Array, block: int) -> Array:
+    return row[2 * BLOCK * block : 2 * BLOCK * (block + 1)]
+
+
+@njit(**OPTIONS)
+def _add_product(a: Array, b: Array, out: Array) -> None:
+    """out += a b"""
+    for k in range(0, out.shape[0], 2):
+        out[k] += a[k] * b[k] - a[k + 1] * b[k + 1]
+        out[k + 1] += a[k] * b[k + 1] + a[k + 1] * b[k]
+
+
+@njit(**OPTIONS)
+def _add_conjugate_product(a: Array, b: Array, out: Array) -> None:
+    """out += conj(a) b"""
+    for k in range(0, out.shape[0], 2):
+        out[k] += a[k] * b[k] + a[k + 1] * b[k + 1]
+        out[k + 1] += a[k] * b[k + 1] - a[k + 1] * b[k]
