@@ -48,10 +48,10 @@ def loudness_deviation(
 
 
 def _pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """As `pair_up`, with mid and side of the power of left and right."""
-    pairs, rows, mix = pair_up(x, index, mid_side)
-    mix[2:] *= 0.5**0.5
-    return pairs, rows, mix.to(x.dtype)
+    """As `pair_up`, and the mixtures (S, 2) of the channels: mid and side with the power of left and right."""
+    half = 0.5**0.5
+    mix = [[1.0, 0.0], [0.0, 1.0], [half, half], [half, -half]]
+    return *pair_up(x, index, mid_side), torch.tensor(mix[: 4 if mid_side else 2], dtype=x.dtype)
 
 
 def _check(x: Tensor, shifts: Tensor, mid_side: bool) -> None:

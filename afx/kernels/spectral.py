@@ -32,8 +32,8 @@ def stft_magnitude(x: Tensor, window: Tensor, hop: int, mid_side: bool = False) 
     if x.device.type != "cpu":
         return reference.stft_magnitude(x.detach(), window, hop, mid_side)
     items = torch.arange(x.shape[0])
-    pairs, _, mix = pair_up(x.detach(), items, mid_side)
-    out = backend.stft_magnitude_forward(pairs.numpy(), window.to(x.dtype).numpy(), hop, mix.to(x.dtype).numpy())
+    pairs, _ = pair_up(x.detach(), items, mid_side)
+    out = backend.stft_magnitude_forward(pairs.numpy(), window.to(x.dtype).numpy(), hop, mid_side)
     return unpair(torch.from_numpy(out), x.shape, mid_side)
 
 
@@ -52,25 +52,24 @@ def stft_deviation(
     if x.device.type != "cpu":
         arguments = (x, target, index, window, hop, mid_side)
         return checkpoint(reference.stft_deviation, *arguments, use_reentrant=False)
-    pairs, rows, mix = pair_up(x, index, mid_side)
-    sums = _StftDeviation.apply(pairs, target.flatten(0, 1), rows, window.to(x.dtype), hop, mix.to(x.dtype))
+    pairs, rows = pair_up(x, index, mid_side)
+    sums = _StftDeviation.apply(pairs, target.flatten(0, 1), rows, window.to(x.dtype), hop)
     return unpair(sums, x.shape, mid_side)
 
 
-def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor, Tensor]:
+def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor]:
     """Lay x (B, C, T) out for the compiled passes, which take two channels at a time.
 
-    Returns pairs (P, 2, T), the rows (P, S) of a flattened target that belong to their signals, and the mixtures (S, 2)
-    that give these signals. Without `mid_side` the channels of all items follow each other, an odd last one twice.
+    Returns pairs (P, 2, T), and the rows (P, S) of a flattened target that belong to their signals. Without `mid_side`
+    the channels of all items follow each other, an odd last one twice.
     """
     if mid_side:
-        rows = 4 * index[:, None] + torch.arange(4)
-        return x.contiguous(), rows, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+        return x.contiguous(), 4 * index[:, None] + torch.arange(4)
     flat = x.flatten(0, 1)
     rows = (x.shape[1] * index[:, None] + torch.arange(x.shape[1])).flatten()
     if len(flat) % 2:
         flat, rows = torch.cat([flat, flat[-1:]]), torch.cat([rows, rows[-1:]])
-    return flat.unflatten(0, (-1, 2)).contiguous(), rows.view(-1, 2), torch.eye(2)
+    return flat.unflatten(0, (-1, 2)).contiguous(), rows.view(-1, 2)
 
 
 def unpair(values: Tensor, shape: tuple[int, ...], mid_side: bool) -> Tensor:
@@ -119,16 +118,16 @@ class _StftDeviation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int, mix: Tensor
+        ctx: FunctionCtx, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
     ) -> Tensor:
-        ctx.save_for_backward(pairs, target, rows, window, mix)
+        ctx.save_for_backward(pairs, target, rows, window)
         ctx.hop = hop
         arrays = (t.numpy() for t in (pairs, target, rows, window))
-        return torch.from_numpy(backend.stft_deviation_forward(*arrays, hop, mix.numpy()))
+        return torch.from_numpy(backend.stft_deviation_forward(*arrays, hop))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *arrays, mix = (t.detach().numpy() for t in ctx.saved_tensors)
-        grad_x = backend.stft_deviation_backward(grad.contiguous().numpy(), *arrays, ctx.hop, mix)
-        return torch.from_numpy(grad_x), None, None, None, None, None
+        arrays = (t.detach().numpy() for t in ctx.saved_tensors)
+        grad_x = backend.stft_deviation_backward(grad.contiguous().numpy(), *arrays, ctx.hop)
+        return torch.from_numpy(grad_x), None, None, None, None

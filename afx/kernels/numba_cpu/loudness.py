@@ -8,7 +8,7 @@ import numpy as np
 from numba import get_num_threads, get_thread_id, njit, prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
-from afx.kernels.numba_cpu.spectral import FAST, FLOOR, channels, log_product
+from afx.kernels.numba_cpu.spectral import FAST, FLOOR, log_product
 
 
 def loudness_ratio_forward(x: np.ndarray, coefs: np.ndarray, shifts: np.ndarray, mix: np.ndarray) -> np.ndarray:
@@ -44,6 +44,12 @@ def loudness_deviation_backward(
     return grad_x
 
 
+@njit(cache=True)
+def _channels(weights: np.ndarray) -> tuple[int, int]:
+    """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
+    return 0 if weights[0] != 0 else 1, 1 if weights[1] != 0 else 0
+
+
 def _workspace(x: np.ndarray) -> np.ndarray:
     """Two rows for every thread: a fresh row each time would cost more than what is computed in it."""
     return empty((get_num_threads(), 2, x.shape[2]), x.dtype)
@@ -57,7 +63,7 @@ def _loudness_ratio(
     for job in prange(x.shape[0] * signals):
         b, s = job // signals, job % signals
         short, long = work[get_thread_id()]
-        left, right = channels(mix[s])
+        left, right = _channels(mix[s])
         for p in range(coefs.shape[0]):
             kept = x.shape[2] - shifts[p]
             _averages(x[b, left], x[b, right], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
@@ -80,7 +86,7 @@ def _loudness_deviation(
     for job in prange(x.shape[0] * signals):
         b, s = job // signals, job % signals
         short, long = work[get_thread_id()]
-        left, right = channels(mix[s])
+        left, right = _channels(mix[s])
         for p in range(coefs.shape[0]):
             kept = x.shape[2] - shifts[p]
             _averages(x[b, left], x[b, right], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)

@@ -1,8 +1,8 @@
 """Spectral distances as compiled passes over short rows; see afx.kernels.spectral for what they compute.
 
 Frames are transformed a few at a time, so that frames and spectra stay in the cache and memory does not grow with the
-number of signals. Signals are mixtures, mix (S, 2), of the channels of a pair; target (R, F, K) holds one signal a row,
-and rows (B, S) says which row each signal is compared with. The backward pass transforms again: the spectra of a whole
+number of signals. Signals are the S = 2 channels of a pair, or four with their sum and difference; target (R, F, K)
+holds one signal a row, and rows (B, S) says which row each signal is compared with. The backward pass transforms again: the spectra of a whole
 batch would take twelve times the memory of its audio, and writing them most of the time that this saves.
 """
 
@@ -16,7 +16,8 @@ from numpy import empty  # under a name of its own, so that tests can poison wha
 
 FLOOR = 1e-8
 COMPLEX = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}
-FRAME_SAMPLES = 1 << 17  # of each channel that are transformed at once
+FRAME_SAMPLES = 1 << 16  # of each channel that are transformed at once
+BINS = 1024  # whose spectra, targets and ratios share the first-level cache
 FIR_BLOCK = 512  # outputs that are summed up in the L1 cache
 LARGE = 1e150  # a product of 16 more magnitude ratios still fits a float64
 FAST = {"reassoc", "contract", "nsz"}  # sums in any order, fused products; NaN and infinity stay what they are
@@ -35,45 +36,46 @@ def fir_backward(grad: np.ndarray, taps: np.ndarray) -> np.ndarray:
     return fir_forward(grad, taps[::-1])
 
 
-def stft_magnitude_forward(x: np.ndarray, window: np.ndarray, hop: int, mix: np.ndarray) -> np.ndarray:
+def stft_magnitude_forward(x: np.ndarray, window: np.ndarray, hop: int, mid_side: bool) -> np.ndarray:
     """Magnitudes (B, S, F, K) of x (B, 2, T)."""
-    out = empty((x.shape[0], mix.shape[0], x.shape[2] // hop + 1, window.shape[0] // 2 + 1), x.dtype)
-    for item, magnitudes in zip(x, out, strict=True):
+    bins = window.shape[0] // 2 + 1
+    out = empty((x.shape[0], 4 if mid_side else 2, x.shape[2] // hop + 1, bins), x.dtype)
+    for item, magnitudes in zip(x, out.reshape(*out.shape[:2], -1), strict=True):
         for start, spectra in _spectra(item, window, hop):
-            _magnitudes(spectra, mix, x.dtype.type(FLOOR), start, magnitudes)
+            _magnitudes(spectra, x.dtype.type(FLOOR), start * bins, magnitudes)
     return out
 
 
 def stft_deviation_forward(
-    x: np.ndarray, target: np.ndarray, rows: np.ndarray, window: np.ndarray, hop: int, mix: np.ndarray
+    x: np.ndarray, target: np.ndarray, rows: np.ndarray, window: np.ndarray, hop: int
 ) -> np.ndarray:
     """Sums (B, S, 2) over bins and frames: squares of magnitude differences, absolute log ratios."""
-    sums = np.zeros((x.shape[0], mix.shape[0], 2))
+    sums = np.zeros((*rows.shape, 2))
+    flat = target.reshape(len(target), -1)
     for item, own, out in zip(x, rows, sums, strict=True):
         for start, spectra in _spectra(item, window, hop):
-            parts = empty((spectra.shape[1], mix.shape[0], 2), np.float64)
-            _compare(spectra, target, own, start, mix, x.dtype.type(FLOOR), parts)
+            parts = empty((_blocks(spectra), rows.shape[1], 2), np.float64)
+            _compare(spectra, flat, own, start * target.shape[2], x.dtype.type(FLOOR), parts)
             out += parts.sum(0)
     return sums
 
 
 def stft_deviation_backward(
-    grad: np.ndarray,
-    x: np.ndarray,
-    target: np.ndarray,
-    rows: np.ndarray,
-    window: np.ndarray,
-    hop: int,
-    mix: np.ndarray,
+    grad: np.ndarray, x: np.ndarray, target: np.ndarray, rows: np.ndarray, window: np.ndarray, hop: int
 ) -> np.ndarray:
     """Gradient to x of the sums weighted by grad (B, S, 2)."""
     size, samples = window.shape[0], x.shape[2]
     grad_x = empty(x.shape, x.dtype)
+    flat = target.reshape(len(target), -1)
     for item, own, scale, out in zip(x, rows, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
         padded = np.zeros((2, samples + size), x.dtype)
         for start, spectra in _spectra(item, window, hop):
             weighed = empty(spectra.shape, x.dtype)
-            _weigh(spectra, target, own, start, mix, x.dtype.type(FLOOR), scale, weighed)
+            _weigh(spectra, flat, own, start * target.shape[2], x.dtype.type(FLOOR), scale, weighed)
+            weighed = weighed.reshape(2, -1, size + 2)
+            # The inverse real transform counts all bins twice but the first and the last.
+            weighed[..., :2] *= 2
+            weighed[..., -2:] *= 2
             frames = torch.fft.irfft(torch.from_numpy(weighed.view(COMPLEX[x.dtype])), size, norm="forward")
             _overlap_add(frames.numpy(), start, window, hop, padded)
         half, end = size // 2, size // 2 + samples
@@ -84,21 +86,16 @@ def stft_deviation_backward(
 
 
 def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, block by block of a pair (2, T), the first frame and spectra (2, F, 2K), real beside imaginary."""
+    """Yield, a few frames of a pair (2, T) at a time, the first frame and spectra (2, F · 2K), real beside imaginary."""
     size = window.shape[0]
     count = item.shape[1] // hop + 1
-    padded = np.pad(item, ((0, 0), (size // 2, size // 2)), mode="reflect")
+    ends = item[:, size // 2 : 0 : -1], item[:, -2 : -2 - size // 2 : -1]
+    padded = np.concatenate([ends[0], item, ends[1]], 1)
     step = max(1, FRAME_SAMPLES // size)
     for start in range(0, count, step):
         frames = empty((2, min(step, count - start), size), item.dtype)
         _frame(padded, start, window, hop, frames)
-        yield start, torch.fft.rfft(torch.from_numpy(frames)).numpy().view(item.dtype)
-
-
-@njit(cache=True)
-def channels(weights: np.ndarray) -> tuple[int, int]:
-    """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
-    return 0 if weights[0] != 0 else 1, 1 if weights[1] != 0 else 0
+        yield start, torch.fft.rfft(torch.from_numpy(frames)).numpy().view(item.dtype).reshape(2, -1)
 
 
 # Cutting and adding frames take a tenth of a block's time: less than a second thread costs to wake.
@@ -120,62 +117,63 @@ def _overlap_add(frames: np.ndarray, start: int, window: np.ndarray, hop: int, o
                 samples[i] += frame[i] * window[i]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _magnitudes(spectra: np.ndarray, mix: np.ndarray, floor: float, start: int, out: np.ndarray) -> None:
-    for f in prange(spectra.shape[1]):
-        for s in range(mix.shape[0]):
-            a, b = channels(mix[s])
-            _magnitude(spectra[a, f], spectra[b, f], mix[s, 0], mix[s, 1], floor, out[s, start + f])
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _magnitude(left: np.ndarray, right: np.ndarray, u: float, v: float, floor: float, out: np.ndarray) -> None:
-    """sqrt(max(|u L + v R|^2, floor)) of spectra (2K,) whose real and imaginary parts alternate."""
-    for k in range(out.shape[0]):
-        re, im = _mix(left, right, u, v, k)
-        out[k] = np.sqrt(_power(re, im, floor))
+@njit(cache=True)
+def _blocks(spectra: np.ndarray) -> int:
+    return -(-spectra.shape[1] // (2 * BINS))
 
 
 @njit(cache=True)
-def _mix(left: np.ndarray, right: np.ndarray, u: float, v: float, k: int) -> tuple[float, float]:
-    """u L + v R at bin k. Like `_power` free of fused products: equal signals then have equal magnitudes everywhere."""
-    return u * left[2 * k] + v * right[2 * k], u * left[2 * k + 1] + v * right[2 * k + 1]
+def _signal(spectra: np.ndarray, job: int, s: int, mixed: np.ndarray) -> np.ndarray:
+    """A block of L, R, L + R or L - R, in `mixed` if it is a mixture: the channels may be two items', and one NaN."""
+    left = spectra[0, 2 * BINS * job : 2 * BINS * (job + 1)]
+    right = spectra[1, 2 * BINS * job : 2 * BINS * (job + 1)]
+    if s < 2:
+        return left if s == 0 else right
+    sign = spectra.dtype.type(1 if s == 2 else -1)
+    for k in range(left.shape[0]):
+        mixed[k] = left[k] + sign * right[k]
+    return mixed[: left.shape[0]]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _magnitudes(spectra: np.ndarray, floor: float, first: int, out: np.ndarray) -> None:
+    for job in prange(_blocks(spectra)):
+        mixed = np.empty(2 * BINS, spectra.dtype)
+        for s in range(out.shape[0]):
+            _magnitude(_signal(spectra, job, s, mixed), floor, out[s, first + BINS * job :])
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _magnitude(spectrum: np.ndarray, floor: float, out: np.ndarray) -> None:
+    """sqrt(max(|X|^2, floor)) of a spectrum whose real and imaginary parts alternate."""
+    for k in range(spectrum.shape[0] // 2):
+        out[k] = np.sqrt(_power(spectrum[2 * k], spectrum[2 * k + 1], floor))
 
 
 @njit(cache=True)
 def _power(re: float, im: float, floor: float) -> float:
+    """Free of fused products: equal signals then have equal magnitudes everywhere."""
     return max(re * re + im * im, floor)
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _compare(
-    spectra: np.ndarray,
-    target: np.ndarray,
-    rows: np.ndarray,
-    start: int,
-    mix: np.ndarray,
-    floor: float,
-    sums: np.ndarray,
+    spectra: np.ndarray, target: np.ndarray, rows: np.ndarray, first: int, floor: float, sums: np.ndarray
 ) -> None:
-    for f in prange(spectra.shape[1]):
-        ratio = np.empty(target.shape[2], spectra.dtype)
-        for s in range(mix.shape[0]):
-            a, b = channels(mix[s])
-            sums[f, s, 0] = _ratios(
-                spectra[a, f], spectra[b, f], mix[s, 0], mix[s, 1], target[rows[s], start + f], floor, ratio
-            )
-            sums[f, s, 1] = log_product(ratio)
+    for job in prange(sums.shape[0]):
+        mixed, ratio = np.empty(2 * BINS, spectra.dtype), np.empty(BINS, spectra.dtype)
+        for s in range(rows.shape[0]):
+            spectrum = _signal(spectra, job, s, mixed)
+            sums[job, s, 0] = _ratios(spectrum, target[rows[s], first + BINS * job :], floor, ratio)
+            sums[job, s, 1] = log_product(ratio[: spectrum.shape[0] // 2])
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _ratios(
-    left: np.ndarray, right: np.ndarray, u: float, v: float, target: np.ndarray, floor: float, ratio: np.ndarray
-) -> float:
+def _ratios(spectrum: np.ndarray, target: np.ndarray, floor: float, ratio: np.ndarray) -> float:
     """Ratios of the larger to the smaller magnitude; returns the sum of the squares of their differences."""
     total = floor - floor
-    for k in range(ratio.shape[0]):
-        re, im = _mix(left, right, u, v, k)
-        m, y = np.sqrt(_power(re, im, floor)), target[k]
+    for k in range(spectrum.shape[0] // 2):
+        m, y = np.sqrt(_power(spectrum[2 * k], spectrum[2 * k + 1], floor)), target[k]
         total += (m - y) * (m - y)
         ratio[k] = max(m, y) / min(m, y)
     return total
@@ -204,61 +202,46 @@ def _weigh(
     spectra: np.ndarray,
     target: np.ndarray,
     rows: np.ndarray,
-    start: int,
-    mix: np.ndarray,
+    first: int,
     floor: float,
     grad: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Gradient to the spectra, halved between the ends as the inverse real transform needs it."""
-    for f in prange(spectra.shape[1]):
-        out[:, f] = 0
-        for s in range(mix.shape[0]):
-            _weigh_signal(
-                spectra[0, f],
-                spectra[1, f],
-                mix[s, 0],
-                mix[s, 1],
-                target[rows[s], start + f],
-                floor,
-                grad[s, 0],
-                grad[s, 1],
-                out[0, f],
-                out[1, f],
-            )
-        out[:, f, :2] *= 2
-        out[:, f, -2:] *= 2
+    """Gradient to the spectra, halved as the inverse real transform counts them twice."""
+    for job in prange(_blocks(spectra)):
+        mixed, part = np.empty(2 * BINS, spectra.dtype), np.empty(2 * BINS, spectra.dtype)
+        left, right = _signal(out, job, 0, part), _signal(out, job, 1, part)
+        for s in range(rows.shape[0]):
+            own = left if s == 0 else right if s == 1 else part
+            spectrum = _signal(spectra, job, s, mixed)
+            _weigh_signal(spectrum, target[rows[s], first + BINS * job :], floor, grad[s, 0], grad[s, 1], own)
+            if s >= 2:
+                _add(part, spectra.dtype.type(1), left)
+                _add(part, spectra.dtype.type(1 if s == 2 else -1), right)
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
 def _weigh_signal(
-    left: np.ndarray,
-    right: np.ndarray,
-    u: float,
-    v: float,
-    target: np.ndarray,
-    floor: float,
-    grad_square: float,
-    grad_log: float,
-    out_left: np.ndarray,
-    out_right: np.ndarray,
+    spectrum: np.ndarray, target: np.ndarray, floor: float, grad_square: float, grad_log: float, out: np.ndarray
 ) -> None:
-    """Add the gradient of one signal; powers at the floor have none."""
+    """The gradient of one signal; powers at the floor have none."""
     zero = floor - floor
-    for k in range(target.shape[0]):
-        re, im = _mix(left, right, u, v, k)
+    for k in range(spectrum.shape[0] // 2):
+        re, im = spectrum[2 * k], spectrum[2 * k + 1]
         power = _power(re, im, floor)
         m = np.sqrt(power)
         inverse, difference = m / power, m - target[k]
         sign = grad_log if difference > zero else (-grad_log if difference < zero else zero)
         gain = (grad_square * difference + sign * inverse) * inverse
         gain = gain if power > floor else zero
-        re *= gain
-        im *= gain
-        out_left[2 * k] += u * re
-        out_left[2 * k + 1] += u * im
-        out_right[2 * k] += v * re
-        out_right[2 * k + 1] += v * im
+        out[2 * k] = gain * re
+        out[2 * k + 1] = gain * im
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _add(part: np.ndarray, sign: float, out: np.ndarray) -> None:
+    for k in range(out.shape[0]):
+        out[k] += sign * part[k]
 
 
 @njit(parallel=True, cache=True, fastmath=FAST, error_model="numpy")
