@@ -2,8 +2,8 @@
 
 Frames are transformed a few at a time, so that frames and spectra stay in the cache and memory does not grow with the
 number of signals. Signals are the S = 2 channels of a pair, or four with their sum and difference; target (R, F, K)
-holds one signal a row, and rows (B, S) says which row each signal is compared with. The backward pass transforms again: the spectra of a whole
-batch would take twelve times the memory of its audio, and writing them most of the time that this saves.
+holds one signal a row, and rows (B, S) says which row each signal is compared with. The backward pass transforms again:
+the spectra of a whole batch would take twelve times the memory of its audio, and writing them most of the time saved.
 """
 
 import math
@@ -86,7 +86,7 @@ def stft_deviation_backward(
 
 
 def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, a few frames of a pair (2, T) at a time, the first frame and spectra (2, F · 2K), real beside imaginary."""
+    """Yield, a few frames of a pair (2, T) at a time, the first and spectra (2, F · 2K), real beside imaginary."""
     size = window.shape[0]
     count = item.shape[1] // hop + 1
     ends = item[:, size // 2 : 0 : -1], item[:, -2 : -2 - size // 2 : -1]
