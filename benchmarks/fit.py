@@ -24,7 +24,8 @@ from engine.fit import Fit
 from losses import VocalLoss
 
 CHAIN = Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml"
-LENGTH, WARM_UP = 12 * SR, 5 * SR
+SECONDS, WARM_UP = 12, 5 * SR
+LENGTH = SECONDS * SR
 LR = 0.01
 
 
@@ -37,23 +38,25 @@ class Memory:
     peer: float
 
 
-def chunks(count: int) -> Chunks:
+def chunks(count: int, seconds: float = SECONDS) -> Chunks:
     """Make dry and wet noise whose level swings between silence and full scale twice a second."""
-    generator = torch.Generator().manual_seed(0)
-    swing = 0.3 * torch.sin(2 * torch.pi * torch.arange(LENGTH) / SR).square()
-    dry, wet = (swing * torch.randn(count, channels, LENGTH, generator=generator) for channels in (1, 2))
+    generator, samples = torch.Generator().manual_seed(0), int(seconds * SR)
+    swing = 0.3 * torch.sin(2 * torch.pi * torch.arange(samples) / SR).square()
+    dry, wet = (swing * torch.randn(count, channels, samples, generator=generator) for channels in (1, 2))
     return Chunks(dry, wet, WARM_UP, tuple(range(count)))
 
 
-def start() -> PeerChain:
-    """Make the chain both sides start from: the published defaults."""
+def start(delay_ms: float = 400.0) -> PeerChain:
+    """Make the chain both sides start from: the published defaults, but for the delay where it is given."""
     torch.manual_seed(0)
-    return PeerChain()
+    chain = PeerChain()
+    chain[-1].effects[0].params.delay = torch.tensor(delay_ms)
+    return chain
 
 
-def peer_step(count: int, onednn: bool = True) -> Task:
+def peer_step(count: int, onednn: bool = True, seconds: float = SECONDS, delay_ms: float = 400.0) -> Task:
     """Make the peer's step on `count` chunks; `onednn` as in `PeerLoss`."""
-    chain, loss, batch = start().train(), PeerLoss(onednn), chunks(count)
+    chain, loss, batch = start(delay_ms).train(), PeerLoss(onednn), chunks(count, seconds)
     first = {name: p.clone() for name, p in raws(chain).items()}
     optimiser = torch.optim.Adam(chain.parameters(), lr=LR)
 
@@ -68,12 +71,12 @@ def peer_step(count: int, onednn: bool = True) -> Task:
     return step
 
 
-def our_step(count: int) -> Task:
+def our_step(count: int, seconds: float = SECONDS, delay_ms: float = 400.0) -> Task:
     """Make our step on `count` chunks."""
     chain = build(read_yaml(CHAIN), SR)
     knobs = Knobs(chain)
-    knobs.load_state_dict(from_published(raws(start()), chain))
-    return Fit(chain, knobs, VocalLoss(SR), chunks(count), lr=LR, batch_size=count, seed=0).step
+    knobs.load_state_dict(from_published(raws(start(delay_ms)), chain))
+    return Fit(chain, knobs, VocalLoss(SR), chunks(count, seconds), lr=LR, batch_size=count, seed=0).step
 
 
 def raws(chain: PeerChain) -> dict[str, Tensor]:

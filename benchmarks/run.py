@@ -2,29 +2,35 @@
 
     python -m benchmarks.run [--what fit,train,kernels] [--repeats 3] [--json figures.json]
 
-fit: a whole training step against the peer's, with peak memory. train: a blind-estimation step against its plain build.
-kernels: the parts, each against the public libraries.
+fit: a whole training step against the peer's, with peak memory, and every part of it forward and backward. train: a
+blind-estimation step against its plain build. kernels: the loops and losses, each against the public libraries.
 Where other programs share the cores, OMP_WAIT_POLICY=PASSIVE keeps waiting threads out of the CPU seconds.
 """
 
 import argparse
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks import fit, train
-from benchmarks.measure import Comparison, machine, table, write_json
+from benchmarks import fdn_response, fit, kernels, losses, parts, train
+from benchmarks.measure import machine, table, write_json
 
-PARTS = ("kernels", "losses", "fdn_response")
-
-
-def part_rows(repeats: int) -> list[Comparison]:
-    """Compare the parts whose benchmark is here; each is a module with `rows(repeats)`."""
-    present = [f"benchmarks.{name}" for name in PARTS if find_spec(f"benchmarks.{name}")]
-    return [row for name in present for row in import_module(name).rows(repeats)]
-
-
-BENCHMARKS = {"fit": fit.rows, "train": train.rows, "kernels": part_rows}
+# Of each benchmark: the name of a table, what measures its rows given the repeats, and what lays them out.
+Section = tuple[str, Callable[[int], list], Callable[[list], str]]
+BENCHMARKS: dict[str, list[Section]] = {
+    "fit": [
+        ("fit", fit.rows, table),
+        ("memory", lambda repeats: fit.memory_rows(), fit.memory_table),
+        ("parts, 1 chunk", parts.rows, parts.table),
+        ("parts, 4 chunks", partial(parts.rows, count=4), parts.table),
+    ],
+    "train": [("train", train.rows, table)],
+    "kernels": [
+        ("kernels", kernels.rows, table),
+        ("losses", losses.rows, table),
+        ("fdn_response", fdn_response.rows, table),
+    ],
+}
 
 
 def main() -> None:
@@ -38,15 +44,17 @@ def main() -> None:
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
-    results = {}
-    for name in names:
-        results[name] = BENCHMARKS[name](args.repeats)
-        print(f"\n{name}\n\n{table(results[name])}")
-    if "fit" in names:
-        results["memory"] = fit.memory_rows()
-        print(f"\n{fit.memory_table(results['memory'])}")
+    results = dict(measured(names, args.repeats))
     if args.json:
         write_json(args.json, results)
+
+
+def measured(names: list[str], repeats: int) -> Iterator[tuple[str, list]]:
+    """Measure the tables of the benchmarks, printing each as it is done."""
+    for name, rows, lay_out in (section for benchmark in names for section in BENCHMARKS[benchmark]):
+        result = rows(repeats)
+        print(f"\n{name}\n\n{lay_out(result)}", flush=True)
+        yield name, result
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""How the time of a step grows with chunks, their length and echoes, ours and the peer's: a figure.
+
+    python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from benchmarks import fit
+from benchmarks.measure import Task, clock, write_json
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+COUNTS, SECONDS, DELAYS_MS = (1, 2, 4, 8), (6, 12, 18, 24), (990.0, 400.0, 200.0, 101.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Median CPU seconds of a step at one place on an axis."""
+
+    axis: str
+    at: float
+    ours: float
+    peer: float
+
+
+def time_of(task: Task, repeats: int) -> float:
+    """Median CPU seconds after an untimed run."""
+    task()
+    return float(np.median([clock(task)[1] for _ in range(repeats)]))
+
+
+def echoes(ms: float) -> int:
+    """How many echoes the delay's response of 4 s holds."""
+    return int(4 * fit.SR // int(ms * fit.SR / 1000 + 1))
+
+
+def points(repeats: int) -> list[Point]:
+    """Measure along every axis."""
+    axes = {
+        "chunks of 12 s": [(n, {"count": n}) for n in COUNTS],
+        "length of one chunk in s": [(s, {"count": 1, "seconds": s}) for s in SECONDS],
+        "echoes of the delay": [(echoes(ms), {"count": 1, "delay_ms": ms}) for ms in DELAYS_MS],
+    }
+    measured = []
+    for axis, places in axes.items():
+        for at, options in places:
+            ours, peer = (time_of(make(**options), repeats) for make in (fit.our_step, fit.peer_step))
+            measured.append(Point(axis, at, ours, peer))
+            print(f"{axis}: {at}: {ours:.2f} s, peer {peer:.2f} s", flush=True)
+    return measured
+
+
+def draw(points: list[Point], path: Path) -> None:
+    """One panel an axis, both sides, on logarithmic seconds."""
+    names = list(dict.fromkeys(p.axis for p in points))
+    figure, axes = plt.subplots(1, len(names), figsize=(11, 3.4), sharey=True, layout="constrained")
+    for name, panel in zip(names, axes, strict=True):
+        own = [p for p in points if p.axis == name]
+        for side, colour, label in (("peer", "0.55", "public libraries"), ("ours", "tab:blue", "this project")):
+            panel.plot([p.at for p in own], [getattr(p, side) for p in own], "o-", color=colour, label=label)
+        panel.set(xlabel=name, yscale="log", ylim=(0.1, 100))
+        panel.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("CPU seconds a step")
+    axes[0].legend(loc="upper left")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure, draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each")
+    parser.add_argument("--figure", type=Path, default=Path(__file__).parent / "scaling.png", help="file of it")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    args = parser.parse_args()
+    measured = points(args.repeats)
+    draw(measured, args.figure)
+    if args.json:
+        write_json(args.json, {"points": measured})
+
+
+if __name__ == "__main__":
+    main()
