@@ -65,16 +65,17 @@ def _check(x: Tensor, shifts: Tensor, mid_side: bool) -> None:
 
 
 class _LoudnessDeviation(torch.autograd.Function):
-    """The compiled sums; nothing but the signals is kept for the backward pass."""
+    """The compiled sums; of the averages, a few are kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
+        sums, ctx.checkpoints = backend.loudness_deviation_forward(*(t.numpy() for t in tensors))
         ctx.save_for_backward(*tensors)
-        return torch.from_numpy(backend.loudness_deviation_forward(*(t.numpy() for t in tensors)))
+        return torch.from_numpy(sums)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         arrays = (t.detach().numpy() for t in ctx.saved_tensors)
-        grad_x = backend.loudness_deviation_backward(grad.contiguous().numpy(), *arrays)
+        grad_x = backend.loudness_deviation_backward(grad.contiguous().numpy(), *arrays, ctx.checkpoints)
         return torch.from_numpy(grad_x), None, None, None, None, None

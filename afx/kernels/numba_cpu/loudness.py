@@ -1,151 +1,181 @@
 """Loudness ratios as compiled loops, parallel over signals; see afx.kernels.loudness for what they compute.
 
 Signals are mixtures, mix (S, 2), of the channels of a pair; target (R, P, T) holds one signal a row, and rows (B, S)
-says which row each signal is compared with. The backward pass averages again instead of keeping every average.
+says which row each signal is compared with. A signal runs block by block, the long average ahead of the short one by
+the shift, so that everything but the signal stays in the first-level cache. The backward pass starts each block from
+the averages that the forward pass had kept of it.
 """
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange
+from numba import njit, prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
 from afx.kernels.numba_cpu.spectral import FAST, FLOOR, log_product
 
+Array = np.ndarray
 
-def loudness_ratio_forward(x: np.ndarray, coefs: np.ndarray, shifts: np.ndarray, mix: np.ndarray) -> np.ndarray:
+BLOCK = 1024
+
+
+def loudness_ratio_forward(x: Array, coefs: Array, shifts: Array, mix: Array) -> Array:
     """Ratios (B, S, P, T) of x (B, 2, T)."""
     ratio = empty((x.shape[0], mix.shape[0], coefs.shape[0], x.shape[2]), x.dtype)
-    _loudness_ratio(x, coefs, shifts, mix, _workspace(x), ratio)
+    _loudness_ratio(x, coefs, shifts, mix, ratio)
     return ratio
 
 
 def loudness_deviation_forward(
-    x: np.ndarray, target: np.ndarray, rows: np.ndarray, coefs: np.ndarray, shifts: np.ndarray, mix: np.ndarray
-) -> np.ndarray:
-    """Sums (B, S, P) over time of absolute log ratios."""
+    x: Array, target: Array, rows: Array, coefs: Array, shifts: Array, mix: Array
+) -> tuple[Array, Array]:
+    """Sums (B, S, P) over time of absolute log ratios, and the averages before each block (B, S, P, blocks, 2)."""
     sums = empty((x.shape[0], mix.shape[0], coefs.shape[0]), np.float64)
-    _loudness_deviation(x, target, rows, coefs, shifts, mix, _workspace(x), sums)
-    return sums
+    checkpoints = empty((*sums.shape, -(-x.shape[2] // BLOCK), 2), np.float64)
+    _loudness_deviation(x, target, rows, coefs, shifts, mix, sums, checkpoints)
+    return sums, checkpoints
 
 
 def loudness_deviation_backward(
-    grad: np.ndarray,
-    x: np.ndarray,
-    target: np.ndarray,
-    rows: np.ndarray,
-    coefs: np.ndarray,
-    shifts: np.ndarray,
-    mix: np.ndarray,
-) -> np.ndarray:
+    grad: Array, x: Array, target: Array, rows: Array, coefs: Array, shifts: Array, mix: Array, checkpoints: Array
+) -> Array:
     """Gradient to x of the sums weighted by grad (B, S, P)."""
     signals = empty((x.shape[0], mix.shape[0], x.shape[2]), x.dtype)
-    _loudness_gradient(grad, x, target, rows, coefs, shifts, mix, _workspace(x), signals)
-    grad_x = np.zeros(x.shape, x.dtype)
+    _loudness_gradient(grad, x, target, rows, coefs, shifts, mix, checkpoints, signals)
+    grad_x = empty(x.shape, x.dtype)
     _unmix(signals, mix, grad_x)
     return grad_x
 
 
-@njit(cache=True)
-def _channels(weights: np.ndarray) -> tuple[int, int]:
-    """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
-    return 0 if weights[0] != 0 else 1, 1 if weights[1] != 0 else 0
-
-
-def _workspace(x: np.ndarray) -> np.ndarray:
-    """Two rows for every thread: a fresh row each time would cost more than what is computed in it."""
-    return empty((get_num_threads(), 2, x.shape[2]), x.dtype)
-
-
 @njit(parallel=True, cache=True, error_model="numpy")
-def _loudness_ratio(
-    x: np.ndarray, coefs: np.ndarray, shifts: np.ndarray, mix: np.ndarray, work: np.ndarray, ratio: np.ndarray
-) -> None:
-    signals = mix.shape[0]
-    for job in prange(x.shape[0] * signals):
-        b, s = job // signals, job % signals
-        short, long = work[get_thread_id()]
-        left, right = _channels(mix[s])
+def _loudness_ratio(x: Array, coefs: Array, shifts: Array, mix: Array, ratio: Array) -> None:
+    for job in prange(x.shape[0] * mix.shape[0]):
+        b, s = job // mix.shape[0], job % mix.shape[0]
+        left, right = _channels(x[b], mix[s])
+        short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
         for p in range(coefs.shape[0]):
-            kept = x.shape[2] - shifts[p]
-            _averages(x[b, left], x[b, right], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
-            ratio[b, s, p, :kept] = short[:kept] / long[shifts[p] :]
+            kept, state = x.shape[2] - shifts[p], np.zeros(2)
+            _run_ahead(left, right, mix[s], coefs[p, 1], shifts[p], state)
+            for start in range(0, kept, BLOCK):
+                m = min(BLOCK, kept - start)
+                _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, state, short, long)
+                _divide(short[:m], long, ratio[b, s, p, start:])
             ratio[b, s, p, kept:] = 1
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _loudness_deviation(
-    x: np.ndarray,
-    target: np.ndarray,
-    rows: np.ndarray,
-    coefs: np.ndarray,
-    shifts: np.ndarray,
-    mix: np.ndarray,
-    work: np.ndarray,
-    sums: np.ndarray,
+    x: Array,
+    target: Array,
+    rows: Array,
+    coefs: Array,
+    shifts: Array,
+    mix: Array,
+    sums: Array,
+    checkpoints: Array,
 ) -> None:
-    signals = mix.shape[0]
-    for job in prange(x.shape[0] * signals):
-        b, s = job // signals, job % signals
-        short, long = work[get_thread_id()]
-        left, right = _channels(mix[s])
+    for job in prange(x.shape[0] * mix.shape[0]):
+        b, s = job // mix.shape[0], job % mix.shape[0]
+        left, right = _channels(x[b], mix[s])
+        short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
         for p in range(coefs.shape[0]):
-            kept = x.shape[2] - shifts[p]
-            _averages(x[b, left], x[b, right], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
-            _range_ratios(short[:kept], long[shifts[p] :], target[rows[b, s], p])
-            sums[b, s, p] = log_product(short[:kept])
+            kept, state, total = x.shape[2] - shifts[p], np.zeros(2), 0.0
+            _run_ahead(left, right, mix[s], coefs[p, 1], shifts[p], state)
+            for block in range(-(-kept // BLOCK)):
+                start = block * BLOCK
+                m = min(BLOCK, kept - start)
+                checkpoints[b, s, p, block, 0], checkpoints[b, s, p, block, 1] = state[0], state[1]
+                _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, state, short, long)
+                _range_ratios(short[:m], long, target[rows[b, s], p, start:])
+                total += log_product(short[:m])
+            sums[b, s, p] = total
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _loudness_gradient(
-    grad: np.ndarray,
-    x: np.ndarray,
-    target: np.ndarray,
-    rows: np.ndarray,
-    coefs: np.ndarray,
-    shifts: np.ndarray,
-    mix: np.ndarray,
-    work: np.ndarray,
-    out: np.ndarray,
+    grad: Array,
+    x: Array,
+    target: Array,
+    rows: Array,
+    coefs: Array,
+    shifts: Array,
+    mix: Array,
+    checkpoints: Array,
+    out: Array,
 ) -> None:
-    signals = mix.shape[0]
-    for job in prange(x.shape[0] * signals):
-        b, s = job // signals, job % signals
-        short, long = work[get_thread_id()]
+    for job in prange(x.shape[0] * mix.shape[0]):
+        b, s = job // mix.shape[0], job % mix.shape[0]
+        left, right = _channels(x[b], mix[s])
+        short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
         out[b, s] = 0
         for p in range(coefs.shape[0]):
-            kept = x.shape[2] - shifts[p]
-            _averages(x[b, 0], x[b, 1], mix[s, 0], mix[s, 1], coefs[p, 0], coefs[p, 1], short, long)
-            _range_gradients(short[:kept], long[shifts[p] :], target[rows[b, s], p])
-            short[kept:] = 0
-            long[: shifts[p]] = 0
-            _averages_backward(short, long, coefs[p, 0], coefs[p, 1], grad[b, s, p], out[b, s])
-        _power_backward(x[b, 0], x[b, 1], mix[s, 0], mix[s, 1], out[b, s])
+            kept, state = x.shape[2] - shifts[p], np.zeros(2)
+            for block in range(-(-kept // BLOCK) - 1, -1, -1):
+                start = block * BLOCK
+                m = min(BLOCK, kept - start)
+                average = checkpoints[b, s, p, block].copy()
+                _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, average, short, long)
+                _range_gradients(short[:m], long, target[rows[b, s], p, start:])
+                _averages_backward(short[:m], long, coefs[p], state)
+                _add_scaled(short[:m], grad[b, s, p] * coefs[p, 0], out[b, s, start:])
+                _add_scaled(long[:m], grad[b, s, p] * coefs[p, 1], out[b, s, start + shifts[p] :])
+            _fade(state[1], 1.0 - coefs[p, 1], grad[b, s, p] * coefs[p, 1], out[b, s, : shifts[p]])
+        _power_backward(left, right, mix[s, 0], mix[s, 1], out[b, s])
+
+
+@njit(cache=True)
+def _channels(x: Array, weights: Array) -> tuple[Array, Array]:
+    """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
+    return x[0 if weights[0] != 0 else 1], x[1 if weights[1] != 0 else 0]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _run_ahead(left: Array, right: Array, weights: Array, coef: float, count: int, state: Array) -> None:
+    """Let the long average, from zero, hear the first samples."""
+    powers, b = np.empty(count), 0.0
+    _powers(left, right, weights, coef, powers)
+    for n in range(count):
+        b = (1.0 - coef) * b + powers[n]
+    state[1] = b
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
 def _averages(
-    left: np.ndarray,
-    right: np.ndarray,
-    u: float,
-    v: float,
-    coef_short: float,
-    coef_long: float,
-    short: np.ndarray,
-    long: np.ndarray,
+    left: Array, right: Array, weights: Array, coefs: Array, shift: int, m: int, state: Array, short: Array, long: Array
 ) -> None:
-    """One-pole averages of max((u L + v R)^2, floor), from zero."""
-    keep_short, keep_long = 1.0 - coef_short, 1.0 - coef_long
-    a, b = 0.0, 0.0
-    for n in range(short.shape[0]):
-        z = np.float64(u * left[n] + v * right[n])
-        power = max(z * z, FLOOR)
-        a = keep_short * a + coef_short * power
-        b = keep_long * b + coef_long * power
-        short[n] = a
-        long[n] = b
+    """One-pole averages of max((u L + v R)^2, floor) over m samples, the long one `shift` samples later."""
+    keep_short, keep_long = 1.0 - coefs[0], 1.0 - coefs[1]
+    a, b = state[0], state[1]
+    powers, ahead = np.empty(m), np.empty(m)
+    _powers(left, right, weights, coefs[0], powers)
+    _powers(left[shift:], right[shift:], weights, coefs[1], ahead)
+    # Nothing but the recursions themselves, which wait for the sample before; all else is vector instructions.
+    for n in range(m):
+        a = keep_short * a + powers[n]
+        b = keep_long * b + ahead[n]
+        powers[n], ahead[n] = a, b
+    for n in range(m):
+        short[n] = powers[n]
+    for n in range(m):
+        long[n] = ahead[n]
+    state[0], state[1] = a, b
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _range_ratios(short: np.ndarray, long: np.ndarray, target: np.ndarray) -> None:
+def _powers(left: Array, right: Array, weights: Array, scale: float, out: Array) -> None:
+    """scale max((u L + v R)^2, floor)"""
+    u, v = weights[0], weights[1]
+    for n in range(out.shape[0]):
+        z = np.float64(u * left[n] + v * right[n])
+        out[n] = scale * max(z * z, FLOOR)
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _divide(short: Array, long: Array, out: Array) -> None:
+    for n in range(short.shape[0]):
+        out[n] = short[n] / long[n]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _range_ratios(short: Array, long: Array, target: Array) -> None:
     """Replace short averages by ratios >= 1 between short / long and the target's."""
     for n in range(short.shape[0]):
         r, q = short[n] / long[n], target[n]
@@ -153,7 +183,7 @@ def _range_ratios(short: np.ndarray, long: np.ndarray, target: np.ndarray) -> No
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _range_gradients(short: np.ndarray, long: np.ndarray, target: np.ndarray) -> None:
+def _range_gradients(short: Array, long: Array, target: Array) -> None:
     """Replace both averages by the gradients of |log(short / long) - log target|."""
     for n in range(short.shape[0]):
         a, b = short[n], long[n]
@@ -164,32 +194,48 @@ def _range_gradients(short: np.ndarray, long: np.ndarray, target: np.ndarray) ->
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _averages_backward(
-    short: np.ndarray, long: np.ndarray, coef_short: float, coef_long: float, scale: float, out: np.ndarray
-) -> None:
-    """Run both averages backwards and add the scaled result."""
-    keep_short, keep_long = 1.0 - coef_short, 1.0 - coef_long
-    a, b = 0.0, 0.0
+def _averages_backward(short: Array, long: Array, coefs: Array, state: Array) -> None:
+    """Run both averages backwards, in place."""
+    keep_short, keep_long = 1.0 - coefs[0], 1.0 - coefs[1]
+    a, b = state[0], state[1]
     for n in range(short.shape[0] - 1, -1, -1):
         a = keep_short * a + short[n]
         b = keep_long * b + long[n]
-        out[n] += scale * (coef_short * a + coef_long * b)
+        short[n] = a
+        long[n] = b
+    state[0], state[1] = a, b
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
-def _power_backward(left: np.ndarray, right: np.ndarray, u: float, v: float, grad: np.ndarray) -> None:
+def _add_scaled(values: Array, scale: float, out: Array) -> None:
+    for n in range(values.shape[0]):
+        out[n] += scale * values[n]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _fade(value: float, keep: float, scale: float, out: Array) -> None:
+    """Add the samples before those that any ratio meets: the long average heard them first."""
+    for n in range(out.shape[0] - 1, -1, -1):
+        value *= keep
+        out[n] += scale * value
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _power_backward(left: Array, right: Array, u: float, v: float, grad: Array) -> None:
     """Turn gradients to the powers into gradients to the samples: 0 below the floor."""
+    floor, zero = left.dtype.type(FLOOR), left.dtype.type(0)
     for n in range(grad.shape[0]):
         z = u * left[n] + v * right[n]
-        grad[n] = 2 * z * grad[n] if z * z >= FLOOR else 0.0
+        slope = (z + z) * grad[n]
+        grad[n] = slope if z * z >= floor else zero
 
 
-@njit(cache=True)
-def _unmix(signals: np.ndarray, mix: np.ndarray, out: np.ndarray) -> None:
+@njit(parallel=True, cache=True)
+def _unmix(signals: Array, mix: Array, out: Array) -> None:
     """Adjoint of the mixtures."""
-    for b in range(out.shape[0]):
+    for job in prange(2 * out.shape[0]):
+        b, c = job // 2, job % 2
+        out[b, c] = 0
         for s in range(mix.shape[0]):
-            left, right, u, v = out[b, 0], out[b, 1], mix[s, 0], mix[s, 1]
-            for n in range(out.shape[2]):
-                left[n] += u * signals[b, s, n]
-                right[n] += v * signals[b, s, n]
+            if mix[s, c] != 0:
+                _add_scaled(signals[b, s], mix[s, c], out[b, c])
