@@ -30,6 +30,8 @@ from data.pairs import DATASETS, Pair, PairFiles, find_pairs, load_pair
 from engine.device import pick_device
 from engine.fit import Fit, FitError, run
 from engine.interrupt import Interrupt
+from engine.memory import keep_freed_memory
+from engine.optimiser import METHODS
 from losses import VocalLoss
 from report.board import Board
 from report.tables import settings_table
@@ -55,6 +57,7 @@ SETTINGS = (
     Setting("batch_size", int, 35, "most chunks of a step"),
     Setting("epochs", int, 2000, "number of steps"),
     Setting("optimiser.lr", float, 0.01, "learning rate of Adam"),
+    Setting("optimiser.method", str, "adam", "adam, as published; annealed: the same loss in a fifth of the epochs"),
     Setting("loss.weights", list, [1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s"),
     Setting("loss.mldr_rows", str, "separate", "separate, or rolled as in the published release"),
     Setting("device", str, "auto", "auto, cpu or cuda"),
@@ -73,6 +76,7 @@ def main(argv: list[str]) -> int:
         return 2
     for reason in found.skipped:
         print(f"skipped {reason}")
+    keep_freed_memory()
     failed = 0
     with Interrupt() as interrupt:
         for files in found.files:
@@ -94,6 +98,8 @@ def read_settings(argv: list[str]) -> dict:
     for name in ("sr", "chunk_duration", "batch_size", "epochs", "optimiser.lr"):
         if not settings[name] > 0:
             raise ValueError(f"{name}={settings[name]}: must be above 0")
+    if settings["optimiser.method"] not in METHODS:
+        raise ValueError(f"optimiser.method={settings['optimiser.method']}: unknown; known: {', '.join(METHODS)}")
     if settings["model"]:
         chain, _ = runs.read_chain_file(chain_file(settings["model"]))
         settings["chain"] = merge(chain, settings["chain"])
@@ -127,13 +133,15 @@ def fit_pair(files: PairFiles, settings: dict, interrupt: Interrupt) -> None:
         lr=settings["optimiser.lr"],
         batch_size=settings["batch_size"],
         seed=settings["seed"],
+        epochs=settings["epochs"],
+        method=settings["optimiser.method"],
     )
     folder = open_run(fit, settings, pair.name)
     print(f"{pair.name}: {fit.dry.shape[0]} chunks of {settings['chunk_duration']:g} s, {device}, {folder}")
     board = Board(folder, fit.step_count)
     ended = "error"
     try:
-        ended = fit_with_progress(fit, settings["epochs"], folder, board, interrupt)
+        ended = fit_with_progress(fit, folder, board, interrupt)
     finally:
         save(fit, pair, folder, ended)
     if not fit.losses:
@@ -165,10 +173,10 @@ def open_run(fit: Fit, settings: dict, name: str) -> Path:
     return folder
 
 
-def fit_with_progress(fit: Fit, epochs: int, folder: Path, board: Board, interrupt: Interrupt) -> str | None:
+def fit_with_progress(fit: Fit, folder: Path, board: Board, interrupt: Interrupt) -> str | None:
     """The loop with one progress bar, a checkpoint now and then, and scalars; why it ended early, or None."""
     saved = time.monotonic()
-    with tqdm(total=epochs, initial=fit.step_count, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(total=fit.epochs, initial=fit.step_count, unit="step", dynamic_ncols=True) as bar:
 
         def on_step(terms: dict[str, float]) -> None:
             nonlocal saved
@@ -179,7 +187,7 @@ def fit_with_progress(fit: Fit, epochs: int, folder: Path, board: Board, interru
                 runs.save_checkpoint(folder, fit.state_dict())
                 saved = time.monotonic()
 
-        return run(fit, epochs, on_step=on_step, stopped=interrupt)
+        return run(fit, on_step=on_step, stopped=interrupt)
 
 
 def save(fit: Fit, pair: Pair, folder: Path, ended: str | None) -> None:

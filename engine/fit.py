@@ -11,6 +11,7 @@ from torch import Tensor
 from afx.chain import Serial
 from afx.effect import Effect, Knobs, Values
 from data.crops import Chunks
+from engine.optimiser import METHODS
 from losses import VocalLoss
 
 # A step that breaks is tried again at half its size, this often.
@@ -33,7 +34,7 @@ class Fit:
     """A fit in progress: knobs, optimiser and what has been reached so far.
 
     Each step compares min(n, batch_size) chunks, drawn without replacement where there are more, and moves the knobs
-    by one step of Adam. A loss or gradient that is not finite never reaches them: the step that led to it is taken
+    by one step of the optimiser. A loss or gradient that is not finite never reaches them: the step that led to it is taken
     back and tried again at half its size.
 
     Args:
@@ -41,22 +42,36 @@ class Fit:
         knobs: their raw parameters, which the fit changes.
         loss: compares rendered and recorded chunks after their warm-up.
         chunks: dry and wet.
-        lr: learning rate of Adam.
+        lr: learning rate.
         batch_size: most chunks of a step.
         seed: of the draws of chunks.
+        epochs: how many steps there will be.
+        method: a key of `engine.optimiser.METHODS`.
 
     Source: DiffVox, arXiv 2504.14735, section 4.
     """
 
     def __init__(
-        self, chain: Effect, knobs: Knobs, loss: VocalLoss, chunks: Chunks, *, lr: float, batch_size: int, seed: int
+        self,
+        chain: Effect,
+        knobs: Knobs,
+        loss: VocalLoss,
+        chunks: Chunks,
+        *,
+        lr: float,
+        batch_size: int,
+        seed: int,
+        epochs: int = 2000,
+        method: str = "adam",
     ):
         self.chain, self.knobs, self.loss = chain.train(), knobs, loss
         device = next(knobs.parameters()).device
         self.dry, self.warm_up = chunks.dry.to(device), chunks.warm_up
         self.target = loss.prepare(chunks.wet[..., chunks.warm_up :].to(device))
         self.batch_size = batch_size
-        self.optimiser = torch.optim.Adam(knobs.parameters(), lr=lr)
+        self.method, self.epochs = METHODS[method], epochs
+        self.optimiser = self.method.optimiser(chain, knobs, lr)
+        self._highest_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
         self.best = Best()
@@ -102,7 +117,7 @@ class Fit:
         self.losses.append(terms["loss"])
         self._before = copy.deepcopy((self.knobs.state_dict(), self.optimiser.state_dict(), self._gradients()))
         self._scale = 1.0
-        self.optimiser.step()
+        self._move()
         return terms
 
     def _draw(self) -> Tensor | None:
@@ -137,10 +152,14 @@ class Fit:
         self.optimiser.load_state_dict(copy.deepcopy(optimiser))
         for p, grad in zip(self.knobs.parameters(), gradients, strict=True):
             p.grad = grad
-        group = self.optimiser.param_groups[0]
-        lr, group["lr"] = group["lr"], group["lr"] * self._scale
+        self._move()
+
+    def _move(self) -> None:
+        """Moves the knobs by the step that follows the last evaluation, or by a smaller one."""
+        rate = self._scale * self.method.rate((self.step_count - 1) / self.epochs)
+        for group, highest in zip(self.optimiser.param_groups, self._highest_rates, strict=True):
+            group["lr"] = highest * rate
         self.optimiser.step()
-        group["lr"] = lr
 
     def _culprit(self, index: Tensor | None, terms: dict[str, float]) -> str:
         """Where the numbers break: an effect's output, the loss, or the gradients of the last effect that has such."""
@@ -189,14 +208,12 @@ def first_broken(chain: Effect, x: Tensor, values: Values) -> str:
     return ""
 
 
-def run(
-    fit: Fit, epochs: int, *, on_step: Callable[[dict[str, float]], None], stopped: Callable[[], bool]
-) -> str | None:
-    """Steps until `epochs` are done; why it ended early, or None.
+def run(fit: Fit, *, on_step: Callable[[dict[str, float]], None], stopped: Callable[[], bool]) -> str | None:
+    """Steps until the epochs are done; why it ended early, or None.
 
     `on_step` sees every step's terms; `stopped` is asked between steps.
     """
-    while fit.step_count < epochs:
+    while fit.step_count < fit.epochs:
         if stopped():
             return "interrupted"
         on_step(fit.step())

@@ -241,6 +241,7 @@ def test_the_program_reads_models_by_name_and_by_path(tmp_path):
         "sr=0: must be above 0": ["sr=0"],
         "epochs=-3: must be above 0": ["epochs=-3"],
         "optimiser.lr=0.0: must be above 0": ["optimiser.lr=0"],
+        "optimiser.method=sgd: unknown; known: adam, annealed": ["optimiser.method=sgd"],
     }
     for message, argv in refused.items():
         with pytest.raises(ValueError) as error:

@@ -1,6 +1,7 @@
 """The fit: it improves, keeps the best, continues as if never stopped, and no broken number reaches the knobs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,11 @@ def new_fit(chain: dict | Effect = CHAIN, chunks: Chunks | None = None, **option
     knobs = Knobs(effect, torch.Generator().manual_seed(options.get("seed", 0)))
     options = {"loss": VocalLoss(SR), "lr": 0.05, "batch_size": 35, "seed": 0} | options
     return Fit(effect, knobs, options.pop("loss"), chunks or recorded(), **options)
+
+
+def run_until(fit: Fit, epochs: int, **watchers: Callable) -> str | None:
+    fit.epochs = epochs
+    return run(fit, **watchers)
 
 
 def raws_of(fit: Fit) -> dict[str, Tensor]:
@@ -110,10 +116,28 @@ def loud(chunks: Chunks) -> Chunks:
 @pytest.mark.parametrize("chain", [CHAIN, SPATIAL], ids=["eq_comp", "spatial"])
 def test_the_loss_falls(chain: dict):
     fit = new_fit(chain)
-    assert run(fit, 8, on_step=ignore, stopped=never) is None
+    assert run_until(fit, 8, on_step=ignore, stopped=never) is None
     assert fit.step_count == len(fit.losses) == 8
     assert fit.best.loss == min(fit.losses) < 0.9 * fit.losses[0]
     assert fit.undone == []
+
+
+def test_annealed_steps_rise_fall_and_reach_a_lower_loss_than_adams():
+    annealed, adam = (new_fit(lr=0.01, epochs=20, method=method) for method in ("annealed", "adam"))
+    rates = []
+    assert run(annealed, on_step=lambda _: rates.append(annealed.optimiser.param_groups[1]["lr"]), stopped=never) is None
+    run(adam, on_step=ignore, stopped=never)
+    assert rates[0] < rates[1] == max(rates) == pytest.approx(0.1) and rates[1:] == sorted(rates[1:], reverse=True)
+    assert annealed.optimiser.param_groups[0]["lr"] == pytest.approx(10 * rates[-1])
+    assert annealed.best.loss < adam.best.loss
+
+
+def test_annealed_moves_what_is_in_decibels_further():
+    fit = new_fit(lr=0.01, epochs=1, method="annealed")
+    before = raws_of(fit)
+    fit.step()
+    moved = {name: (raw - before[name]).abs().max().item() for name, raw in raws_of(fit).items()}
+    assert moved["peak.gain"] == pytest.approx(10 * moved["peak.freq"], rel=0.01)
 
 
 def test_the_best_state_is_the_one_before_the_step_with_the_lowest_loss():
@@ -145,14 +169,14 @@ def test_the_terms_of_a_step_are_of_the_parameters_before_it():
 def test_a_fit_resumed_from_disk_equals_an_uninterrupted_one_bit_for_bit(tmp_path, chain: dict, batch_size: int):
     chunks = recorded(2 if batch_size == 1 else 3)
     whole = new_fit(chain, chunks, batch_size=batch_size)
-    run(whole, 5, on_step=ignore, stopped=never)
+    run_until(whole, 5, on_step=ignore, stopped=never)
     first = new_fit(chain, chunks, batch_size=batch_size)
-    assert run(first, 5, on_step=ignore, stopped=StopAfter(4)) == "interrupted"
+    assert run_until(first, 5, on_step=ignore, stopped=StopAfter(4)) == "interrupted"
     write_tensors(tmp_path / "state.ckpt", first.state_dict())
     second = new_fit(chain, chunks, batch_size=batch_size, seed=5)
     second.load_state_dict(read_tensors(tmp_path / "state.ckpt"))
     assert second.step_count == 3
-    assert run(second, 5, on_step=ignore, stopped=never) is None
+    assert run_until(second, 5, on_step=ignore, stopped=never) is None
     assert second.losses == whole.losses and second.best.loss == whole.best.loss
     assert equal(raws_of(second), raws_of(whole)) and equal(second.best.raws, whole.best.raws)
 
@@ -170,14 +194,14 @@ class StopAfter:
 
 def test_a_fit_that_broke_resumes_with_what_it_undid(tmp_path):
     whole = new_fit(loss=Breaking(3, 5))
-    run(whole, 6, on_step=ignore, stopped=never)
+    run_until(whole, 6, on_step=ignore, stopped=never)
     first = new_fit(loss=Breaking(3))
-    run(first, 3, on_step=ignore, stopped=never)
+    run_until(first, 3, on_step=ignore, stopped=never)
     write_tensors(tmp_path / "state.ckpt", first.state_dict())
     # The third step took two calls, so the fifth call of the whole is the first from here on.
     second = new_fit(loss=Breaking(1))
     second.load_state_dict(read_tensors(tmp_path / "state.ckpt"))
-    run(second, 6, on_step=ignore, stopped=never)
+    run_until(second, 6, on_step=ignore, stopped=never)
     assert second.losses == whole.losses and equal(raws_of(second), raws_of(whole))
     assert second.undone == whole.undone and len(whole.undone) == 2
 
@@ -195,7 +219,7 @@ def test_a_batch_holds_different_chunks_drawn_by_the_seed():
 def test_the_same_seed_gives_the_same_fit_and_another_does_not():
     fits = [new_fit(SPATIAL, recorded(2), batch_size=1, seed=seed) for seed in (3, 3, 4)]
     for fit in fits:
-        run(fit, 2, on_step=ignore, stopped=never)
+        run_until(fit, 2, on_step=ignore, stopped=never)
     assert fits[0].losses == fits[1].losses != fits[2].losses
     assert equal(raws_of(fits[0]), raws_of(fits[1]))
 
@@ -212,7 +236,7 @@ def test_a_loss_that_breaks_once_is_undone_and_retried_at_half_the_step():
         half = (whole - before[name]) / 2
         torch.testing.assert_close(retried[name] - before[name], half, rtol=1e-3, atol=1e-6, msg=name)
     assert fit.undone == ["step 3: undone and halved, broken at the loss itself"]
-    assert run(fit, 6, on_step=ignore, stopped=never) is None
+    assert run_until(fit, 6, on_step=ignore, stopped=never) is None
     assert all(map(math.isfinite, fit.losses)) and fit.optimiser.param_groups[0]["lr"] == 0.05
 
 
@@ -245,7 +269,7 @@ def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
     loss = Breaking(*range(4, 100))
     fit = new_fit(loss=loss)
     with pytest.raises(FitError, match=r"^step 3: not finite, even after a step 1024 times smaller; .*the loss itself"):
-        run(fit, 9, on_step=ignore, stopped=never)
+        run_until(fit, 9, on_step=ignore, stopped=never)
     assert fit.step_count == 3 and loss.calls == 4 + RETRIES
     assert len(fit.undone) == 1
     assert equal(fit.best.raws, new_fit_best(3))
