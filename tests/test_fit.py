@@ -137,7 +137,7 @@ def test_annealed_moves_what_is_in_decibels_further():
     before = raws_of(fit)
     fit.step()
     moved = {name: (raw - before[name]).abs().max().item() for name, raw in raws_of(fit).items()}
-    assert moved["peak.gain"] == pytest.approx(10 * moved["peak.freq"], rel=0.01)
+    assert moved["peak.gain"] == pytest.approx(10 * moved["direct.pan"], rel=0.01)
 
 
 def test_the_best_state_is_the_one_before_the_step_with_the_lowest_loss():
