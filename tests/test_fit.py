@@ -278,7 +278,7 @@ def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
 
 def new_fit_best(steps: int) -> dict[str, Tensor]:
     fit = new_fit()
-    run(fit, steps, on_step=ignore, stopped=never)
+    run_until(fit, steps, on_step=ignore, stopped=never)
     return fit.best.raws
 
 
