@@ -33,6 +33,7 @@ from encoders import ENCODERS
 from engine.device import pick_device
 from engine.estimator import Estimator, load_estimator
 from engine.interrupt import Interrupt
+from engine.memory import keep_freed_memory
 from engine.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
 from report.training_board import DataWait, EstimateBoard, OneBar
@@ -105,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
+    keep_freed_memory()
     try:
         L.seed_everything(args.seed, verbose=False)
         device = pick_device(args.device)

@@ -110,17 +110,21 @@ class Sends(Effect):
         if self.realtime:
             parts = dict(self.parts())
             return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))[..., skip:]
-        return convolve.convolve(x, self.response(**values), skip)
+        return convolve.convolve(x, self.response(most=x.shape[-1], **values), skip)
 
-    def response(self, *, direct: Values, **values: Values) -> Tensor:
-        """Impulse response of the whole from mono to stereo, (…, 2, 1, samples)."""
-        parts = {name: part for name, part in self.parts() if name != "direct"}
+    def response(self, *, direct: Values, most: int | None = None, **values: Values) -> Tensor:
+        """Impulse response of the whole from mono to stereo, (…, 2, 1, samples), or the first `most` samples of it."""
         responses: dict[str, Tensor] = {}
-        for name, part in parts.items():
+        for name, part in self.parts():
+            if name == "direct":
+                continue
             h = part.response(**values[name])
             fed = [values[send][..., None, None, None] * responses[a] for a, b, send in self.sends if b == name]
-            own = h.sum(-2, keepdim=True)
-            responses[name] = add_up([own, convolve.in_series(add_up(fed), h)]) if fed else own
+            if fed:
+                unit = h.new_ones(h.shape[-2], 1, 1)
+                responses[name] = convolve.in_series(add_up([unit, *fed]), h, most)
+            else:
+                responses[name] = h.sum(-2, keepdim=True)
         return add_up([self.direct.response(**direct), *responses.values()])
 
     def mix(self, x: Tensor, values: Values, path: Callable[[str, Tensor], Tensor]) -> Tensor:

@@ -126,10 +126,12 @@ class PingPongDelay(Effect):
 
     def _filtered(self, samples: Tensor, feedback: Tensor, damping: Tensor | None, coefs: Tensor) -> tuple:
         """A finite series of passes through a loop with a filter in it."""
-        tap = echo.sinc_delay(samples, self.ir_length)
-        if damping is not None:
-            damped = irfft(echo.damped_spectrum(samples, damping, self.ir_length), self.ir_length)
-            tap = self._straight(tap, damped)
+        if damping is None:
+            tap = echo.sinc_delay(samples, self.ir_length)
+        elif self.straight_through:
+            tap = echo.straight_through_delay(samples, damping, self.ir_length)
+        else:
+            tap = irfft(echo.damped_spectrum(samples, damping, self.ir_length), self.ir_length)
         tap = rfft(self._equalise(tap.to(feedback.dtype), coefs))
         return self._to_time(*echo.finite_echoes(tap, feedback, *self._count(samples)))
 

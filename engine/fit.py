@@ -34,8 +34,8 @@ class Fit:
     """A fit in progress: knobs, optimiser and what has been reached so far.
 
     Each step compares min(n, batch_size) chunks, drawn without replacement where there are more, and moves the knobs
-    by one step of the optimiser. A loss or gradient that is not finite never reaches them: the step that led to it is taken
-    back and tried again at half its size.
+    by one step of the optimiser. A loss or gradient that is not finite never reaches them: the step that led to it is
+    taken back and tried again at half its size.
 
     Args:
         chain: the effects, on the device of the fit.

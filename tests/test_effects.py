@@ -361,3 +361,16 @@ def test_a_delay_that_may_be_short_keeps_all_its_echoes(eq: dict):
     echoes = torch.stack([energy[k * apart_by - 200 : k * apart_by + 200].sum() for k in range(1, 39)])
     # Each echo holds 0.81 of the energy of the one before, less what the filter takes.
     assert (echoes[1:] / echoes[:-1]).min() > 0.6
+
+
+def test_the_straight_through_delay_has_the_gradients_of_the_damped_one():
+    samples = torch.tensor([100.3, 250.0, 317.8], dtype=torch.float64, requires_grad=True)
+    for damping in (torch.tensor(-0.01, requires_grad=True), torch.tensor([-0.3, -0.01, 0.0], requires_grad=True)):
+        for length in (400, 401):
+            weight = torch.randn(3, length, dtype=torch.float64, generator=random(3))
+            spectrum = echo.damped_spectrum(samples, damping, length)
+            damped = torch.autograd.grad((torch.fft.irfft(spectrum, n=length) * weight).sum(), (samples, damping))
+            tap = echo.straight_through_delay(samples, damping, length)
+            straight = torch.autograd.grad((tap * weight).sum(), (samples, damping))
+            assert torch.equal(tap, echo.sinc_delay(samples, length))
+            assert all(relative_rms(a, b) < 1e-6 for a, b in zip(straight, damped, strict=True))

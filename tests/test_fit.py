@@ -124,11 +124,11 @@ def test_the_loss_falls(chain: dict):
 
 def test_annealed_steps_rise_fall_and_reach_a_lower_loss_than_adams():
     annealed, adam = (new_fit(lr=0.01, epochs=20, method=method) for method in ("annealed", "adam"))
-    rates = []
-    assert run(annealed, on_step=lambda _: rates.append(annealed.optimiser.param_groups[1]["lr"]), stopped=never) is None
+    rates, groups = [], annealed.optimiser.param_groups
+    assert run(annealed, on_step=lambda _: rates.append(groups[1]["lr"]), stopped=never) is None
     run(adam, on_step=ignore, stopped=never)
     assert rates[0] < rates[1] == max(rates) == pytest.approx(0.1) and rates[1:] == sorted(rates[1:], reverse=True)
-    assert annealed.optimiser.param_groups[0]["lr"] == pytest.approx(10 * rates[-1])
+    assert groups[0]["lr"] == pytest.approx(10 * rates[-1])
     assert annealed.best.loss < adam.best.loss
 
 

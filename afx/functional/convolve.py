@@ -35,13 +35,16 @@ def convolve(x: Tensor, h: Tensor, skip: int = 0) -> Tensor:
     return Convolution.apply(x, h, n, n, skip, T)
 
 
-def in_series(first: Tensor, second: Tensor) -> Tensor:
-    """Response of one effect after another: first (…, K, I, M), second (…, O, K, N), to (…, O, I, M + N - 1)."""
+def in_series(first: Tensor, second: Tensor, most: int | None = None) -> Tensor:
+    """Response of one effect after another: first (…, K, I, M), second (…, O, K, N), to (…, O, I, M + N - 1).
+
+    Only the first `most` samples of it where that is given.
+    """
     lead = torch.broadcast_shapes(first.shape[:-3], second.shape[:-3])
     first, second = (h.expand(*lead, *h.shape[-3:]).reshape(-1, *h.shape[-3:]) for h in (first, second))
     length = first.shape[-1] + second.shape[-1] - 1
     n = fast_length(length)
-    y = Convolution.apply(first.transpose(1, 2).flatten(0, 1), second, n, n, 0, length)
+    y = Convolution.apply(first.transpose(1, 2).flatten(0, 1), second, n, n, 0, min(length, most or length))
     return y.unflatten(0, (*lead, -1)).transpose(-2, -3)
 
 

@@ -7,6 +7,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from .fft import forward
 
 
 def sinc_delay(samples: Tensor, length: int) -> Tensor:
@@ -27,6 +30,31 @@ def damped_spectrum(samples: Tensor, damping: Tensor | float, length: int) -> Te
     size = torch.exp(torch.as_tensor(damping, dtype=torch.float64, device=samples.device).unsqueeze(-1) * m)
     # Times a unit phasor: the gradient of polar() divides by the size, which underflows.
     return size * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)
+
+
+class _StraightThroughDelay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, samples: Tensor, damping: Tensor, length: int) -> Tensor:
+        ctx.save_for_backward(samples, damping)
+        return sinc_delay(samples, length)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        # h = irfft(S), so dh/dθ · g = 1/N Σ_k w_k Re(dS_k/dθ conj(G_k)) over the one-sided bins, G = rfft(g); w is 2
+        # between the ends. dS/d samples = -2πi k/N S and dS/d damping = k S.
+        samples, damping = ctx.saved_tensors
+        n = grad.shape[-1]
+        G = forward(grad.double(), n)
+        G[..., 1 : (n + 1) // 2] *= 2
+        moment = torch.arange(n // 2 + 1, device=G.device) * damped_spectrum(samples, damping, n) * G.conj() / n
+        grads = 2 * math.pi / n * moment.imag.sum(-1), moment.real.sum(-1)
+        return *(g.to(v.dtype) for g, v in zip(grads, (samples, damping), strict=True)), None
+
+
+def straight_through_delay(samples: Tensor, damping: Tensor, length: int) -> Tensor:
+    """The value of `sinc_delay` with the gradient of the delay that `damped_spectrum` gives, (…) to (…, length)."""
+    return _StraightThroughDelay.apply(*torch.broadcast_tensors(samples.double(), damping), length)
 
 
 def geometric_sum(z: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
