@@ -15,7 +15,7 @@ from torch import Tensor
 from afx.effect import Knobs
 from afx.published import from_published
 from afx.registry import build
-from benchmarks.measure import Comparison, Task, clock, paired, peak_memory, table
+from benchmarks.measure import Comparison, Task, Worker, clock, compared, peak_memory, table
 from benchmarks.peer import SR, PeerChain
 from benchmarks.peer_loss import PeerLoss
 from data.config import read_yaml
@@ -100,8 +100,12 @@ def clock_cpu(task: Task) -> float:
 
 
 def rows(repeats: int, counts: tuple[int, ...] = (1, 4)) -> list[Comparison]:
-    """Compare the steps on so many chunks."""
-    return [paired(f"{n} × 12 s", our_step(n), quicker_peer(n), repeats) for n in counts]
+    """Compare the steps on so many chunks, each side in a process of its own."""
+    compared_steps = []
+    for n in counts:
+        with Worker(our_step, n) as ours, Worker(quicker_peer, n) as peer:
+            compared_steps.append(compared(f"{n} × 12 s", ours.run, peer.run, repeats))
+    return compared_steps
 
 
 def memory_rows(counts: tuple[int, ...] = (1, 4)) -> list[Memory]:

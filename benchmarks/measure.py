@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 Task = Callable[[], object]
+Timed = Callable[[], tuple[float, float]]
 PACKAGES = ("torch", "numba", "numpy", "scipy", "torchlpc", "torchcomp", "torch-fftconv", "auraloss")
 
 
@@ -54,8 +56,13 @@ def paired(name: str, ours: Task, peer: Task, repeats: int, difference: float | 
         repeats: pairs of timed runs.
         difference: between their results, to be kept beside the times.
     """
+    return compared(name, partial(clock, ours), partial(clock, peer), repeats, difference)
+
+
+def compared(name: str, ours: Timed, peer: Timed, repeats: int, difference: float | None = None) -> Comparison:
+    """As `paired`, of programs that tell their own wall and CPU seconds."""
     ours(), peer()
-    times = np.array([(clock(ours), clock(peer)) for _ in range(repeats)])  # (repeats, side, clock)
+    times = np.array([(ours(), peer()) for _ in range(repeats)])  # (repeats, side, clock)
     (wall, cpu), (peer_wall, peer_cpu) = np.median(times, 0).tolist()
     ratios = times[:, 1] / times[:, 0]
     wall_ratio, cpu_ratio = np.median(ratios, 0).tolist()
@@ -63,33 +70,62 @@ def paired(name: str, ours: Task, peer: Task, repeats: int, difference: float | 
     return Comparison(name, wall, peer_wall, wall_ratio, cpu, peer_cpu, cpu_ratio, lowest, highest, repeats, difference)
 
 
-def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> float:
-    """Peak resident memory in GB of a fresh process that makes a task and runs it `runs` times, imports included.
+class Worker:
+    """A fresh process that makes a task and runs it when told to: neither side meets what the other left in memory.
 
     Args:
         make: builds the task from `args`; a function of a module, so that the new process can import it.
         args: what `make` takes.
-        runs: how often the task runs.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(sender, make, args, runs))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"{make.__name__}{args} ended without a figure; its message is above") from None
-    finally:
-        process.join()
+
+    def __init__(self, make: Callable[..., Task], *args: object):
+        context = multiprocessing.get_context("spawn")
+        self.name = f"{make.__name__}{args}"
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_work, args=(other, make, args))
+        self.process.start()
+        other.close()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pipe.close()
+        self.process.join()
+
+    def run(self) -> tuple[float, float]:
+        """Wall and CPU seconds of one run."""
+        return self._ask("run")
+
+    def peak(self) -> float:
+        """Peak resident memory in GB so far, imports included."""
+        return self._ask("peak")
+
+    def _ask(self, what: str) -> tuple[float, float] | float:
+        try:
+            self.pipe.send(what)
+            return self.pipe.recv()
+        except (EOFError, BrokenPipeError):
+            raise RuntimeError(f"{self.name} ended without a figure; its message is above") from None
 
 
-def _report_peak(sender: Connection, make: Callable[..., Task], args: tuple, runs: int) -> None:
-    """Run the task and send the peak memory of this process."""
+def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> float:
+    """Peak resident memory in GB of a fresh process that makes a task and runs it so often, imports included."""
+    with Worker(make, *args) as worker:
+        for _ in range(runs):
+            worker.run()
+        return worker.peak()
+
+
+def _work(pipe: Connection, make: Callable[..., Task], args: tuple) -> None:
+    """Answer until the other end closes."""
     task = make(*args)
-    for _ in range(runs):
-        task()
-    sender.send(_own_peak())
+    answers = {"run": lambda: clock(task), "peak": _own_peak}
+    try:
+        while True:
+            pipe.send(answers[pipe.recv()]())
+    except EOFError:
+        pass
 
 
 def _own_peak() -> float:
