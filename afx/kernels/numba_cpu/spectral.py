@@ -16,7 +16,7 @@ from numpy import empty  # under a name of its own, so that tests can poison wha
 
 FLOOR = 1e-8
 COMPLEX = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}
-FRAME_SAMPLES = 1 << 16  # of each channel that are transformed at once
+FRAME_SAMPLES = 1 << 18  # of each channel that are transformed at once; with fewer, threads wait for each other
 BINS = 1024  # whose spectra, targets and ratios share the first-level cache
 FIR_BLOCK = 512  # outputs that are summed up in the L1 cache
 LARGE = 1e150  # a product of 16 more magnitude ratios still fits a float64
