@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(PY) main.py epochs=100 log_dir=logs
+	$(PY) main.py epochs=100 optimiser.method=annealed log_dir=logs
 
 test: $(VENV)/.tested
 	$(PY) -m pytest

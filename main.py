@@ -3,6 +3,7 @@
     python main.py                                                   the built-in pair
     python main.py dry=voice.wav wet=mix_vocal.flac                  any two files
     python main.py data_dir=medleydb/Audio/AimeeNorwich_Child        the vocal tracks of a MedleyDB song
+    python main.py data_dir=my_pairs epochs=400 optimiser.method=annealed    the same loss in a fifth of the steps
     python main.py data_dir=my_pairs epochs=500 optimiser.lr=0.005 model=eq_comp
     python main.py … chain.sends.reverb.ir_duration=6                any option or range inside the chain
 

@@ -50,7 +50,7 @@ def points(repeats: int) -> list[Point]:
     measured = []
     for axis, places in axes.items():
         for at, options in places:
-            ours, peer = (time_of(make(**options), repeats) for make in (fit.our_step, fit.peer_step))
+            ours, peer = (time_of(make(**options), repeats) for make in (fit.our_step, fit.quicker_peer))
             measured.append(Point(axis, at, ours, peer))
             print(f"{axis}: {at}: {ours:.2f} s, peer {peer:.2f} s", flush=True)
     return measured
