@@ -1,4 +1,4 @@
-"""How the time of a step grows with chunks, their length and echoes, ours and the peer's: a figure.
+"""How the time of a step grows with chunks, their length and the delay's echoes: a figure.
 
     python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
 """
@@ -11,28 +11,22 @@ import matplotlib
 import numpy as np
 
 from benchmarks import fit
-from benchmarks.measure import Task, clock, write_json
+from benchmarks.measure import clock, write_json
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-COUNTS, SECONDS, DELAYS_MS = (1, 2, 4, 8), (6, 12, 18, 24), (990.0, 400.0, 200.0, 101.0)
+COUNTS, SECONDS, DELAYS_MS = (1, 2, 4, 8, 16), (6, 12, 24, 48), (990.0, 400.0, 200.0, 101.0)
 
 
 @dataclass(frozen=True)
 class Point:
-    """Median CPU seconds of a step at one place on an axis."""
+    """Median seconds of a step at one place on an axis."""
 
     axis: str
     at: float
-    ours: float
-    peer: float
-
-
-def time_of(task: Task, repeats: int) -> float:
-    """Median CPU seconds after an untimed run."""
-    task()
-    return float(np.median([clock(task)[1] for _ in range(repeats)]))
+    wall: float
+    cpu: float
 
 
 def echoes(ms: float) -> int:
@@ -50,23 +44,26 @@ def points(repeats: int) -> list[Point]:
     measured = []
     for axis, places in axes.items():
         for at, options in places:
-            ours, peer = (time_of(make(**options), repeats) for make in (fit.our_step, fit.quicker_peer))
-            measured.append(Point(axis, at, ours, peer))
-            print(f"{axis}: {at}: {ours:.2f} s, peer {peer:.2f} s", flush=True)
+            step = fit.our_step(**options)
+            step()
+            wall, cpu = np.median([clock(step) for _ in range(repeats)], 0).tolist()
+            measured.append(Point(axis, at, wall, cpu))
+            print(f"{axis}: {at}: {wall:.2f} s, CPU {cpu:.2f} s", flush=True)
     return measured
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """One panel an axis, both sides, on logarithmic seconds."""
+    """One panel an axis, with the seconds from zero, so that a straight line is a cost in proportion."""
     names = list(dict.fromkeys(p.axis for p in points))
-    figure, axes = plt.subplots(1, len(names), figsize=(11, 3.4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(names), figsize=(11, 3.2), layout="constrained")
     for name, panel in zip(names, axes, strict=True):
         own = [p for p in points if p.axis == name]
-        for side, colour, label in (("peer", "0.55", "public libraries"), ("ours", "tab:blue", "this project")):
-            panel.plot([p.at for p in own], [getattr(p, side) for p in own], "o-", color=colour, label=label)
-        panel.set(xlabel=name, yscale="log", ylim=(0.1, 100))
-        panel.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("CPU seconds a step")
+        for clock_name, style in (("cpu", "o-"), ("wall", "s--")):
+            label = {"cpu": "CPU seconds", "wall": "seconds on the wall"}[clock_name]
+            panel.plot([p.at for p in own], [getattr(p, clock_name) for p in own], style, label=label)
+        panel.set(xlabel=name, xlim=(0, None), ylim=(0, None))
+        panel.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds a step")
     axes[0].legend(loc="upper left")
     figure.savefig(path, dpi=110)
 
