@@ -94,6 +94,14 @@ def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tenso
     return torch.from_numpy(samples.T.copy())
 
 
+def output_format(path: str | Path) -> tuple[str, str]:
+    """Format and sample type that a file's suffix asks for; ValueError for an unknown one."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: unknown audio suffix {suffix!r}; known: {', '.join(FORMATS)}")
+    return FORMATS[suffix.lower()]
+
+
 def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
     """Write `x` `(C, T)` in the format of the suffix; the file is whole at every instant, and its folder is made.
 
@@ -107,9 +115,7 @@ def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
 def audio_writer(path: str | Path, sr: int, channels: int) -> Iterator[Callable[[Tensor], None]]:
     """The same block by block: a function that appends `(channels, T)`; the file is there when the context ends."""
     path = Path(path).expanduser()
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: unknown audio suffix {path.suffix!r}; known: {', '.join(FORMATS)}")
-    format, subtype = FORMATS[path.suffix.lower()]
+    format, subtype = output_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     peak = 0.0
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.stream import render
 from data.applied import load_chain
-from data.audio import normalise_loudness, read_audio, resample, write_audio
+from data.audio import normalise_loudness, output_format, read_audio, resample, write_audio
 from data.config import chain_options
 
 
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        output_format(args.output)
         chain, values = load_chain(**vars(args))
         x = load_input(args.input, chain.sr, args.loudness)
         started = time.perf_counter()

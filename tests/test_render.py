@@ -142,3 +142,9 @@ def test_what_cannot_be_rendered_is_refused_in_one_line(fitted: Path, tmp_path, 
             render.main([*run, "--loudness", value, take_of(fitted), out])
         assert exit.value.code == 2 and f"{value}: give a number of LUFS, or off" in capsys.readouterr().err
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_any_work(fitted: Path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(render, "read_audio", lambda path: pytest.fail("read the input first"))
+    assert render.main(["--run", str(fitted), take_of(fitted), str(tmp_path / "out.m4a")]) == 2
+    assert "unknown audio suffix '.m4a'" in capsys.readouterr().err
