@@ -3,7 +3,7 @@
     python main.py                                                   the built-in pair
     python main.py dry=voice.wav wet=mix_vocal.flac                  any two files
     python main.py data_dir=medleydb/Audio/AimeeNorwich_Child        the vocal tracks of a MedleyDB song
-    python main.py data_dir=my_pairs epochs=400 optimiser.method=annealed    the same loss in a fifth of the steps
+    python main.py data_dir=my_pairs epochs=400 optimiser.method=annealed    fewer, larger steps
     python main.py data_dir=my_pairs epochs=500 optimiser.lr=0.005 model=eq_comp
     python main.py … chain.sends.reverb.ir_duration=6                any option or range inside the chain
 
@@ -58,7 +58,7 @@ SETTINGS = (
     Setting("batch_size", int, 35, "most chunks of a step"),
     Setting("epochs", int, 2000, "number of steps"),
     Setting("optimiser.lr", float, 0.01, "learning rate of Adam"),
-    Setting("optimiser.method", str, "adam", "adam, as published; annealed: the same loss in a fifth of the epochs"),
+    Setting("optimiser.method", str, "adam", "adam, as published; annealed: larger steps that shrink, for some 400 epochs"),
     Setting("loss.weights", list, [1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s"),
     Setting("loss.mldr_rows", str, "separate", "separate, or rolled as in the published release"),
     Setting("device", str, "auto", "auto, cpu or cuda"),
