@@ -58,7 +58,7 @@ SETTINGS = (
     Setting("batch_size", int, 35, "most chunks of a step"),
     Setting("epochs", int, 2000, "number of steps"),
     Setting("optimiser.lr", float, 0.01, "learning rate of Adam"),
-    Setting("optimiser.method", str, "adam", "adam, as published; annealed: larger steps that shrink, for some 400 epochs"),
+    Setting("optimiser.method", str, "adam", "adam, as published; annealed: larger steps that shrink, for 400 epochs"),
     Setting("loss.weights", list, [1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s"),
     Setting("loss.mldr_rows", str, "separate", "separate, or rolled as in the published release"),
     Setting("device", str, "auto", "auto, cpu or cuda"),
