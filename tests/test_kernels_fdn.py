@@ -13,7 +13,8 @@ from torch import Tensor
 
 from afx.functional.fdn import line_gains
 from afx.kernels import fdn_response
-from afx.kernels.fdn import backend, reference
+from afx.kernels.numba_cpu import fdn as compiled
+from afx.kernels.reference import fdn as reference
 
 GOLDEN = Path(__file__).parent / "golden" / "diffvox"
 NAMES = ("feedback", "line_gain", "b", "c", "delays")
@@ -28,7 +29,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     def poison(shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.full(shape, np.nan, dtype)
 
-    monkeypatch.setattr(backend, "empty", poison)
+    monkeypatch.setattr(compiled, "empty", poison)
 
 
 def network(lines: int, groups: int, n: int, dtype: torch.dtype, inputs: int = 2, outputs: int = 2) -> list[Tensor]:

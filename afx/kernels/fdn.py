@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from afx.kernels.numba_cpu import fdn as backend
-from afx.kernels.reference import fdn as reference
+from afx.kernels.backends import backend
+
+run = backend("fdn")
 
 
 def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:
@@ -14,7 +15,6 @@ def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, dela
         H(w) = c (diag(e^{i w m}) - U diag(g(w)))^-1 b,   w = 2 pi k / n,   k = 0 ... F - 1
 
     There is no pivoting: the loop must contract, as it does where U is orthogonal and every gain lies below 1.
-    Tensors on another device than the CPU go through the plain torch program.
 
     Args:
         feedback: U (G or 1, M, M) float32 or float64.
@@ -33,8 +33,6 @@ def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, dela
     Source: Jot and Chaigne, Digital Delay Networks for Designing Artificial Reverberators, AES 90 (1991).
     """
     feedback, line_gain, b, c, delays = _checked(feedback, line_gain, b, c, delays, n)
-    if feedback.device.type != "cpu":
-        return reference.fdn_response(feedback, line_gain, b, c, delays, n)
     return FdnResponse.apply(feedback, line_gain, b, c, delays.double(), n)
 
 
@@ -70,11 +68,9 @@ class FdnResponse(torch.autograd.Function):
         inputs = [t.contiguous() for t in (feedback, line_gain, b, c, delays)]
         ctx.save_for_backward(*inputs)
         ctx.n = n
-        return torch.from_numpy(backend.fdn_response_forward(*(t.numpy() for t in inputs), n))
+        return run("fdn_response_forward", *inputs, n)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_H: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = (t.numpy() for t in ctx.saved_tensors)
-        grads = backend.fdn_response_backward(grad_H.contiguous().resolve_conj().numpy(), *inputs, ctx.n)
-        return *(torch.from_numpy(g) for g in grads), None
+        return *run("fdn_response_backward", grad_H, *ctx.saved_tensors, ctx.n), None

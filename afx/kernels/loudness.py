@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.utils.checkpoint import checkpoint
 
-from afx.kernels.numba_cpu import loudness as backend
-from afx.kernels.reference import loudness as reference
+from afx.kernels.backends import backend
 from afx.kernels.spectral import check_target, pair_up, unpair
+
+run = backend("loudness")
 
 
 def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = False) -> Tensor:
@@ -19,11 +19,8 @@ def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = Fa
     Raises ValueError where T is not longer than the longest shift.
     """
     _check(x, shifts, mid_side)
-    if x.device.type != "cpu":
-        return reference.loudness_ratio(x.detach(), coefs, shifts, mid_side)
-    pairs, _, mix = _pair_up(x.detach(), torch.arange(x.shape[0]), mid_side)
-    arrays = (t.numpy() for t in (pairs, coefs.double(), shifts, mix))
-    return unpair(torch.from_numpy(backend.loudness_ratio_forward(*arrays)), x.shape, mid_side)
+    pairs, _, mix = _pair_up(x.detach(), torch.arange(len(x), device=x.device), mid_side)
+    return unpair(run("loudness_ratio_forward", pairs, coefs.double(), shifts, mix), x.shape, mid_side)
 
 
 def loudness_deviation(
@@ -39,9 +36,6 @@ def loudness_deviation(
     _check(x, shifts, mid_side)
     signals = 4 if mid_side else x.shape[1]
     check_target(x, target, index, (signals, len(shifts), x.shape[2]))
-    if x.device.type != "cpu":
-        arguments = (x, target, index, coefs, shifts, mid_side)
-        return checkpoint(reference.loudness_deviation, *arguments, use_reentrant=False)
     pairs, rows, mix = _pair_up(x, index, mid_side)
     sums = _LoudnessDeviation.apply(pairs, target.flatten(0, 1), rows, coefs.double(), shifts, mix)
     return unpair(sums, x.shape, mid_side)
@@ -69,13 +63,12 @@ class _LoudnessDeviation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
-        sums, ctx.checkpoints = backend.loudness_deviation_forward(*(t.numpy() for t in tensors))
+        sums, ctx.checkpoints = run("loudness_deviation_forward", *tensors)
         ctx.save_for_backward(*tensors)
-        return torch.from_numpy(sums)
+        return sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        arrays = (t.detach().numpy() for t in ctx.saved_tensors)
-        grad_x = backend.loudness_deviation_backward(grad.contiguous().numpy(), *arrays, ctx.checkpoints)
-        return torch.from_numpy(grad_x), None, None, None, None, None
+        grad_x = run("loudness_deviation_backward", grad, *ctx.saved_tensors, ctx.checkpoints)
+        return grad_x, None, None, None, None, None

@@ -1,15 +1,12 @@
 """Recursive filters over time: biquad cascade, one-pole average, attack/release ballistics, compressor gain."""
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from afx.kernels.numba_cpu import recursions as backend
+from afx.kernels.backends import backend
 
-Pass = Callable[..., tuple]
+run = backend("recursions")
 
 
 def biquad_cascade(x: Tensor, coefs: Tensor, state: Tensor | None = None) -> Tensor:
@@ -36,9 +33,8 @@ def biquad_cascade(x: Tensor, coefs: Tensor, state: Tensor | None = None) -> Ten
     _check_audio(x)
     if coefs.ndim != 3 or coefs.shape[2] != 5:
         raise ValueError(f"coefs has shape {tuple(coefs.shape)}; give (rows or 1, sections, 5) with b0 b1 b2 a1 a2")
-    coefs = _per_row("coefs", coefs, x.shape[0])
-    fresh = np.zeros((*coefs.shape[:2], 2))
-    return _run(backend.biquad_cascade_forward, backend.biquad_cascade_backward, x, coefs, fresh, state)
+    coefs = _per_row("coefs", coefs, x)
+    return _run("biquad_cascade", x, coefs, coefs.new_zeros(*coefs.shape[:2], 2), state)
 
 
 def one_pole(x: Tensor, coef: Tensor, state: Tensor | None = None) -> Tensor:
@@ -56,8 +52,8 @@ def one_pole(x: Tensor, coef: Tensor, state: Tensor | None = None) -> Tensor:
         ValueError: a shape or dtype other than the above.
     """
     _check_audio(x)
-    coefs = _columns(x.shape[0], coef=coef)
-    return _run(backend.one_pole_forward, backend.one_pole_backward, x, coefs, np.zeros(x.shape[0]), state)
+    coefs = _columns(x, coef=coef)
+    return _run("one_pole", x, coefs, coefs.new_zeros(len(x)), state)
 
 
 def ballistics(x: Tensor, attack: Tensor, release: Tensor, initial: float, state: Tensor | None = None) -> Tensor:
@@ -81,9 +77,8 @@ def ballistics(x: Tensor, attack: Tensor, release: Tensor, initial: float, state
     Source: Giannoulis, Massberg and Reiss, Digital Dynamic Range Compressor Design, JAES 60 (2012).
     """
     _check_audio(x)
-    coefs = _columns(x.shape[0], attack=attack, release=release)
-    fresh = np.full(x.shape[0], float(initial))
-    return _run(backend.ballistics_forward, backend.ballistics_backward, x, coefs, fresh, state)
+    coefs = _columns(x, attack=attack, release=release)
+    return _run("ballistics", x, coefs, coefs.new_full((len(x),), float(initial)), state)
 
 
 def compressor_gain(
@@ -124,7 +119,7 @@ def compressor_gain(
     """
     _check_audio(x)
     coefs = _columns(
-        x.shape[0],
+        x,
         avg=avg,
         cmp_threshold=cmp_threshold,
         cmp_slope=cmp_slope,
@@ -133,45 +128,44 @@ def compressor_gain(
         attack=attack,
         release=release,
     )
-    fresh = np.tile([0.0, 1.0], (x.shape[0], 1))
-    return _run(backend.compressor_gain_forward, backend.compressor_gain_backward, x, coefs, fresh, state)
+    fresh = coefs.new_zeros(len(x), 2)
+    fresh[:, 1] = 1
+    return _run("compressor_gain", x, coefs, fresh, state)
 
 
 class Recursion(torch.autograd.Function):
     """The gradient of any recursion over any back end: a forward pass, and a backward pass with the time reversed.
 
-    forward(x, coefs, state) -> y, saved        updates state; what `saved` holds is the back end's affair
-    backward(grad_y, x, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs
+    <name>_forward(x, coefs, state) -> y, saved        updates state; what `saved` holds is the back end's affair
+    <name>_backward(grad_y, x, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: np.ndarray, forward: Pass, backward: Pass) -> Tensor:
-        y, ctx.saved = forward(x.numpy(), coefs.numpy(), state)
-        ctx.run_backward = backward
+    def forward(ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: Tensor, name: str) -> Tensor:
+        y, ctx.saved = run(f"{name}_forward", x, coefs, state)
+        ctx.name = name
         ctx.save_for_backward(x, coefs)
-        return torch.from_numpy(y)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         want_x, want_coefs = ctx.needs_input_grad[:2]
-        x, coefs = (t.numpy() for t in ctx.saved_tensors)
-        grads = ctx.run_backward(grad_y.contiguous().numpy(), x, coefs, ctx.saved, want_x, want_coefs)
-        grad_x, grad_coefs = (torch.from_numpy(g) for g in grads)
-        return grad_x if want_x else None, grad_coefs if want_coefs else None, None, None, None
+        x, coefs = ctx.saved_tensors
+        grad_x, grad_coefs = run(f"{ctx.name}_backward", grad_y, x, coefs, ctx.saved, want_x, want_coefs)
+        return grad_x if want_x else None, grad_coefs if want_coefs else None, None, None
 
 
-def _run(forward: Pass, backward: Pass, x: Tensor, coefs: Tensor, fresh: np.ndarray, state: Tensor | None) -> Tensor:
-    """Run a recursion on the host, with a gradient from a fresh state or without one from a given state."""
-    host = x.to("cpu").contiguous()
+def _run(name: str, x: Tensor, coefs: Tensor, fresh: Tensor, state: Tensor | None) -> Tensor:
+    """Run a recursion, with a gradient from a fresh state or without one from a given state."""
     if state is None:
-        return Recursion.apply(host, coefs.contiguous(), fresh, forward, backward).to(x.device)
-    if tuple(state.shape) != fresh.shape or state.dtype != torch.float64:
-        raise ValueError(f"state is {tuple(state.shape)} {state.dtype}; give {fresh.shape} torch.float64")
-    fresh[...] = state.detach().cpu().numpy()
-    y, _ = forward(host.detach().numpy(), coefs.detach().contiguous().numpy(), fresh)
-    state.copy_(torch.from_numpy(fresh))
-    return torch.from_numpy(y).to(x.device)
+        return Recursion.apply(x.contiguous(), coefs.contiguous(), fresh, name)
+    if state.shape != fresh.shape or state.dtype != torch.float64:
+        raise ValueError(f"state is {tuple(state.shape)} {state.dtype}; give {tuple(fresh.shape)} torch.float64")
+    fresh.copy_(state)
+    y, _ = run(f"{name}_forward", x, coefs, fresh)
+    state.copy_(fresh)
+    return y
 
 
 def _check_audio(x: Tensor) -> None:
@@ -179,16 +173,17 @@ def _check_audio(x: Tensor) -> None:
         raise ValueError(f"x is {tuple(x.shape)} {x.dtype}; give (rows, samples) in float32 or float64")
 
 
-def _per_row(name: str, value: Tensor, rows: int) -> Tensor:
-    """Give every row its own float64 copy on the host; autograd adds the gradients of a shared one up."""
+def _per_row(name: str, value: Tensor, x: Tensor) -> Tensor:
+    """Give every row of x its own float64 copy beside it; autograd adds the gradients of a shared one up."""
+    rows = len(x)
     if value.shape[0] not in (1, rows):
         raise ValueError(f"{name} has {value.shape[0]} rows beside {rows} rows of audio; give {rows} or 1")
-    return value.to("cpu", torch.float64).expand(rows, *value.shape[1:])
+    return value.to(x.device, torch.float64).expand(rows, *value.shape[1:])
 
 
-def _columns(rows: int, **params: Tensor) -> Tensor:
+def _columns(x: Tensor, **params: Tensor) -> Tensor:
     """Stack parameters of shape (rows or 1,) to (rows, number of parameters)."""
     for name, value in params.items():
         if value.ndim != 1:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; give ({rows},) or (1,)")
-    return torch.stack([_per_row(name, value, rows) for name, value in params.items()], dim=1)
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; give ({len(x)},) or (1,)")
+    return torch.stack([_per_row(name, value, x) for name, value in params.items()], dim=1)

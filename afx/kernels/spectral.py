@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.utils.checkpoint import checkpoint
 
-from afx.kernels.numba_cpu import spectral as backend
-from afx.kernels.reference import spectral as reference
+from afx.kernels.backends import backend
+
+run = backend("spectral")
 
 
 def fir(x: Tensor, taps: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def fir(x: Tensor, taps: Tensor) -> Tensor:
     """
     if x.ndim != 2 or taps.ndim != 1 or taps.shape[0] % 2 == 0:
         raise ValueError(f"got {tuple(x.shape)} and {tuple(taps.shape)}; give (rows, samples) and odd taps")
-    return reference.fir(x, taps) if x.device.type != "cpu" else _Fir.apply(x, taps)
+    return _Fir.apply(x, taps)
 
 
 def stft_magnitude(x: Tensor, window: Tensor, hop: int, mid_side: bool = False) -> Tensor:
@@ -29,12 +29,8 @@ def stft_magnitude(x: Tensor, window: Tensor, hop: int, mid_side: bool = False) 
     Raises ValueError where T <= N / 2: reflection cannot extend so short a signal.
     """
     _check(x, window, mid_side)
-    if x.device.type != "cpu":
-        return reference.stft_magnitude(x.detach(), window, hop, mid_side)
-    items = torch.arange(x.shape[0])
-    pairs, _ = pair_up(x.detach(), items, mid_side)
-    out = backend.stft_magnitude_forward(pairs.numpy(), window.to(x.dtype).numpy(), hop, mid_side)
-    return unpair(torch.from_numpy(out), x.shape, mid_side)
+    pairs, _ = pair_up(x.detach(), torch.arange(len(x), device=x.device), mid_side)
+    return unpair(run("stft_magnitude_forward", pairs, window.to(x), hop, mid_side), x.shape, mid_side)
 
 
 def stft_deviation(
@@ -49,11 +45,8 @@ def stft_deviation(
     _check(x, window, mid_side)
     signals = 4 if mid_side else x.shape[1]
     check_target(x, target, index, (signals, x.shape[2] // hop + 1, window.shape[0] // 2 + 1))
-    if x.device.type != "cpu":
-        arguments = (x, target, index, window, hop, mid_side)
-        return checkpoint(reference.stft_deviation, *arguments, use_reentrant=False)
     pairs, rows = pair_up(x, index, mid_side)
-    sums = _StftDeviation.apply(pairs, target.flatten(0, 1), rows, window.to(x.dtype), hop)
+    sums = _StftDeviation.apply(pairs, target.flatten(0, 1), rows, window.to(x), hop)
     return unpair(sums, x.shape, mid_side)
 
 
@@ -64,9 +57,9 @@ def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor]:
     the channels of all items follow each other, an odd last one twice.
     """
     if mid_side:
-        return x.contiguous(), 4 * index[:, None] + torch.arange(4)
+        return x.contiguous(), 4 * index[:, None] + torch.arange(4, device=index.device)
     flat = x.flatten(0, 1)
-    rows = (x.shape[1] * index[:, None] + torch.arange(x.shape[1])).flatten()
+    rows = (x.shape[1] * index[:, None] + torch.arange(x.shape[1], device=index.device)).flatten()
     if len(flat) % 2:
         flat, rows = torch.cat([flat, flat[-1:]]), torch.cat([rows, rows[-1:]])
     return flat.unflatten(0, (-1, 2)).contiguous(), rows.view(-1, 2)
@@ -104,13 +97,13 @@ def _check(x: Tensor, window: Tensor, mid_side: bool) -> None:
 class _Fir(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, taps: Tensor) -> Tensor:
-        ctx.taps = taps.numpy()
-        return torch.from_numpy(backend.fir_forward(x.contiguous().numpy(), ctx.taps))
+        ctx.taps = taps
+        return run("fir_forward", x, taps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.from_numpy(backend.fir_backward(grad.contiguous().numpy(), ctx.taps)), None
+        return run("fir_backward", grad, ctx.taps), None
 
 
 class _StftDeviation(torch.autograd.Function):
@@ -122,12 +115,9 @@ class _StftDeviation(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(pairs, target, rows, window)
         ctx.hop = hop
-        arrays = (t.numpy() for t in (pairs, target, rows, window))
-        return torch.from_numpy(backend.stft_deviation_forward(*arrays, hop))
+        return run("stft_deviation_forward", pairs, target, rows, window, hop)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        arrays = (t.detach().numpy() for t in ctx.saved_tensors)
-        grad_x = backend.stft_deviation_backward(grad.contiguous().numpy(), *arrays, ctx.hop)
-        return torch.from_numpy(grad_x), None, None, None, None
+        return run("stft_deviation_backward", grad, *ctx.saved_tensors, ctx.hop), None, None, None, None
