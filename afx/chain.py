@@ -28,6 +28,10 @@ class Serial(Effect):
         for name, effect in effects.items():
             self.add_module(name, effect)
 
+    @property
+    def grouped(self) -> bool:
+        return True
+
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         return self._run(self.parts(), x, values)
 
@@ -35,7 +39,7 @@ class Serial(Effect):
         *before, (name, last) = self.parts()
         if is_biquad((name, last)):
             return super().rest(x, skip, **values)
-        return last.rest(self._run(before, x, values), skip, **values[name])
+        return last.rest(self._run(before, x, values), skip, **last.for_items(values[name], len(x)))
 
     def _run(self, parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
         for are_biquads, group in groupby(parts, key=is_biquad):
@@ -43,7 +47,7 @@ class Serial(Effect):
                 x = biquad.cascade(x, cascade_coefs(group, values))
                 continue
             for name, effect in group:
-                x = effect(x, **values[name])
+                x = effect(x, **effect.for_items(values[name], len(x)))
         return x
 
 
@@ -57,7 +61,8 @@ class Normalised(Serial):
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         for name, effect in self.parts():
-            x = effect(x if isinstance(effect, Normalised) else centre_and_peak(x), **values[name])
+            fed = x if isinstance(effect, Normalised) else centre_and_peak(x)
+            x = effect(fed, **effect.for_items(values[name], len(x)))
         return x
 
 
@@ -67,7 +72,7 @@ def is_biquad(part: tuple[str, Effect]) -> bool:
 
 
 def cascade_coefs(bands: Iterable[tuple[str, Effect]], values: Values) -> Tensor:
-    """Coefficients of biquads in series, (K, 5), or (B, K, 5) where any value has a batch dimension."""
+    """Coefficients of biquads in series, (K, 5), or (G, K, 5) where any value has a batch dimension."""
     return torch.stack(torch.broadcast_tensors(*(band.coefs(**values[name]) for name, band in bands)), -2)
 
 
@@ -102,6 +107,10 @@ class Sends(Effect):
     def realtime(self) -> bool:
         """Whether any path runs sample by sample and so has no response to combine."""
         return any(getattr(effect, "render", "") == "realtime" for _, effect in self.parts())
+
+    @property
+    def grouped(self) -> bool:
+        return not self.realtime
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         return self.rest(x, 0, **values)

@@ -68,7 +68,11 @@ class PingPongDelay(Effect):
         self.odd_pan, self.even_pan = Panning(sr), Panning(sr)
 
     def penalty(self, values: Values) -> Tensor | float:
-        return (1 - values["damping"].exp()).square().mean() if self.surrogate and self.regularise else 0.0
+        return (1 - values["damping"].exp()).square() if self.surrogate and self.regularise else 0.0
+
+    @property
+    def grouped(self) -> bool:
+        return self.render != "realtime"
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         if self.render == "realtime":

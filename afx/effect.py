@@ -17,6 +17,7 @@ class Effect(nn.Module):
 
     A subclass declares `params` and implements `forward(x, *, name=value, …)`: audio (B, C, T); values in the
     declared units and of the declared shape, or with a leading batch dimension (B, *shape), one per item.
+    `for_items` makes such of values (G, *shape) that groups of consecutive items share.
 
     Args:
         sr: sample rate in Hz.
@@ -34,6 +35,18 @@ class Effect(nn.Module):
         self.sr = sr
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
 
+    @property
+    def grouped(self) -> bool:
+        """Whether `forward` itself takes values (G, *shape) of G groups of B / G consecutive items."""
+        return False
+
+    def for_items(self, values: Values, items: int) -> Values:
+        """Values, of all items or of groups, as `forward` takes them for so many items."""
+        if self.grouped:
+            return values
+        shapes = {name: p.shape for name, p in self.walk()}
+        return nest({name: spread(value, shapes[name], items) for name, value in flatten(values).items()})
+
     def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
         """The output from sample `skip` on, (B, C, T - skip); a warm-up that nobody hears can cost less."""
         return self(x, **values)[..., skip:]
@@ -50,7 +63,8 @@ class Effect(nn.Module):
             yield from part.walk(f"{prefix}{name}.")
 
     def penalty(self, values: Values) -> Tensor | float:
-        """What the effect adds to a loss so that its gradients lead somewhere; the sum over its parts by default."""
+        """What the effect adds to a loss so that its gradients lead somewhere, () or (G,); by default the sum over its
+        parts."""
         return sum(part.penalty(values[name]) for name, part in self.parts())
 
     def from_unit(self, q: Tensor) -> Values:
@@ -105,6 +119,13 @@ class Knobs(nn.Module):
                 raw.copy_(self.mappings[name].raw(torch.as_tensor(values[name], dtype=torch.float64)))
             for name, part in self.named_children():
                 part.set_values(values[name])
+
+
+def spread(value: Tensor, shape: tuple[int, ...], items: int) -> Tensor:
+    """A value (*shape) as it is, and values (G, *shape) one for each item, (items, *shape)."""
+    if value.dim() == len(shape) or len(value) == items:
+        return value
+    return value.repeat_interleave(items // len(value), 0)
 
 
 def nest(flat: dict[str, Tensor]) -> Values:

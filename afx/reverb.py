@@ -68,6 +68,10 @@ class FDN(Effect):
         if eq is not None:
             self.eq = eq
 
+    @property
+    def grouped(self) -> bool:
+        return self.render != "realtime"
+
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         if self.render == "realtime":
             return self.realtime(x.expand(-1, 2, -1), **values)

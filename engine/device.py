@@ -1,6 +1,23 @@
-"""Where the work is done."""
+"""Where the work is done, and how the host hears of it."""
 
 import torch
+from torch import Tensor
+
+
+class OnItsWay:
+    """Copies of tensors for the host, which come while their device works on."""
+
+    def __init__(self, *tensors: Tensor):
+        self._copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._arrived = torch.cuda.Event() if tensors[0].is_cuda else None
+        if self._arrived:
+            self._arrived.record()
+
+    def wait(self) -> list[Tensor]:
+        """The copies, as soon as they are there."""
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._copies
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,52 +1,55 @@
-"""Fitting an effect chain to a dry/wet pair by gradient descent on its knobs."""
+"""Fitting an effect chain to dry/wet pairs by gradient descent on its raw parameters, several pairs at once."""
 
-import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from afx.chain import Serial
 from afx.effect import Effect, Knobs, Values
-from data.crops import Chunks
-from engine.optimiser import METHODS
 from losses import VocalLoss
+from losses.vocal import TERMS
 
-# A step that breaks is tried again at half its size, this often.
-RETRIES = 10
+from .device import OnItsWay
+from .optimiser import METHODS, Place
+from .track import Track
+
+Terms = dict[str, float]
 
 
-class FitError(RuntimeError):
-    """A fit that cannot go on; its message says where it broke and what to do."""
+class Report(NamedTuple):
+    """What a step tells the host of a track, the numbers being those before it moved."""
 
-
-@dataclass
-class Best:
-    """The lowest loss so far, and the raw parameters that gave it."""
-
-    loss: float = math.inf
-    raws: dict[str, Tensor] = field(default_factory=dict)
+    loss: Tensor
+    terms: Tensor  # (number of terms,)
+    finite: Tensor  # (P,), whether the gradients are
+    scale: Tensor  # of the step that follows
+    raws: Tensor  # (P,)
 
 
 class Fit:
-    """A fit in progress: knobs, optimiser and what has been reached so far.
+    """A fit of one chain to several tracks, each with parameters, optimiser, loss and best state of its own.
 
-    Each step compares min(n, batch_size) chunks, drawn without replacement where there are more, and moves the knobs
-    by one step of the optimiser. A loss or gradient that is not finite never reaches them: the step that led to it is
-    taken back and tried again at half its size.
+    Each step compares min(n, batch_size) chunks of every track, drawn without replacement where there are more, and
+    moves its parameters by one step of the optimiser; the chunks of all tracks go through the chain together. A loss or
+    gradient that is not finite never reaches a track's parameters: the step that led to it is taken back and tried
+    again at half its size, while the other tracks go on. What a track reaches does not depend on those beside it.
+
+    Nothing in a step waits for the device: what it says of itself is read one step later (`collect`).
 
     Args:
         chain: the effects, on the device of the fit.
-        knobs: their raw parameters, which the fit changes.
+        tracks: one for each pair; `hand_back` brings them up to date.
         loss: compares rendered and recorded chunks after their warm-up.
-        chunks: dry and wet.
         lr: learning rate.
-        batch_size: most chunks of a step.
-        seed: of the draws of chunks.
+        batch_size: most chunks of a track in a step.
         epochs: how many steps there will be.
         method: a key of `engine.optimiser.METHODS`.
+        device: where the work is done.
 
     Source: DiffVox, arXiv 2504.14735, section 4.
     """
@@ -54,146 +57,119 @@ class Fit:
     def __init__(
         self,
         chain: Effect,
-        knobs: Knobs,
+        tracks: Sequence[Track],
         loss: VocalLoss,
-        chunks: Chunks,
         *,
         lr: float,
-        batch_size: int,
-        seed: int,
+        batch_size: int = 35,
         epochs: int = 2000,
         method: str = "adam",
+        device: torch.device | str = "cpu",
     ):
-        self.chain, self.knobs, self.loss = chain.train(), knobs, loss
-        device = next(knobs.parameters()).device
-        self.dry, self.warm_up = chunks.dry.to(device), chunks.warm_up
-        self.target = loss.prepare(chunks.wet[..., chunks.warm_up :].to(device))
-        self.batch_size = batch_size
-        self.method, self.epochs = METHODS[method], epochs
-        self.optimiser = self.method.optimiser(chain, knobs, lr)
-        self._highest_rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.generator = torch.Generator().manual_seed(seed)
-        self.losses: list[float] = []
-        self.best = Best()
-        self.undone: list[str] = []
-        self._before: tuple | None = None
-        self._scale = 1.0
+        self.device = torch.device(device)
+        self.chain, self.tracks, self.loss = chain.train(), list(tracks), loss.to(self.device)
+        self.batch_size, self.epochs, self.method = batch_size, epochs, METHODS[method]
+        self.knobs, self.columns = Knobs(chain).to(self.device), tracks[0].columns
+        self.warm_up = tracks[0].chunks.warm_up
+        self.dry = torch.cat([track.chunks.dry for track in tracks]).to(self.device)
+        wet = torch.cat([track.chunks.wet[..., self.warm_up :] for track in tracks])
+        self.target = self.loss.prepare(wet.to(self.device))
+        self.place, self.before = (
+            Place(*(torch.stack(rows).to(self.device) for rows in zip(*places, strict=True)))
+            for places in ([t.place for t in tracks], [t.before for t in tracks])
+        )
+        self.gradient, self.scale = (
+            torch.stack(rows).to(self.device) for rows in zip(*((t.gradient, t.scale) for t in tracks), strict=True)
+        )
+        self.rates = self.method.highest(chain, lr).to(self.device)
+        counts = torch.tensor([min(len(track.chunks.dry), batch_size) for track in tracks])
+        self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
+        self._reports: deque[tuple[OnItsWay, Tensor | None]] = deque()
 
-    @property
-    def step_count(self) -> int:
-        return len(self.losses)
+    def values(self, raws: Tensor) -> Values:
+        """Physical values of raw numbers: (P,) to (*shape), (G, P) to (G, *shape)."""
+        return functional_call(self.knobs, self.columns.split(raws), ())
 
-    @torch.no_grad()
-    def values(self) -> Values:
-        """Physical values as the knobs stand."""
-        return self.knobs()
-
-    def take_best(self) -> Values:
-        """Sets the knobs to the best so far, if there is one, and gives their values."""
-        if self.best.raws:
-            self.knobs.load_state_dict(self.best.raws)
-        return self.values()
-
-    def step(self) -> dict[str, float]:
-        """One step; the loss before it and its terms.
-
-        Raises FitError, naming effect and parameter, when loss or gradient is not finite however small the step.
-        """
+    def step(self) -> None:
+        """One step of every track; `collect` tells what came of it."""
         index = self._draw()
-        terms = self._evaluate(index)
-        for _ in range(RETRIES if self._before else 0):
-            if self._finite(terms):
-                break
-            self._retry(index, terms)
-            terms = self._evaluate(index)
-        if not self._finite(terms):
-            tried = f", even after a step {2**RETRIES} times smaller" if self._before else ""
-            raise FitError(
-                f"step {self.step_count}: not finite{tried}; it breaks at {self._culprit(index, terms)}. "
-                f"Try a smaller optimiser.lr, or another default for that effect."
-            )
-        if terms["loss"] < self.best.loss:
-            self.best = Best(terms["loss"], {k: v.detach().clone() for k, v in self.knobs.state_dict().items()})
-        self.losses.append(terms["loss"])
-        self._before = copy.deepcopy((self.knobs.state_dict(), self.optimiser.state_dict(), self._gradients()))
-        self._scale = 1.0
-        self._move()
-        return terms
+        losses, terms, gradient = self._evaluate(index)
+        fine = losses.isfinite() & gradient.isfinite().all(1)
+        scale = torch.where(fine, 1.0, self.scale / 2)
+        self._reports.append((OnItsWay(losses, terms, gradient.isfinite(), scale, self.place.raws), index))
+        reached = (*self.place, gradient), (*self.before, self.gradient)
+        *before, self.gradient = (
+            torch.where(fine.view(-1, *[1] * (new.dim() - 1)), new, old) for new, old in zip(*reached, strict=True)
+        )
+        self.before, self.scale = Place(*before), scale
+        rate = scale * self.method.rate(self.before.steps / self.epochs)
+        self.place = self.method.move(self.before, self.gradient, rate.to(self.rates)[:, None] * self.rates)
+
+    def collect(self, late: int = 0) -> list[list[Terms | None]]:
+        """What the steps since the last call came to, but for the `late` newest: the terms of each track.
+
+        None stands for a step that is to be taken again, or that a track no longer needed.
+        """
+        told = []
+        while len(self._reports) > late:
+            report, index = self._reports.popleft()
+            rows = zip(*report.wait(), strict=True)
+            told.append([self._record(g, Report(*row), index) for g, row in enumerate(rows)])
+        return told
+
+    def hand_back(self) -> None:
+        """Writes where they stand into the tracks."""
+        self.collect()
+        for g, track in enumerate(self.tracks):
+            track.place, track.before = (Place(*(t[g].cpu() for t in p)) for p in (self.place, self.before))
+            track.gradient, track.scale = self.gradient[g].cpu(), self.scale[g].cpu()
 
     def _draw(self) -> Tensor | None:
-        """Indices of the step's chunks; None for all."""
-        n = self.dry.shape[0]
-        return torch.randperm(n, generator=self.generator)[: self.batch_size] if n > self.batch_size else None
+        """The step's chunks (G n,), each track's filled up to n with its first; None for all as they lie."""
+        if len(self.tracks) == 1 and len(self.dry) <= self.batch_size:
+            return None
+        most, first, drawn = self.shares.shape[1], 0, []
+        for track in self.tracks:
+            own = track.draw(self.batch_size)
+            drawn.append(torch.cat([own, own[:1].expand(most - len(own))]) + first)
+            first += len(track.chunks.dry)
+        return torch.cat(drawn).to(self.device, non_blocking=True)
 
-    def _evaluate(self, index: Tensor | None) -> dict[str, float]:
-        """Loss, its terms, and fresh gradients."""
-        self.optimiser.zero_grad()
+    def _evaluate(self, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses (G,), their terms (G, number of terms) and gradients (G, P)."""
         dry, target = (self.dry, self.target) if index is None else (self.dry[index], self.target.select(index))
-        values = self.knobs()
-        total, terms = self.loss(self.chain.rest(dry, self.warm_up, **values), target)
-        total = total + self.chain.penalty(values)
-        total.backward()
-        return {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}
+        raws = self.place.raws.detach().requires_grad_()
+        # Values without a group are cheaper.
+        values = self.values(raws if len(raws) > 1 else raws[0])
+        wet = self.chain.rest(dry, self.warm_up, **self.chain.for_items(values, len(dry)))
+        terms = self.loss.terms(wet, target, self.shares)
+        losses = self.loss.weigh(terms).to(wet.dtype) + self.chain.penalty(values)
+        gradient = torch.autograd.grad(losses.sum(), raws)[0]
+        return losses.detach(), terms.detach(), gradient
 
-    def _finite(self, terms: dict[str, float]) -> bool:
-        gradients = (p.grad for p in self.knobs.parameters() if p.grad is not None)
-        return math.isfinite(terms["loss"]) and all(bool(grad.isfinite().all()) for grad in gradients)
+    def _record(self, g: int, row: Report, index: Tensor | None) -> Terms | None:
+        """Takes note of a step of one track."""
+        track = self.tracks[g]
+        if track.has_ended(self.epochs):
+            return None
+        loss = row.loss.item()
+        if math.isfinite(loss) and row.finite.all():
+            track.record(loss, row.raws)
+            return {"loss": loss, **dict(zip(TERMS, row.terms.tolist(), strict=True))}
+        track.record_broken(row.scale.item(), self._culprit(g, row, index))
+        return None
 
-    def _gradients(self) -> list[Tensor | None]:
-        return [None if p.grad is None else p.grad.clone() for p in self.knobs.parameters()]
-
-    def _retry(self, index: Tensor | None, terms: dict[str, float]) -> None:
-        """Takes the last step again, half as far, from where it began."""
-        self._scale /= 2
-        if self._scale == 0.5:
-            self.undone.append(f"step {self.step_count}: undone and halved, broken at {self._culprit(index, terms)}")
-        raws, optimiser, gradients = self._before
-        self.knobs.load_state_dict(raws)
-        self.optimiser.load_state_dict(copy.deepcopy(optimiser))
-        for p, grad in zip(self.knobs.parameters(), gradients, strict=True):
-            p.grad = grad
-        self._move()
-
-    def _move(self) -> None:
-        """Moves the knobs by the step that follows the last evaluation, or by a smaller one."""
-        rate = self._scale * self.method.rate((self.step_count - 1) / self.epochs)
-        for group, highest in zip(self.optimiser.param_groups, self._highest_rates, strict=True):
-            group["lr"] = highest * rate
-        self.optimiser.step()
-
-    def _culprit(self, index: Tensor | None, terms: dict[str, float]) -> str:
+    @torch.no_grad()
+    def _culprit(self, g: int, row: Report, index: Tensor | None) -> str:
         """Where the numbers break: an effect's output, the loss, or the gradients of the last effect that has such."""
-        dry = self.dry if index is None else self.dry[index]
-        with torch.no_grad():
-            effect = first_broken(self.chain, dry, self.knobs())
-        if effect or not math.isfinite(terms["loss"]):
+        own = slice(None) if index is None else index.view(len(self.tracks), -1)[g]
+        effect = first_broken(self.chain, self.dry[own], self.values(row.raws.to(self.device)))
+        if effect or not row.loss.isfinite():
             return effect or "the loss itself"
-        bad = [n for n, p in self.knobs.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        bad = [name for name, finite in self.columns.split(row.finite).items() if not finite.all()]
         # Gradients run backwards, so that those of the effects before it follow.
         last = bad[-1].split(".")[0]
         return f"the gradient of {', '.join(n for n in bad if n.split('.')[0] == last)}"
-
-    def state_dict(self) -> dict:
-        """All that a later run needs to go on as if nothing had happened."""
-        return {
-            "global_step": self.step_count,
-            "optimiser": self.optimiser.state_dict(),
-            "model": self.knobs.state_dict(),
-            "best_model": self.best.raws,
-            "lowest_loss": self.best.loss,
-            "losses": self.losses,
-            "undone": self.undone,
-            "generator": self.generator.get_state(),
-            "before": self._before,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.knobs.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.best = Best(state["lowest_loss"], state["best_model"])
-        self.losses, self.undone = list(state["losses"]), list(state["undone"])
-        self.generator.set_state(state["generator"])
-        self._before = state["before"]
 
 
 def first_broken(chain: Effect, x: Tensor, values: Values) -> str:
@@ -208,13 +184,27 @@ def first_broken(chain: Effect, x: Tensor, values: Values) -> str:
     return ""
 
 
-def run(fit: Fit, *, on_step: Callable[[dict[str, float]], None], stopped: Callable[[], bool]) -> str | None:
-    """Steps until the epochs are done; why it ended early, or None.
+def run(fit: Fit, *, on_step: Callable[[Track, Terms], None], stopped: Callable[[], bool]) -> str | None:
+    """Steps until a track has its epochs or cannot go on; why it ended before that, or None.
 
     `on_step` sees every step's terms; `stopped` is asked between steps.
     """
-    while fit.step_count < fit.epochs:
-        if stopped():
-            return "interrupted"
-        on_step(fit.step())
-    return None
+    # A GPU works on the next step while the host reads what the one before came to.
+    late = 1 if fit.device.type == "cuda" else 0
+
+    def tell(late: int) -> None:
+        for told in fit.collect(late):
+            for track, terms in zip(fit.tracks, told, strict=True):
+                if terms:
+                    on_step(track, terms)
+
+    interrupted = False
+    while not any(track.has_ended(fit.epochs) for track in fit.tracks):
+        if interrupted := stopped():
+            break
+        fit.step()
+        last = max(track.step_count for track in fit.tracks) + late >= fit.epochs
+        tell(0 if last else late)
+    tell(0)
+    fit.hand_back()
+    return "interrupted" if interrupted else None

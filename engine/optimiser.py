@@ -1,14 +1,26 @@
-"""How the knobs move: Adam as published, and a shorter way to the same loss."""
+"""How the raw parameters move: Adam as published, and a shorter way to the same loss."""
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from afx.effect import Effect, Knobs
+from afx.effect import Effect
 from afx.param import Free
 
 WARM_UP, LAST = 0.05, 0.05
+EPSILON = 1e-8
+
+
+class Place(NamedTuple):
+    """Where a descent stands: P raw numbers of each of G tracks, and Adam's memory of their gradients."""
+
+    raws: Tensor  # (G, P)
+    mean: Tensor  # (G, P), of the gradients
+    square: Tensor  # (G, P), of their squares
+    steps: Tensor  # (G,) float64, taken so far
 
 
 @dataclass(frozen=True)
@@ -29,22 +41,35 @@ class Method:
     levels: float = 1.0
     annealed: bool = False
 
-    def optimiser(self, chain: Effect, knobs: Knobs, lr: float) -> torch.optim.Adam:
-        """Adam over the knobs, at the highest rate of each."""
-        in_db = {name for name, p in chain.walk() if p.unit == "dB" and isinstance(p.mapping, Free)}
-        groups: dict[float, list[torch.nn.Parameter]] = {}
-        for name, knob in knobs.named_parameters():
-            groups.setdefault(lr * self.peak * (self.levels if name in in_db else 1.0), []).append(knob)
-        return torch.optim.Adam([{"params": own, "lr": rate} for rate, own in groups.items()], betas=self.betas)
+    def highest(self, chain: Effect, lr: float) -> Tensor:
+        """The highest rate of every raw number (P,), in the order of `chain.walk()`."""
+        rates = []
+        for _, p in chain.walk():
+            level = p.unit == "dB" and isinstance(p.mapping, Free)
+            rates += [lr * self.peak * (self.levels if level else 1.0)] * math.prod(p.shape)
+        return torch.tensor(rates)
 
-    def rate(self, progress: float) -> float:
+    def rate(self, progress: Tensor) -> Tensor:
         """The share of the highest rate after so much of the epochs, 0 … 1."""
         if not self.annealed:
-            return 1.0
-        if progress < WARM_UP:
-            return LAST + (1 - LAST) * progress / WARM_UP
-        fall = (min(progress, 1.0) - WARM_UP) / (1 - WARM_UP)
-        return LAST + (1 - LAST) * (1 + math.cos(math.pi * fall)) / 2
+            return torch.ones_like(progress)
+        rising = LAST + (1 - LAST) * progress / WARM_UP
+        fall = (progress.clamp(max=1) - WARM_UP) / (1 - WARM_UP)
+        falling = LAST + (1 - LAST) * (1 + torch.cos(math.pi * fall)) / 2
+        return torch.where(progress < WARM_UP, rising, falling)
+
+    def move(self, place: Place, gradients: Tensor, rates: Tensor) -> Place:
+        """One step of Adam along gradients (G, P) at rates (G, P), with bias correction by each track's own steps.
+
+        Source: Kingma and Ba, Adam, arXiv 1412.6980, algorithm 1.
+        """
+        fast, slow = self.betas
+        steps = place.steps + 1
+        mean = place.mean.lerp(gradients, 1 - fast)
+        square = place.square * slow + (1 - slow) * gradients.square()
+        unbiased = (1 - slow**steps).sqrt().to(square)[:, None], (1 - fast**steps).to(mean)[:, None]
+        raws = place.raws - rates / unbiased[1] * mean / (square.sqrt() / unbiased[0] + EPSILON)
+        return Place(raws, mean, square, steps)
 
 
 METHODS = {

@@ -77,7 +77,8 @@ class MLDR:
             ranges = self._rolled_range(self._averages(pred)), self._rolled_range(target.data[target.index])
             return (ranges[0] - ranges[1]).abs().mean(3, dtype=torch.float64).sum(2)
         sums = loudness.loudness_deviation(pred, target.data, target.index, self.coefs, self.shifts, self.mid_side)
-        return (sums / (pred.shape[-1] - self.shifts).to(sums)).sum(2)
+        counts = [pred.shape[-1] - shift for shift in self.shifts.tolist()]
+        return sum(one / count for one, count in zip(sums.unbind(2), counts, strict=True))
 
     def __call__(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
         """Mean distance between pred and target, (B, C, T) both: a scalar."""

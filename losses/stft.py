@@ -1,5 +1,6 @@
 """Multi-resolution distance of magnitude spectra: spectral convergence and log magnitude."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -71,6 +72,13 @@ class MultiResolutionSTFT:
         self.taps = a_weighting_fir(sr) if perceptual_weighting else None
         self.groups, self.mid_side = GROUPS[stereo], stereo != "channels"
 
+    def to(self, device: torch.device) -> "MultiResolutionSTFT":
+        """The same with its windows and its filter on a device: there, and only there, nothing waits for a copy."""
+        moved = copy.copy(self)
+        moved.windows = [window.to(device) for window in self.windows]
+        moved.taps = None if self.taps is None else self.taps.to(device)
+        return moved
+
     @torch.no_grad()
     def prepare(self, target: Tensor) -> StftTarget:
         """Compute everything of the target (B, C, T) once."""
@@ -82,8 +90,8 @@ class MultiResolutionSTFT:
         energies = tuple(y.square().sum((2, 3), dtype=torch.float64) for y in magnitudes)
         return StftTarget(magnitudes, energies, torch.arange(len(target), device=target.device))
 
-    def distances(self, pred: Tensor, target: Tensor | StftTarget, *, per_item: bool = False) -> Tensor:
-        """Distance of each group of signals, (G,), or of each item by itself, (B, G), in float64."""
+    def distances(self, pred: Tensor, target: Tensor | StftTarget, shares: Tensor) -> Tensor:
+        """Distance of each batch and each group of signals, (N, G), in float64; `shares` (N, n) as in `batch_sums`."""
         target = target if isinstance(target, StftTarget) else self.prepare(target)
         if len(target) != len(pred):
             raise ValueError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
@@ -92,25 +100,46 @@ class MultiResolutionSTFT:
         total = 0.0
         for window, hop, magnitude, energy in resolutions:
             sums = spectral.stft_deviation(weighted, magnitude, target.index, window, hop, self.mid_side)
-            total = total + self._combine(sums, energy[target.index], magnitude[0, 0].numel(), per_item)
+            total = total + self._combine(sums, energy[target.index], magnitude[0, 0].numel(), shares)
         return total / len(self.hops)
 
     def __call__(self, pred: Tensor, target: Tensor | StftTarget, *, per_item: bool = False) -> Tensor:
         """Distance between pred and target, (B, C, T) both: a scalar, or (B,) with every item by itself."""
-        return self.distances(pred, target, per_item=per_item).mean(-1).to(pred.dtype)
+        shares = each_alone(pred) if per_item else all_together(pred)
+        distances = self.distances(pred, target, shares).mean(-1).to(pred.dtype)
+        return distances if per_item else distances[0]
 
     def _weight(self, x: Tensor) -> Tensor:
         return x if self.taps is None else spectral.fir(x.flatten(0, 1), self.taps).view(x.shape)
 
-    def _combine(self, sums: Tensor, energy: Tensor, points: int, per_item: bool) -> Tensor:
-        """Turn sums (B, S, 2) over time and frequency, and the target's (B, S), into distances (G,) or (B, G)."""
-        dims = (1,) if per_item else (0, 1)
+    def _combine(self, sums: Tensor, energy: Tensor, points: int, shares: Tensor) -> Tensor:
+        """Turn sums (B, S, 2) over time and frequency, and the target's (B, S), into distances (N, G)."""
+        sums, energy, count = batch_sums(sums, shares), batch_sums(energy, shares), shares.sum(1)
         distances = []
         for group in self.groups:
             square, log = sums[:, group].unbind(2)
-            convergence = _root(square.sum(dims) / energy[:, group].sum(dims))
-            distances.append(self.w_sc * convergence + self.w_log_mag * log.mean(dims) / points)
+            convergence = _root(square.sum(1) / energy[:, group].sum(1))
+            distances.append(self.w_sc * convergence + self.w_log_mag * log.mean(1) / (points * count))
         return torch.stack(distances, -1)
+
+
+def batch_sums(values: Tensor, shares: Tensor) -> Tensor:
+    """Sums (N, …) of the items (B, …) of N batches, consecutive in values, each times its share, (N, n) with N n = B.
+
+    A share is 1, or 0 for an item that fills a batch up and counts nothing.
+    """
+    shares = shares.to(values).reshape(*shares.shape, *[1] * (values.ndim - 1))
+    return (values.unflatten(0, shares.shape[:2]) * shares).sum(1)
+
+
+def all_together(pred: Tensor) -> Tensor:
+    """Shares of the items of pred (B, C, T) in one batch."""
+    return pred.new_ones(1, len(pred))
+
+
+def each_alone(pred: Tensor) -> Tensor:
+    """Shares of the items of pred (B, C, T) in batches of their own."""
+    return pred.new_ones(len(pred), 1)
 
 
 def _window(size: int, length: int) -> Tensor:

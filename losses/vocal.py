@@ -1,5 +1,6 @@
 """The loss of the vocal-chain fit: spectra and loudness dynamic range of left/right and mid/side."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from losses.mldr import MLDR, LoudnessTarget
-from losses.stft import MultiResolutionSTFT, StftTarget
+from losses.stft import MultiResolutionSTFT, StftTarget, all_together, batch_sums, each_alone
 
 TERMS = ("mss_lr", "mss_ms", "mldr_lr", "mldr_ms")
 FFT_SIZES = (128, 512, 2048)
@@ -49,6 +50,12 @@ class VocalLoss:
         )
         self.mldr = MLDR(sr, rows=mldr_rows, mid_side=True)
 
+    def to(self, device: torch.device) -> "VocalLoss":
+        """The same with its windows and its filter on a device."""
+        moved = copy.copy(self)
+        moved.stft = self.stft.to(device)
+        return moved
+
     def prepare(self, target: Tensor) -> VocalTarget:
         """Compute everything of the target (B, 2, T) once: weighted magnitudes and loudness ratios."""
         if target.ndim != 3 or target.shape[1] != 2:
@@ -57,21 +64,27 @@ class VocalLoss:
 
     def __call__(self, pred: Tensor, target: Tensor | VocalTarget) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare pred (B, 2, T) with the target: the total, with a gradient to pred, and the four terms without."""
+        terms = self.terms(pred, target, all_together(pred))[0]
+        return self.weigh(terms).to(pred.dtype), dict(zip(TERMS, terms.detach().unbind(), strict=True))
+
+    def terms(self, pred: Tensor, target: Tensor | VocalTarget, shares: Tensor) -> Tensor:
+        """The four terms (N, 4), float64, of N batches that lie one after another in pred (B, 2, T).
+
+        shares (N, n), N n = B: 1, or 0 for an item that only fills a batch up.
+        """
         target = target if isinstance(target, VocalTarget) else self.prepare(target)
-        left_right, mid, side = self.stft.distances(pred, target.stft)
-        loudness = self.mldr.distances(pred, target.loudness)
-        terms = torch.stack([left_right, (mid + side) / 2, loudness[:, :2].mean(), loudness[:, 2:].mean()])
-        total = (terms * torch.tensor(self.weights).to(terms)).sum().to(pred.dtype)
-        return total, dict(zip(TERMS, terms.detach().unbind(), strict=True))
+        left_right, mid, side = self.stft.distances(pred, target.stft, shares).unbind(1)
+        loudness = batch_sums(self.mldr.distances(pred, target.loudness), shares) / shares.sum(1, keepdim=True)
+        return torch.stack([left_right, (mid + side) / 2, loudness[:, :2].mean(1), loudness[:, 2:].mean(1)], 1)
+
+    def weigh(self, terms: Tensor) -> Tensor:
+        """The weighted sums (…) of terms (…, 4)."""
+        return sum(weight * term for weight, term in zip(self.weights, terms.unbind(-1), strict=True))
 
     @torch.no_grad()
     def per_item(self, pred: Tensor, target: Tensor | VocalTarget) -> dict[str, Tensor]:
         """Compute the four terms of every item as if it were alone, (B,) each."""
-        target = target if isinstance(target, VocalTarget) else self.prepare(target)
-        left_right, mid, side = self.stft.distances(pred, target.stft, per_item=True).unbind(1)
-        loudness = self.mldr.distances(pred, target.loudness)
-        terms = left_right, (mid + side) / 2, loudness[:, :2].mean(1), loudness[:, 2:].mean(1)
-        return dict(zip(TERMS, terms, strict=True))
+        return dict(zip(TERMS, self.terms(pred, target, each_alone(pred)).unbind(1), strict=True))
 
 
 def _weights(weights: Mapping[str, float] | Sequence[float]) -> list[float]:

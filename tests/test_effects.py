@@ -151,6 +151,20 @@ def test_a_batch_equals_its_items_gradients_included(name: str):
 
 
 @every_effect
+def test_values_of_groups_equal_the_same_values_for_each_item(name: str):
+    effect, generator = make(name), random(9)
+    x, raws = audio(name, 4, generator), random_raws(effect, (2,), generator)
+    each = {key: raw.detach().repeat_interleave(2, 0).requires_grad_() for key, raw in raws.items()}
+    y = effect(x, **effect.for_items(values_of(effect, raws), 4))
+    y_each = effect(x, **values_of(effect, each))
+    assert relative_rms(y, y_each) < 1e-9
+    weight = torch.randn(y.shape, generator=generator, dtype=y.dtype)
+    summed = {key: g.unflatten(0, (2, 2)).sum(1) for key, g in gradients(y_each, weight, each).items()}
+    if not name.endswith("realtime"):
+        assert apart(gradients(y, weight, raws), summed) == {}
+
+
+@every_effect
 def test_one_value_for_all_equals_the_same_value_for_each(name: str):
     effect, generator = make(name), random(2)
     x, raws = audio(name, 3, generator), random_raws(effect, (), generator)

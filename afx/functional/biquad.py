@@ -71,9 +71,9 @@ def cascade(x: Tensor, coefs: Tensor) -> Tensor:
 
     Args:
         x: audio (B, C, T).
-        coefs: K filters (K, 5), or (B, K, 5) for one set an item.
+        coefs: K filters (K, 5), or (G, K, 5) for one set a group of B / G consecutive items.
     """
-    rows = coefs.unsqueeze(0) if coefs.dim() == 2 else coefs.repeat_interleave(x.shape[1], 0)
+    rows = coefs.unsqueeze(0) if coefs.dim() == 2 else coefs.repeat_interleave(len(x) * x.shape[1] // len(coefs), 0)
     return kernels.biquad_cascade(x.reshape(-1, x.shape[-1]), rows).reshape(x.shape)
 
 

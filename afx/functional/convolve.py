@@ -17,7 +17,7 @@ def convolve(x: Tensor, h: Tensor, skip: int = 0) -> Tensor:
 
     Args:
         x: audio (B, I, T).
-        h: responses (…, O, I, N), with no batch dimension or one of B.
+        h: responses (…, O, I, N), with no batch dimension or one of G, which groups of B / G consecutive items share.
         skip: samples at the beginning that are left out.
 
     Returns:

@@ -1,0 +1,121 @@
+"""One pair's share of a fit: its chunks, where its parameters stand, and what has been reached."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from afx.effect import Effect, Knobs
+from data.crops import Chunks
+
+from .optimiser import Place
+
+# A step that breaks is tried again at half its size, this often.
+RETRIES = 10
+
+
+@dataclass
+class Best:
+    """The lowest loss so far, and the raw parameters that gave it."""
+
+    loss: float = math.inf
+    raws: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Columns:
+    """The raw numbers of an effect's parameters side by side, in the order of `effect.walk()`."""
+
+    def __init__(self, effect: Effect):
+        self.shapes = {name: p.shape for name, p in effect.walk()}
+
+    def split(self, rows: Tensor) -> dict[str, Tensor]:
+        """(…, P) to (…, *shape) by name."""
+        parts = rows.split([math.prod(shape) for shape in self.shapes.values()], -1)
+        pairs = zip(self.shapes.items(), parts, strict=True)
+        return {name: part.reshape((*rows.shape[:-1], *shape)) for (name, shape), part in pairs}
+
+    def join(self, raws: dict[str, Tensor]) -> Tensor:
+        """(*shape) by name to (P,)."""
+        return torch.cat([raws[name].reshape(-1) for name in self.shapes])
+
+
+class Track:
+    """What a fit keeps of one pair.
+
+    Args:
+        chain: whose parameters are fitted.
+        chunks: dry and wet.
+        seed: of the defaults that are drawn and of the draws of chunks.
+        raws: where to begin, by name; the defaults where not given.
+    """
+
+    def __init__(self, chain: Effect, chunks: Chunks, *, seed: int = 0, raws: dict[str, Tensor] | None = None):
+        self.chunks, self.columns = chunks, Columns(chain)
+        begin = self.columns.join(raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict())
+        memory = torch.zeros_like(begin), torch.zeros_like(begin)
+        self.place = Place(begin, *memory, torch.zeros((), dtype=torch.float64))
+        # The last step can be taken again, smaller: from where, along what, and how far.
+        self.before, self.gradient, self.scale = self.place, torch.zeros_like(begin), torch.ones((), dtype=torch.float64)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.losses: list[float] = []
+        self.best = Best()
+        self.undone: list[str] = []
+        self.error: str | None = None
+
+    @property
+    def step_count(self) -> int:
+        return len(self.losses)
+
+    def has_ended(self, epochs: int) -> bool:
+        """Whether it has its epochs, or cannot go on."""
+        return self.error is not None or self.step_count >= epochs
+
+    def draw(self, most: int) -> Tensor:
+        """Indices of a step's chunks: all, or so many, without replacement."""
+        n = len(self.chunks.dry)
+        return torch.randperm(n, generator=self.generator)[:most] if n > most else torch.arange(n)
+
+    def record(self, loss: float, raws: Tensor) -> None:
+        """Takes note of a step: its loss, and the raw numbers (P,) that gave it."""
+        self.losses.append(loss)
+        if loss < self.best.loss:
+            self.best = Best(loss, {name: raw.clone() for name, raw in self.columns.split(raws).items()})
+
+    def record_broken(self, scale: float, culprit: str) -> None:
+        """Takes note of a step with a loss or gradient that is not finite, whose next try is `scale` times as long."""
+        step = self.step_count
+        if self.losses and scale == 0.5:
+            self.undone.append(f"step {step}: undone and halved, broken at {culprit}")
+        if not self.losses or scale < 0.5**RETRIES:
+            tried = f", even after a step {2**RETRIES} times smaller" if self.losses else ""
+            self.error = (
+                f"step {step}: not finite{tried}; it breaks at {culprit}. "
+                f"Try a smaller optimiser.lr, or another default for that effect."
+            )
+
+    def state_dict(self) -> dict:
+        """All that a later run needs to go on as if nothing had happened."""
+        return {
+            "global_step": self.step_count,
+            "model": self.columns.split(self.place.raws),
+            "optimiser": {"mean": self.place.mean, "square": self.place.square},
+            "before": {**self.before._asdict(), "gradient": self.gradient, "scale": self.scale},
+            "best_model": self.best.raws,
+            "lowest_loss": self.best.loss,
+            "losses": self.losses,
+            "undone": self.undone,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        steps = torch.tensor(float(len(state["losses"])), dtype=torch.float64)
+        memory, before = state["optimiser"], dict(state["before"])
+        place = Place(self.columns.join(state["model"]), memory["mean"], memory["square"], steps)
+        if [t.shape for t in place] != [t.shape for t in self.place]:
+            raise ValueError("the checkpoint is of other parameters")
+        self.place, self.gradient, self.scale = place, before.pop("gradient"), before.pop("scale")
+        self.before = Place(**before)
+        self.best = Best(state["lowest_loss"], state["best_model"])
+        self.losses, self.undone = list(state["losses"]), list(state["undone"])
+        self.generator.set_state(state["generator"])
