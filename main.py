@@ -3,52 +3,52 @@
     python main.py                                                   the built-in pair
     python main.py dry=voice.wav wet=mix_vocal.flac                  any two files
     python main.py data_dir=medleydb/Audio/AimeeNorwich_Child        the vocal tracks of a MedleyDB song
+    python main.py data_dir=@songs.txt log_dir=logs resume=true      every song of a list, what is done left alone
     python main.py data_dir=my_pairs epochs=400 optimiser.method=annealed    fewer, larger steps
     python main.py data_dir=my_pairs epochs=500 optimiser.lr=0.005 model=eq_comp
     python main.py … chain.sends.reverb.ir_duration=6                any option or range inside the chain
 
-Results go to <log_dir>/<wet file's name>/run_<N>. Ctrl-C keeps the best so far; resume=true goes on from there.
+Several pairs are fitted together, as many as the memory holds. Results go to <log_dir>/<wet file's name>/run_<N>.
+Ctrl-C keeps the best so far; resume=true goes on from there.
 """
 
 import logging
 import sys
-import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from afx import kernels
-from afx.effect import Knobs, flatten, nest
+from afx.effect import nest
 from afx.published_config import from_published_settings
 from afx.registry import build
-from afx.stream import render
 from data import runs
-from data.audio import write_audio
+from data.audio import duration
 from data.config import Setting, load_settings, merge
 from data.crops import cut_chunks
-from data.pairs import DATASETS, Pair, PairFiles, find_pairs, load_pair
+from data.pairs import DATASETS, PairFiles, find_songs, load_pair
+from engine.batch import Budget, fit_all
 from engine.device import pick_device
-from engine.fit import Fit, FitError, run
+from engine.fit import Fit, Terms
 from engine.interrupt import Interrupt
 from engine.memory import keep_freed_memory
 from engine.optimiser import METHODS
+from engine.track import Track
 from losses import VocalLoss
-from report.board import Board
-from report.tables import settings_table
+from report.journal import Journal
 
 CHAINS = Path(__file__).parent / "cfg" / "model"
-CHECKPOINT_EVERY_S = 30
 
 SETTINGS = (
     Setting("dataset", str, None, f"how to find the pairs: {', '.join(DATASETS)}; found out when not given"),
-    Setting("data_dir", str, None, "folder of a song, or of pairs"),
+    Setting("data_dir", str, None, "folder of a song, or of pairs; @LIST: a file with such folders, one a line"),
     Setting("dry", str, None, "unprocessed recording"),
     Setting("wet", str, None, "processed recording"),
     Setting("align", bool, True, "roll the dry file onto the wet one, by the peak of their cross-correlation"),
     Setting("check_pair", bool, True, "refuse a wet file that does not come from the dry one"),
     Setting("log_dir", str, "logs", "folder of the run folders"),
-    Setting("resume", bool, False, "go on with the newest run of a track if it was interrupted"),
+    Setting("resume", bool, False, "go on with the newest run of a track; leave it alone if it has its epochs"),
     Setting("model", str, "diffvox", "chain file in cfg/model, or a path; null: `chain` says it all", nullable=True),
     Setting("chain", dict, {}, "changes inside the chain, as chain.sends.reverb.ir_duration=6"),
     Setting("sr", int, 44100, "sample rate in Hz; other files are resampled"),
@@ -62,6 +62,7 @@ SETTINGS = (
     Setting("loss.weights", list, [1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s"),
     Setting("loss.mldr_rows", str, "separate", "separate, or rolled as in the published release"),
     Setting("device", str, "auto", "auto, cpu or cuda"),
+    Setting("memory_gb", float, None, "what steps may take of the memory; found out when not given"),
     Setting("seed", int, 0, "of the random defaults and of the draws of chunks"),
 )
 
@@ -71,25 +72,22 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         settings = read_settings(argv)
-        found = find_pairs(settings["dataset"], settings["data_dir"], settings["dry"], settings["wet"])
+        songs, skipped, empty = find_songs(settings)
+        keep_freed_memory()
+        session = Session(settings)
     except ValueError as error:
         print(f"main.py: {error}", file=sys.stderr)
         return 2
-    for reason in found.skipped:
+    for reason in skipped:
         print(f"skipped {reason}")
-    keep_freed_memory()
-    failed = 0
+    pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
     with Interrupt() as interrupt:
-        for files in found.files:
-            if interrupt.asked:
-                break
-            try:
-                fit_pair(files, settings, interrupt)
-            except (ValueError, FitError) as error:
-                print(f"main.py: {error}", file=sys.stderr)
-                failed += 1
-    if failed and len(found.files) > 1:
-        print(f"main.py: {failed} of {len(found.files)} pairs failed", file=sys.stderr)
+        session.fit(pairs, interrupt)
+    failed = empty + session.failed
+    for reason in failed:
+        print(f"main.py: {reason}", file=sys.stderr)
+    if len(pairs) + len(empty) > 1:
+        print(f"{session.fitted} fitted, {session.done_before} done before, {len(failed)} failed")
     return 130 if interrupt.asked else 2 if failed else 0
 
 
@@ -117,92 +115,101 @@ def chain_file(model: str) -> Path:
     return CHAINS / f"{model}.yaml" if model in known else Path(model)
 
 
-def fit_pair(files: PairFiles, settings: dict, interrupt: Interrupt) -> None:
-    """Fits one pair, writes its run folder and prints what came out."""
-    sr = settings["sr"]
-    pair = load_pair(files, sr, settings["lufs"], align=settings["align"], check=settings["check_pair"])
-    device = pick_device(settings["device"])
-    if not kernels.compiled():
-        print("first run on this machine: compiling the sample loops, about a minute, once", flush=True)
-    chain = build(settings["chain"], sr).to(device)
-    knobs = Knobs(chain, torch.Generator().manual_seed(settings["seed"])).to(device)
-    fit = Fit(
-        chain,
-        knobs,
-        VocalLoss(sr, settings["loss.weights"], settings["loss.mldr_rows"]),
-        cut_chunks(pair, settings["chunk_duration"], settings["chunk_overlap"]),
-        lr=settings["optimiser.lr"],
-        batch_size=settings["batch_size"],
-        seed=settings["seed"],
-        epochs=settings["epochs"],
-        method=settings["optimiser.method"],
-    )
-    folder = open_run(fit, settings, pair.name)
-    print(f"{pair.name}: {fit.dry.shape[0]} chunks of {settings['chunk_duration']:g} s, {device}, {folder}")
-    board = Board(folder, fit.step_count)
-    ended = "error"
-    try:
-        ended = fit_with_progress(fit, folder, board, interrupt)
-    finally:
-        save(fit, pair, folder, ended)
-    if not fit.losses:
-        return
-    values = fit.take_best()
-    fitted = render(chain.eval(), values, pair.dry.to(device)).cpu()
-    write_audio(folder / "fitted.wav", fitted, sr)
-    board.audio({"dry": pair.dry, "wet": pair.wet, "fitted": fitted}, sr)
-    board.close()
-    print(settings_table(chain, values))
-    print(f"{pair.name}: loss {fit.losses[0]:.3f} -> {fit.best.loss:.3f} in {fit.step_count} steps; {folder}")
-    for line in fit.undone:
-        print(line)
+class Session:
+    """Fits of several pairs with the same settings, and what becomes of each."""
 
+    def __init__(self, settings: dict):
+        self.settings, self.device = settings, pick_device(settings["device"])
+        self.chain = build(settings["chain"], settings["sr"]).to(self.device)
+        self.loss = VocalLoss(settings["sr"], settings["loss.weights"], settings["loss.mldr_rows"])
+        self.journals: dict[Track, Journal] = {}
+        self.bar: tqdm | None = None
+        self.failed: list[str] = []
+        self.fitted = self.done_before = 0
 
-def open_run(fit: Fit, settings: dict, name: str) -> Path:
-    """A new run folder, or the interrupted one, whose state the fit takes over."""
-    folder = runs.interrupted_run(settings["log_dir"], name) if settings["resume"] else None
-    if folder is None:
-        folder = runs.new_run(settings["log_dir"], name)
-        runs.begin(folder, nest(settings))
-        return folder
-    runs.check_same_fit(folder, nest(settings))
-    state = runs.load_checkpoint(folder)
-    try:
-        fit.load_state_dict(state)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: its checkpoint is of another fit; use resume=false for a new run") from error
-    return folder
+    def fit(self, pairs: Sequence[tuple[Path, PairFiles]], interrupt: Interrupt) -> None:
+        """Fits all pairs, under one progress bar; their runs go to the folders before them."""
+        limit = self.settings["memory_gb"] and int(1e9 * self.settings["memory_gb"])
+        budget = Budget(self.device, self.settings["batch_size"], limit)
+        try:
+            fit_all(
+                self.tracks(pairs, interrupt),
+                self.together,
+                budget,
+                on_step=self.on_step,
+                on_pause=self.on_pause,
+                on_end=self.on_end,
+                stopped=interrupt,
+            )
+        finally:
+            if self.bar is not None:
+                self.bar.close()
 
+    def tracks(self, pairs: Sequence[tuple[Path, PairFiles]], interrupt: Interrupt) -> Iterator[Track]:
+        """The pairs that are to be fitted, loaded one by one; those of one length lie together."""
+        for log_dir, files in sorted(pairs, key=lambda pair: duration(pair[1].wet_path)):
+            if interrupt.asked:
+                return
+            try:
+                track = self.open(log_dir, files)
+            except ValueError as error:
+                self.failed.append(str(error))
+                continue
+            if track:
+                yield track
 
-def fit_with_progress(fit: Fit, folder: Path, board: Board, interrupt: Interrupt) -> str | None:
-    """The loop with one progress bar, a checkpoint now and then, and scalars; why it ended early, or None."""
-    saved = time.monotonic()
-    with tqdm(total=fit.epochs, initial=fit.step_count, unit="step", dynamic_ncols=True) as bar:
+    def open(self, log_dir: Path, files: PairFiles) -> Track | None:
+        """A pair's track and run folder, new or as an interrupted run left it; None where a run has its epochs."""
+        settings = self.settings
+        newest = runs.newest_run(log_dir, files.name) if settings["resume"] else None
+        if newest and runs.has_ended(newest, settings["epochs"]):
+            tqdm.write(f"{files.name}: has {settings['epochs']} epochs in {newest}; resume=false begins anew")
+            self.done_before += 1
+            return None
+        pair = load_pair(
+            files, settings["sr"], settings["lufs"], align=settings["align"], check=settings["check_pair"]
+        )
+        chunks = cut_chunks(pair, settings["chunk_duration"], settings["chunk_overlap"])
+        track = Track(self.chain, chunks, epochs=settings["epochs"], seed=settings["seed"])
+        journal = self.journals[track] = Journal.open(log_dir, newest, pair, track, nest(settings))
+        where = f"{self.device}, {journal.folder}"
+        tqdm.write(f"{pair.name}: {len(chunks.dry)} chunks of {settings['chunk_duration']:g} s, {where}")
+        if self.bar is None:
+            self.bar = tqdm(total=0, unit="step", dynamic_ncols=True)
+        self.bar.total += track.epochs
+        self.bar.update(track.step_count)
+        return track
 
-        def on_step(terms: dict[str, float]) -> None:
-            nonlocal saved
-            bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
-            bar.update()
-            board.scalars(fit.step_count - 1, terms, fit.values())
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
-                runs.save_checkpoint(folder, fit.state_dict())
-                saved = time.monotonic()
+    def together(self, tracks: Sequence[Track]) -> Fit:
+        """A fit of some tracks."""
+        if not kernels.compiled():
+            tqdm.write("first run on this machine: compiling the sample loops, about a minute, once")
+        settings = self.settings
+        return Fit(
+            self.chain,
+            tracks,
+            self.loss,
+            lr=settings["optimiser.lr"],
+            batch_size=settings["batch_size"],
+            method=settings["optimiser.method"],
+            device=self.device,
+        )
 
-        return run(fit, on_step=on_step, stopped=interrupt)
+    def on_step(self, fit: Fit, track: Track, terms: Terms) -> None:
+        self.journals[track].note(fit, terms)
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
+        self.bar.update()
 
+    def on_pause(self, tracks: Sequence[Track]) -> None:
+        for track in tracks:
+            self.journals[track].save()
 
-def save(fit: Fit, pair: Pair, folder: Path, ended: str | None) -> None:
-    """Checkpoint, best parameters in physical units, and the record of the run."""
-    runs.save_checkpoint(folder, fit.state_dict())
-    record = {
-        "input_path": str(pair.dry_path),
-        "target_path": str(pair.wet_path),
-        "alignment_shift": pair.alignment_shift,
-        "losses": fit.losses,
-        "terminated_by": ended,
-        "undone": fit.undone,
-    }
-    runs.finish(folder, flatten(fit.take_best()), record)
+    def on_end(self, track: Track, why: str | None) -> None:
+        journal = self.journals.pop(track)
+        tqdm.write(journal.close(self.chain, self.device, "error" if track.error else why))
+        self.fitted += not why
+        if track.error:
+            self.failed.append(f"{journal.pair.name}: {track.error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afx.functional.level import rise_to_coef
+from afx.functional.matrix import exponential
 
 
 class Bounded(ABC):
@@ -130,7 +131,7 @@ class Orthogonal:
 
     def value(self, raw: Tensor) -> Tensor:
         upper = raw.triu(1)
-        return torch.linalg.matrix_exp(upper - upper.mT)
+        return exponential(upper - upper.mT)
 
     def raw(self, value: Tensor) -> Tensor:
         """The skew-symmetric logarithm's upper triangle; the matrix must be a rotation (determinant 1)."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from afx.effect import Knobs
 from afx.published import from_published
 from afx.registry import build
 from benchmarks.measure import Comparison, Task, Worker, clock, compared, peak_memory, table
@@ -22,6 +21,7 @@ from data.config import read_yaml
 from data.crops import Chunks
 from engine.fit import Fit
 from engine.memory import keep_freed_memory
+from engine.track import Track
 from losses import VocalLoss
 
 CHAIN = Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml"
@@ -75,10 +75,21 @@ def peer_step(count: int, onednn: bool = True, seconds: float = SECONDS, delay_m
 def our_step(count: int, seconds: float = SECONDS, delay_ms: float = 400.0) -> Task:
     """Make our step on `count` chunks, in a process that keeps its memory as main.py does."""
     keep_freed_memory()
+    fit = our_fit(count, seconds, delay_ms)
+
+    def step() -> None:
+        fit.step()
+        fit.collect()
+
+    return step
+
+
+def our_fit(count: int, seconds: float = SECONDS, delay_ms: float = 400.0, tracks: int = 1) -> Fit:
+    """Make our fit of `count` chunks, or of as many of each of several tracks."""
     chain = build(read_yaml(CHAIN), SR)
-    knobs = Knobs(chain)
-    knobs.load_state_dict(from_published(raws(start(delay_ms)), chain))
-    return Fit(chain, knobs, VocalLoss(SR), chunks(count, seconds), lr=LR, batch_size=count, seed=0).step
+    first = from_published(raws(start(delay_ms)), chain)
+    batch = chunks(count, seconds)
+    return Fit(chain, [Track(chain, batch, raws=first) for _ in range(tracks)], VocalLoss(SR), lr=LR, batch_size=count)
 
 
 def raws(chain: PeerChain) -> dict[str, Tensor]:

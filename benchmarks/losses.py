@@ -16,7 +16,7 @@ from torchcomp import avg
 from benchmarks.measure import Comparison, clock, paired, table
 from benchmarks.peer_loss import SR, mid_side, peer_mss
 from losses.mldr import MLDR
-from losses.stft import MultiResolutionSTFT
+from losses.stft import MultiResolutionSTFT, all_together
 from losses.vocal import FFT_SIZES
 
 Loss = Callable[[Tensor], Tensor]
@@ -38,7 +38,7 @@ def stft_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
     channels, sum_difference = peer_mss(sum_and_difference=False), peer_mss(sum_and_difference=True)
 
     def ours(x: Tensor) -> Tensor:
-        left_right, mid, side = loss.distances(x, prepared)
+        left_right, mid, side = loss.distances(x, prepared, all_together(x))[0]
         return left_right + (mid + side) / 4
 
     def peer(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from afx.chain import Serial, is_biquad
+from afx.effect import Knobs
 from afx.functional import convolve
 from benchmarks import fit
 from benchmarks.losses import loudness_losses, music, stft_losses
@@ -54,8 +55,10 @@ class Passes:
 
 def parts(count: int) -> list[Part]:
     """Make every part on `count` chunks."""
-    step, peer = fit.our_step(count).__self__, fit.start().train()
-    chain, knobs, dry = step.chain, step.knobs, step.dry
+    ours, peer = fit.our_fit(count), fit.start().train()
+    chain, dry = ours.chain, ours.dry
+    knobs = Knobs(chain)
+    knobs.load_state_dict(ours.columns.split(ours.place.raws[0]))
     effects = dict(chain.parts())
     bands = {name: part for name, part in effects.items() if is_biquad((name, part))}
     equaliser = Serial(fit.SR, **bands)

@@ -41,6 +41,14 @@ LARGEST_RATIO = 4_000_000
 WRITE_BLOCK = 65536  # libsndfile's Vorbis encoder overflows its stack where a file is written in one call
 
 
+def duration(path: str | Path) -> float:
+    """Length of an audio file in s, 0 where it tells none."""
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError):
+        return 0.0
+
+
 def read_audio(path: str | Path) -> tuple[Tensor, int]:
     """The whole of an audio file (wav, flac, mp3, ogg, opus, aiff) as float32 `(C, T)`, and its sample rate in Hz.
 

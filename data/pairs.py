@@ -200,6 +200,40 @@ def find_pairs(
     return found
 
 
+def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
+    """The pairs that settings name, by the folder for their logs; what was skipped, and what failed, a line each.
+
+    `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
+    folder's logs then have a folder of its name, and one without a pair has failed. ValueError as in `find_pairs`, and
+    for a list that cannot be read or is empty.
+    """
+    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], Path(settings["log_dir"]).expanduser()
+    if not (data_dir or "").startswith("@"):
+        found = find_pairs(dataset, data_dir, settings["dry"], settings["wet"])
+        return {logs: found.files}, found.skipped, []
+    songs, skipped, failed = {}, [], []
+    for song in _listed(data_dir):
+        try:
+            found = find_pairs(dataset, song)
+        except ValueError as error:
+            failed.append(f"{song}: {error}")
+            continue
+        songs[logs / Path(os.path.abspath(song)).name] = found.files
+        skipped += found.skipped
+    return songs, skipped, failed
+
+
+def _listed(data_dir: str) -> list[str]:
+    try:
+        lines = Path(data_dir[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
+    songs = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not songs:
+        raise ValueError(f"data_dir={data_dir}: the list names no folder; give one a line")
+    return songs
+
+
 def _infer(paths: dict[str, Path]) -> str:
     if "dry" in paths or "wet" in paths:
         return "pair"

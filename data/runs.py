@@ -43,19 +43,22 @@ def new_run(log_dir: str | Path, stem: str) -> Path:
     return folder
 
 
-def interrupted_run(log_dir: str | Path, stem: str) -> Path | None:
-    """The newest run of a track, if it did not end by itself."""
+def newest_run(log_dir: str | Path, stem: str) -> Path | None:
+    """The newest run of a track that left a checkpoint, if its newest did."""
     runs = numbered(Path(log_dir).expanduser() / stem)
-    if not runs or not (runs[-1] / CHECKPOINT).exists():
-        return None
-    meta = runs[-1] / META
-    return runs[-1] if not meta.exists() or read_json(meta).get("terminated_by") else None
+    return runs[-1] if runs and (runs[-1] / CHECKPOINT).exists() else None
+
+
+def has_ended(folder: Path, epochs: int) -> bool:
+    """Whether a run came to its end, and has so many epochs."""
+    meta = read_json(folder / META) if (folder / META).exists() else {"terminated_by": "running"}
+    return not meta.get("terminated_by") and len(meta.get("losses", [])) >= epochs
 
 
 def check_same_fit(folder: Path, settings: dict) -> None:
     """Refuses to resume a run with other settings; ValueError that names them."""
     before = read_yaml(folder / CONFIG)
-    free = {"resume", "epochs", "device", "log_dir"}
+    free = {"resume", "epochs", "device", "log_dir", "memory_gb"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
     if changed:

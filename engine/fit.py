@@ -1,6 +1,7 @@
 """Fitting an effect chain to dry/wet pairs by gradient descent on its raw parameters, several pairs at once."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from .optimiser import METHODS, Place
 from .track import Track
 
 Terms = dict[str, float]
+OnStep = Callable[["Fit", Track, Terms], None]
+PAUSE_EVERY_S = 30
 
 
 class Report(NamedTuple):
@@ -47,7 +50,6 @@ class Fit:
         loss: compares rendered and recorded chunks after their warm-up.
         lr: learning rate.
         batch_size: most chunks of a track in a step.
-        epochs: how many steps there will be.
         method: a key of `engine.optimiser.METHODS`.
         device: where the work is done.
 
@@ -62,13 +64,12 @@ class Fit:
         *,
         lr: float,
         batch_size: int = 35,
-        epochs: int = 2000,
         method: str = "adam",
         device: torch.device | str = "cpu",
     ):
         self.device = torch.device(device)
         self.chain, self.tracks, self.loss = chain.train(), list(tracks), loss.to(self.device)
-        self.batch_size, self.epochs, self.method = batch_size, epochs, METHODS[method]
+        self.batch_size, self.method = batch_size, METHODS[method]
         self.knobs, self.columns = Knobs(chain).to(self.device), tracks[0].columns
         self.warm_up = tracks[0].chunks.warm_up
         self.dry = torch.cat([track.chunks.dry for track in tracks]).to(self.device)
@@ -82,7 +83,8 @@ class Fit:
             torch.stack(rows).to(self.device) for rows in zip(*((t.gradient, t.scale) for t in tracks), strict=True)
         )
         self.rates = self.method.highest(chain, lr).to(self.device)
-        counts = torch.tensor([min(len(track.chunks.dry), batch_size) for track in tracks])
+        self.epochs = torch.tensor([track.epochs for track in tracks]).to(self.rates)
+        counts = torch.tensor([track.count(batch_size) for track in tracks])
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
         self._reports: deque[tuple[OnItsWay, Tensor | None]] = deque()
 
@@ -150,7 +152,7 @@ class Fit:
     def _record(self, g: int, row: Report, index: Tensor | None) -> Terms | None:
         """Takes note of a step of one track."""
         track = self.tracks[g]
-        if track.has_ended(self.epochs):
+        if track.has_ended:
             return None
         loss = row.loss.item()
         if math.isfinite(loss) and row.finite.all():
@@ -184,27 +186,37 @@ def first_broken(chain: Effect, x: Tensor, values: Values) -> str:
     return ""
 
 
-def run(fit: Fit, *, on_step: Callable[[Track, Terms], None], stopped: Callable[[], bool]) -> str | None:
-    """Steps until a track has its epochs or cannot go on; why it ended before that, or None.
+def run(
+    fit: Fit,
+    on_step: OnStep,
+    on_pause: Callable[[Sequence[Track]], None],
+    stopped: Callable[[], bool],
+    steps: int | None = None,
+) -> None:
+    """Steps until a track has its epochs or cannot go on, until `stopped`, or so many steps; the tracks are then up to
+    date.
 
-    `on_step` sees every step's terms; `stopped` is asked between steps.
+    `on_step` sees every step's terms; `on_pause` now and then the tracks, up to date; `stopped` is asked between steps.
     """
     # A GPU works on the next step while the host reads what the one before came to.
     late = 1 if fit.device.type == "cuda" else 0
+    paused = time.monotonic()
 
     def tell(late: int) -> None:
         for told in fit.collect(late):
             for track, terms in zip(fit.tracks, told, strict=True):
                 if terms:
-                    on_step(track, terms)
+                    on_step(fit, track, terms)
 
-    interrupted = False
-    while not any(track.has_ended(fit.epochs) for track in fit.tracks):
-        if interrupted := stopped():
-            break
+    while not any(track.has_ended for track in fit.tracks) and not stopped() and steps != 0:
         fit.step()
-        last = max(track.step_count for track in fit.tracks) + late >= fit.epochs
+        last = any(track.step_count + late >= track.epochs for track in fit.tracks)
         tell(0 if last else late)
+        if time.monotonic() - paused > PAUSE_EVERY_S:
+            tell(0)
+            fit.hand_back()
+            on_pause(fit.tracks)
+            paused = time.monotonic()
+        steps = steps and steps - 1
     tell(0)
     fit.hand_back()
-    return "interrupted" if interrupted else None

@@ -1,6 +1,12 @@
-"""What a program asks of the C library's memory."""
+"""How much memory there is, how much was taken, and what a program asks of the C library about it."""
 
 import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -11,3 +17,22 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(TRIM_THRESHOLD, -1)
         mallopt(MMAP_MAX, 0)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a device that programs can still take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    told = Path("/proc/meminfo")
+    if told.exists():
+        lines = dict(line.split(":") for line in told.read_text().splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory of a device that this program has taken so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from afx.effect import Effect, Knobs
+from afx.effect import Effect, Knobs, Values
 from data.crops import Chunks
 
 from .optimiser import Place
@@ -46,20 +46,32 @@ class Track:
     Args:
         chain: whose parameters are fitted.
         chunks: dry and wet.
+        epochs: how many steps there will be.
         seed: of the defaults that are drawn and of the draws of chunks.
         raws: where to begin, by name; the defaults where not given.
     """
 
-    def __init__(self, chain: Effect, chunks: Chunks, *, seed: int = 0, raws: dict[str, Tensor] | None = None):
-        self.chunks, self.columns = chunks, Columns(chain)
-        begin = self.columns.join(raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict())
+    def __init__(
+        self,
+        chain: Effect,
+        chunks: Chunks,
+        *,
+        epochs: int = 2000,
+        seed: int = 0,
+        raws: dict[str, Tensor] | None = None,
+    ):
+        self.chunks, self.epochs, self.columns = chunks, epochs, Columns(chain)
+        raws = raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
+        begin = self.columns.join(raws).to(chunks.dry.dtype)
         memory = torch.zeros_like(begin), torch.zeros_like(begin)
         self.place = Place(begin, *memory, torch.zeros((), dtype=torch.float64))
         # The last step can be taken again, smaller: from where, along what, and how far.
-        self.before, self.gradient, self.scale = self.place, torch.zeros_like(begin), torch.ones((), dtype=torch.float64)
+        self.before, self.gradient = self.place, torch.zeros_like(begin)
+        self.scale = torch.ones((), dtype=torch.float64)
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
         self.best = Best()
+        self.raws = begin  # that gave the last loss
         self.undone: list[str] = []
         self.error: str | None = None
 
@@ -67,18 +79,30 @@ class Track:
     def step_count(self) -> int:
         return len(self.losses)
 
-    def has_ended(self, epochs: int) -> bool:
+    @property
+    def has_ended(self) -> bool:
         """Whether it has its epochs, or cannot go on."""
-        return self.error is not None or self.step_count >= epochs
+        return self.error is not None or self.step_count >= self.epochs
+
+    def count(self, most: int) -> int:
+        """How many chunks of it a step takes."""
+        return min(len(self.chunks.dry), most)
 
     def draw(self, most: int) -> Tensor:
         """Indices of a step's chunks: all, or so many, without replacement."""
         n = len(self.chunks.dry)
         return torch.randperm(n, generator=self.generator)[:most] if n > most else torch.arange(n)
 
+    def best_values(self, chain: Effect) -> Values:
+        """Physical values of the best so far, or of the beginning."""
+        knobs = Knobs(chain).requires_grad_(False)
+        knobs.load_state_dict(self.best.raws or self.columns.split(self.place.raws))
+        return knobs()
+
     def record(self, loss: float, raws: Tensor) -> None:
         """Takes note of a step: its loss, and the raw numbers (P,) that gave it."""
         self.losses.append(loss)
+        self.raws = raws
         if loss < self.best.loss:
             self.best = Best(loss, {name: raw.clone() for name, raw in self.columns.split(raws).items()})
 

@@ -1,5 +1,6 @@
 """TensorBoard of a fit: loss terms, every parameter in physical units, and level-matched audio."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -19,11 +20,12 @@ class Board:
     def __init__(self, folder: Path, step: int = 0):
         self.writer = SummaryWriter(folder, purge_step=step or None)
 
-    def scalars(self, step: int, terms: dict[str, float], values: Values) -> None:
+    def scalars(self, step: int, terms: dict[str, float], values: Callable[[], Values]) -> None:
+        """The terms of a step, and now and then the values that gave them."""
         for name, value in terms.items():
             self.writer.add_scalar(f"loss/{name}", value, step)
         if step % PARAMETERS_EVERY == 0:
-            for name, value in flatten(values).items():
+            for name, value in flatten(values()).items():
                 for place, number in enumerate(value.detach().reshape(-1).tolist()):
                     tag = name.replace(".", "/")
                     self.writer.add_scalar(f"{tag}/{place:02d}" if value.dim() else tag, number, step)

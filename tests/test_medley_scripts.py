@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from takes import QUICK, RUN_FILES, SR, mixed, take
 
+import main
+from data.audio import write_audio
+from data.files import read_json
 from scripts import get_medley_vocal_txt
 
 ROOT = Path(__file__).parents[1]
@@ -22,17 +26,6 @@ stems:
     raw:
       R01: {{filename: {name}_RAW_01_01.wav}}
 """
-# Stands in for main.py's interpreter: songs called bad fail as main.py does, songs called stop are interrupted.
-PYTHON = """\
-#!/bin/sh
-echo "$@" >> "$CALLS"
-case "$*" in
-    *bad*) echo "some notice"; echo "main.py: no pair found: bad is instrumental" >&2; exit 2 ;;
-    *stop*) exit 130 ;;
-esac
-"""
-
-
 def write_song(folder: Path, name: str, *, instrumental: str = "no", instrument: str = "female singer") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = SONG.format(name=name, instrumental=instrumental, instrument=instrument)
@@ -73,57 +66,61 @@ def test_the_published_songs_are_among_those_of_the_real_metadata():
     assert published <= {song.name for song in songs}
 
 
+def write_take(song: Path, seed: int) -> None:
+    """A song's stem and its raw track, beside its metadata."""
+    write_song(song, song.name)
+    dry = take(seed=seed)
+    write_audio(song / f"{song.name}_RAW" / f"{song.name}_RAW_01_01.wav", dry, SR)
+    write_audio(song / f"{song.name}_STEMS" / f"{song.name}_STEM_01.wav", mixed(dry), SR)
+
+
 def train(tmp_path: Path, songs: list[str], *settings: str) -> subprocess.CompletedProcess:
-    (tmp_path / "list.txt").write_text("# songs\n\n" + "\n".join(songs))
-    python = tmp_path / "python"
-    python.write_text(PYTHON)
-    python.chmod(0o755)
+    (tmp_path / "list.txt").write_text("# songs\n\n" + "\n".join(str(tmp_path / song) for song in songs))
     script = ROOT / "scripts" / "train_medley.sh"
-    environment = os.environ | {"PYTHON": str(python), "CALLS": str(tmp_path / "calls")}
-    command = ["bash", str(script), str(tmp_path / "list.txt"), str(tmp_path / "log dir"), *settings]
+    command = ["bash", str(script), str(tmp_path / "list.txt"), str(tmp_path / "log dir"), *QUICK, *settings]
+    environment = os.environ | {"PYTHON": sys.executable}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
 
-def calls(tmp_path: Path) -> list[str]:
-    lines = (tmp_path / "calls").read_text().splitlines()
-    (tmp_path / "calls").unlink()
-    return lines
+def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again(tmp_path: Path):
+    write_take(tmp_path / "A Song", 0)
+    write_take(tmp_path / "B_Song", 1)
+    write_song(tmp_path / "C_Played", "C_Played", instrumental="yes")
+    songs = ["A Song/", "C_Played", "B_Song"]
+    first = train(tmp_path, songs)
+    assert first.returncode == 2
+    assert "2 fitted, 0 done before, 1 failed" in first.stdout
+    failed = f"main.py: {tmp_path / 'C_Played'}: no pair found: C_Played is instrumental"
+    assert failed in first.stdout.splitlines()
+    logs = tmp_path / "log dir"
+    for song in ("A Song", "B_Song"):
+        assert RUN_FILES <= {p.name for p in (logs / song / f"{song}_STEM_01" / "run_0").iterdir()}
+    assert failed in (logs / "train.log").read_text()
+    (tmp_path / "C_Played" / "C_Played_METADATA.yaml").unlink()
+    write_take(tmp_path / "C_Played", 2)
+    second = train(tmp_path, songs)
+    assert second.returncode == 0 and "1 fitted, 2 done before, 0 failed" in second.stdout
+    assert not (logs / "A Song" / "A Song_STEM_01" / "run_1").exists()
 
 
-def test_songs_are_fitted_once_and_failures_are_listed_and_tried_again(tmp_path: Path):
-    first = train(tmp_path, ["/data/a song", "/data/bad/", "/data/last"], "epochs=3", "seed=1")
-    assert first.returncode == 1
-    log = tmp_path / "log dir"
-    rest = "resume=true epochs=3 seed=1"
-    assert calls(tmp_path) == [
-        f"{ROOT / 'main.py'} data_dir=/data/{song} log_dir={log / song} {rest}" for song in ("a song", "bad", "last")
-    ]
-    assert first.stdout.splitlines()[-2:] == [
-        "2 songs fitted, 0 done before, 1 failed",
-        "failed: /data/bad: main.py: no pair found: bad is instrumental",
-    ]
-    assert "some notice" in (log / "bad" / "train.log").read_text()
-    second = train(tmp_path, ["/data/a song", "/data/bad", "/data/last"])
-    assert second.returncode == 1 and "0 songs fitted, 2 done before, 1 failed" in second.stdout
-    assert len(calls(tmp_path)) == 1
+def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path):
+    for seed, song in enumerate("ABC"):
+        write_take(tmp_path / song, seed)
+        (tmp_path / "alone.txt").write_text(str(tmp_path / song))
+        assert main.main([f"data_dir=@{tmp_path / 'alone.txt'}", f"log_dir={tmp_path / 'alone'}", *QUICK]) == 0
+    (tmp_path / "all.txt").write_text("\n".join(str(tmp_path / song) for song in "ABC"))
+    assert main.main([f"data_dir=@{tmp_path / 'all.txt'}", f"log_dir={tmp_path / 'all'}", *QUICK]) == 0
+    for song in "ABC":
+        alone, together = (tmp_path / kind / song / f"{song}_STEM_01" / "run_0" for kind in ("alone", "all"))
+        losses = [read_json(folder / "meta.json")["losses"] for folder in (alone, together)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 3
 
 
-def test_an_interruption_ends_the_whole_and_is_not_taken_for_done(tmp_path: Path):
-    assert train(tmp_path, ["/data/a", "/data/stop", "/data/b"]).returncode == 130
-    assert [line.split()[1] for line in calls(tmp_path)] == ["data_dir=/data/a", "data_dir=/data/stop"]
-    train(tmp_path, ["/data/a", "/data/stop", "/data/b"])
-    assert [line.split()[1] for line in calls(tmp_path)] == ["data_dir=/data/stop"]
-
-
-def test_main_takes_the_arguments_that_the_script_gives(tmp_path: Path):
-    write_song(tmp_path / "B_Played", "B_Played", instrumental="yes")
-    (tmp_path / "list.txt").write_text(f"{tmp_path / 'B_Played'}\n")
-    script = ROOT / "scripts" / "train_medley.sh"
-    environment = os.environ | {"PYTHON": sys.executable}
-    command = ["bash", str(script), str(tmp_path / "list.txt"), str(tmp_path / "log"), "epochs=1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert "failed:" in done.stdout and "B_Played is instrumental" in done.stdout.splitlines()[-1]
+def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "empty.txt").write_text("# nothing\n\n")
+    for name, message in {"empty.txt": "the list names no folder", "none.txt": "the list cannot be read"}.items():
+        assert main.main([f"data_dir=@{tmp_path / name}", f"log_dir={tmp_path}"]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["list"], ["no_such_list", "log"]])

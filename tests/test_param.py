@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.linalg
 import torch
 
 from afx.effect import Knobs, flatten
@@ -180,3 +181,13 @@ def test_a_controller_that_does_not_fit_is_refused():
         build({"effect": "low_pass"}, SR).from_unit(torch.zeros(1, 3))
     with pytest.raises(ValueError, match="a controller needs a range for every parameter; without one: gain"):
         build({"effect": "peak"}, SR).from_unit(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_the_matrix_exponential_is_that_of_scipy_and_a_rotation(size: float):
+    raw = size * torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rotation = Orthogonal().value(raw)
+    upper = raw.triu(1)
+    expected = torch.from_numpy(scipy.linalg.expm((upper - upper.mT).numpy()))
+    torch.testing.assert_close(rotation, expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(6, dtype=torch.float64).expand(4, 6, 6))

@@ -110,22 +110,22 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert runs.new_run("~/logs", "song") == tmp_path / "logs" / "song" / "run_0"
     our_run(tmp_path / "logs" / "song" / "run_0")
-    assert runs.interrupted_run("~/logs", "song") is None
+    assert runs.newest_run("~/logs", "song") == tmp_path / "logs" / "song" / "run_0"
     assert runs.load_run("~/logs/song/run_0").sr == SR
 
 
-def test_a_run_counts_as_interrupted_until_it_has_ended_by_itself(tmp_path):
-    assert runs.interrupted_run(tmp_path, "song") is None
+def test_a_run_has_ended_when_it_came_to_its_end_with_all_its_epochs(tmp_path):
+    assert runs.newest_run(tmp_path, "song") is None
     folder = runs.new_run(tmp_path, "song")
     runs.begin(folder, {})
-    assert runs.interrupted_run(tmp_path, "song") is None, "there is no state to go on from"
+    assert runs.newest_run(tmp_path, "song") is None, "there is no state to go on from"
     runs.save_checkpoint(folder, {"model": {}})
-    assert runs.interrupted_run(tmp_path, "song") == folder
-    for ended, expected in (("interrupted", folder), ("error", folder), (None, None)):
-        runs.finish(folder, {}, {"terminated_by": ended})
-        assert runs.interrupted_run(tmp_path, "song") == expected
+    assert runs.newest_run(tmp_path, "song") == folder and not runs.has_ended(folder, 2)
+    for why, ended in (("interrupted", False), ("error", False), (None, True)):
+        runs.finish(folder, {}, {"terminated_by": why, "losses": [2.0, 1.0]})
+        assert runs.has_ended(folder, 2) == ended and not runs.has_ended(folder, 3)
     runs.new_run(tmp_path, "song")
-    assert runs.interrupted_run(tmp_path, "song") is None
+    assert runs.newest_run(tmp_path, "song") is None
 
 
 def test_a_record_begins_with_the_run_and_keeps_its_beginning(tmp_path):

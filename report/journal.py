@@ -1,0 +1,75 @@
+"""What the fit of a pair leaves behind, kept up to date while it runs: run folder, checkpoints, TensorBoard, sound."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from afx.effect import Effect, flatten, nest
+from afx.stream import render
+from data import runs
+from data.audio import write_audio
+from data.pairs import Pair
+from engine.fit import Fit, Terms
+from engine.track import Track
+
+from .board import Board
+from .tables import settings_table
+
+
+class Journal:
+    """The run folder of one track."""
+
+    def __init__(self, folder: Path, pair: Pair, track: Track):
+        self.folder, self.pair, self.track = folder, pair, track
+        self.board = Board(folder, track.step_count)
+
+    @classmethod
+    def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: Track, settings: dict) -> "Journal":
+        """A new run folder in `log_dir`; or that of the run `before`, from which the track goes on.
+
+        ValueError where the folder cannot be written, and where the run before is of another fit.
+        """
+        if before is None:
+            folder = runs.new_run(log_dir, pair.name)
+            runs.begin(folder, settings)
+            return cls(folder, pair, track)
+        runs.check_same_fit(before, settings)
+        state = runs.load_checkpoint(before)
+        try:
+            track.load_state_dict(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
+        return cls(before, pair, track)
+
+    def note(self, fit: Fit, terms: Terms) -> None:
+        """Writes down a step's terms, and the values that gave them."""
+        self.board.scalars(self.track.step_count - 1, terms, partial(fit.values, self.track.raws))
+
+    def save(self) -> None:
+        """Writes what a later run needs to go on."""
+        runs.save_checkpoint(self.folder, self.track.state_dict())
+
+    def close(self, chain: Effect, device: torch.device, ended: str | None) -> str:
+        """Writes the checkpoint, the record, and the best as values and as sound; what to tell the user of it."""
+        track, pair = self.track, self.pair
+        self.save()
+        record = {
+            "input_path": str(pair.dry_path),
+            "target_path": str(pair.wet_path),
+            "alignment_shift": pair.alignment_shift,
+            "losses": track.losses,
+            "terminated_by": ended,
+            "undone": track.undone,
+        }
+        values = track.best_values(chain)
+        runs.finish(self.folder, flatten(values), record)
+        if not track.losses:
+            return ""
+        moved = nest({name: value.to(device) for name, value in flatten(values).items()})
+        fitted = render(chain.eval(), moved, pair.dry.to(device)).cpu()
+        write_audio(self.folder / "fitted.wav", fitted, pair.sr)
+        self.board.audio({"dry": pair.dry, "wet": pair.wet, "fitted": fitted}, pair.sr)
+        self.board.close()
+        reached = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f} in {track.step_count} steps"
+        return "\n".join([settings_table(chain, values), f"{pair.name}: {reached}; {self.folder}", *track.undone])

@@ -1,0 +1,142 @@
+"""Many tracks: packed into the memory there is, halved where it runs out, each with an end of its own."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from test_fit import CHAIN, SR, recorded
+
+from afx.registry import build
+from engine import batch
+from engine.batch import Budget, fit_all
+from engine.fit import Fit, Terms
+from engine.track import Track
+from losses import VocalLoss
+
+CPU = torch.device("cpu")
+
+
+class Log:
+    """Fits tracks on a stage where only so many chunks of a step find room, and notes what happens."""
+
+    def __init__(self, tracks: Sequence[Track], room: int | None = None, stop_after: int | None = None):
+        self.tracks, self.room, self.stop_after = tracks, room, stop_after
+        self.sizes: list[int] = []
+        self.ended: dict[Track, str | None] = {}
+        self.steps = 0
+
+    def make(self, tracks: Sequence[Track]) -> Fit:
+        self.sizes.append(len(tracks))
+        fit = Fit(build(CHAIN, SR), tracks, VocalLoss(SR), lr=0.05)
+        evaluate = fit._evaluate
+
+        def crowded(index: torch.Tensor | None) -> tuple:
+            if self.room and fit.shares.numel() > self.room:
+                raise torch.OutOfMemoryError("no room")
+            return evaluate(index)
+
+        fit._evaluate = crowded
+        return fit
+
+    def on_step(self, fit: Fit, track: Track, terms: Terms) -> None:
+        self.steps += 1
+
+    def run(self, budget: Budget) -> None:
+        fit_all(
+            iter(self.tracks),
+            self.make,
+            budget,
+            on_step=self.on_step,
+            on_pause=lambda tracks: None,
+            on_end=self.ended.__setitem__,
+            stopped=lambda: self.stop_after is not None and self.steps >= self.stop_after,
+        )
+
+
+def tracks_of(*counts: int, epochs: int = 3) -> list[Track]:
+    chain = build(CHAIN, SR)
+    return [Track(chain, recorded(count), epochs=epochs, seed=seed) for seed, count in enumerate(counts)]
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The peak of the memory as the steps are told it; 100 bytes a chunk."""
+    peak = [1000]
+    note = Budget.note
+
+    def noting(budget: Budget, tracks: Sequence[Track]) -> None:
+        peak[0] = max(peak[0], 1000 + 100 * budget._size(tracks))
+        note(budget, tracks)
+
+    monkeypatch.setattr(batch, "peak_bytes", lambda device: peak[0])
+    monkeypatch.setattr(Budget, "note", noting)
+    return peak
+
+
+def losses_alone(track: Track, **options: object) -> list[float]:
+    alone = Track(build(CHAIN, SR), track.chunks, epochs=track.epochs, seed=track.generator.initial_seed())
+    Log([alone]).run(Budget(CPU, 35))
+    return alone.losses
+
+
+def test_the_first_step_is_measured_and_the_rest_packed_into_what_is_allowed(memory: list[int]):
+    log = Log(tracks_of(1, 1, 1, 1, 1))
+    log.run(Budget(CPU, 35, limit_bytes=300))
+    # The one that was measured is a step ahead, and ends first.
+    assert log.sizes == [1, 3, 3, 2, 1]
+    assert list(log.ended.values()) == [None] * 5 and memory == [1300]
+    for track in log.tracks:
+        assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
+
+
+def test_a_single_track_is_not_measured_first():
+    log = Log(tracks_of(2))
+    log.run(Budget(CPU, 35))
+    assert log.sizes == [1] and log.steps == 3
+
+
+def test_tracks_of_very_different_lengths_do_not_share_a_step(memory: list[int]):
+    log = Log(tracks_of(1, 1, 4, 4))
+    log.run(Budget(CPU, 35, limit_bytes=10_000))
+    assert log.sizes == [1, 2, 1, 2], "filling the short ones up would cost more than it saves"
+
+
+def test_what_finds_no_room_is_halved_and_goes_on_from_where_it_was(memory: list[int]):
+    log = Log(tracks_of(1, 1, 1, 1, 1, 1), room=2)
+    log.run(Budget(CPU, 35, limit_bytes=100_000))
+    assert log.sizes[:3] == [1, 6, 3] and max(log.sizes[3:]) == 1, "the largest that is known to fit"
+    assert list(log.ended.values()) == [None] * 6
+    assert all(track.step_count == 3 for track in log.tracks)
+    for track in log.tracks:
+        assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
+
+
+def test_a_track_that_finds_no_room_alone_fails_and_the_others_go_on(memory: list[int]):
+    log = Log(tracks_of(4, 1, 1), room=2)
+    log.run(Budget(CPU, 35, limit_bytes=100_000))
+    large, *small = log.tracks
+    assert log.ended[large] == "out of memory with this track alone; lower batch_size or chunk_duration"
+    assert [log.ended[track] for track in small] == [None, None]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(batch, "run", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Log(tracks_of(1)).run(Budget(CPU, 35))
+
+
+def test_what_is_stopped_tells_so_of_every_track_that_was_begun(memory: list[int]):
+    log = Log(tracks_of(1, 1, 1, 1, 1), stop_after=4)
+    log.run(Budget(CPU, 35, limit_bytes=300))
+    begun = [track for track in log.tracks if track in log.ended]
+    assert len(begun) == 3 and set(log.ended.values()) == {"interrupted"}
+    assert [track.step_count for track in begun] == [2, 1, 1]
+
+
+def test_the_budget_is_a_share_of_what_is_free_and_the_process_s_peak_is_known():
+    budget = Budget(CPU, 35)
+    assert 0 < budget.limit < 2**45
+    assert batch.peak_bytes(CPU) > 50e6
