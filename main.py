@@ -62,6 +62,7 @@ SETTINGS = (
     Setting("loss.weights", list, [1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s"),
     Setting("loss.mldr_rows", str, "separate", "separate, or rolled as in the published release"),
     Setting("device", str, "auto", "auto, cpu or cuda"),
+    Setting("graph", bool, False, "on a GPU: record a step once and replay it as one launch"),
     Setting("memory_gb", float, None, "what steps may take of the memory; found out when not given"),
     Setting("seed", int, 0, "of the random defaults and of the draws of chunks"),
 )
@@ -182,7 +183,7 @@ class Session:
 
     def together(self, tracks: Sequence[Track]) -> Fit:
         """A fit of some tracks."""
-        if not kernels.compiled():
+        if self.device.type == "cpu" and not kernels.compiled():
             tqdm.write("first run on this machine: compiling the sample loops, about a minute, once")
         settings = self.settings
         return Fit(
@@ -193,6 +194,7 @@ class Session:
             batch_size=settings["batch_size"],
             method=settings["optimiser.method"],
             device=self.device,
+            graphed=settings["graph"] and self.device.type == "cuda",
         )
 
     def on_step(self, fit: Fit, track: Track, terms: Terms) -> None:

@@ -55,9 +55,12 @@ def start(delay_ms: float = 400.0) -> PeerChain:
     return chain
 
 
-def peer_step(count: int, onednn: bool = True, seconds: float = SECONDS, delay_ms: float = 400.0) -> Task:
+def peer_step(
+    count: int, onednn: bool = True, seconds: float = SECONDS, delay_ms: float = 400.0, device: str = "cpu"
+) -> Task:
     """Make the peer's step on `count` chunks; `onednn` as in `PeerLoss`."""
-    chain, loss, batch = start(delay_ms).train(), PeerLoss(onednn), chunks(count, seconds)
+    chain, loss, batch = start(delay_ms).train().to(device), PeerLoss(onednn).to(device), chunks(count, seconds)
+    dry, wet = batch.dry.to(device), batch.wet[..., WARM_UP:].to(device)
     first = {name: p.clone() for name, p in raws(chain).items()}
     optimiser = torch.optim.Adam(chain.parameters(), lr=LR)
 
@@ -65,8 +68,7 @@ def peer_step(count: int, onednn: bool = True, seconds: float = SECONDS, delay_m
         # within a few steps the release's float32 delay gives NaN: each begins anew, and does the same work
         chain.load(first)
         optimiser.zero_grad()
-        wet = chain(batch.dry)
-        (loss(wet[..., WARM_UP:], batch.wet[..., WARM_UP:]) + chain.penalty()).backward()
+        (loss(chain(dry)[..., WARM_UP:], wet) + chain.penalty()).backward()
         optimiser.step()
 
     return step
@@ -84,12 +86,20 @@ def our_step(count: int, seconds: float = SECONDS, delay_ms: float = 400.0) -> T
     return step
 
 
-def our_fit(count: int, seconds: float = SECONDS, delay_ms: float = 400.0, tracks: int = 1) -> Fit:
+def our_fit(
+    count: int,
+    seconds: float = SECONDS,
+    delay_ms: float = 400.0,
+    *,
+    tracks: int = 1,
+    device: str = "cpu",
+    graphed: bool = False,
+) -> Fit:
     """Make our fit of `count` chunks, or of as many of each of several tracks."""
-    chain = build(read_yaml(CHAIN), SR)
-    first = from_published(raws(start(delay_ms)), chain)
-    batch = chunks(count, seconds)
-    return Fit(chain, [Track(chain, batch, raws=first) for _ in range(tracks)], VocalLoss(SR), lr=LR, batch_size=count)
+    chain = build(read_yaml(CHAIN), SR).to(device)
+    first, batch = from_published(raws(start(delay_ms)), chain), chunks(count, seconds)
+    begun = [Track(chain, batch, raws=first) for _ in range(tracks)]
+    return Fit(chain, begun, VocalLoss(SR), lr=LR, batch_size=count, device=device, graphed=graphed)
 
 
 def raws(chain: PeerChain) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def parts(count: int) -> list[Part]:
     ours, peer = fit.our_fit(count), fit.start().train()
     chain, dry = ours.chain, ours.dry
     knobs = Knobs(chain)
-    knobs.load_state_dict(ours.columns.split(ours.place.raws[0]))
+    knobs.load_state_dict(ours.columns.split(ours.state.raws[0]))
     effects = dict(chain.parts())
     bands = {name: part for name, part in effects.items() if is_biquad((name, part))}
     equaliser = Serial(fit.SR, **bands)

@@ -24,15 +24,15 @@ from losses import MelLoss
 SR = 44100
 
 
-def batch_of(size: int, seconds: float) -> Batch:
+def batch_of(size: int, seconds: float, device: str = "cpu") -> Batch:
     """Dry excerpts and controls."""
     torch.manual_seed(0)
-    return {"dry": music(size, round(seconds * SR)), "q": torch.rand(size, 15)}
+    return {"dry": music(size, round(seconds * SR)).to(device), "q": torch.rand(size, 15).to(device)}
 
 
 def our_step(encoder: str, batch: Batch) -> Task:
     """A step of ours."""
-    estimator = Estimator(sfx="peq", afx="peq", encoder=encoder)
+    estimator = Estimator(sfx="peq", afx="peq", encoder=encoder).to(batch["dry"].device)
     training, wet = Training(estimator, "mel", 1e-4), synthesise(estimator, batch)
 
     def run() -> None:
@@ -43,7 +43,9 @@ def our_step(encoder: str, batch: Batch) -> Task:
 
 def plain_step(encoder: str, batch: Batch) -> Task:
     """The same step of the plain build."""
-    training, wet = PlainTraining(encoder), synthesise(Estimator(sfx="peq", afx="peq", encoder="compact"), batch)
+    device = batch["dry"].device
+    training = PlainTraining(encoder).to(device)
+    wet = synthesise(Estimator(sfx="peq", afx="peq", encoder="compact").to(device), batch)
 
     def run() -> None:
         training(batch["dry"], wet).backward()

@@ -21,7 +21,7 @@ from .files import read_json, read_tensors, write_tensors, write_text
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
 # What a fit needs to go on.
-STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator", "before"}
+STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator"}
 
 
 def numbered(parent: Path) -> list[Path]:
@@ -58,7 +58,7 @@ def has_ended(folder: Path, epochs: int) -> bool:
 def check_same_fit(folder: Path, settings: dict) -> None:
     """Refuses to resume a run with other settings; ValueError that names them."""
     before = read_yaml(folder / CONFIG)
-    free = {"resume", "epochs", "device", "log_dir", "memory_gb"}
+    free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
     if changed:

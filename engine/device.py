@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from afx import kernels
+
 
 class OnItsWay:
     """Copies of tensors for the host, which come while their device works on."""
@@ -24,6 +26,10 @@ def pick_device(name: str) -> torch.device:
     """The device of "auto" (a GPU where there is one), "cpu" or "cuda"; ValueError for another or an absent one."""
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device={name}: allowed are auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise ValueError("device=cuda: torch finds no GPU here; use device=auto or device=cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if package := kernels.missing("cuda"):
+        raise ValueError(f"a GPU needs the package {package}, which is not installed: install it, or use device=cpu")
+    return torch.device("cuda")

@@ -16,8 +16,9 @@ from losses import VocalLoss
 from losses.vocal import TERMS
 
 from .device import OnItsWay
+from .graph import Graph
 from .optimiser import METHODS, Place
-from .track import Track
+from .track import State, Track
 
 Terms = dict[str, float]
 OnStep = Callable[["Fit", Track, Terms], None]
@@ -52,6 +53,7 @@ class Fit:
         batch_size: most chunks of a track in a step.
         method: a key of `engine.optimiser.METHODS`.
         device: where the work is done.
+        graphed: whether a step is recorded once and replayed, on a GPU.
 
     Source: DiffVox, arXiv 2504.14735, section 4.
     """
@@ -66,6 +68,7 @@ class Fit:
         batch_size: int = 35,
         method: str = "adam",
         device: torch.device | str = "cpu",
+        graphed: bool = False,
     ):
         self.device = torch.device(device)
         self.chain, self.tracks, self.loss = chain.train(), list(tracks), loss.to(self.device)
@@ -75,16 +78,12 @@ class Fit:
         self.dry = torch.cat([track.chunks.dry for track in tracks]).to(self.device)
         wet = torch.cat([track.chunks.wet[..., self.warm_up :] for track in tracks])
         self.target = self.loss.prepare(wet.to(self.device))
-        self.place, self.before = (
-            Place(*(torch.stack(rows).to(self.device) for rows in zip(*places, strict=True)))
-            for places in ([t.place for t in tracks], [t.before for t in tracks])
-        )
-        self.gradient, self.scale = (
-            torch.stack(rows).to(self.device) for rows in zip(*((t.gradient, t.scale) for t in tracks), strict=True)
-        )
+        rows = zip(*(track.state for track in tracks), strict=True)
+        self.state = State(*(torch.stack(each).to(self.device) for each in rows))
         self.rates = self.method.highest(chain, lr).to(self.device)
         self.epochs = torch.tensor([track.epochs for track in tracks]).to(self.rates)
         counts = torch.tensor([track.count(batch_size) for track in tracks])
+        self._advance: Callable[..., Sequence[Tensor]] | None = None if graphed else self._eagerly
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
         self._reports: deque[tuple[OnItsWay, Tensor | None]] = deque()
 
@@ -95,17 +94,28 @@ class Fit:
     def step(self) -> None:
         """One step of every track; `collect` tells what came of it."""
         index = self._draw()
-        losses, terms, gradient = self._evaluate(index)
-        fine = losses.isfinite() & gradient.isfinite().all(1)
-        scale = torch.where(fine, 1.0, self.scale / 2)
-        self._reports.append((OnItsWay(losses, terms, gradient.isfinite(), scale, self.place.raws), index))
-        reached = (*self.place, gradient), (*self.before, self.gradient)
-        *before, self.gradient = (
-            torch.where(fine.view(-1, *[1] * (new.dim() - 1)), new, old) for new, old in zip(*reached, strict=True)
+        inputs = *self.state, *([] if index is None else [index])
+        self._advance = self._advance or Graph(self._eagerly, *inputs)
+        raws = self.state.raws
+        *state, losses, terms, finite = self._advance(*inputs)
+        self.state = State(*state)
+        self._reports.append((OnItsWay(losses, terms, finite, self.state.scale, raws), index))
+
+    def _eagerly(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """State after a step, losses, their terms, and which gradients are finite: of a state, and an index or none."""
+        state, index = State(*inputs[: len(State._fields)]), inputs[len(State._fields) :]
+        losses, terms, gradient = self._evaluate(state.raws, *index)
+        finite = gradient.isfinite()
+        fine = losses.isfinite() & finite.all(1)
+        reached, last = (*state.place, gradient), (*state.before, state.gradient)
+        *before, gradient = (
+            torch.where(fine.view(-1, *[1] * (new.dim() - 1)), new, old)
+            for new, old in zip(reached, last, strict=True)
         )
-        self.before, self.scale = Place(*before), scale
-        rate = scale * self.method.rate(self.before.steps / self.epochs)
-        self.place = self.method.move(self.before, self.gradient, rate.to(self.rates)[:, None] * self.rates)
+        before, scale = Place(*before), torch.where(fine, 1.0, state.scale / 2)
+        rate = scale * self.method.rate(before.steps / self.epochs)
+        place = self.method.move(before, gradient, rate.to(self.rates)[:, None] * self.rates)
+        return *place, *before, gradient, scale, losses, terms, finite
 
     def collect(self, late: int = 0) -> list[list[Terms | None]]:
         """What the steps since the last call came to, but for the `late` newest: the terms of each track.
@@ -123,8 +133,7 @@ class Fit:
         """Writes where they stand into the tracks."""
         self.collect()
         for g, track in enumerate(self.tracks):
-            track.place, track.before = (Place(*(t[g].cpu() for t in p)) for p in (self.place, self.before))
-            track.gradient, track.scale = self.gradient[g].cpu(), self.scale[g].cpu()
+            track.state = State(*(each[g].cpu() for each in self.state))
 
     def _draw(self) -> Tensor | None:
         """The step's chunks (G n,), each track's filled up to n with its first; None for all as they lie."""
@@ -137,10 +146,10 @@ class Fit:
             first += len(track.chunks.dry)
         return torch.cat(drawn).to(self.device, non_blocking=True)
 
-    def _evaluate(self, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, raws: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (G,), their terms (G, number of terms) and gradients (G, P)."""
         dry, target = (self.dry, self.target) if index is None else (self.dry[index], self.target.select(index))
-        raws = self.place.raws.detach().requires_grad_()
+        raws = raws.detach().requires_grad_()
         # Values without a group are cheaper.
         values = self.values(raws if len(raws) > 1 else raws[0])
         wet = self.chain.rest(dry, self.warm_up, **self.chain.for_items(values, len(dry)))

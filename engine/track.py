@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,32 @@ class Columns:
         return torch.cat([raws[name].reshape(-1) for name in self.shapes])
 
 
+class State(NamedTuple):
+    """Where a descent stands, of one track or, with a leading dimension, of several.
+
+    The last step can be taken again, smaller: from `before`, along `gradient`, so far as `scale` says.
+    """
+
+    raws: Tensor  # (P,)
+    mean: Tensor  # (P,), Adam's of the gradients
+    square: Tensor  # (P,), of their squares
+    steps: Tensor  # (), taken so far
+    raws_before: Tensor
+    mean_before: Tensor
+    square_before: Tensor
+    steps_before: Tensor
+    gradient: Tensor  # (P,)
+    scale: Tensor  # ()
+
+    @property
+    def place(self) -> Place:
+        return Place(*self[:4])
+
+    @property
+    def before(self) -> Place:
+        return Place(*self[4:8])
+
+
 class Track:
     """What a fit keeps of one pair.
 
@@ -63,11 +90,9 @@ class Track:
         self.chunks, self.epochs, self.columns = chunks, epochs, Columns(chain)
         raws = raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
         begin = self.columns.join(raws).to(chunks.dry.dtype)
-        memory = torch.zeros_like(begin), torch.zeros_like(begin)
-        self.place = Place(begin, *memory, torch.zeros((), dtype=torch.float64))
-        # The last step can be taken again, smaller: from where, along what, and how far.
-        self.before, self.gradient = self.place, torch.zeros_like(begin)
-        self.scale = torch.ones((), dtype=torch.float64)
+        none = torch.zeros_like(begin)
+        place = Place(begin, none, none, torch.zeros((), dtype=torch.float64))
+        self.state = State(*place, *place, none, torch.ones((), dtype=torch.float64))
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
         self.best = Best()
@@ -96,7 +121,7 @@ class Track:
     def best_values(self, chain: Effect) -> Values:
         """Physical values of the best so far, or of the beginning."""
         knobs = Knobs(chain).requires_grad_(False)
-        knobs.load_state_dict(self.best.raws or self.columns.split(self.place.raws))
+        knobs.load_state_dict(self.best.raws or self.columns.split(self.state.raws))
         return knobs()
 
     def record(self, loss: float, raws: Tensor) -> None:
@@ -122,9 +147,8 @@ class Track:
         """All that a later run needs to go on as if nothing had happened."""
         return {
             "global_step": self.step_count,
-            "model": self.columns.split(self.place.raws),
-            "optimiser": {"mean": self.place.mean, "square": self.place.square},
-            "before": {**self.before._asdict(), "gradient": self.gradient, "scale": self.scale},
+            "model": self.columns.split(self.state.raws),
+            "optimiser": self.state._asdict(),
             "best_model": self.best.raws,
             "lowest_loss": self.best.loss,
             "losses": self.losses,
@@ -133,13 +157,10 @@ class Track:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        steps = torch.tensor(float(len(state["losses"])), dtype=torch.float64)
-        memory, before = state["optimiser"], dict(state["before"])
-        place = Place(self.columns.join(state["model"]), memory["mean"], memory["square"], steps)
-        if [t.shape for t in place] != [t.shape for t in self.place]:
-            raise ValueError("the checkpoint is of other parameters")
-        self.place, self.gradient, self.scale = place, before.pop("gradient"), before.pop("scale")
-        self.before = Place(**before)
+        restored = State(**state["optimiser"])
+        if not torch.equal(self.columns.join(state["model"]), restored.raws):
+            raise ValueError("the checkpoint's parameters are not those that its optimiser moved")
+        self.state = restored
         self.best = Best(state["lowest_loss"], state["best_model"])
         self.losses, self.undone = list(state["losses"]), list(state["undone"])
         self.generator.set_state(state["generator"])

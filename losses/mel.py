@@ -39,6 +39,8 @@ class MelLoss:
         """Log mel spectrum (B, C, frames, 128) of the normalised x (B, C, T)."""
         window = torch.hann_window(self.fft_size, dtype=x.dtype, device=x.device)
         magnitude = stft(norm_signal(x).flatten(0, 1), window, self.hop).abs().clamp(min=1e-4)
+        if self.bank.device != x.device:  # once: to copy it at every call would let the device wait
+            self.bank = self.bank.to(x.device)
         return (magnitude @ self.bank.to(x)).log().unflatten(0, x.shape[:2])
 
     def distances(self, pred: Tensor, target: Tensor) -> Tensor:

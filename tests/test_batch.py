@@ -30,10 +30,10 @@ class Log:
         fit = Fit(build(CHAIN, SR), tracks, VocalLoss(SR), lr=0.05)
         evaluate = fit._evaluate
 
-        def crowded(index: torch.Tensor | None) -> tuple:
+        def crowded(*standing: torch.Tensor) -> tuple:
             if self.room and fit.shares.numel() > self.room:
                 raise torch.OutOfMemoryError("no room")
-            return evaluate(index)
+            return evaluate(*standing)
 
         fit._evaluate = crowded
         return fit

@@ -81,7 +81,7 @@ def step(fit: Fit) -> Terms | None:
 
 
 def raws_of(fit: Fit, g: int = 0) -> dict[str, Tensor]:
-    return fit.columns.split(fit.place.raws[g].clone())
+    return fit.columns.split(fit.state.raws[g].clone())
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -185,7 +185,7 @@ def test_the_terms_of_a_step_are_of_the_parameters_before_it():
     assert fit.tracks[0].losses == [first["loss"], second["loss"]]
     assert set(first) == {"loss", "mss_lr", "mss_ms", "mldr_lr", "mldr_ms"}
     with torch.no_grad():
-        wet = again.chain(again.dry, **again.values(again.place.raws[0]))
+        wet = again.chain(again.dry, **again.values(again.state.raws[0]))
         total, _ = again.loss(wet[..., again.warm_up :], again.target)
     assert first["loss"] == pytest.approx(total.item(), rel=1e-6)
 
@@ -273,7 +273,7 @@ def test_a_loss_that_breaks_once_is_undone_and_retried_at_half_the_step():
         torch.testing.assert_close(retried - before[name], half, rtol=1e-3, atol=1e-6, msg=name)
     track = run_until(fit, 6)
     assert track.undone == ["step 3: undone and halved, broken at the loss itself"]
-    assert all(map(math.isfinite, track.losses)) and fit.scale.tolist() == [1.0]
+    assert all(map(math.isfinite, track.losses)) and fit.state.scale.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
@@ -282,7 +282,7 @@ def test_steps_into_a_broken_region_are_taken_back_and_the_effect_is_named(gradi
     track = fit.tracks[0]
     while track.step_count < 8:
         step(fit)
-        assert all(each.isfinite().all() for each in fit.place)
+        assert all(each.isfinite().all() for each in fit.state)
     assert all(map(math.isfinite, track.losses))
     assert track.best.raws["fragile.gain"] < 0.9
     assert track.undone and track.losses[-1] < track.losses[0]
@@ -297,7 +297,7 @@ def test_what_stays_broken_ends_the_fit_with_the_effects_name(gradient_only: boo
     track = run_until(fit, 5)
     assert track.error.startswith(f"step 0: not finite; it breaks at {where}. Try a smaller optimiser.lr")
     assert track.losses == [] and track.best.raws == {}
-    assert fit.place.raws.isfinite().all()
+    assert fit.state.raws.isfinite().all()
 
 
 def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
@@ -308,7 +308,7 @@ def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
     assert track.step_count == 3 and loss.calls == 4 + RETRIES
     assert len(track.undone) == 1
     assert equal(track.best.raws, run_until(new_fit(), 3).best.raws)
-    assert fit.place.raws.isfinite().all()
+    assert fit.state.raws.isfinite().all()
 
 
 def test_a_chunk_that_is_broken_itself_is_reported_at_the_first_effect():
@@ -364,7 +364,7 @@ def test_in_float32_losses_and_gradients_together_are_those_of_each_alone_within
         alone = new_fit(SPATIAL, chunks)
         assert told["loss"] == pytest.approx(step(alone)["loss"], rel=1e-6)
         # As far apart as two roundings of the same: the spectral distance has signs of differences in it.
-        assert relative_rms(together.gradient[g], alone.gradient[0]) < 1e-3
+        assert relative_rms(together.state.gradient[g], alone.state.gradient[0]) < 1e-3
 
 
 def test_a_track_that_breaks_leaves_the_others_as_they_are_alone():
@@ -378,3 +378,24 @@ def test_a_track_that_breaks_leaves_the_others_as_they_are_alone():
     run_until(healthy, 3)
     for g, chunks in enumerate((well, other)):
         assert healthy.tracks[g].losses == pytest.approx(run_until(fit_of(SPATIAL, chunks), 3).losses, rel=1e-6)
+
+
+class Recorded:
+    """What stands for a recorded step: the same function of the same buffers at every call."""
+
+    def __init__(self, function: Callable, *inputs: Tensor):
+        self.function, self.buffers = function, [tensor.clone() for tensor in inputs]
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        for own, given in zip(self.buffers, inputs, strict=True):
+            own.copy_(given)
+        return [tensor.clone() for tensor in self.function(*self.buffers)]
+
+
+@pytest.mark.parametrize("batch_size", [35, 2])
+def test_a_recorded_step_gives_what_the_step_gives(monkeypatch: pytest.MonkeyPatch, batch_size: int):
+    monkeypatch.setattr("engine.fit.Graph", Recorded)
+    chunks = recorded(3)
+    plain, graphed = (new_fit(CHAIN, chunks, batch_size=batch_size, graphed=graphed) for graphed in (False, True))
+    assert run_until(graphed, 4).losses == run_until(plain, 4).losses
+    assert equal(raws_of(graphed), raws_of(plain))

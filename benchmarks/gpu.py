@@ -1,0 +1,185 @@
+"""Everything there is to measure on a GPU, in one run: python -m benchmarks.gpu [--json gpu.json]
+
+Whether the kernels and the whole chain give what the CPU gives; a step beside the public libraries' on the same GPU;
+2000 steps of a song; how far a step is from what the memory and the transforms allow; many short tracks together
+against one at a time; peak memory; blind-estimation steps. A part that fails says why, and the others go on.
+`--device cpu --chunks 1 --seconds 6 --steps 3 --batch 2` goes through the same on a processor.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import fit, train
+from benchmarks.measure import Task, machine
+from benchmarks.peer_encoders import PEERS
+from engine.batch import SHARE
+from engine.memory import free_bytes, peak_bytes
+
+# On paper, of a chunk of 12 s: what a step reads and writes, and the operations of its transforms.
+BYTES_PER_CHUNK, FLOP_PER_CHUNK = 9e9 / 35, 30e9 / 35
+TESTS = Path(__file__).parents[1] / "tests"
+Row = tuple[str, object]
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of(task: Task, device: str, runs: int) -> float:
+    """Median seconds of a run; the first two are not counted."""
+    times = []
+    for _ in range(runs + 2):
+        wait(device)
+        begin = time.perf_counter()
+        task()
+        wait(device)
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times[2:]))
+
+
+def steps_of(running: fit.Fit, count: int) -> None:
+    """So many steps of a fit, whose reports are read one step late."""
+    for _ in range(count):
+        running.step()
+        running.collect(late=1)
+    running.collect()
+
+
+def kernels(args: argparse.Namespace) -> Iterator[Row]:
+    """Every kernel against its plain program, on the device."""
+    command = [sys.executable, "-m", "pytest", "-q", *map(str, sorted(TESTS.glob("test_triton_*.py")))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    yield "kernels against the plain programs", done.stdout.strip().splitlines()[-1]
+
+
+def agreement(args: argparse.Namespace) -> Iterator[Row]:
+    """Losses and gradients of a step: the device's against the processor's."""
+    sides = [fit.our_fit(min(args.chunks, 2), args.seconds, device=device) for device in ("cpu", args.device)]
+    for side in sides:
+        side.step()
+    losses = [side.collect()[0][0]["loss"] for side in sides]
+    here, there = (side.state.gradient.cpu() for side in sides)
+    yield "loss, device against processor", f"{losses[1]:.6f} against {losses[0]:.6f}"
+    yield "gradient, relative difference", f"{float((there - here).norm() / here.norm()):.2e}"
+
+
+def step(args: argparse.Namespace) -> Iterator[Row]:
+    """A step, its memory, and the public libraries' step."""
+    ours = None
+    for graphed in (False, True)[: 2 if args.device == "cuda" else 1]:
+        running = fit.our_fit(args.chunks, args.seconds, device=args.device, graphed=graphed)
+        each = seconds_of(partial(steps_of, running, 10), args.device, args.repeats) / 10
+        ours = min(ours or each, each)
+        kind = "recorded and replayed" if graphed else "launched one by one"
+        yield f"step, {args.chunks} chunks of {args.seconds:g} s, {kind}", f"{1e3 * each:.2f} ms"
+        yield f"peak memory so far, {kind}", f"{peak_bytes(torch.device(args.device)) / 1e9:.2f} GB"
+        del running
+    yield from roofline(args, ours)
+    peer = fit.peer_step(args.chunks, seconds=args.seconds, device=args.device)
+    peers = seconds_of(peer, args.device, args.repeats)
+    yield "public libraries' step", f"{1e3 * peers:.1f} ms, {peers / ours:.1f} times ours"
+
+
+def roofline(args: argparse.Namespace, measured: float) -> Iterator[Row]:
+    """How far a step is from what the device can do."""
+    size = 2**28 if args.device == "cuda" else 2**24
+    x, y = (torch.empty(size, device=args.device) for _ in range(2))
+    rate = 2 * x.nbytes / seconds_of(lambda: y.copy_(x), args.device, 10)
+    rows, points = size // 2**20, 2**20
+    flop = 2.5 * rows * points * 20
+    transforms = flop / seconds_of(lambda: torch.fft.rfft(x.view(rows, points)), args.device, 10)
+    share = args.chunks * args.seconds / 12
+    floor = share * (BYTES_PER_CHUNK / rate + FLOP_PER_CHUNK / transforms)
+    yield "copies, transforms", f"{rate / 1e12:.2f} TB/s, {transforms / 1e12:.2f} TFLOP/s"
+    yield "step over its floor on paper", f"{measured / floor:.1f} times {1e3 * floor:.2f} ms"
+
+
+def song(args: argparse.Namespace) -> Iterator[Row]:
+    """All steps of a song; nothing in it may break."""
+    running = fit.our_fit(args.chunks, args.seconds, device=args.device, graphed=args.device == "cuda")
+    wait(args.device)
+    begin = time.perf_counter()
+    steps_of(running, args.steps)
+    wait(args.device)
+    track = running.tracks[0]
+    yield f"{args.steps} steps of a song", f"{time.perf_counter() - begin:.1f} s"
+    reached = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f}" if track.losses else "none"
+    yield "what they reached", f"{reached}, {track.step_count} finite, {len(track.undone)} undone, {track.error}"
+
+
+def tracks(args: argparse.Namespace) -> Iterator[Row]:
+    """Tracks an hour, by how many tracks of one chunk go through a step together."""
+    count, alone, device = 1, 0.0, torch.device(args.device)
+    most = int(SHARE[args.device] * free_bytes(device))
+    while True:
+        running = fit.our_fit(1, args.seconds, tracks=count, device=args.device, graphed=args.device == "cuda")
+        each = seconds_of(partial(steps_of, running, 5), args.device, args.repeats) / 5 / count
+        alone = alone or each
+        per_hour = 3600 / (2000 * each)
+        yield f"{count} short tracks together", f"{per_hour:.1f} an hour of 2000 steps, {alone / each:.2f} times"
+        count *= 4
+        if count > args.most_tracks or 4 * peak_bytes(device) > most:
+            return
+
+
+def blind(args: argparse.Namespace) -> Iterator[Row]:
+    """A blind-estimation step with each encoder beside its plain build's."""
+    batch = train.batch_of(args.batch, min(args.seconds, 10.0), args.device)
+    for key in PEERS:
+        ours, plain = (
+            seconds_of(make(key, batch), args.device, args.repeats) for make in (train.our_step, train.plain_step)
+        )
+        yield f"blind step, {key}", f"{1e3 * ours:.1f} ms, plain {1e3 * plain:.1f} ms, {plain / ours:.1f} times"
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    part.__name__: part for part in (kernels, agreement, step, song, tracks, blind)
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures what is asked for; 1 where a part failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--chunks", type=int, default=35, help="of a step")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of a chunk, above 5")
+    parser.add_argument("--steps", type=int, default=2000, help="of a song")
+    parser.add_argument("--batch", type=int, default=16, help="excerpts of a blind-estimation step")
+    parser.add_argument("--most_tracks", type=int, default=256, help="short tracks together")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    args = parser.parse_args(argv)
+    figures = machine() | ({"gpu": torch.cuda.get_device_name()} if args.device == "cuda" else {})
+    print(*(f"{key}: {value}" for key, value in figures.items()), "", sep="\n", flush=True)
+    failed = False
+    for name in args.what:
+        try:
+            for row, figure in PARTS[name](args):
+                print(f"{row}: {figure}", flush=True)
+                figures[row] = figure
+        except Exception:  # a part that cannot run, say for want of a library, must not cost the others
+            print(f"{name} failed:\n{traceback.format_exc()}", flush=True)
+            failed = True
+        if args.device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
