@@ -56,8 +56,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--afx", default="peq", help="effects whose settings are estimated (default peq)")
     p.add_argument("--encoder", default="time_frequency", choices=ENCODERS, help="default time_frequency")
     p.add_argument("--loss", default="mel", choices=OBJECTIVES, help="of the sound, or of the settings (default mel)")
-    p.add_argument("--data", default="generated", choices=RECORDINGS, help="default generated")
-    p.add_argument("--data_dir", help="folder of the recordings; of generated ones, where they are kept")
+    kinds = f"{', '.join(RECORDINGS)}; several, as generated,folder, are heard equally often"
+    p.add_argument("--data", default="generated", help=f"{kinds} (default generated)")
+    p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
     p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
     p.add_argument("--seconds", type=above_zero, default=10.0, help="length of an excerpt (default 10)")
     p.add_argument("--epochs", type=positive, default=10, help="default 10, a draft; published 400")
@@ -137,10 +138,12 @@ def build_estimator(args: argparse.Namespace) -> Estimator:
         )
     if args.init:
         other, _ = load_estimator(args.init)
-        if any(other.settings[key] != estimator.settings[key] for key in ("afx", "encoder", "sr")):
-            other_keys = " ".join(f"--{key} {other.settings[key]}" for key in ("afx", "encoder"))
-            raise ValueError(f"--init {args.init} is of {other_keys}; give these, or another file")
-        estimator.controller.load_state_dict(other.controller.state_dict())
+        if any(other.settings[key] != estimator.settings[key] for key in ("encoder", "sr")):
+            raise ValueError(f"--init {args.init} is of --encoder {other.settings['encoder']}; give this, or another file")
+        # Of another chain's estimator the last layer has other outputs.
+        own = estimator.controller.state_dict()
+        fitting = {k: v for k, v in other.controller.state_dict().items() if v.shape == own[k].shape}
+        estimator.controller.load_state_dict(own | fitting)
     if not 2 <= args.batch_size <= args.epoch_items:
         raise ValueError(
             f"--batch_size {args.batch_size}: batch normalisation needs at least 2, and an epoch has "
@@ -179,22 +182,37 @@ def open_folder(args: argparse.Namespace) -> Path:
 def build_loaders(args: argparse.Namespace, n_controls: int, device: torch.device) -> dict:
     """Loaders of excerpts by split; those of validation and test give the same items every time."""
     sizes = {"train": args.epoch_items, "valid": args.valid_items, "test": args.test_items}
-    data_dir, pieces = args.data_dir, {}
-    if args.data == "generated":
-        data_dir = Path(data_dir or Path(args.log_dir) / "generated").expanduser()
-        pieces = sizes | {"train": args.pieces}
-        generate(data_dir, pieces, args)
-    found = {split: find_recordings(args.data, data_dir, split, args.seconds) for split in sizes}
-    for reason in dict.fromkeys(reason for each in found.values() for reason in each.skipped):
-        print(f"skipped {reason}")
+    # A folder may hold more generated pieces, of another run.
+    pieces = sizes | {"train": args.pieces}
+    sources: dict[str, list] = {split: [] for split in sizes}
+    for data, folder in data_folders(args):
+        if data == "generated":
+            generate(Path(folder).expanduser(), pieces, args)
+        found = {split: find_recordings(data, folder, split, args.seconds) for split in sizes}
+        for reason in dict.fromkeys(reason for each in found.values() for reason in each.skipped):
+            print(f"skipped {reason}")
+        for split in sizes:
+            sources[split].append(found[split].recordings[: pieces[split] if data == "generated" else None])
     loaders = {}
     for number, (split, items) in enumerate(sizes.items()):
-        # The folder may hold more generated pieces, of another run.
-        recordings = found[split].recordings[: pieces.get(split)]
         seed = len(sizes) * args.seed + number
-        excerpts = Excerpts(recordings, n_controls, items, seed, sr=SR, seconds=args.seconds)
+        excerpts = Excerpts(sources[split], n_controls, items, seed, sr=SR, seconds=args.seconds)
         loaders[split] = excerpt_loader(excerpts, args.batch_size, args.workers, fresh=split == "train")
     return loaders
+
+
+def data_folders(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    """The data sets to be heard and their folders, if any; ValueError where their numbers differ."""
+    kinds = args.data.split(",")
+    folders = args.data_dir.split(",") if args.data_dir else [None] * len(kinds)
+    if len(kinds) != len(folders):
+        raise ValueError(
+            f"--data names {len(kinds)} data sets and --data_dir {len(folders)} folders; give as many of each"
+        )
+    made = Path(args.log_dir) / "generated"
+    return [
+        (kind, folder or (made if kind == "generated" else None)) for kind, folder in zip(kinds, folders, strict=True)
+    ]
 
 
 def generate(folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ TRIES = 20  # excerpts of a silent recording before another one, and recordings 
 class Excerpts(Dataset):
     """Excerpts of `seconds` s at `sr` Hz, each a function of `seed` and its index alone; any index has one.
 
+    `sources` are lists of recordings, a list each of one or several data sets, which are heard equally often.
     An item is `dry`, `(1, N)` float32: a random stretch of a random recording, not silent, of peak 1 and random sign;
     and `q`, `(n_controls,)` float32: uniform in [0, 1). `length` is their number in an epoch.
     ValueError for recordings that are too short or have a sample rate that cannot be resampled, or for none.
@@ -24,7 +25,7 @@ class Excerpts(Dataset):
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        sources: Sequence[Sequence[Recording]],
         n_controls: int,
         length: int,
         seed: int = 0,
@@ -32,8 +33,9 @@ class Excerpts(Dataset):
         sr: int = 44100,
         seconds: float = 10.0,
     ) -> None:
-        if not recordings:
-            raise ValueError("no recordings: excerpts take at least one")
+        if not sources or not all(sources):
+            raise ValueError("no recordings: excerpts take at least one of every source")
+        recordings = [recording for source in sources for recording in source]
         for recording in recordings:
             if recording.duration < seconds:
                 raise ValueError(f"{recording.path} has {recording.duration:.2f} s, an excerpt takes {seconds:g} s")
@@ -42,7 +44,7 @@ class Excerpts(Dataset):
                 resample(torch.zeros(1, 1), rate, sr)
             except ValueError as error:
                 raise ValueError(f"{recording.path}: {error}") from error
-        self.recordings = recordings
+        self.sources = sources
         self.n_controls, self.length, self.seed = n_controls, length, seed
         self.sr, self.seconds = sr, seconds
 
@@ -54,7 +56,8 @@ class Excerpts(Dataset):
         q = torch.from_numpy(rng.random(self.n_controls, dtype=np.float32))
         sign = rng.choice((-1.0, 1.0))
         for _ in range(TRIES):
-            recording = self.recordings[rng.integers(len(self.recordings))]
+            recordings = self.sources[rng.integers(len(self.sources)) if len(self.sources) > 1 else 0]
+            recording = recordings[rng.integers(len(recordings))]
             for _ in range(TRIES):
                 start = rng.uniform(0.0, recording.duration - self.seconds)
                 x = recording.read(start, self.seconds, self.sr)

@@ -27,7 +27,7 @@ def recordings(tmp_path: Path) -> list[Recording]:
 
 
 def excerpts(recordings: list[Recording], length: int = 10, seed: int = 0) -> Excerpts:
-    return Excerpts(recordings, 5, length, seed, sr=SR, seconds=SECONDS)
+    return Excerpts([recordings], 5, length, seed, sr=SR, seconds=SECONDS)
 
 
 def loaded(data: Excerpts, batch_size: int, workers: int, epochs: tuple[int, ...] = (0,)) -> dict[str, torch.Tensor]:

@@ -174,10 +174,29 @@ def test_weights_to_begin_with_are_those_of_the_same_estimator(
     music: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
-    assert "is of --afx peq_comphalf --encoder compact; give these" in refused(capsys, argv)
+    assert "is of --encoder compact; give this" in refused(capsys, [*argv, "--encoder=time_frequency"])
     assert train_analysis_net.main([*argv, "--sfx=peq_compfull", "--afx=peq_comphalf"]) == 0
     before, after = (read_tensors(f / trained.name / "estimator.pt")["weights"] for f in (trained.parent, tmp_path))
     assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
+
+
+def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path, trained: Path, tmp_path: Path):
+    argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
+    assert train_analysis_net.main(argv) == 0
+    before = read_tensors(trained / "estimator.pt")["weights"]
+    after = read_tensors(tmp_path / NAME.format("peq", "peq", "mel") / "estimator.pt")["weights"]
+    assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
+    assert {key for key in after if before[key].shape != after[key].shape} == {"mlp.6.weight", "mlp.6.bias"}
+
+
+def test_several_data_sets_are_heard_in_one_training(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    argv = arguments(music, tmp_path)
+    both = ["--data=folder,generated,folder", f"--data_dir={music},{tmp_path / 'made'},{music}", "--pieces=2"]
+    assert train_analysis_net.main([*argv, *both, "--epochs=1"]) == 0
+    assert (tmp_path / "made" / "train").is_dir()
+    capsys.readouterr()
+    message = "--data names 2 data sets and --data_dir 1 folders; give as many of each"
+    assert message in refused(capsys, [*argv, "--data=folder,generated", "--suffix=x"])
 
 
 def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
