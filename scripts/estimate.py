@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from afx.effect import Values, flatten
 from data.audio import FORMATS, read_audio, resample, write_audio
 from data.files import write_text
-from engine.estimator import Estimator, load_estimator
+from engine.estimator import STEADY, Estimator, load_estimator, steadiness
 from losses import build_metrics
 from report.curves import settings_figure
 from report.tables import number, text_table
@@ -107,6 +107,8 @@ def estimate(checkpoint: str, path: str) -> tuple[Estimator, Tensor]:
         for name, s in as_record(estimator, q).items()
     ]
     print(f"{path}, by {checkpoint}, {len(heard)} windows")
+    if steadiness(x) > STEADY:
+        print("this is steady noise, not music: what follows says nothing about how it was processed")
     print(text_table(["setting", "value", "spread", "unit", ""], rows))
     return estimator, q
 

@@ -13,6 +13,7 @@ import train_analysis_net
 from afx.effect import flatten
 from data.audio import read_audio, write_audio
 from data.files import read_json, read_tensors, write_tensors
+from data.music import generate_music
 from engine.estimator import Estimator, load_estimator
 from engine.train import OBJECTIVES, Training, score, synthesise
 from scripts import estimate
@@ -288,3 +289,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is_heard(tmp_path: Pa
         with pytest.raises(SystemExit, match="2"):
             estimate.main(["song.wav", *argv])
         assert message in capsys.readouterr().err
+
+
+def test_estimate_says_of_noise_that_it_is_none_of_its_business(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    noise = 0.1 * torch.randn(1, 3 * SR, generator=torch.Generator().manual_seed(0))
+    for name, sound, told in (("noise", noise, True), ("music", torch.from_numpy(generate_music(0, 3.0, SR)), False)):
+        write_audio(tmp_path / f"{name}.wav", sound, SR)
+        assert estimate.main([str(tmp_path / f"{name}.wav"), "--checkpoint", str(trained / "estimator.pt")]) == 0
+        assert ("this is steady noise, not music" in capsys.readouterr().out) == told
