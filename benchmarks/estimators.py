@@ -1,0 +1,88 @@
+"""Scores estimators on recordings that they were not trained on, and on finished masters: tables in Markdown.
+
+    python -m benchmarks.estimators checkpoints/*.pt --data_dir music [--items 200] [--pairs mastering/EQ]
+
+Items are excerpts of 10 s of the folder's test split with random settings, the same for every estimator of a chain. A
+folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+import torch
+
+from data.audio import read_audio, resample
+from data.excerpts import Excerpts, excerpt_loader
+from data.recordings import RECORDINGS, find_recordings
+from engine.estimator import Estimator, load_estimator
+from engine.train import score
+from losses import build_metrics
+from report.tables import text_table
+
+METRICS = ("mrstft", "mse", "mel", "params")
+SEED, BATCH = 7, 10
+
+
+def cell(values: list[float]) -> str:
+    """Mean with the half-width of its 95 % interval, and median."""
+    width = 1.96 * stdev(values) / len(values) ** 0.5
+    return f"{fmean(values):.3f} ± {width:.3f}, {median(values):.3f}"
+
+
+def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
+    """An estimator's scores on the test split beside those of no effect and of random settings."""
+    estimator, _ = load_estimator(path)
+    recordings = find_recordings(args.data, args.data_dir, "test").recordings
+    n_controls = len(estimator.synthesis.controls())
+    loader = excerpt_loader(Excerpts([recordings], n_controls, args.items, SEED), BATCH)
+    scores = score(estimator, loader)
+    chain = f"{estimator.settings['sfx']} → {estimator.settings['afx']}"
+    lines = []
+    for system, columns in scores.items():
+        name = Path(path).stem if system == "estimate" else system
+        lines.append([chain, name, *(cell(columns[m]) if m in columns else "" for m in METRICS)])
+    return lines
+
+
+@torch.no_grad()
+def pair_rows(path: str, folder: Path) -> list[list[str]]:
+    """Mel distance to a finished sound: of the sound before, and of what an estimator makes of it."""
+    estimator, _ = load_estimator(path)
+    mel = build_metrics({"name": "blind"}, estimator.settings["sr"])
+    lines = []
+    for target in sorted(folder.glob("GT_*")):
+        wet, dry = (mono(each, estimator) for each in (target, target.with_name(target.name.replace("GT_", "Input_"))))
+        length = min(wet.shape[-1], dry.shape[-1])
+        wet, dry = wet[..., :length], dry[..., :length]
+        again = estimator.render(dry, estimator.listen(wet[0]).median(0, keepdim=True).values)
+        distances = [mel(sound, wet)["mel"].item() for sound in (dry, again)]
+        lines.append([f"{folder.name} {target.stem[3:]}", Path(path).stem, *(f"{d:.3f}" for d in distances)])
+    return lines
+
+
+def mono(path: Path, estimator: Estimator) -> torch.Tensor:
+    """A recording (1, 1, T) at the estimator's rate."""
+    x, sr = read_audio(path)
+    return resample(x.mean(0, keepdim=True), sr, estimator.settings["sr"])[None]
+
+
+def main() -> None:
+    """Print the tables asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", help="estimator.pt files")
+    parser.add_argument("--data", default="folder", choices=RECORDINGS, help="what the folder holds")
+    parser.add_argument("--data_dir", help="folder of recordings")
+    parser.add_argument("--items", type=int, default=200, help="excerpts")
+    parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="folders of Input_<n> and GT_<n>")
+    args = parser.parse_args()
+    if args.data_dir:
+        lines = [line for path in args.checkpoints for line in rows(path, args)]
+        print(text_table(["chain", "", *METRICS], lines), flush=True)
+    if args.pairs:
+        lines = [line for folder in args.pairs for path in args.checkpoints for line in pair_rows(path, folder)]
+        print(text_table(["pair", "", "input's Mel", "estimate's Mel"], lines))
+
+
+if __name__ == "__main__":
+    main()
