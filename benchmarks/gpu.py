@@ -3,7 +3,7 @@
 Whether the kernels and the whole chain give what the CPU gives; a step beside the public libraries' on the same GPU;
 2000 steps of a song; how far a step is from what the memory and the transforms allow; many short tracks together
 against one at a time; peak memory; blind-estimation steps. A part that fails says why, and the others go on.
-`--device cpu --chunks 1 --seconds 6 --steps 3 --batch 2` goes through the same on a processor.
+`--device cpu --chunks 1 --seconds 6.1 --steps 3 --batch 2` goes through the same on a processor.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--chunks", type=int, default=35, help="of a step")
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of a chunk, above 5")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of a chunk, above 6")
     parser.add_argument("--steps", type=int, default=2000, help="of a song")
     parser.add_argument("--batch", type=int, default=16, help="excerpts of a blind-estimation step")
     parser.add_argument("--most_tracks", type=int, default=256, help="short tracks together")
