@@ -22,6 +22,7 @@ from benchmarks import fit
 from benchmarks.losses import loudness_losses, music, stft_losses
 from benchmarks.measure import clock
 from benchmarks.peer import causal_convolve, line_gains, peer_eq, peer_fdn_eq, peer_fdn_response
+from engine.fit import Fit
 
 Program = Callable[[Tensor], Tensor]
 
@@ -56,10 +57,7 @@ class Passes:
 def parts(count: int) -> list[Part]:
     """Make every part on `count` chunks."""
     ours, peer = fit.our_fit(count), fit.start().train()
-    chain, dry = ours.chain, ours.dry
-    knobs = Knobs(chain)
-    knobs.load_state_dict(ours.columns.split(ours.state.raws[0]))
-    effects = dict(chain.parts())
+    knobs, dry, effects = knobs_of(ours), ours.dry, dict(ours.chain.parts())
     bands = {name: part for name, part in effects.items() if is_biquad((name, part))}
     equaliser = Serial(fit.SR, **bands)
     sends, held = effects["sends"], knobs.sends
@@ -122,6 +120,13 @@ def parts(count: int) -> list[Part]:
         Part("STFT losses, L/R and M/S", *stft, wet, "transforms, a third; then magnitudes, logarithms and framing"),
         Part("loudness losses, L/R and M/S", *loudness, wet, "latency of the averages, and traffic with memory"),
     ]
+
+
+def knobs_of(running: Fit) -> Knobs:
+    """The parameters of a fit's first track."""
+    knobs = Knobs(running.chain)
+    knobs.load_state_dict(running.columns.split(running.state.raws[0]))
+    return knobs
 
 
 def network_of(values: dict) -> dict:

@@ -34,7 +34,9 @@ def backend(family: str) -> Callable[..., Any]:
         function = getattr(import_module(f"afx.kernels.{package}.{family}"), name)
         arguments = [a.detach().resolve_conj().contiguous() if isinstance(a, Tensor) else a for a in (first, *others)]
         if package != "numba_cpu":
-            return function(*arguments)
+            # A kernel starts on the current GPU, wherever its tensors lie.
+            with torch.cuda.device_of(first):
+                return function(*arguments)
         return _tensors(function(*(a.numpy() if isinstance(a, Tensor) else a for a in arguments)))
 
     return run

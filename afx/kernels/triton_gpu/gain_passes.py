@@ -1,0 +1,176 @@
+"""Passes of exponential averages, of smoothing with attack and release, and of the compressor's gain.
+
+What lies between two passes is laid out (row, sample of a chunk, chunk): the lanes then read and write side by side.
+"""
+
+import math
+
+import triton
+import triton.language as tl
+
+from afx.kernels.triton_gpu.lanes import STEPS, follow, load_row, load_steps, place
+
+FLOOR = tl.constexpr(1e-8)  # of the squared signal: -80 dB
+DB_PER_LOG2 = tl.constexpr(10.0 * math.log10(2.0))  # of power
+LOG2_PER_DB = tl.constexpr(math.log2(10.0) / 20.0)  # of amplitude
+NEPER_PER_DB = tl.constexpr(math.log(10.0) / 20.0)
+SETTLED = tl.constexpr(1e-12)  # relative change of a start that counts as none
+
+
+@triton.jit
+def power(x):
+    """max(x^2, FLOOR), not a number where x is none."""
+    floor = tl.full(x.shape, FLOOR, tl.float64)  # a comparison with the constant itself would round it to float32
+    return tl.where(x * x < floor, floor, x * x)
+
+
+@triton.jit
+def is_heard(x):
+    return x * x >= tl.full(x.shape, FLOOR, tl.float64)
+
+
+@triton.jit
+def smooth(x, state, attack, release):
+    """A step of the ballistics: the new state, x - the old one, and the share of the old one that stays."""
+    step = x - state
+    coef = tl.where(step < 0, attack, release)
+    return state + coef * step, step, 1 - coef
+
+
+@triton.jit
+def curve(level, coefs):
+    """Static gain in dB before 0 limits it, whether the compressor gives it, not the expander, and the level in dB."""
+    db = tl.log2(level) * DB_PER_LOG2
+    compressed, expanded = coefs[2] * (coefs[1] - db), coefs[4] * (coefs[3] - db)
+    return tl.where(compressed < expanded, compressed, expanded), compressed < expanded, db
+
+
+@triton.jit
+def static_gain(g):
+    return tl.exp2(tl.where(g > 0, 0 * g, g) * LOG2_PER_DB)
+
+
+@triton.jit
+def average_ends_kernel(x, coefs, stride, maps, rows, chunks, samples, size, POWER: tl.constexpr, LANES: tl.constexpr):
+    """Maps (2, lanes) of each chunk's average, of x or of its power: slope, and end from zero."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    row, chunk, count = place(lane, rows, chunks, samples, size)
+    coef = tl.load(coefs + row * stride, mask=row < rows, other=0.0)
+    source = x + row.to(tl.int64) * samples + chunk * size
+    state = tl.zeros((LANES,), tl.float64)
+    slope = state + 1
+    for n in range(0, size, STEPS):
+        values = load_steps(source + n, 1, count - n, STEPS)
+        for j in tl.static_range(STEPS):
+            v = power(values[j]) if POWER else values[j]
+            state = (1 - coef) * state + coef * v
+            slope *= 1 - coef
+    tl.store(maps + lane, slope, mask=row < rows)
+    tl.store(maps + rows * chunks + lane, state, mask=row < rows)
+
+
+@triton.jit
+def average_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, LANES: tl.constexpr):
+    """Average every chunk from its start; write it, and the state at the end of each row."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    row, chunk, count = place(lane, rows, chunks, samples, size)
+    coef = tl.load(coefs + row, mask=row < rows, other=0.0)
+    first = row.to(tl.int64) * samples + chunk * size
+    state = tl.load(starts + lane, mask=row < rows, other=0.0)
+    for n in range(0, size, STEPS):
+        values = load_steps(x + first + n, 1, count - n, STEPS)
+        for j in tl.static_range(STEPS):
+            state = tl.where(n + j < count, (1 - coef) * state + coef * values[j], state)
+            tl.store(y + first + n + j, state, mask=n + j < count)
+    tl.store(state_out + row, state, mask=(row < rows) & (chunk == chunks - 1))
+
+
+@triton.jit
+def interleave_kernel(x, out, rows, chunks, samples, size, LANES: tl.constexpr):
+    """Lay x out (row, sample of a chunk, chunk)."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    row, chunk, count = place(lane, rows, chunks, samples, size)
+    source = x + row.to(tl.int64) * samples + chunk * size
+    target = out + row.to(tl.int64) * size * chunks + chunk
+    for n in range(0, size, STEPS):
+        values = load_steps(source + n, 1, count - n, STEPS)
+        for j in tl.static_range(STEPS):
+            tl.store(target + (n + j) * chunks, values[j], mask=row < rows)
+
+
+@triton.jit
+def static_kernel(x, coefs, starts, state_out, out, rows, chunks, samples, size, LANES: tl.constexpr):
+    """Static gain, (row, sample of a chunk, chunk), of a compressor with coefs (R, 7); the level at each row's end."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    row, chunk, count = place(lane, rows, chunks, samples, size)
+    inside = row < rows
+    c = load_row(coefs + row * 7, 7, inside)
+    level = tl.load(starts + lane, mask=inside, other=0.0)
+    source = x + row.to(tl.int64) * samples + chunk * size
+    target = out + row.to(tl.int64) * size * chunks + chunk
+    for n in range(0, size, STEPS):
+        values = load_steps(source + n, 1, count - n, STEPS)
+        for j in tl.static_range(STEPS):
+            level = tl.where(n + j < count, (1 - c[0]) * level + c[0] * power(values[j]), level)
+            g, _, _ = curve(level, c)
+            tl.store(target + (n + j) * chunks, static_gain(g), mask=inside)
+    tl.store(state_out + row * 2, level, mask=inside & (chunk == chunks - 1))
+
+
+@triton.jit
+def settle_kernel(x, times, stride, initial, initial_stride, starts, chunks, size, BLOCK: tl.constexpr):
+    """States (R, C) of the smoothing before each chunk of x (row, sample of a chunk, chunk), by Newton's iteration.
+
+    From guesses of the states, every chunk is run with the choices between attack and release that they lead to. With
+    these fixed, a chunk is an affine map, and a scan solves for better guesses. The true map from start to start rises
+    and is concave (attack faster) or convex, so that the guesses approach the solution from one side from the second
+    sweep on; one more chunk of a row is right after every sweep at the least.
+    """
+    row = tl.program_id(0)
+    chunk = tl.arange(0, BLOCK)
+    inside = chunk < chunks
+    attack, release = tl.load(times + row * stride), tl.load(times + row * stride + 1)
+    first = tl.load(initial + row * initial_stride)
+    source = x + row.to(tl.int64) * size * chunks + chunk
+    starts += row * chunks
+    start = tl.zeros((BLOCK,), tl.float64) + first
+    sweeps, moved = 0, 1
+    while (moved > 0) & (sweeps <= chunks):
+        state = start
+        slope = tl.full((BLOCK,), 1.0, tl.float64)
+        for n in range(0, size, STEPS):
+            values = load_steps(source + n * chunks, chunks, tl.where(inside, size - n, 0), STEPS)
+            for j in tl.static_range(STEPS):
+                state, _, keep = smooth(values[j], state, attack, release)
+                slope *= keep
+        slope, end = tl.associative_scan((slope, state - slope * start), 0, follow)
+        tl.debug_barrier()
+        tl.store(starts, first)
+        tl.store(starts + chunk + 1, slope * first + end, mask=chunk + 1 < chunks)
+        tl.debug_barrier()
+        solved = tl.load(starts + chunk, mask=inside, other=0.0)
+        moved = tl.sum((tl.abs(solved - start) > tl.abs(solved) * SETTLED).to(tl.int32), 0)
+        start = solved
+        sweeps += 1
+
+
+@triton.jit
+def smooth_kernel(
+    x, times, stride, starts, state_out, state_stride, y, rows, chunks, samples, size, LANES: tl.constexpr
+):
+    """Smooth x (row, sample of a chunk, chunk) from the starts to y (R, T); the state at the end of each row."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    row, chunk, count = place(lane, rows, chunks, samples, size)
+    inside = row < rows
+    attack = tl.load(times + row * stride, mask=inside, other=0.0)
+    release = tl.load(times + row * stride + 1, mask=inside, other=0.0)
+    state = tl.load(starts + lane, mask=inside, other=0.0)
+    source = x + row.to(tl.int64) * size * chunks + chunk
+    target = y + row.to(tl.int64) * samples + chunk * size
+    for n in range(0, size, STEPS):
+        values = load_steps(source + n * chunks, chunks, count - n, STEPS)
+        for j in tl.static_range(STEPS):
+            after, _, _ = smooth(values[j], state, attack, release)
+            state = tl.where(n + j < count, after, state)
+            tl.store(target + n + j, state, mask=n + j < count)
+    tl.store(state_out + row * state_stride, state, mask=inside & (chunk == chunks - 1))

@@ -1,0 +1,119 @@
+"""What recursions share: signals cut into chunks, one a lane, and scans that carry states from chunk to chunk.
+
+A lane runs the samples of its chunk one after the other. Chunks are first run from no state; as each is an affine map
+of the state that it starts from, a scan over the chunks of a row then gives the true states, and a second run from
+these gives the output. The adjoint runs are the same with the time, and so the order of the chunks, reversed.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor, empty
+
+LANES = 32  # of a program; few, so that the programs are many
+CHUNKS = 1024  # of a row, at most
+SHORTEST = 64  # chunk, in samples
+SCRATCH = 2**29  # bytes that programs may leave for themselves at a time
+STEPS = tl.constexpr(8)  # samples that most lanes load at once: 32 bytes of float32, a sector of the cache
+
+
+def chunk_size(samples: int) -> int:
+    """Samples of a chunk: a multiple of STEPS."""
+    return max(SHORTEST, STEPS.value * triton.cdiv(samples, STEPS.value * CHUNKS))
+
+
+def programs_at_once(programs: int, numbers: int, bytes_each: int) -> int:
+    """How many programs may run at a time if their lanes keep so many numbers."""
+    return min(programs, max(1, SCRATCH // max(1, LANES * numbers * bytes_each)))
+
+
+def scan(maps: Tensor, initial: Tensor) -> Tensor:
+    """States before each chunk, (R, C), from s <- slope s + end with maps (2, R, C) = slopes and ends, initial (R,)."""
+    _, rows, chunks = maps.shape
+    starts = empty((rows, chunks), dtype=maps.dtype, device=maps.device)
+    block = triton.next_power_of_2(chunks)
+    scan_kernel[(rows,)](maps, initial, initial.stride(0), starts, rows, chunks, BLOCK=block)
+    return starts
+
+
+def scan_pair(maps: Tensor) -> Tensor:
+    """States (2, R, C) before each chunk from zero: s <- m s + e, t <- x s + k t + f; maps (5, R, C) hold m x k e f."""
+    _, rows, chunks = maps.shape
+    starts = empty((2, rows, chunks), dtype=maps.dtype, device=maps.device)
+    scan_pair_kernel[(rows,)](maps, starts, rows, chunks, BLOCK=triton.next_power_of_2(chunks))
+    return starts
+
+
+@triton.jit
+def place(lane, rows, chunks, samples, size):
+    """Row, chunk and number of samples of a lane, 0 for one beyond the last."""
+    row = lane // chunks
+    chunk = lane - row * chunks
+    return row, chunk, tl.where(row < rows, tl.minimum(samples - chunk * size, size), 0)
+
+
+@triton.jit
+def load_steps(pointers, stride, count, STEPS: tl.constexpr):
+    """The next STEPS values of every lane, `stride` apart, as float64, 0 from `count` on."""
+    values = ()
+    for j in tl.static_range(STEPS):
+        values = values + (tl.load(pointers + j * stride, mask=j < count, other=0.0).to(tl.float64),)
+    return values
+
+
+@triton.jit
+def load_row(pointers, COUNT: tl.constexpr, inside):
+    """The next COUNT values of every lane."""
+    values = ()
+    for i in tl.static_range(COUNT):
+        values = values + (tl.load(pointers + i, mask=inside, other=0.0),)
+    return values
+
+
+@triton.jit
+def follow(slope, end, next_slope, next_end):
+    """An affine map, then another."""
+    return slope * next_slope, next_slope * end + next_end
+
+
+@triton.jit
+def follow_pair(m, x, k, e, f, next_m, next_x, next_k, next_e, next_f):
+    """A map s <- m s + e, t <- x s + k t + f, then another."""
+    return (
+        next_m * m,
+        next_x * m + next_k * x,
+        next_k * k,
+        next_m * e + next_e,
+        next_x * e + next_k * f + next_f,
+    )
+
+
+@triton.jit
+def scan_kernel(maps, initial, stride, starts, rows, chunks, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    chunk = tl.arange(0, BLOCK)
+    at = row * chunks + chunk
+    slope = tl.load(maps + at, mask=chunk < chunks, other=1.0)
+    end = tl.load(maps + rows * chunks + at, mask=chunk < chunks, other=0.0)
+    state = tl.load(initial + row * stride)
+    slope, end = tl.associative_scan((slope, end), 0, follow)
+    tl.store(starts + row * chunks, state)
+    tl.store(starts + at + 1, slope * state + end, mask=chunk + 1 < chunks)
+
+
+@triton.jit
+def scan_pair_kernel(maps, starts, rows, chunks, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    chunk = tl.arange(0, BLOCK)
+    at = row * chunks + chunk
+    lanes = rows * chunks
+    inside = chunk < chunks
+    m = tl.load(maps + at, mask=inside, other=1.0)
+    x = tl.load(maps + lanes + at, mask=inside, other=0.0)
+    k = tl.load(maps + 2 * lanes + at, mask=inside, other=1.0)
+    e = tl.load(maps + 3 * lanes + at, mask=inside, other=0.0)
+    f = tl.load(maps + 4 * lanes + at, mask=inside, other=0.0)
+    m, x, k, e, f = tl.associative_scan((m, x, k, e, f), 0, follow_pair)
+    tl.store(starts + row * chunks, 0.0)
+    tl.store(starts + lanes + row * chunks, 0.0)
+    tl.store(starts + at + 1, e, mask=chunk + 1 < chunks)
+    tl.store(starts + lanes + at + 1, f, mask=chunk + 1 < chunks)

@@ -1,0 +1,318 @@
+"""Passes of the loudness ratios.
+
+Neighbouring lanes run the signals of the same samples. Time n is that of a ratio: the short average hears x[n], the
+long one x[n + shift]. The chunks of both begin `early` samples, a whole number of chunks, before n = 0, so that the
+first one begins before the long average hears anything.
+"""
+
+import math
+
+import triton
+import triton.language as tl
+
+from afx.kernels.triton_gpu.gain_passes import is_heard, power
+from afx.kernels.triton_gpu.lanes import STEPS, load_steps
+
+LOG_2 = tl.constexpr(math.log(2.0))
+
+
+@triton.jit
+def locate(lane, items, chunks, SIGNALS: tl.constexpr, MIX: tl.constexpr):
+    """Item and chunk of a lane, the row of its signal among all, and the weights of left and right in it."""
+    signal = lane % SIGNALS
+    item = lane // (SIGNALS * chunks)
+    left = tl.zeros(lane.shape, tl.float64)
+    right = left
+    for s in tl.static_range(SIGNALS):
+        left = tl.where(signal == s, left + MIX[2 * s], left)
+        right = tl.where(signal == s, right + MIX[2 * s + 1], right)
+    return item, lane // SIGNALS % chunks, item * SIGNALS + signal, left, right
+
+
+@triton.jit
+def hear(x, time, left, right, samples, inside):
+    """Powers of the next STEPS samples of each lane's signal; 0 before the first sample."""
+    values = ()
+    for j in tl.static_range(STEPS):
+        there = inside & (time + j >= 0) & (time + j < samples)
+        u = tl.load(x + time + j, mask=there & (left != 0), other=0.0).to(tl.float64)
+        v = tl.load(x + samples + time + j, mask=there & (right != 0), other=0.0).to(tl.float64)
+        values = values + (tl.where(time + j < 0, 0.0, power(left * u + right * v)),)
+    return values
+
+
+@triton.jit
+def average(state, x, COEF: tl.constexpr):
+    return state * (1 - COEF) + x * COEF
+
+
+@triton.jit
+def averages_kernel(
+    x,
+    maps,
+    items,
+    chunks,
+    samples,
+    size,
+    early,
+    shift,
+    SHORT: tl.constexpr,
+    LONG: tl.constexpr,
+    MIX: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Ends of the averages of every chunk, from zero."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    inside = item < items
+    x += item.to(tl.int64) * 2 * samples
+    first = chunk * size - early
+    short = tl.zeros((LANES,), tl.float64)
+    long = short
+    for n in range(0, size, STEPS):
+        heard = hear(x, first + n, left, right, samples, inside)
+        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        for j in tl.static_range(STEPS):
+            short = average(short, heard[j], SHORT)
+            long = average(long, ahead[j], LONG)
+    rows = items * SIGNALS
+    tl.store(maps + (2 * rows + row) * chunks + chunk, short, mask=inside)
+    tl.store(maps + (3 * rows + row) * chunks + chunk, long, mask=inside)
+
+
+@triton.jit
+def ratio_kernel(
+    x,
+    starts,
+    ratio,
+    pair,
+    pairs,
+    items,
+    chunks,
+    samples,
+    size,
+    early,
+    shift,
+    SHORT: tl.constexpr,
+    LONG: tl.constexpr,
+    MIX: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Write the ratios of one pair of averages where there are both."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    inside = item < items
+    x += item.to(tl.int64) * 2 * samples
+    ratio += (row.to(tl.int64) * pairs + pair) * samples
+    first = chunk * size - early
+    short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
+    long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
+    for n in range(0, size, STEPS):
+        heard = hear(x, first + n, left, right, samples, inside)
+        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        for j in tl.static_range(STEPS):
+            short = average(short, heard[j], SHORT)
+            long = average(long, ahead[j], LONG)
+            time = first + n + j
+            tl.store(ratio + time, short / long, mask=inside & (time >= 0) & (time < samples - shift))
+
+
+@triton.jit
+def compare(short, long, target, valid):
+    """The ratio of the averages and the target's, the larger first, and the gradients of its logarithm to the averages.
+
+    The ratio is rounded to the type of the target, so that a signal differs in nothing from itself.
+    """
+    ratio = (short / long).to(target.dtype).to(tl.float64)
+    other = target.to(tl.float64)
+    above = ratio > other
+    sign = tl.where(above, 1.0, tl.where(ratio < other, -1.0, 0.0)).to(tl.float64)
+    sign = sign / (short * long)
+    return (
+        tl.where(valid, tl.where(above, ratio, other), 1.0),
+        tl.where(valid, tl.where(above, other, ratio), 1.0),
+        tl.where(valid, sign * long, 0.0),
+        tl.where(valid, -sign * short, 0.0),
+    )
+
+
+@triton.jit
+def load_targets(target, time, valid_until, inside):
+    """Targets of the next STEPS ratios of every lane, in their own type, and which of them there are."""
+    targets = ()
+    valid = ()
+    for j in tl.static_range(STEPS):
+        valid = valid + (inside & (time + j >= 0) & (time + j < valid_until),)
+        targets = targets + (tl.load(target + time + j, mask=valid[j], other=1.0),)
+    return targets, valid
+
+
+@triton.jit
+def deviation_kernel(
+    x,
+    target,
+    rows,
+    starts,
+    maps,
+    parts,
+    pair,
+    pairs,
+    items,
+    chunks,
+    samples,
+    size,
+    early,
+    shift,
+    SHORT: tl.constexpr,
+    LONG: tl.constexpr,
+    MIX: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Sum the absolute log ratios of each chunk; in the maps, the adjoint averages at its start replace their ends.
+
+    These are summed in the order of time, each gradient weighted by what the averages keep since the start.
+    """
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    inside = item < items
+    x += item.to(tl.int64) * 2 * samples
+    target_row = tl.load(rows + row, mask=inside, other=0)
+    target += (target_row * pairs + pair) * samples
+    first = chunk * size - early
+    short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
+    long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
+    total = tl.zeros((LANES,), tl.float64)
+    short_adjoint, long_adjoint = total, total
+    short_weight = total + 1
+    long_weight = short_weight
+    for n in range(0, size, STEPS):
+        heard = hear(x, first + n, left, right, samples, inside)
+        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        targets, valid = load_targets(target, first + n, samples - shift, inside)
+        above = tl.full((LANES,), 1.0, tl.float64)
+        below = above
+        for j in tl.static_range(STEPS):
+            short = average(short, heard[j], SHORT)
+            long = average(long, ahead[j], LONG)
+            larger, smaller, to_short, to_long = compare(short, long, targets[j], valid[j])
+            above *= larger
+            below *= smaller
+            if j % 4 == 3:  # a logarithm of a few together, which does not overflow yet
+                total += tl.log2(above / below)
+                above = tl.full((LANES,), 1.0, tl.float64)
+                below = above
+            short_weight *= 1 - SHORT
+            long_weight *= 1 - LONG
+            short_adjoint += short_weight * to_short
+            long_adjoint += long_weight * to_long
+    tl.store(parts + row * chunks + chunk, total * LOG_2, mask=inside)
+    signals = items * SIGNALS
+    tl.store(maps + (2 * signals + row) * chunks + chunks - 1 - chunk, short_adjoint, mask=inside)
+    tl.store(maps + (3 * signals + row) * chunks + chunks - 1 - chunk, long_adjoint, mask=inside)
+
+
+@triton.jit
+def adjoint_kernel(
+    grad,
+    x,
+    target,
+    rows,
+    starts,
+    adjoints,
+    scratch,
+    powers,
+    first_program,
+    pair,
+    pairs,
+    items,
+    chunks,
+    samples,
+    size,
+    early,
+    shift,
+    SHORT: tl.constexpr,
+    LONG: tl.constexpr,
+    MIX: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Add the gradients to the powers that the averages hear; those to the averages wait in `scratch`, lane by lane."""
+    here = tl.arange(0, LANES)
+    lane = (first_program + tl.program_id(0)) * LANES + here
+    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    inside = item < items
+    x += item.to(tl.int64) * 2 * samples
+    target_row = tl.load(rows + row, mask=inside, other=0)
+    target += (target_row * pairs + pair) * samples
+    scratch += tl.program_id(0).to(tl.int64) * 2 * size * LANES + here
+    first = chunk * size - early
+    short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
+    long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
+    for n in range(0, size, STEPS):
+        heard = hear(x, first + n, left, right, samples, inside)
+        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        targets, valid = load_targets(target, first + n, samples - shift, inside)
+        for j in tl.static_range(STEPS):
+            short = average(short, heard[j], SHORT)
+            long = average(long, ahead[j], LONG)
+            _, _, to_short, to_long = compare(short, long, targets[j], valid[j])
+            tl.store(scratch + (n + j) * 2 * LANES, to_short)
+            tl.store(scratch + (n + j) * 2 * LANES + LANES, to_long)
+    tl.debug_barrier()
+    weight = tl.load(grad + row * pairs + pair, mask=inside, other=0.0)
+    signals = items * SIGNALS
+    adjoints += row * chunks + chunks - 1 - chunk
+    short_carry = tl.load(adjoints, mask=inside, other=0.0)
+    long_carry = tl.load(adjoints + signals * chunks, mask=inside, other=0.0)
+    short_powers = powers + row.to(tl.int64) * samples
+    long_powers = powers + (signals + row).to(tl.int64) * samples + shift
+    for done in range(0, size, STEPS):
+        n = size - STEPS - done
+        to_short = load_steps(scratch + n * 2 * LANES, 2 * LANES, STEPS, STEPS)
+        to_long = load_steps(scratch + n * 2 * LANES + LANES, 2 * LANES, STEPS, STEPS)
+        for j in tl.static_range(STEPS - 1, -1, -1):
+            time = first + n + j
+            short_carry += to_short[j]
+            long_carry += to_long[j]
+            add(short_powers + time, short_carry * weight * SHORT, inside & (time >= 0) & (time < samples))
+            add(long_powers + time, long_carry * weight * LONG, inside & (time + shift >= 0) & (time < samples - shift))
+            short_carry *= 1 - SHORT
+            long_carry *= 1 - LONG
+
+
+@triton.jit
+def add(pointers, values, mask):
+    tl.store(pointers, tl.load(pointers, mask=mask, other=0.0).to(tl.float64) + values, mask=mask)
+
+
+@triton.jit
+def unmix_kernel(x, powers, grad_x, items, samples, MIX: tl.constexpr, SIGNALS: tl.constexpr, BLOCK: tl.constexpr):
+    """Gradient to both channels of an item from those to the powers of its signals; samples below the floor get 0."""
+    time = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    item = tl.program_id(1).to(tl.int64)
+    inside = time < samples
+    x += item * 2 * samples + time
+    grad_x += item * 2 * samples + time
+    powers += item * SIGNALS * samples + time
+    left = tl.load(x, mask=inside, other=0.0).to(tl.float64)
+    right = tl.load(x + samples, mask=inside, other=0.0).to(tl.float64)
+    to_left = tl.zeros((BLOCK,), tl.float64)
+    to_right = to_left
+    for s in tl.static_range(SIGNALS):
+        grad = tl.load(powers + s * samples, mask=inside, other=0.0).to(tl.float64)
+        grad += tl.load(powers + (items * SIGNALS + s) * samples, mask=inside, other=0.0).to(tl.float64)
+        signal = tl.zeros((BLOCK,), tl.float64)
+        if MIX[2 * s] != 0:  # a channel that the mixture leaves out may be another signal's, and not a number
+            signal += left * MIX[2 * s]
+        if MIX[2 * s + 1] != 0:
+            signal += right * MIX[2 * s + 1]
+        slope = tl.where(is_heard(signal), signal * 2 * grad, 0.0)
+        if MIX[2 * s] != 0:
+            to_left += slope * MIX[2 * s]
+        if MIX[2 * s + 1] != 0:
+            to_right += slope * MIX[2 * s + 1]
+    tl.store(grad_x, to_left, mask=inside)
+    tl.store(grad_x + samples, to_right, mask=inside)

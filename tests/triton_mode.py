@@ -1,0 +1,121 @@
+"""Runs the Triton kernels under test: on a GPU where there is one, else in Triton's interpreter; compiles for GPUs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read where triton is first imported
+
+triton = pytest.importorskip("triton")
+
+from afx.kernels import backends  # noqa: E402
+
+Launch = tuple[str, str, dict[str, str], dict[str, Any], int]
+
+COMPILE = """
+import sys
+from ast import literal_eval
+from importlib import import_module
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+for module, name, signature, constants, warps in literal_eval(sys.stdin.read()):
+    source = ASTSource(getattr(import_module(module), name), signature, constants)
+    triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+"""
+
+
+@pytest.fixture
+def triton_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give tensors on the CPU to the Triton kernels, which then run in the interpreter."""
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "triton_gpu")
+
+
+def on_device(function: Callable[..., Tensor], stay: tuple[str, ...] = ()) -> Callable[..., Tensor]:
+    """A kernel that takes tensors of the CPU, but those that `stay`, there and back; a `state` is updated in place."""
+
+    def there(*arguments: Any, **options: Any) -> Tensor:
+        moved = {key: _to(DEVICE, value) for key, value in options.items() if key not in stay}
+        y = function(*(_to(DEVICE, value) for value in arguments), **options | moved)
+        if options.get("state") is not None:
+            options["state"].copy_(moved["state"])
+        return y.cpu()
+
+    return there
+
+
+def _to(device: str, value: Any) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def poisoned_empty(*shape: int | tuple[int, ...], **options: Any) -> Tensor:
+    """Stand in for `empty`: every element not a number, so that one left unwritten is seen."""
+    made = torch.empty(*shape, **options)
+    return made.fill_(torch.nan) if made.is_floating_point() else made
+
+
+def compile_for_gpus(call: Callable[[], object]) -> None:
+    """Compile all that a call launches in the interpreter for compute capability 9.0, with the same arguments.
+
+    Another process does, in which the kernels are not interpreted. Skips on a GPU, where every test has compiled.
+    """
+    if DEVICE == "cuda":
+        pytest.skip("compiled by every other test")
+    ptxas = pytest.importorskip("triton.knobs").nvidia.ptxas
+    if not os.path.exists(ptxas.path):
+        pytest.skip("triton has no ptxas here")
+    with _recorded() as launches:
+        call()
+    assert launches
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE], input=repr(launches), cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@contextmanager
+def _recorded() -> Iterator[list[Launch]]:
+    """Collect every kernel launched: module, name, types of arguments, constants and warps; each kind once."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    launches: list[Launch] = []
+    run = InterpretedFunction.run
+
+    def record(self: InterpretedFunction, *args: Any, grid: Any, warmup: bool, num_warps: int = 4, **options: Any):
+        given = dict(zip(self.arg_names, args, strict=False)) | options
+        annotations = self.fn.__annotations__
+        types = {key: _type(given[key], "constexpr" in str(annotations.get(key))) for key in self.arg_names}
+        constants = {key: given[key] for key, kind in types.items() if kind == "constexpr"}
+        launch = (self.fn.__module__, self.fn.__name__, types, constants, num_warps)
+        if launch not in launches:
+            launches.append(launch)
+        return run(self, *args, grid=grid, warmup=warmup, num_warps=num_warps, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpretedFunction, "run", record)
+        yield launches
+
+
+def _type(value: Any, constant: bool) -> str:
+    """The type that the launcher gives an argument; the integer 1 becomes a constant."""
+    if constant or value is None or (type(value) is int and value == 1):
+        return "constexpr"
+    if isinstance(value, Tensor):
+        names = {torch.float32: "fp32", torch.float64: "fp64", torch.int64: "i64", torch.int32: "i32"}
+        names |= {torch.bool: "i1", torch.int8: "i8", torch.uint8: "u8"}
+        return "*" + names[value.dtype]
+    if isinstance(value, bool):
+        return "i1"
+    return "fp32" if isinstance(value, float) else "i32" if -(2**31) <= value < 2**31 else "i64"
