@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(PY) main.py epochs=100 optimiser.method=annealed log_dir=logs
 
 test: $(VENV)/.tested
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses=8
 
 lint: $(VENV)/.tested
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,63 @@
+"""A whole step of a fit on the GPU's kernels: on a GPU where there is one, else in Triton's interpreter."""
+
+import pytest
+import torch
+from measures import relative_rms
+from triton_mode import DEVICE, triton_on_cpu  # noqa: F401
+
+from afx.kernels.triton_gpu import bins, fdn, lanes, loudness, spectral
+from afx.registry import build
+from data.crops import Chunks
+from engine.fit import Fit
+from engine.track import Track
+from losses import VocalLoss
+
+SR = 1000  # so low that the interpreter is done in seconds
+CHAIN = {
+    "peak": {"effect": "peak", "freq": {"range": [33, 450], "default": 200}, "gain": {"default": 3}},
+    "comp": {"effect": "compressor_expander"},
+    "sends": {
+        "effect": "sends",
+        "delay": {"effect": "ping_pong_delay", "ir_duration": 2, "surrogate": True},
+        "reverb": {"effect": "fdn", "ir_duration": 0.5, "bands": 5, "delays": [29, 37, 43]},
+    },
+}
+LARGE = {
+    lanes: {"LANES": 1024},
+    spectral: {"BLOCK": 2**14, "QUADS": 2**11},
+    bins: {"BLOCK": 2**12},
+    fdn: {"BLOCK": 2**10},
+    loudness: {"SAMPLES": 2**12},
+}
+
+
+def pair(count: int) -> Chunks:
+    """Noise that swells and another take of it, panned."""
+    generator, samples = torch.Generator().manual_seed(count), round(1.4 * SR)
+    swell = 0.3 * torch.linspace(0, 6, samples).sin().square()
+    dry = swell * torch.randn(count, 1, samples, generator=generator)
+    return Chunks(dry, dry * torch.tensor([[0.9], [0.4]]), round(0.2 * SR), tuple(range(count)))
+
+
+def begun(device: str) -> Fit:
+    """A fit of two pairs, of one and of two chunks, after a step."""
+    chain = build(CHAIN, SR).to(device)
+    fit = Fit(chain, [Track(chain, pair(1)), Track(chain, pair(2), seed=1)], VocalLoss(SR), lr=0.01, device=device)
+    fit.step()
+    return fit
+
+
+def test_a_step_of_two_pairs_is_that_of_the_processor(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    here = begun("cpu")
+    request.getfixturevalue("triton_on_cpu")
+    if DEVICE == "cpu":  # the interpreter takes as long for a program of 32 lanes as for one of a thousand
+        for module, sizes in LARGE.items():
+            for name, size in sizes.items():
+                monkeypatch.setattr(module, name, size)
+    there = begun(DEVICE)
+    losses = [[told["loss"] for told in fit.collect()[0]] for fit in (here, there)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    # As far apart as two roundings: there are signs of differences in the spectral distance.
+    assert relative_rms(there.state.gradient.cpu(), here.state.gradient) < 2e-3
