@@ -85,6 +85,8 @@ class Fit:
         counts = torch.tensor([track.count(batch_size) for track in tracks])
         self._advance: Callable[..., Sequence[Tensor]] | None = None if graphed else self._eagerly
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
+        # Where every step takes all chunks, always the same.
+        self._all = self._indices() if max(len(track.chunks.dry) for track in tracks) <= batch_size else None
         self._reports: deque[tuple[OnItsWay, Tensor | None]] = deque()
 
     def values(self, raws: Tensor) -> Values:
@@ -137,8 +139,11 @@ class Fit:
 
     def _draw(self) -> Tensor | None:
         """The step's chunks (G n,), each track's filled up to n with its first; None for all as they lie."""
-        if len(self.tracks) == 1 and len(self.dry) <= self.batch_size:
-            return None
+        if self._all is None:
+            return self._indices()
+        return None if len(self._all) == len(self.dry) else self._all
+
+    def _indices(self) -> Tensor:
         most, first, drawn = self.shares.shape[1], 0, []
         for track in self.tracks:
             own = track.draw(self.batch_size)

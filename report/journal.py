@@ -65,7 +65,8 @@ class Journal:
         values = track.best_values(chain)
         runs.finish(self.folder, flatten(values), record)
         if not track.losses:
-            return ""
+            self.board.close()
+            return f"{pair.name}: no step was taken; {self.folder}"
         moved = nest({name: value.to(device) for name, value in flatten(values).items()})
         fitted = render(chain.eval(), moved, pair.dry.to(device)).cpu()
         write_audio(self.folder / "fitted.wav", fitted, pair.sr)

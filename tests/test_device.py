@@ -103,16 +103,17 @@ def shapes_device(monkeypatch: pytest.MonkeyPatch) -> str:
     return "meta"
 
 
-@pytest.mark.parametrize("tracks", [1, 3])
-def test_nothing_in_a_step_waits_for_the_device_or_is_brought_to_it(shapes_device: str, tracks: int):
+@pytest.mark.parametrize("counts, batch_size", [((2,), 35), ((2, 1, 2), 35), ((2, 3), 2)])
+def test_nothing_in_a_step_waits_for_the_device_or_is_brought_to_it(
+    shapes_device: str, counts: tuple[int, ...], batch_size: int
+):
     chain = build(STANDARD, 44100).to(shapes_device)
-    pairs = [recorded(2) for _ in range(tracks)]
-    fit = Fit(chain, [Track(chain, pair) for pair in pairs], VocalLoss(SR), lr=0.01, device=shapes_device)
+    tracks = [Track(chain, recorded(count)) for count in counts]
+    fit = Fit(chain, tracks, VocalLoss(SR), lr=0.01, batch_size=batch_size, device=shapes_device)
     with Watch() as watch:
         fit.step()
-    # Which chunks of several tracks are compared is drawn on the host.
-    allowed = [] if tracks == 1 else ["aten._to_copy between cpu and meta, (6,)"]
-    assert watch.found == allowed
+    # Chunks that are drawn are drawn on the host.
+    assert watch.found == (["aten._to_copy between cpu and meta, (4,)"] if batch_size == 2 else [])
 
 
 def test_the_watch_sees_what_it_watches_for():

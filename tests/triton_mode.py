@@ -74,6 +74,8 @@ def compile_for_gpus(call: Callable[[], object]) -> None:
     ptxas = pytest.importorskip("triton.knobs").nvidia.ptxas
     if not os.path.exists(ptxas.path):
         pytest.skip("triton has no ptxas here")
+    if triton.__version__ < "3.6":
+        pytest.skip("this triton's interpreter cannot be watched")
     with _recorded() as launches:
         call()
     assert launches
