@@ -83,10 +83,12 @@ def main(argv: list[str]) -> int:
         print(f"skipped {reason}")
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
     with Interrupt() as interrupt:
-        session.fit(pairs, interrupt)
-    failed = empty + session.failed
-    for reason in failed:
-        print(f"main.py: {reason}", file=sys.stderr)
+        try:
+            session.fit(pairs, interrupt)
+        finally:
+            failed = empty + session.failed
+            for reason in failed:
+                print(f"main.py: {reason}", file=sys.stderr)
     if len(pairs) + len(empty) > 1:
         print(f"{session.fitted} fitted, {session.done_before} done before, {len(failed)} failed")
     return 130 if interrupt.asked else 2 if failed else 0
@@ -95,8 +97,8 @@ def main(argv: list[str]) -> int:
 def read_settings(argv: list[str]) -> dict:
     """Checked settings by dotted name, with the whole chain under `chain`."""
     settings = load_settings(SETTINGS, argv, description=__doc__, translate=from_published_settings)
-    for name in ("sr", "chunk_duration", "batch_size", "epochs", "optimiser.lr"):
-        if not settings[name] > 0:
+    for name in ("sr", "chunk_duration", "batch_size", "epochs", "optimiser.lr", "memory_gb"):
+        if settings[name] is not None and not settings[name] > 0:
             raise ValueError(f"{name}={settings[name]}: must be above 0")
     if settings["optimiser.method"] not in METHODS:
         raise ValueError(f"optimiser.method={settings['optimiser.method']}: unknown; known: {', '.join(METHODS)}")
@@ -131,7 +133,8 @@ class Session:
     def fit(self, pairs: Sequence[tuple[Path, PairFiles]], interrupt: Interrupt) -> None:
         """Fits all pairs, under one progress bar; their runs go to the folders before them."""
         limit = self.settings["memory_gb"] and int(1e9 * self.settings["memory_gb"])
-        budget = Budget(self.device, self.settings["batch_size"], limit)
+        shared = self.settings["loss.mldr_rows"] != "rolled"
+        budget = Budget(self.device, self.settings["batch_size"], limit, shared=shared)
         try:
             fit_all(
                 self.tracks(pairs, interrupt),
@@ -162,7 +165,7 @@ class Session:
     def open(self, log_dir: Path, files: PairFiles) -> Track | None:
         """A pair's track and run folder, new or as an interrupted run left it; None where a run has its epochs."""
         settings = self.settings
-        newest = runs.newest_run(log_dir, files.name) if settings["resume"] else None
+        newest = runs.newest_run(log_dir, files.name, files.wet_path) if settings["resume"] else None
         if newest and runs.has_ended(newest, settings["epochs"]):
             tqdm.write(f"{files.name}: has {settings['epochs']} epochs in {newest}; resume=false begins anew")
             self.done_before += 1
@@ -208,7 +211,11 @@ class Session:
 
     def on_end(self, track: Track, why: str | None) -> None:
         journal = self.journals.pop(track)
-        tqdm.write(journal.close(self.chain, self.device, "error" if track.error else why))
+        try:
+            tqdm.write(journal.close(self.chain, self.device, "error" if track.error else why))
+        except (OSError, RuntimeError, ValueError) as error:
+            self.failed.append(f"{journal.pair.name}: fitted, but {journal.folder} is not whole: {error}")
+            return
         self.fitted += not why
         if track.error:
             self.failed.append(f"{journal.pair.name}: {track.error}")

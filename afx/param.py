@@ -70,10 +70,11 @@ class Ceilings(Bounded):
     hi: tuple[float, ...]
 
     def from_unit(self, u: Tensor) -> Tensor:
-        return u * u.new_tensor(self.hi)
+        # One by one, as a tensor of ceilings would have to be brought to the device.
+        return torch.stack([column * hi for column, hi in zip(u.unbind(-1), self.hi, strict=True)], -1)
 
     def to_unit(self, value: Tensor) -> Tensor:
-        return value / value.new_tensor(self.hi)
+        return torch.stack([column / hi for column, hi in zip(value.unbind(-1), self.hi, strict=True)], -1)
 
 
 @dataclass(frozen=True)

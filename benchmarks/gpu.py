@@ -61,6 +61,8 @@ def kernels(args: argparse.Namespace) -> Iterator[Row]:
     """Every kernel against its plain program, on the device."""
     command = [sys.executable, "-m", "pytest", "-q", *map(str, sorted(TESTS.glob("test_triton_*.py")))]
     done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"kernels differ from the plain programs:\n{done.stdout[-2000:]}")
     yield "kernels against the plain programs", done.stdout.strip().splitlines()[-1]
 
 
@@ -129,6 +131,7 @@ def tracks(args: argparse.Namespace) -> Iterator[Row]:
         alone = alone or each
         per_hour = 3600 / (2000 * each)
         yield f"{count} short tracks together", f"{per_hour:.1f} an hour of 2000 steps, {alone / each:.2f} times"
+        del running
         count *= 4
         if count > args.most_tracks or 4 * peak_bytes(device) > most:
             return

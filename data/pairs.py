@@ -218,7 +218,11 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
         except ValueError as error:
             failed.append(f"{song}: {error}")
             continue
-        songs[logs / Path(os.path.abspath(song)).name] = found.files
+        folder = logs / Path(os.path.abspath(song)).name
+        if folder in songs:
+            failed.append(f"{song}: another song of the list has this folder name; fit it with another log_dir")
+            continue
+        songs[folder] = found.files
         skipped += found.skipped
     return songs, skipped, failed
 

@@ -43,10 +43,13 @@ def new_run(log_dir: str | Path, stem: str) -> Path:
     return folder
 
 
-def newest_run(log_dir: str | Path, stem: str) -> Path | None:
-    """The newest run of a track that left a checkpoint, if its newest did."""
-    runs = numbered(Path(log_dir).expanduser() / stem)
-    return runs[-1] if runs and (runs[-1] / CHECKPOINT).exists() else None
+def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
+    """The newest run of a wet file that left a checkpoint; other files of this stem may have runs beside it."""
+    for folder in reversed(numbered(Path(log_dir).expanduser() / stem)):
+        meta = read_json(folder / META) if (folder / META).exists() else {}
+        if (folder / CHECKPOINT).exists() and meta.get("target_path", str(wet)) == str(wet):
+            return folder
+    return None
 
 
 def has_ended(folder: Path, epochs: int) -> bool:
@@ -58,7 +61,7 @@ def has_ended(folder: Path, epochs: int) -> bool:
 def check_same_fit(folder: Path, settings: dict) -> None:
     """Refuses to resume a run with other settings; ValueError that names them."""
     before = read_yaml(folder / CONFIG)
-    free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph"}
+    free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
     if changed:
@@ -67,10 +70,10 @@ def check_same_fit(folder: Path, settings: dict) -> None:
         )
 
 
-def begin(folder: Path, settings: dict) -> None:
+def begin(folder: Path, settings: dict, **known: object) -> None:
     """Writes a new run's settings and the beginning of its record; until it ends, it counts as interrupted."""
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    record = {"created": datetime.now().isoformat(timespec="seconds"), "losses": [], "terminated_by": "running"}
+    record = {"created": datetime.now().isoformat(timespec="seconds"), "losses": [], "terminated_by": "running"} | known
     write_text(folder / META, json.dumps(record))
 
 

@@ -1,6 +1,5 @@
 """Many tracks in turn, as many of them in one fit as the memory holds."""
 
-import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -24,10 +23,13 @@ class Budget:
         device: whose memory it is.
         batch_size: most chunks of a track in a step.
         limit_bytes: what steps may take; a share of what is free where not given.
+        shared: whether tracks may share a step at all.
     """
 
-    def __init__(self, device: torch.device, batch_size: int, limit_bytes: int | None = None):
-        self.device, self.batch_size = device, batch_size
+    def __init__(
+        self, device: torch.device, batch_size: int, limit_bytes: int | None = None, *, shared: bool = True
+    ):
+        self.device, self.batch_size, self.shared = device, batch_size, shared
         self.limit = limit_bytes or int(SHARE[device.type] * free_bytes(device))
         self.before, self.largest = peak_bytes(device), 0
         self.chunks, self.most = 0, sys.maxsize  # by the measure, and since memory ran out
@@ -50,13 +52,18 @@ class Budget:
         """Whether these tracks go into one step, and are alike enough in size to share one; one always does."""
         if len(tracks) == 1:
             return True
-        size = self._size(tracks)
         wanted = sum(track.count(self.batch_size) for track in tracks)
-        return size <= min(self.chunks, self.most, PADDING * wanted)
+        filled = self._step(tracks) <= PADDING * wanted
+        return self.shared and filled and self._size(tracks) <= min(self.chunks, self.most)
 
-    def _size(self, tracks: Sequence[Track]) -> int:
+    def _step(self, tracks: Sequence[Track]) -> int:
         """Chunks of a step, those included that fill up."""
         return len(tracks) * max(track.count(self.batch_size) for track in tracks)
+
+    def _size(self, tracks: Sequence[Track]) -> int:
+        """Chunks of a step, and those that wait for another."""
+        waiting = sum(len(track.chunks.dry) - track.count(self.batch_size) for track in tracks)
+        return self._step(tracks) + waiting
 
 
 class Queue:
@@ -73,6 +80,10 @@ class Queue:
 
     def take(self) -> Track:
         return self._ready.popleft()
+
+    def begun(self) -> list[Track]:
+        """Those that wait and have been made."""
+        return list(self._ready)
 
     def put_back(self, tracks: Iterable[Track]) -> None:
         self._ready.extendleft(reversed(list(tracks)))
@@ -97,48 +108,50 @@ def fit_all(
         on_end: once for every track that was begun, with "interrupted", what went wrong, or None.
     """
     queue, active = Queue(tracks), []
-    while not stopped():
-        while (following := queue.next()) and budget.holds([*active, following]):
-            active.append(queue.take())
-        if not active:
-            return
-        # One step of the first track tells what the others will take.
-        measure = following is not None and not budget.is_measured
-        if _goes_on(active, make, on_step, on_pause, stopped, 1 if measure else None):
-            budget.note(active)
-        elif len(active) > 1:
-            budget.ran_out(active)
-            half = len(active) // 2
-            queue.put_back(active[half:])
-            active = active[:half]
-        else:
-            active[0].error = "out of memory with this track alone; lower batch_size or chunk_duration"
-        for track in active:
-            if track.has_ended:
+    try:
+        while not stopped():
+            while (following := queue.next()) and budget.holds([*active, following]):
+                active.append(queue.take())
+            if not active:
+                return
+            if not any(track.has_ended for track in active):
+                # One step of the first track tells what the others will take.
+                measure = following is not None and not budget.is_measured
+                if _goes_on(active, make, on_step, on_pause, stopped, 1 if measure else None):
+                    budget.note(active)
+                elif len(active) > 1:
+                    budget.ran_out(active)
+                    half = len(active) // 2
+                    queue.put_back(active[half:])
+                    active = active[:half]
+                else:
+                    active[0].error = "out of memory with this track alone; lower batch_size or chunk_duration"
+            on_pause([*active, *queue.begun()])
+            ended, active = [t for t in active if t.has_ended], [t for t in active if not t.has_ended]
+            for track in ended:
                 on_end(track, track.error)
-        active = [track for track in active if not track.has_ended]
-    for track in active:
+    except BaseException:
+        on_pause([*active, *queue.begun()])
+        raise
+    for track in [*active, *queue.begun()]:
         on_end(track, "interrupted")
 
 
 def _goes_on(tracks: Sequence[Track], make: Callable[[Sequence[Track]], Fit], *watching: object) -> bool:
     """Runs a fit of some tracks until one ends; False where memory ran out, the tracks being as far as they came."""
-    fit = None
     try:
-        fit = make(tracks)
-        run(fit, *watching)
+        run(make(tracks), *watching)
         return True
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-    if fit is not None:
-        fit.hand_back()
-    del fit
-    gc.collect()
+    # What the exception held is free by now, and goes back to the device.
     torch.cuda.empty_cache()
     return False
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether it says so: torch has an exception of its own for GPUs alone."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether it is of that kind or says so: libraries on a GPU have no exception of their own for it."""
+    said = f"{error} {error.__context__}".lower()
+    told = any(words in said for words in ("out of memory", "can't allocate memory", "alloc_failed"))
+    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))

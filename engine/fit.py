@@ -83,7 +83,7 @@ class Fit:
         self.rates = self.method.highest(chain, lr).to(self.device)
         self.epochs = torch.tensor([track.epochs for track in tracks]).to(self.rates)
         counts = torch.tensor([track.count(batch_size) for track in tracks])
-        self._advance: Callable[..., Sequence[Tensor]] | None = None if graphed else self._eagerly
+        self.graphed, self._graph = graphed, None
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
         # Where every step takes all chunks, always the same.
         self._all = self._indices() if max(len(track.chunks.dry) for track in tracks) <= batch_size else None
@@ -95,12 +95,22 @@ class Fit:
 
     def step(self) -> None:
         """One step of every track; `collect` tells what came of it."""
+        draws = [track.generator.get_state() for track in self.tracks]
+        try:
+            self._step()
+        except BaseException:
+            # A step that was not taken has drawn nothing.
+            for track, state in zip(self.tracks, draws, strict=True):
+                track.generator.set_state(state)
+            raise
+
+    def _step(self) -> None:
         index = self._draw()
         inputs = *self.state, *([] if index is None else [index])
-        self._advance = self._advance or Graph(self._eagerly, *inputs)
-        raws = self.state.raws
-        *state, losses, terms, finite = self._advance(*inputs)
-        self.state = State(*state)
+        if self.graphed and self._graph is None:
+            self._graph = Graph(self._eagerly, *inputs)
+        *state, losses, terms, finite = (self._graph or self._eagerly)(*inputs)
+        raws, self.state = self.state.raws, State(*state)
         self._reports.append((OnItsWay(losses, terms, finite, self.state.scale, raws), index))
 
     def _eagerly(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -131,11 +141,17 @@ class Fit:
             told.append([self._record(g, Report(*row), index) for g, row in enumerate(rows)])
         return told
 
+    @property
+    def unread(self) -> int:
+        """Steps of which `collect` has not told yet."""
+        return len(self._reports)
+
     def hand_back(self) -> None:
         """Writes where they stand into the tracks."""
         self.collect()
+        state = [each.cpu() for each in self.state]
         for g, track in enumerate(self.tracks):
-            track.state = State(*(each[g].cpu() for each in self.state))
+            track.state = State(*(each[g].clone() for each in state))
 
     def _draw(self) -> Tensor | None:
         """The step's chunks (G n,), each track's filled up to n with its first; None for all as they lie."""
@@ -222,15 +238,17 @@ def run(
                 if terms:
                     on_step(fit, track, terms)
 
-    while not any(track.has_ended for track in fit.tracks) and not stopped() and steps != 0:
-        fit.step()
-        last = any(track.step_count + late >= track.epochs for track in fit.tracks)
-        tell(0 if last else late)
-        if time.monotonic() - paused > PAUSE_EVERY_S:
-            tell(0)
-            fit.hand_back()
-            on_pause(fit.tracks)
-            paused = time.monotonic()
-        steps = steps and steps - 1
-    tell(0)
-    fit.hand_back()
+    try:
+        while not any(track.has_ended for track in fit.tracks) and not stopped() and steps != 0:
+            fit.step()
+            last = any(track.step_count + fit.unread >= track.epochs for track in fit.tracks)
+            tell(0 if last else late)
+            if time.monotonic() - paused > PAUSE_EVERY_S:
+                tell(0)
+                fit.hand_back()
+                on_pause(fit.tracks)
+                paused = time.monotonic()
+            steps = steps and steps - 1
+        tell(0)
+    finally:
+        fit.hand_back()

@@ -26,8 +26,17 @@ def free_bytes(device: torch.device) -> int:
     told = Path("/proc/meminfo")
     if told.exists():
         lines = dict(line.split(":") for line in told.read_text().splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
+        return min(1024 * int(lines["MemAvailable"].split()[0]), _left_to_the_container())
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _left_to_the_container() -> int:
+    """What a container's limit leaves, where there is one."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit, or "max"
+        return sys.maxsize
 
 
 def peak_bytes(device: torch.device) -> int:

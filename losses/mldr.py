@@ -73,7 +73,7 @@ class MLDR:
         target = target if isinstance(target, LoudnessTarget) else self.prepare(target)
         if len(target) != len(pred):
             raise ValueError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
-        if self.rolled:
+        if self.rolled:  # over all rows: an item's end meets the next one's start
             ranges = self._rolled_range(self._averages(pred)), self._rolled_range(target.data[target.index])
             return (ranges[0] - ranges[1]).abs().mean(3, dtype=torch.float64).sum(2)
         sums = loudness.loudness_deviation(pred, target.data, target.index, self.coefs, self.shifts, self.mid_side)

@@ -72,6 +72,8 @@ class VocalLoss:
 
         shares (N, n), N n = B: 1, or 0 for an item that only fills a batch up.
         """
+        if self.mldr.rolled and len(shares) > 1 and shares.shape[1] > 1:
+            raise ValueError("mldr_rows=rolled compares one batch at a time: its rows run into each other")
         target = target if isinstance(target, VocalTarget) else self.prepare(target)
         left_right, mid, side = self.stft.distances(pred, target.stft, shares).unbind(1)
         loudness = batch_sums(self.mldr.distances(pred, target.loudness), shares) / shares.sum(1, keepdim=True)

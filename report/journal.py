@@ -22,7 +22,13 @@ class Journal:
 
     def __init__(self, folder: Path, pair: Pair, track: Track):
         self.folder, self.pair, self.track = folder, pair, track
-        self.board = Board(folder, track.step_count)
+        self._board: Board | None = None
+
+    @property
+    def board(self) -> Board:
+        """The run's TensorBoard, opened where there is something to write."""
+        self._board = self._board or Board(self.folder, self.track.step_count)
+        return self._board
 
     @classmethod
     def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: Track, settings: dict) -> "Journal":
@@ -32,7 +38,7 @@ class Journal:
         """
         if before is None:
             folder = runs.new_run(log_dir, pair.name)
-            runs.begin(folder, settings)
+            runs.begin(folder, settings, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
             return cls(folder, pair, track)
         runs.check_same_fit(before, settings)
         state = runs.load_checkpoint(before)
@@ -55,8 +61,6 @@ class Journal:
         track, pair = self.track, self.pair
         self.save()
         record = {
-            "input_path": str(pair.dry_path),
-            "target_path": str(pair.wet_path),
             "alignment_shift": pair.alignment_shift,
             "losses": track.losses,
             "terminated_by": ended,
@@ -65,12 +69,13 @@ class Journal:
         values = track.best_values(chain)
         runs.finish(self.folder, flatten(values), record)
         if not track.losses:
-            self.board.close()
             return f"{pair.name}: no step was taken; {self.folder}"
         moved = nest({name: value.to(device) for name, value in flatten(values).items()})
         fitted = render(chain.eval(), moved, pair.dry.to(device)).cpu()
         write_audio(self.folder / "fitted.wav", fitted, pair.sr)
-        self.board.audio({"dry": pair.dry, "wet": pair.wet, "fitted": fitted}, pair.sr)
-        self.board.close()
+        try:
+            self.board.audio({"dry": pair.dry, "wet": pair.wet, "fitted": fitted}, pair.sr)
+        finally:
+            self.board.close()
         reached = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f} in {track.step_count} steps"
         return "\n".join([settings_table(chain, values), f"{pair.name}: {reached}; {self.folder}", *track.undone])

@@ -19,15 +19,22 @@ CPU = torch.device("cpu")
 class Log:
     """Fits tracks on a stage where only so many chunks of a step find room, and notes what happens."""
 
-    def __init__(self, tracks: Sequence[Track], room: int | None = None, stop_after: int | None = None):
-        self.tracks, self.room, self.stop_after = tracks, room, stop_after
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        room: int | None = None,
+        stop_after: int | None = None,
+        batch_size: int = 35,
+    ):
+        self.tracks, self.room, self.stop_after, self.batch_size = tracks, room, stop_after, batch_size
         self.sizes: list[int] = []
         self.ended: dict[Track, str | None] = {}
+        self.saved: set[Track] = set()
         self.steps = 0
 
     def make(self, tracks: Sequence[Track]) -> Fit:
         self.sizes.append(len(tracks))
-        fit = Fit(build(CHAIN, SR), tracks, VocalLoss(SR), lr=0.05)
+        fit = Fit(build(CHAIN, SR), tracks, VocalLoss(SR), lr=0.05, batch_size=self.batch_size)
         evaluate = fit._evaluate
 
         def crowded(*standing: torch.Tensor) -> tuple:
@@ -47,7 +54,7 @@ class Log:
             self.make,
             budget,
             on_step=self.on_step,
-            on_pause=lambda tracks: None,
+            on_pause=self.saved.update,
             on_end=self.ended.__setitem__,
             stopped=lambda: self.stop_after is not None and self.steps >= self.stop_after,
         )
@@ -132,8 +139,45 @@ def test_what_is_stopped_tells_so_of_every_track_that_was_begun(memory: list[int
     log = Log(tracks_of(1, 1, 1, 1, 1), stop_after=4)
     log.run(Budget(CPU, 35, limit_bytes=300))
     begun = [track for track in log.tracks if track in log.ended]
-    assert len(begun) == 3 and set(log.ended.values()) == {"interrupted"}
-    assert [track.step_count for track in begun] == [2, 1, 1]
+    assert set(log.ended.values()) == {"interrupted"}
+    assert [track.step_count for track in begun] == [2, 1, 1, 0], "the last was looked at ahead"
+
+
+def test_tracks_put_back_for_want_of_room_are_told_of_too(memory: list[int]):
+    log = Log(tracks_of(1, 1, 1, 1, epochs=9), room=2, stop_after=3)
+    log.run(Budget(CPU, 35, limit_bytes=100_000))
+    assert set(log.ended) == set(log.tracks) == log.saved
+
+
+def test_what_breaks_the_program_finds_every_track_saved_where_it_stood(memory: list[int]):
+    log = Log(tracks_of(1, 1, 1, epochs=9))
+
+    def full_disk(fit: Fit, track: Track, terms: Terms) -> None:
+        log.steps += 1
+        if log.steps == 5:
+            raise OSError("no space left on device")
+
+    log.on_step = full_disk
+    with pytest.raises(OSError, match="no space left"):
+        log.run(Budget(CPU, 35, limit_bytes=100_000))
+    assert log.saved == set(log.tracks)
+    assert all(track.state.steps.item() == track.step_count > 0 for track in log.tracks)
+
+
+def test_a_step_that_found_no_room_has_drawn_nothing(memory: list[int]):
+    log = Log(tracks_of(3, 3), room=1, batch_size=1)
+    log.run(Budget(CPU, 1, limit_bytes=100_000))
+    assert list(log.ended.values()) == [None] * 2 and 2 in log.sizes
+    for track in log.tracks:
+        alone = Track(build(CHAIN, SR), track.chunks, epochs=3, seed=track.generator.initial_seed())
+        Log([alone], batch_size=1).run(Budget(CPU, 1))
+        assert track.losses == pytest.approx(alone.losses, rel=1e-5)
+
+
+def test_tracks_that_must_not_share_a_step_do_not(memory: list[int]):
+    log = Log(tracks_of(1, 1))
+    log.run(Budget(CPU, 35, limit_bytes=100_000, shared=False))
+    assert max(log.sizes) == 1 and list(log.ended.values()) == [None] * 2
 
 
 def test_the_budget_is_a_share_of_what_is_free_and_the_process_s_peak_is_known():

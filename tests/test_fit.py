@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -346,3 +347,17 @@ def test_a_recorded_step_gives_what_the_step_gives(monkeypatch: pytest.MonkeyPat
     plain, graphed = (new_fit(CHAIN, chunks, batch_size=batch_size, graphed=graphed) for graphed in (False, True))
     assert run_until(graphed, 4).losses == run_until(plain, 4).losses
     assert equal(raws_of(graphed), raws_of(plain))
+
+
+def test_a_device_whose_reports_come_late_takes_no_step_too_many(monkeypatch: pytest.MonkeyPatch):
+    fit = new_fit(epochs=3)
+    monkeypatch.setattr(fit, "device", SimpleNamespace(type="cuda"))
+    track = run_until(fit, 3)
+    assert track.step_count == 3 == fit.state.steps.item()
+
+
+def test_a_checkpoint_holds_its_own_track_and_no_other():
+    fit = new_fit(CHAIN, recorded(), recorded(), recorded())
+    run_until(fit, 1)
+    raws = fit.tracks[1].state.raws
+    assert raws.untyped_storage().nbytes() == raws.nbytes

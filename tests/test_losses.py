@@ -280,3 +280,10 @@ def test_unfit_signals_and_controls_are_refused() -> None:
     for message, call in refused:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_rolled_rows_are_refused_for_several_batches_at_once(long_pair: tuple[Tensor, Tensor]) -> None:
+    pred, target = (x[:2] if len(x) > 1 else x.expand(2, -1, -1) for x in long_pair)
+    pred, target = pred.repeat(2, 1, 1), target.repeat(2, 1, 1)
+    with pytest.raises(ValueError, match="mldr_rows=rolled compares one batch at a time"):
+        VocalLoss(SR, mldr_rows="rolled").terms(pred, target, torch.ones(2, 2))

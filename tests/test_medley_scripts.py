@@ -11,6 +11,7 @@ from takes import QUICK, RUN_FILES, SR, mixed, take
 import main
 from data.audio import write_audio
 from data.files import read_json
+from data.pairs import find_songs
 from scripts import get_medley_vocal_txt
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +115,17 @@ def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path):
         alone, together = (tmp_path / kind / song / f"{song}_STEM_01" / "run_0" for kind in ("alone", "all"))
         losses = [read_json(folder / "meta.json")["losses"] for folder in (alone, together)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 3
+
+
+def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path):
+    for parent in ("one", "two"):
+        write_take(tmp_path / parent / "Song", 0)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/one/Song\n{tmp_path}/two/Song\n")
+    settings = {"dataset": None, "data_dir": f"@{tmp_path / 'list.txt'}", "log_dir": "logs"}
+    songs, _, failed = find_songs(settings)
+    assert [files[0].wet_path.parts[-4] for files in songs.values()] == ["one"]
+    told = "another song of the list has this folder name; fit it with another log_dir"
+    assert failed == [f"{tmp_path}/two/Song: {told}"]
 
 
 def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

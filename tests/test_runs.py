@@ -110,22 +110,24 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert runs.new_run("~/logs", "song") == tmp_path / "logs" / "song" / "run_0"
     our_run(tmp_path / "logs" / "song" / "run_0")
-    assert runs.newest_run("~/logs", "song") == tmp_path / "logs" / "song" / "run_0"
+    assert runs.newest_run("~/logs", "song", Path("song.wav")) == tmp_path / "logs" / "song" / "run_0"
     assert runs.load_run("~/logs/song/run_0").sr == SR
 
 
 def test_a_run_has_ended_when_it_came_to_its_end_with_all_its_epochs(tmp_path):
-    assert runs.newest_run(tmp_path, "song") is None
+    wet = Path("song.wav")
+    assert runs.newest_run(tmp_path, "song", wet) is None
     folder = runs.new_run(tmp_path, "song")
-    runs.begin(folder, {})
-    assert runs.newest_run(tmp_path, "song") is None, "there is no state to go on from"
+    runs.begin(folder, {}, target_path="song.wav")
+    assert runs.newest_run(tmp_path, "song", wet) is None, "there is no state to go on from"
     runs.save_checkpoint(folder, {"model": {}})
-    assert runs.newest_run(tmp_path, "song") == folder and not runs.has_ended(folder, 2)
+    assert runs.newest_run(tmp_path, "song", wet) == folder and not runs.has_ended(folder, 2)
+    assert runs.newest_run(tmp_path, "song", Path("other/song.wav")) is None, "it is another song's"
     for why, ended in (("interrupted", False), ("error", False), (None, True)):
         runs.finish(folder, {}, {"terminated_by": why, "losses": [2.0, 1.0]})
         assert runs.has_ended(folder, 2) == ended and not runs.has_ended(folder, 3)
     runs.new_run(tmp_path, "song")
-    assert runs.newest_run(tmp_path, "song") is None
+    assert runs.newest_run(tmp_path, "song", wet) == folder, "a run that never began hides none"
 
 
 def test_a_record_begins_with_the_run_and_keeps_its_beginning(tmp_path):
