@@ -23,16 +23,14 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from data.excerpts import Excerpts, excerpt_loader
 from data.files import read_json, read_tensors, write_text
-from data.generated import prepare_generated
-from data.recordings import RECORDINGS, find_recordings
+from data.recordings import RECORDINGS
 from encoders import ENCODERS
 from engine.device import pick_device
 from engine.estimator import Estimator, load_estimator
 from engine.interrupt import Interrupt
+from engine.loaders import build_loaders
 from engine.memory import keep_freed_memory
 from engine.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
@@ -46,8 +44,6 @@ FREE = {"epochs", "device", "precision", "workers", "resume", "test_items"}
 PRIVATE = {"data_dir", "log_dir", "init", "resume"}
 STOPPED = 130
 LAST, RECORD = "last.ckpt", "settings.json"
-# Length of a generated piece in s, and how much longer than an excerpt it is at least.
-PIECE, MARGIN = 12.0, 2.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -113,7 +109,9 @@ def main(argv: list[str] | None = None) -> int:
         device = pick_device(args.device)
         estimator = build_estimator(args)
         folder = open_folder(args)
-        loaders = build_loaders(args, len(estimator.synthesis.controls()), device)
+        loaders, skipped = build_loaders(vars(args), len(estimator.synthesis.controls()), SR)
+        for reason in skipped:
+            print(f"skipped {reason}")
         if train(estimator, args, folder, loaders, device):
             print(f"stopped; the best epoch is in {folder / 'estimator.pt'}, and --resume goes on")
             return STOPPED
@@ -178,53 +176,6 @@ def open_folder(args: argparse.Namespace) -> Path:
     except OSError as error:
         raise ValueError(f"--log_dir {args.log_dir}: cannot be written ({error.strerror}); choose another") from error
     return folder
-
-
-def build_loaders(args: argparse.Namespace, n_controls: int, device: torch.device) -> dict:
-    """Loaders of excerpts by split; those of validation and test give the same items every time."""
-    sizes = {"train": args.epoch_items, "valid": args.valid_items, "test": args.test_items}
-    # A folder may hold more generated pieces, of another run.
-    pieces = sizes | {"train": args.pieces}
-    sources: dict[str, list] = {split: [] for split in sizes}
-    for data, folder in data_folders(args):
-        if data == "generated":
-            generate(Path(folder).expanduser(), pieces, args)
-        found = {split: find_recordings(data, folder, split, args.seconds) for split in sizes}
-        for reason in dict.fromkeys(reason for each in found.values() for reason in each.skipped):
-            print(f"skipped {reason}")
-        for split in sizes:
-            sources[split].append(found[split].recordings[: pieces[split] if data == "generated" else None])
-    loaders = {}
-    for number, (split, items) in enumerate(sizes.items()):
-        seed = len(sizes) * args.seed + number
-        excerpts = Excerpts(sources[split], n_controls, items, seed, sr=SR, seconds=args.seconds)
-        loaders[split] = excerpt_loader(excerpts, args.batch_size, args.workers, fresh=split == "train")
-    return loaders
-
-
-def data_folders(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
-    """The data sets to be heard and their folders, if any; ValueError where their numbers differ."""
-    kinds = args.data.split(",")
-    folders = args.data_dir.split(",") if args.data_dir else [None] * len(kinds)
-    if len(kinds) != len(folders):
-        raise ValueError(
-            f"--data names {len(kinds)} data sets and --data_dir {len(folders)} folders; give as many of each"
-        )
-    made = Path(args.log_dir) / "generated"
-    return [
-        (kind, folder or (made if kind == "generated" else None)) for kind, folder in zip(kinds, folders, strict=True)
-    ]
-
-
-def generate(folder: Path, counts: dict[str, int], args: argparse.Namespace) -> None:
-    """Makes the pieces that are missing, one progress bar for all."""
-    with tqdm(desc="generating music", unit="piece", dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        prepare_generated(folder, counts, max(PIECE, args.seconds + MARGIN), SR, max(args.workers, 1), progress)
 
 
 def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders: dict, device: torch.device) -> bool:

@@ -15,6 +15,7 @@ import main
 from data.audio import read_audio, write_audio
 from data.files import read_json, read_tensors
 from data.runs import load_run
+from report import session
 from report.board import Board
 
 
@@ -94,14 +95,14 @@ def test_an_interrupted_run_keeps_its_best_and_resumes_bit_for_bit(tmp_path, mon
 
 def test_a_stop_before_the_first_step_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     pair = [*write_pair(tmp_path), *QUICK, "epochs=1"]
-    cut_chunks = main.cut_chunks
+    cut_chunks = session.cut_chunks
 
     def interrupted(*args: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return cut_chunks(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(main, "cut_chunks", interrupted)
+        patch.setattr(session, "cut_chunks", interrupted)
         assert main.main(pair) == 130
     run = tmp_path / "logs" / "song" / "run_0"
     assert read_json(run / "meta.json")["losses"] == []
@@ -159,11 +160,11 @@ def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path, capsys):
 
 
 def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(tmp_path, capsys, monkeypatch):
-    class Broken(main.VocalLoss):
+    class Broken(session.VocalLoss):
         def weigh(self, terms: torch.Tensor) -> torch.Tensor:
             return super().weigh(terms) * float("nan")
 
-    monkeypatch.setattr(main, "VocalLoss", Broken)
+    monkeypatch.setattr(session, "VocalLoss", Broken)
     assert main.main([*write_pair(tmp_path), *QUICK]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("main.py: song: step 0: not finite; it breaks at the loss itself. Try a smaller")

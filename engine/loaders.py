@@ -1,0 +1,67 @@
+"""What a blind estimator is trained on: loaders of excerpts of one or several data sets."""
+
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.excerpts import Excerpts, excerpt_loader
+from data.generated import prepare_generated
+from data.recordings import find_recordings
+
+# Length of a generated piece in s, and how much longer than an excerpt it is at least.
+PIECE, MARGIN = 12.0, 2.0
+
+
+def build_loaders(settings: dict, n_controls: int, sr: int) -> tuple[dict[str, DataLoader], list[str]]:
+    """Loaders of excerpts by split, and what of the data sets was left out and why, a line each.
+
+    Those of validation and test give the same items every time.
+
+    `settings` are those of train_analysis_net.py, by name. ValueError where its data sets and folders do not match, and
+    for what their readers refuse.
+    """
+    sizes = {"train": settings["epoch_items"], "valid": settings["valid_items"], "test": settings["test_items"]}
+    # A folder may hold more generated pieces, of another run.
+    pieces = sizes | {"train": settings["pieces"]}
+    sources: dict[str, list] = {split: [] for split in sizes}
+    skipped: list[str] = []
+    for data, folder in data_folders(settings):
+        if data == "generated":
+            generate(Path(folder).expanduser(), pieces, sr, settings)
+        found = {split: find_recordings(data, folder, split, settings["seconds"]) for split in sizes}
+        skipped += dict.fromkeys(reason for each in found.values() for reason in each.skipped)
+        for split in sizes:
+            sources[split].append(found[split].recordings[: pieces[split] if data == "generated" else None])
+    loaders = {}
+    for number, (split, items) in enumerate(sizes.items()):
+        seed = len(sizes) * settings["seed"] + number
+        excerpts = Excerpts(sources[split], n_controls, items, seed, sr=sr, seconds=settings["seconds"])
+        loaders[split] = excerpt_loader(excerpts, settings["batch_size"], settings["workers"], fresh=split == "train")
+    return loaders, skipped
+
+
+def data_folders(settings: dict) -> list[tuple[str, str | Path | None]]:
+    """The data sets to be heard and their folders, if any; ValueError where their numbers differ."""
+    kinds = settings["data"].split(",")
+    folders = settings["data_dir"].split(",") if settings["data_dir"] else [None] * len(kinds)
+    if len(kinds) != len(folders):
+        raise ValueError(
+            f"--data names {len(kinds)} data sets and --data_dir {len(folders)} folders; give as many of each"
+        )
+    made = Path(settings["log_dir"]) / "generated"
+    return [
+        (kind, folder or (made if kind == "generated" else None)) for kind, folder in zip(kinds, folders, strict=True)
+    ]
+
+
+def generate(folder: Path, counts: dict[str, int], sr: int, settings: dict) -> None:
+    """Makes the pieces that are missing, one progress bar for all."""
+    with tqdm(desc="generating music", unit="piece", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        seconds = max(PIECE, settings["seconds"] + MARGIN)
+        prepare_generated(folder, counts, seconds, sr, max(settings["workers"], 1), progress)
