@@ -25,18 +25,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from data.files import read_json, read_tensors, write_text
-from data.recordings import RECORDINGS
 from encoders import ENCODERS
+from engine.arguments import above_zero, add_music, natural, positive
 from engine.device import pick_device
 from engine.estimator import Estimator, load_estimator
 from engine.interrupt import Interrupt
-from engine.loaders import build_loaders
+from engine.loaders import SR, build_loaders
 from engine.memory import keep_freed_memory
 from engine.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
 from report.training_board import DataWait, EstimateBoard, OneBar
 
-SR = 44100
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What may differ between a run and its continuation.
 FREE = {"epochs", "device", "precision", "workers", "resume", "test_items"}
@@ -52,11 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--afx", default="peq", help="effects whose settings are estimated (default peq)")
     p.add_argument("--encoder", default="time_frequency", choices=ENCODERS, help="default time_frequency")
     p.add_argument("--loss", default="mel", choices=OBJECTIVES, help="of the sound, or of the settings (default mel)")
-    kinds = f"{', '.join(RECORDINGS)}; several, as generated,folder, are heard equally often"
-    p.add_argument("--data", default="generated", help=f"{kinds} (default generated)")
-    p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
-    p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
-    p.add_argument("--seconds", type=above_zero, default=10.0, help="length of an excerpt (default 10)")
+    add_music(p)
     p.add_argument("--epochs", type=positive, default=10, help="default 10, a draft; published 400")
     p.add_argument("--epoch_items", type=positive, default=200, help="excerpts of an epoch (default 200)")
     p.add_argument("--valid_items", type=positive, default=40, help="excerpts of the validation (default 40)")
@@ -68,34 +63,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=natural, default=0, help="of weights, excerpts and settings (default 0)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     p.add_argument("--precision", default="32", choices=PRECISIONS, help="of the networks (default 32)")
-    p.add_argument("--workers", type=natural, default=1, help="processes that read excerpts (default 1)")
-    p.add_argument("--log_dir", default="logs", help="default logs")
     p.add_argument("--init", metavar="FILE", help="begin with the weights of this estimator.pt")
     p.add_argument("--prefix", default="", help="before the run's name")
     p.add_argument("--suffix", default="", help="after the run's name")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted or finished run of this name")
     return p
-
-
-def natural(text: str, lowest: int = 0) -> int:
-    """A whole number from 0 on."""
-    value = int(text)
-    if value < lowest:
-        raise argparse.ArgumentTypeError(f"{value}: give {lowest} or more")
-    return value
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    return natural(text, 1)
-
-
-def above_zero(text: str) -> float:
-    """A finite number above zero."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         device = pick_device(args.device)
         estimator = build_estimator(args)
         folder = open_folder(args)
-        loaders, skipped = build_loaders(vars(args), len(estimator.synthesis.controls()), SR)
+        loaders, skipped = build_loaders(vars(args), len(estimator.synthesis.controls()))
         for reason in skipped:
             print(f"skipped {reason}")
         if train(estimator, args, folder, loaders, device):

@@ -45,7 +45,7 @@ def plain_step(encoder: str, batch: Batch) -> Task:
     """The same step of the plain build."""
     device = batch["dry"].device
     training = PlainTraining(encoder).to(device)
-    wet = synthesise(Estimator(sfx="peq", afx="peq", encoder="compact").to(device), batch)
+    wet = synthesise(Estimator(sfx="peq", afx="peq", encoder="percentiles").to(device), batch)
 
     def run() -> None:
         training(batch["dry"], wet).backward()
@@ -60,7 +60,7 @@ def back_and_forth(function: nn.Module | Task, *inputs: Tensor) -> None:
 
 def parts(batch: Batch, repeats: int) -> list[Comparison]:
     """The equaliser and the loss by themselves, forward and backward."""
-    estimator = Estimator(sfx="peq", afx="peq", encoder="compact")
+    estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles")
     dry, q = batch["dry"], batch["q"].clone().requires_grad_()
     exact = equalise(dry.double(), q.double())
     difference = (estimator.render(dry, q) - exact).norm() / exact.norm()

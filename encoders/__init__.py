@@ -3,8 +3,8 @@
 from torch import nn
 
 from .blocks import init_convolutions
-from .compact import Compact
-from .controller import PUBLISHED_HIDDEN, Controller
+from .controller import Controller
+from .percentiles import Percentiles
 from .timbre import MultiTimbre
 from .time_frequency import Equaliser, Frequency, Time, TimeFrequency
 from .waveform import MusicalEffects
@@ -16,11 +16,11 @@ ENCODERS = {
     "time": Time,
     "frequency": Frequency,
     "equaliser": Equaliser,
-    "compact": Compact,
+    "percentiles": Percentiles,
 }
 
-#: Layers of the controller's perceptron, by encoder; the published ones for all others.
-HIDDEN = {"compact": (512, 256)}
+#: The controller's perceptron, by encoder; the published one for all others.
+PERCEPTRONS = {"percentiles": {"hidden": (512, 256), "dropout": 0.3}}
 
 
 def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:
@@ -38,7 +38,7 @@ def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:
 
 def build_controller(name: str, n_controls: int, sr: int = 44100) -> Controller:
     """Return an encoder by name with its perceptron, freshly initialised: (B, 1, N) -> q (B, n_controls)."""
-    return Controller(build_encoder(name, sr), n_controls, hidden=HIDDEN.get(name, PUBLISHED_HIDDEN))
+    return Controller(build_encoder(name, sr), n_controls, **PERCEPTRONS.get(name, {}))
 
 
 __all__ = ["ENCODERS", "Controller", "build_controller", "build_encoder"]

@@ -8,17 +8,24 @@ PUBLISHED_HIDDEN = (2048, 1024, 512)
 class Controller(nn.Module):
     """Estimate controls from audio: (B, 1, N) -> q (B, n_controls) in [0, 1].
 
-    The perceptron has a linear layer, batch normalisation and PReLU for each entry of `hidden`, then a linear layer
-    and a sigmoid.
+    The perceptron has a linear layer, batch normalisation, PReLU and, where `dropout` is above 0, dropout for each
+    entry of `hidden`, then a linear layer and a sigmoid.
     """
 
-    def __init__(self, encoder: nn.Module, n_controls: int, *, hidden: tuple[int, ...] = PUBLISHED_HIDDEN) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        n_controls: int,
+        *,
+        hidden: tuple[int, ...] = PUBLISHED_HIDDEN,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         layers = []
         width = encoder.out_dim
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.PReLU()]
+            layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.PReLU()] + [nn.Dropout(dropout)] * (dropout > 0)
             width = size
         self.mlp = nn.Sequential(*layers, nn.Linear(width, n_controls), nn.Sigmoid())
 

@@ -7,13 +7,14 @@ from tqdm import tqdm
 
 from data.excerpts import Excerpts, excerpt_loader
 from data.generated import prepare_generated
-from data.recordings import find_recordings
+from data.recordings import Recording, find_recordings
 
+SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
 PIECE, MARGIN = 12.0, 2.0
 
 
-def build_loaders(settings: dict, n_controls: int, sr: int) -> tuple[dict[str, DataLoader], list[str]]:
+def build_loaders(settings: dict, n_controls: int) -> tuple[dict[str, DataLoader], list[str]]:
     """Loaders of excerpts by split, and what of the data sets was left out and why, a line each.
 
     Those of validation and test give the same items every time.
@@ -22,23 +23,33 @@ def build_loaders(settings: dict, n_controls: int, sr: int) -> tuple[dict[str, D
     for what their readers refuse.
     """
     sizes = {"train": settings["epoch_items"], "valid": settings["valid_items"], "test": settings["test_items"]}
+    sources, skipped = find_sources(settings, sizes)
+    loaders = {}
+    for number, (split, items) in enumerate(sizes.items()):
+        seed = len(sizes) * settings["seed"] + number
+        excerpts = Excerpts(sources[split], n_controls, items, seed, sr=SR, seconds=settings["seconds"])
+        loaders[split] = excerpt_loader(excerpts, settings["batch_size"], settings["workers"], fresh=split == "train")
+    return loaders, skipped
+
+
+def find_sources(settings: dict, sizes: dict[str, int]) -> tuple[dict[str, list[list[Recording]]], list[str]]:
+    """Recordings by split, a list for each data set, and what was left out and why, a line each.
+
+    Generated pieces are made where they are missing: `settings["pieces"]` to train on, `sizes` of the other splits.
+    ValueError where data sets and folders do not match, and for what their readers refuse.
+    """
     # A folder may hold more generated pieces, of another run.
     pieces = sizes | {"train": settings["pieces"]}
     sources: dict[str, list] = {split: [] for split in sizes}
     skipped: list[str] = []
     for data, folder in data_folders(settings):
         if data == "generated":
-            generate(Path(folder).expanduser(), pieces, sr, settings)
+            generate(Path(folder).expanduser(), pieces, settings)
         found = {split: find_recordings(data, folder, split, settings["seconds"]) for split in sizes}
         skipped += dict.fromkeys(reason for each in found.values() for reason in each.skipped)
         for split in sizes:
             sources[split].append(found[split].recordings[: pieces[split] if data == "generated" else None])
-    loaders = {}
-    for number, (split, items) in enumerate(sizes.items()):
-        seed = len(sizes) * settings["seed"] + number
-        excerpts = Excerpts(sources[split], n_controls, items, seed, sr=sr, seconds=settings["seconds"])
-        loaders[split] = excerpt_loader(excerpts, settings["batch_size"], settings["workers"], fresh=split == "train")
-    return loaders, skipped
+    return sources, skipped
 
 
 def data_folders(settings: dict) -> list[tuple[str, str | Path | None]]:
@@ -55,7 +66,7 @@ def data_folders(settings: dict) -> list[tuple[str, str | Path | None]]:
     ]
 
 
-def generate(folder: Path, counts: dict[str, int], sr: int, settings: dict) -> None:
+def generate(folder: Path, counts: dict[str, int], settings: dict) -> None:
     """Makes the pieces that are missing, one progress bar for all."""
     with tqdm(desc="generating music", unit="piece", dynamic_ncols=True) as bar:
 
@@ -64,4 +75,4 @@ def generate(folder: Path, counts: dict[str, int], sr: int, settings: dict) -> N
             bar.update(done - bar.n)
 
         seconds = max(PIECE, settings["seconds"] + MARGIN)
-        prepare_generated(folder, counts, seconds, sr, max(settings["workers"], 1), progress)
+        prepare_generated(folder, counts, seconds, SR, max(settings["workers"], 1), progress)

@@ -65,7 +65,7 @@ def test_the_peers_loss_is_the_published_one_on_either_convolution(onednn: bool)
 def test_the_plain_blind_step_has_our_loss():
     torch.manual_seed(0)
     dry, q = torch.randn(2, 1, 20000, dtype=torch.float64), torch.rand(2, 15, dtype=torch.float64)
-    estimator = Estimator(sfx="peq", afx="peq", encoder="compact").double()
+    estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles").double()
     ours = estimator.analysis(dry, **estimator.analysis.from_unit(q))
     assert relative_rms(equalise(dry, q), ours.numpy()) < 1e-4  # what a transform of 2^16 points folds back
     assert Mel().double()(dry, ours).item() == pytest.approx(MelLoss(44100)(dry, ours).item(), rel=1e-6)

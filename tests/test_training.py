@@ -19,7 +19,7 @@ from engine.train import OBJECTIVES, Training, score, synthesise
 from scripts import estimate
 
 SIZE = "--seconds=1 --epoch_items=4 --valid_items=2 --test_items=3 --batch_size=2 --workers=0"
-QUICK = ["--encoder=compact", *SIZE.split()]
+QUICK = ["--encoder=percentiles", *SIZE.split()]
 NAME = "SFX_{}_AFX_{}_ENC_compact_LOSS_{}"
 
 
@@ -55,7 +55,7 @@ def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
 
 def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     estimator, record = load_estimator(trained / "estimator.pt")
-    assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "compact", "sr": SR}
+    assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "percentiles", "sr": SR}
     assert record["loss"] == "mel" and record["valid_loss"] > 0
     scores = read_json(trained / "metrics.json")
     assert list(scores) == ["no effect", "random settings", "estimate"]
@@ -70,7 +70,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
 @pytest.mark.parametrize("loss", OBJECTIVES)
 def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     torch.manual_seed(0)
-    estimator = Estimator(sfx="peq", afx="peq", encoder="compact")
+    estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles")
     training = Training(estimator, loss, lr=1e-3)
     batch = {"dry": torch.stack([take(1.0, seed) for seed in range(4)]), "q": torch.rand(4, 15)}
     wet, optimiser = synthesise(estimator, batch), training.configure_optimizers()["optimizer"]
@@ -175,7 +175,7 @@ def test_weights_to_begin_with_are_those_of_the_same_estimator(
     music: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
-    assert "is of --encoder compact; give this" in refused(capsys, [*argv, "--encoder=time_frequency"])
+    assert "is of --encoder percentiles; give this" in refused(capsys, [*argv, "--encoder=time_frequency"])
     assert train_analysis_net.main([*argv, "--sfx=peq_compfull", "--afx=peq_comphalf"]) == 0
     before, after = (read_tensors(f / trained.name / "estimator.pt")["weights"] for f in (trained.parent, tmp_path))
     assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
@@ -202,7 +202,7 @@ def test_several_data_sets_are_heard_in_one_training(music: Path, tmp_path: Path
 
 def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
     torch.manual_seed(0)
-    estimator = Estimator(sfx="peq", afx="peq", encoder="compact").eval()
+    estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles").eval()
     q = torch.rand(2, 15)
     estimator.forward = lambda wet: q
     scores = score(estimator, [{"dry": torch.randn(2, 1, SR), "q": q}])

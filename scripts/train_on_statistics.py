@@ -1,0 +1,139 @@
+"""Trains an estimator on statistics of music, taken once: minutes on a laptop, where sounds take hours.
+
+    python scripts/train_on_statistics.py --chain=peq --out my_peq.pt
+    python scripts/train_on_statistics.py --chain=peq --data=generated,folder --data_dir=made,~/music --out my_peq.pt
+    python scripts/train_on_statistics.py --chain=peq_comp --items=20000 --out my_peq_comp.pt
+
+An equaliser adds its gains to the statistics of untouched music, so that peq and geq are trained on their sound with
+settings that never repeat. For other chains --items excerpts are processed once, and trained on for their settings;
+train_analysis_net.py --encoder=percentiles --init=FILE then trains on for the sound. The state of the lowest validation
+loss is written at the end, or at Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.excerpts import Excerpts, excerpt_loader
+from data.recordings import Recording
+from engine.arguments import above_zero, add_music, natural, positive
+from engine.estimator import Estimator
+from engine.interrupt import Interrupt
+from engine.loaders import SR, find_sources
+from engine.pools import ControlsObjective, EqualiserObjective, Objective, Pool, learn, processed, untouched
+
+EQUALISERS = ("peq", "geq")
+SPLITS = ("train", "valid")
+VALIDATIONS = 20
+STOPPED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--chain", default="peq", help="effects that process the music and are estimated (default peq)")
+    add_music(p)
+    p.add_argument("--windows", type=positive, default=16, help="of a recording, for an equaliser (default 16)")
+    p.add_argument("--items", type=positive, default=4000, help="processed excerpts, for other chains (default 4000)")
+    p.add_argument("--valid_items", type=positive, default=400, help="the same, of the validation (default 400)")
+    p.add_argument("--steps", type=positive, default=3000, help="default 3000")
+    p.add_argument("--batch_size", type=positive, default=128, help="default 128")
+    p.add_argument("--lr", type=above_zero, default=2e-3, help="highest learning rate (default 0.002)")
+    p.add_argument("--seed", type=natural, default=0, help="of weights, excerpts and settings (default 0)")
+    p.add_argument("--out", type=Path, default="estimator.pt", help="default estimator.pt")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    args.out = args.out.expanduser()
+    try:
+        torch.manual_seed(args.seed)
+        if not os.access(args.out.parent, os.W_OK) or args.out.is_dir():
+            raise ValueError(f"--out {args.out}: give a file in a folder that can be written")
+        estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
+        objective = (EqualiserObjective if args.chain in EQUALISERS else ControlsObjective)(estimator)
+        began = time.perf_counter()
+        pools = {split: gather(args, split, estimator) for split in SPLITS}
+        taken = time.perf_counter()
+        with Interrupt() as interrupt:
+            best = train(args, objective, pools, interrupt)
+        told = {name: value for name, value in vars(args).items() if name not in ("data_dir", "log_dir", "out")}
+        estimator.save(args.out, **told, valid_loss=best)
+    except KeyboardInterrupt:
+        return STOPPED
+    except (OSError, ValueError) as error:
+        print(f"train_on_statistics.py: {str(error).splitlines()[-1]}", file=sys.stderr)
+        return 2
+    count, ended = sum(len(pool.q) for pool in pools["train"]), time.perf_counter()
+    print(f"{count} excerpts in {(taken - began) / 60:.1f} min, training in {(ended - taken) / 60:.1f} min")
+    print(f"{args.out}: validation loss {best:.4f}")
+    return 0
+
+
+def gather(args: argparse.Namespace, split: str, estimator: Estimator) -> list[Pool]:
+    """A pool of each source of a split."""
+    sizes = {"train": args.pieces, "valid": max(args.pieces // 10, 1)}
+    sources, skipped = find_sources(vars(args), sizes)
+    for reason in skipped:
+        print(f"skipped {reason}")
+    return [take(args, split, recordings, estimator) for recordings in sources[split]]
+
+
+def take(args: argparse.Namespace, split: str, recordings: list[Recording], estimator: Estimator) -> Pool:
+    """The statistics of a source."""
+    if args.chain in EQUALISERS:
+        found = untouched(tqdm(recordings, f"{split}: statistics", unit="piece"), estimator, args.seconds, args.windows)
+    else:
+        items = -(-(args.items if split == "train" else args.valid_items) // len(args.data.split(",")))
+        seed = len(SPLITS) * args.seed + SPLITS.index(split)
+        n_controls = len(estimator.synthesis.controls())
+        excerpts = Excerpts([recordings], n_controls, items, seed, sr=SR, seconds=args.seconds)
+        loader = excerpt_loader(excerpts, workers=args.workers)
+        found = processed(tqdm(loader, f"{split}: statistics", unit="batch"), estimator)
+    return Pool.join(found)
+
+
+def train(args: argparse.Namespace, objective: Objective, pools: dict[str, list[Pool]], interrupt: Interrupt) -> float:
+    """Trains, leaves the best state in the estimator, and returns its validation loss."""
+    controller = objective.estimator.controller
+    validation = Pool.join(pools["valid"])
+    best, kept = float("inf"), controller.state_dict()
+    every = -(-args.steps // VALIDATIONS)
+    losses = learn(
+        objective, pools["train"], steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
+    )
+    with tqdm(losses, "training", args.steps, unit="step") as bar:
+        for step, _ in enumerate(bar, start=1):
+            if step % every and step < args.steps and not interrupt.asked:
+                continue
+            loss = validate(objective, validation)
+            bar.set_postfix(valid=f"{loss:.4f}")
+            if loss < best:
+                best, kept = loss, {name: value.clone() for name, value in controller.state_dict().items()}
+            if interrupt.asked:
+                break
+    controller.load_state_dict(kept)
+    if best == float("inf"):
+        raise ValueError("the loss is not a number; give a lower --lr")
+    return best
+
+
+@torch.no_grad()
+def validate(objective: Objective, pool: Pool) -> float:
+    """The loss on a pool, with the same settings every time."""
+    controller = objective.estimator.controller.eval()
+    loss = objective(pool, torch.Generator().manual_seed(0)).item()
+    controller.train()
+    return loss
+
+
+if __name__ == "__main__":
+    sys.exit(main())

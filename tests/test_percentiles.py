@@ -1,0 +1,187 @@
+"""The percentile encoder, and training on statistics that are taken once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from measures import relative_rms
+
+from data.music import generate_music
+from encoders.percentiles import (
+    CHANGES,
+    LEVELS,
+    N_CHANGES,
+    Percentiles,
+    percentiles,
+    pooled,
+    spectral_statistics,
+    wave_statistics,
+)
+from engine.estimator import Estimator, load_estimator
+from engine.pools import ControlsObjective, EqualiserObjective, Pool, learn, processed, untouched
+from losses import MelLoss
+from scripts import train_on_statistics
+
+SR = 44100
+
+
+@pytest.fixture(scope="module")
+def music() -> torch.Tensor:
+    return torch.from_numpy(np.stack([generate_music(seed, 5.0, SR) for seed in (1, 2, 3, 4)]))
+
+
+@pytest.fixture(scope="module")
+def dry(music: torch.Tensor) -> Pool:
+    encoder = Percentiles(SR)
+    return Pool(*encoder.statistics(music), torch.empty(len(music), 0))
+
+
+def equaliser(chain: str = "peq") -> EqualiserObjective:
+    torch.manual_seed(0)
+    return EqualiserObjective(Estimator(sfx=chain, afx=chain, encoder="percentiles"))
+
+
+def test_percentiles_are_those_of_numpy() -> None:
+    x = torch.randn(3, 1001, generator=torch.Generator().manual_seed(0))
+    expected = np.quantile(x.numpy(), LEVELS, axis=-1).T
+    assert np.allclose(percentiles(x, LEVELS), expected, atol=1e-6)
+
+
+def test_frames_are_pooled_by_their_mean_power() -> None:
+    z = torch.randn(2, 3, 18)
+    expected = z[..., :16].exp().square().unflatten(-1, (4, 4)).mean(-1).sqrt().log()
+    assert torch.allclose(pooled(z), expected, atol=1e-6)
+    assert pooled(z[..., :3]).shape == (2, 3, 1)
+
+
+def test_a_gain_of_a_bin_is_added_to_its_levels_and_leaves_its_changes() -> None:
+    z, gain = torch.randn(2, 113, 60).double(), torch.randn(2, 113).double()
+    before, after = spectral_statistics(z), spectral_statistics(z + gain[..., None])
+    assert torch.allclose(after[:, :N_CHANGES], before[:, :N_CHANGES], atol=1e-6)
+    assert torch.allclose(after[:, N_CHANGES:], before[:, N_CHANGES:] + gain[:, None], atol=1e-12)
+
+
+def test_steady_levels_and_two_strikes_are_described_as_they_are() -> None:
+    z = torch.zeros(1, 113, 40)
+    z[..., 10], z[..., 30] = 2.0, 1.0
+    statistics = spectral_statistics(z)[0, :, 5]
+    assert torch.allclose(statistics[: len(CHANGES)], torch.tensor([-1.0, 0.0, 0.0, 0.0, 1.0]))
+    assert torch.allclose(statistics[N_CHANGES:][: len(LEVELS)], torch.tensor([0.0, 0, 0, 0, 0, 0, 1.0]))
+    mean, at_onsets, _, before_onsets, power = statistics[N_CHANGES + len(LEVELS) :]
+    assert mean == pytest.approx(3 / 40) and at_onsets == pytest.approx(1.5) and before_onsets == 0
+    assert power == pytest.approx(np.log((38 + np.exp(4) + np.exp(2)) / 40) / 2)
+
+
+def test_clipping_and_compression_show_in_the_waveform(music: torch.Tensor) -> None:
+    estimator = Estimator(sfx="comp_dist", afx="comp_dist", encoder="percentiles")
+    chain, q = estimator.synthesis, torch.full((len(music), 9), 0.5)
+    q[:, 6:] = torch.tensor([0.0, 0.0, 1.0])  # no drive
+    clean = wave_statistics(chain(music, **chain.from_unit(q)))
+    q[:, 6] = 1.0  # drive of 20 dB into a hard clipper
+    driven = wave_statistics(chain(music, **chain.from_unit(q)))
+    near = slice(12, 15)
+    assert (driven[:, near] > clean[:, near] + 1).all()
+    assert (driven[:, 0] > clean[:, 0]).all()  # louder at the same peak
+
+
+def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor, dry: Pool) -> None:
+    objective = equaliser()
+    estimator = objective.estimator
+    q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(3))
+    wet = estimator.synthesis(music, **estimator.synthesis.from_unit(q))
+    heard, _ = estimator.controller.encoder.statistics(wet)
+    told = dry.spectral.clone()
+    told[:, N_CHANGES:] += objective.gains(q)[:, None, :113]
+    audible = dry.spectral[:, N_CHANGES:] > dry.spectral[:, -1:].amax(-1, keepdim=True) - 7
+    # Up to the level, which the estimator does not hear.
+    difference = (heard - told)[:, N_CHANGES:]
+    difference -= torch.stack([d[a].median() for d, a in zip(difference, audible, strict=True)])[:, None, None]
+    assert difference[audible].abs().mean() < 0.03 and difference[audible].abs().quantile(0.99) < 0.3
+
+
+def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Pool) -> None:
+    objective = equaliser()
+    estimator, mel = objective.estimator.eval(), MelLoss(SR)
+    q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(0))  # as the objective draws them
+    with torch.no_grad():
+        told = objective(dry, torch.Generator().manual_seed(0)).item()
+        estimate = objective.estimate(dry, objective.gains(q))
+        sounds = [estimator.render(music, controls) for controls in (estimate, q)]
+    assert told == pytest.approx(mel(*sounds).item(), rel=0.06)
+
+
+def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: Pool) -> None:
+    objective = equaliser("geq")
+    losses = list(learn(objective, [dry, dry], steps=60, batch_size=32, lr=2e-3, seed=0))
+    assert len(losses) == 60 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    controller = objective.estimator.controller
+    assert not controller.mlp[0].weight[:, -controller.encoder.n_wave :].any() and not controller.training
+
+
+def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
+    q = torch.rand(len(music), 3)
+    pool = Pool.join(processed([{"dry": music, "q": q}], estimator))
+    assert pool.spectral.shape == (4, 18, 113) and pool.wave.shape == (4, 93) and torch.equal(pool.q, q)
+    losses = list(learn(ControlsObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_silent_windows_are_left_out() -> None:
+    class Half:
+        duration = 10.0
+
+        def read(self, start: float, seconds: float, sr: int) -> torch.Tensor:
+            return torch.zeros(round(seconds * sr)) if start < 4 else torch.ones(round(seconds * sr)) * 0.1
+
+    found = list(untouched([Half()], Estimator(sfx="peq", afx="peq", encoder="percentiles"), 2.0, 3))
+    assert len(found) == 2 and found[0].q.shape == (1, 0)
+
+
+@pytest.mark.parametrize("chain", ["comp", "peq_comp", "dist"])
+def test_only_an_equaliser_adds_gains(chain: str) -> None:
+    with pytest.raises(ValueError, match=f"^{chain}: not an equaliser alone"):
+        equaliser(chain)
+
+
+def test_statistics_are_heard_by_percentiles_alone() -> None:
+    with pytest.raises(ValueError, match="--encoder time: statistics are heard by percentiles alone"):
+        ControlsObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
+
+
+TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --items=8 --workers=0 --windows=2".split()
+
+
+@pytest.mark.parametrize("chain", ["peq", "comp"])
+def test_the_program_trains_and_repeats_itself(chain: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    argv = [*TINY, f"--chain={chain}", f"--log_dir={tmp_path}"]
+    for name in ("a.pt", "b.pt"):
+        assert train_on_statistics.main([*argv, f"--out={tmp_path / name}"]) == 0
+    assert "validation loss" in capsys.readouterr().out
+    (first, record), (second, _) = (load_estimator(tmp_path / name) for name in ("a.pt", "b.pt"))
+    assert first.settings == {"sfx": chain, "afx": chain, "encoder": "percentiles", "sr": SR}
+    assert record["steps"] == 20 and record["valid_loss"] > 0
+    x = 0.1 * torch.randn(1, 1, SR, generator=torch.Generator().manual_seed(0))
+    assert relative_rms(first(x), second(x)) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--chain=loud"], "loud"),
+        (["--chain=compsimple"], "compsimple"),
+        (["--out=missing/estimator.pt"], "--out missing/estimator.pt: give a file in a folder that can be written"),
+        (["--data=folder"], "data=folder takes data_dir=FOLDER"),
+        (["--data=folder,generated", "--data_dir=here"], "--data names 2 data sets and --data_dir 1 folders"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(
+    argv: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train_on_statistics.main([*TINY, *argv]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train_on_statistics.py: ") and said in error and error.count("\n") == 1
+    assert not list(tmp_path.glob("*.pt"))
