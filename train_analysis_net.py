@@ -155,7 +155,7 @@ def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders:
     interrupt = Interrupt()
     best = ModelCheckpoint(folder, "best", monitor="valid/loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    training = Training(estimator, args.loss, args.lr, args.lr_patience)
+    training = Training(estimator, args.loss, args.lr, args.lr_patience, args.coded)
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1,

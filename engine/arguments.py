@@ -27,12 +27,21 @@ def above_zero(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 to 1")
+    return value
+
+
 def add_music(p: argparse.ArgumentParser) -> None:
-    """--data, --data_dir, --pieces, --seconds, --workers and --log_dir, as `engine.loaders` reads them."""
+    """What is heard: --data, --data_dir, --pieces, --seconds, --coded, --workers and --log_dir."""
     kinds = f"{', '.join(RECORDINGS)}; several, as generated,folder, are heard equally often"
     p.add_argument("--data", default="generated", help=f"{kinds} (default generated)")
     p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
     p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
     p.add_argument("--seconds", type=above_zero, default=10.0, help="length of an excerpt (default 10)")
+    p.add_argument("--coded", type=share, default=0.0, help="share heard as if from an mp3 or the like (default 0)")
     p.add_argument("--workers", type=natural, default=1, help="processes that read or make music (default 1)")
     p.add_argument("--log_dir", default="logs", help="folder of runs and of generated music (default logs)")

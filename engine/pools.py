@@ -9,6 +9,7 @@ from torch import Tensor
 
 from afx.chain import cascade_coefs, is_biquad
 from afx.functional.biquad import response
+from data.coding import coded
 from data.recordings import SILENT, Recording
 from encoders.cqt import bins
 from encoders.percentiles import N_CHANGES, Percentiles
@@ -62,10 +63,12 @@ def untouched(recordings: Iterable[Recording], estimator: Estimator, seconds: fl
 
 
 @torch.no_grad()
-def processed(batches: Iterable[Batch], estimator: Estimator) -> Iterator[Pool]:
-    """Excerpts processed with their controls."""
+def processed(batches: Iterable[Batch], estimator: Estimator, share: float, seed: int) -> Iterator[Pool]:
+    """Excerpts processed with their controls, a share of them `coded`."""
+    generator = torch.Generator().manual_seed(seed)
     for batch in batches:
-        yield Pool(*estimator.controller.encoder.statistics(synthesise(estimator, batch)), batch["q"])
+        wet = coded(synthesise(estimator, batch), estimator.settings["sr"], share, generator)
+        yield Pool(*estimator.controller.encoder.statistics(wet), batch["q"])
 
 
 class ControlsObjective:

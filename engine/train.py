@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.coding import coded
 from losses import MelLoss, ParameterLoss, build_metrics
 
 from .estimator import Estimator
@@ -28,12 +29,14 @@ class Training(L.LightningModule):
             true and estimated controls.
         lr: learning rate.
         patience: epochs without improvement after which it falls to a tenth.
+        coded: share of the processed sounds that are heard as if decoded from a lossy file.
 
     Source: BE-AFX, arXiv 2310.11781.
     """
 
-    def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30):
+    def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30, coded: float = 0.0):
         super().__init__()
+        self.coded = coded
         self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
         self.mel, self.params = MelLoss(estimator.settings["sr"]), ParameterLoss()
 
@@ -51,16 +54,22 @@ class Training(L.LightningModule):
         with torch.autocast(wet.device.type, enabled=False):
             return self.mel(self.estimator.render(batch["dry"], q), wet)
 
+    def hear(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Controls (B, P) estimated of processed sounds (B, 1, T)."""
+        with torch.autocast(wet.device.type, enabled=False):
+            wet = coded(wet, self.estimator.settings["sr"], self.coded, generator)
+        return self.estimator(wet)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
-        loss = self.distance(batch, wet, self.estimator(wet))
+        loss = self.distance(batch, wet, self.hear(wet))
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(wet))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> Batch:
         """Logs the loss; the processed sounds and the estimated controls."""
         wet = synthesise(self.estimator, batch)
-        q = self.estimator(wet)
+        q = self.hear(wet, torch.Generator().manual_seed(index))
         self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
 

@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         if not os.access(args.out.parent, os.W_OK) or args.out.is_dir():
             raise ValueError(f"--out {args.out}: give a file in a folder that can be written")
         estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
+        if args.coded and args.chain in EQUALISERS:
+            raise ValueError(f"--coded {args.coded:g}: an equaliser is trained on untouched music; leave it out")
         objective = (EqualiserObjective if args.chain in EQUALISERS else ControlsObjective)(estimator)
         began = time.perf_counter()
         pools = {split: gather(args, split, estimator) for split in SPLITS}
@@ -97,7 +99,7 @@ def take(args: argparse.Namespace, split: str, recordings: list[Recording], esti
         n_controls = len(estimator.synthesis.controls())
         excerpts = Excerpts([recordings], n_controls, items, seed, sr=SR, seconds=args.seconds)
         loader = excerpt_loader(excerpts, workers=args.workers)
-        found = processed(tqdm(loader, f"{split}: statistics", unit="batch"), estimator)
+        found = processed(tqdm(loader, f"{split}: statistics", unit="batch"), estimator, args.coded, seed)
     return Pool.join(found)
 
 

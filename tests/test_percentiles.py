@@ -123,7 +123,7 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
     q = torch.rand(len(music), 3)
-    pool = Pool.join(processed([{"dry": music, "q": q}], estimator))
+    pool = Pool.join(processed([{"dry": music, "q": q}], estimator, 0.5, 0))
     assert pool.spectral.shape == (4, 18, 113) and pool.wave.shape == (4, 93) and torch.equal(pool.q, q)
     losses = list(learn(ControlsObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
@@ -173,6 +173,7 @@ def test_the_program_trains_and_repeats_itself(chain: str, tmp_path: Path, capsy
         (["--chain=loud"], "loud"),
         (["--chain=compsimple"], "compsimple"),
         (["--out=missing/estimator.pt"], "--out missing/estimator.pt: give a file in a folder that can be written"),
+        (["--coded=0.5"], "--coded 0.5: an equaliser is trained on untouched music; leave it out"),
         (["--data=folder"], "data=folder takes data_dir=FOLDER"),
         (["--data=folder,generated", "--data_dir=here"], "--data names 2 data sets and --data_dir 1 folders"),
     ],
