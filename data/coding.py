@@ -14,12 +14,15 @@ def coded(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | N
 
     In an mp3 a clipped waveform has lost its flat tops: an estimator for files has to hear such as well.
     """
-    if not share:
+    chosen = torch.nonzero(torch.rand(len(x), generator=generator) < share)[:, 0]
+    if not len(chosen):
         return x
-    b, n = len(x), x.shape[-1]
+    return x.index_copy(0, chosen.to(x.device), _decoded(x[chosen], sr, generator))
 
+
+def _decoded(x: Tensor, sr: int, generator: torch.Generator | None) -> Tensor:
     def draw(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(b, 1, 1, generator=generator)).to(x)
+        return (low + (high - low) * torch.rand(len(x), 1, 1, generator=generator)).to(x)
 
     window = torch.hann_window(FFT, dtype=x.dtype, device=x.device)
     spectrum = torch.stft(x[:, 0], FFT, HOP, window=window, return_complex=True)
@@ -27,5 +30,4 @@ def coded(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | N
     freq = torch.linspace(0, sr / 2, spectrum.shape[1], dtype=x.dtype, device=x.device)[:, None]
     passed = (freq < draw(*CUT)) | (draw(0, 1) < 0.5)
     spectrum = spectrum * (1 + 10 ** (-draw(*SNR) / 20) * torch.complex(*noise)) * passed
-    decoded = torch.istft(spectrum, FFT, HOP, window=window, length=n)[:, None]
-    return torch.where(draw(0, 1) < share, decoded, x)
+    return torch.istft(spectrum, FFT, HOP, window=window, length=x.shape[-1])[:, None]

@@ -1,6 +1,6 @@
 """Training of an estimator: its losses as a Lightning module, and the scores of a trained one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import lightning as L
 import torch
@@ -104,8 +104,12 @@ def synthesise(estimator: Estimator, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def score(estimator: Estimator, batches: Iterable[Batch], seed: int = 0) -> Scores:
+def score(
+    estimator: Estimator, batches: Iterable[Batch], seed: int = 0, file: Callable[[Tensor], Tensor] | None = None
+) -> Scores:
     """Scores of every item by system ("no effect", "random settings", "estimate") and metric.
+
+    Where `file` is given, the estimator hears what it makes of the processed sounds (B, 1, T), as writing and reading.
 
     The metrics are mrstft, mse and mel, and where both chains have the same controls, params: the mean squared error
     of the controls, whose range is [0, 1].
@@ -118,7 +122,7 @@ def score(estimator: Estimator, batches: Iterable[Batch], seed: int = 0) -> Scor
     for batch in batches:
         batch = {name: content.to(device) for name, content in batch.items()}
         dry, wet = batch["dry"], synthesise(estimator, batch)
-        q = estimator(wet)
+        q = estimator(file(wet) if file else wet)
         guesses = {"random settings": torch.rand(q.shape, generator=generator).to(q), "estimate": q}
         sounds = {"no effect": dry} | {system: estimator.render(dry, guess) for system, guess in guesses.items()}
         for system, sound in sounds.items():

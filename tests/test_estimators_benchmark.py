@@ -1,0 +1,35 @@
+"""The tables of trained estimators."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from measures import relative_rms
+
+from benchmarks import estimators
+from data.audio import write_audio
+from data.music import generate_music
+from engine.estimator import Estimator
+
+SR = 44100
+
+
+@pytest.mark.parametrize("codec", estimators.CODECS)
+def test_sounds_come_back_from_files_late_by_nothing_and_changed_a_little(codec: str) -> None:
+    x = torch.stack([torch.from_numpy(generate_music(seed, 2.0, SR)) for seed in (1, 2)]).float()
+    y = estimators.through(x, codec)
+    assert y.shape == x.shape
+    assert 1e-4 < relative_rms(y / 0.97 * x.abs().amax((1, 2), keepdim=True), x) < 0.2
+
+
+def test_tables_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    music = torch.from_numpy(generate_music(1, 12.0, SR)).float()
+    for name in ("music/a.wav", "EQ/Input_1.wav", "EQ/GT_1.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_audio(tmp_path / name, music if name != "EQ/Input_1.wav" else music.diff(), SR)
+    Estimator(sfx="dist", afx="dist", encoder="percentiles").save(tmp_path / "mine.pt")
+    argv = f"x {tmp_path}/mine.pt --data_dir {tmp_path}/music --items 2 --seconds 2 --codec vorbis"
+    monkeypatch.setattr("sys.argv", [*argv.split(), "--pairs", str(tmp_path / "EQ")])
+    estimators.main()
+    out = capsys.readouterr().out
+    assert "dist → dist" in out and "EQ 1" in out and all(w in out for w in ("no effect", "random settings", "mine"))
