@@ -36,7 +36,7 @@ class Training(L.LightningModule):
 
     def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30, coded: float = 0.0):
         super().__init__()
-        self.coded = coded
+        self.coded, self.seed = coded, torch.initial_seed()
         self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
         self.mel, self.params = MelLoss(estimator.settings["sr"]), ParameterLoss()
 
@@ -59,6 +59,10 @@ class Training(L.LightningModule):
         with torch.autocast(wet.device.type, enabled=False):
             wet = coded(wet, self.estimator.settings["sr"], self.coded, generator)
         return self.estimator(wet)
+
+    def on_train_epoch_start(self) -> None:
+        """What is drawn in an epoch depends on its number alone, so that a training goes on as if never stopped."""
+        torch.manual_seed(self.seed + self.current_epoch)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
