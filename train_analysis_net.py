@@ -28,7 +28,7 @@ from data.files import read_json, read_tensors, write_text
 from encoders import ENCODERS
 from engine.arguments import above_zero, add_music, natural, positive
 from engine.device import pick_device
-from engine.estimator import Estimator, load_estimator
+from engine.estimator import Estimator
 from engine.interrupt import Interrupt
 from engine.loaders import SR, build_loaders
 from engine.memory import keep_freed_memory
@@ -107,14 +107,7 @@ def build_estimator(args: argparse.Namespace) -> Estimator:
             "give the same effects to both, or --loss mel"
         )
     if args.init:
-        other, _ = load_estimator(args.init)
-        if any(other.settings[key] != estimator.settings[key] for key in ("encoder", "sr")):
-            encoder = other.settings["encoder"]
-            raise ValueError(f"--init {args.init} is of --encoder {encoder}; give this, or another file")
-        # Of another chain's estimator the last layer has other outputs.
-        own = estimator.controller.state_dict()
-        fitting = {k: v for k, v in other.controller.state_dict().items() if v.shape == own[k].shape}
-        estimator.controller.load_state_dict(own | fitting)
+        estimator.begin_with(args.init)
     if not 2 <= args.batch_size <= args.epoch_items:
         raise ValueError(
             f"--batch_size {args.batch_size}: batch normalisation needs at least 2, and an epoch has "

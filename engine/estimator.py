@@ -59,6 +59,18 @@ class Estimator(nn.Module):
         """Dry audio (B, 1, T) through the analysis chain at controls q (B, P)."""
         return self.analysis(dry, **self.analysis.from_unit(q))
 
+    def begin_with(self, path: str | Path) -> None:
+        """Takes the weights of an estimator's file, also of another chain's, whose last layer has other outputs.
+
+        Raises ValueError for another encoder or sample rate, and what `load_estimator` raises.
+        """
+        other, _ = load_estimator(path)
+        if any(other.settings[key] != self.settings[key] for key in ("encoder", "sr")):
+            raise ValueError(f"--init {path} is of --encoder {other.settings['encoder']}; give this, or another file")
+        own = self.controller.state_dict()
+        fitting = {name: w for name, w in other.controller.state_dict().items() if w.shape == own[name].shape}
+        self.controller.load_state_dict(own | fitting)
+
     def save(self, path: str | Path, **record: object) -> None:
         """Writes settings, weights and a record of plain values; nothing of it is code."""
         state = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}

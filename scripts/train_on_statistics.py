@@ -6,7 +6,7 @@
 
 An equaliser adds its gains to the statistics of untouched music, so that peq and geq are trained on their sound with
 settings that never repeat. For other chains --items excerpts are processed once, and trained on for their settings;
-train_analysis_net.py --encoder=percentiles --init=FILE then trains on for the sound. The state of the lowest validation
+train_analysis_net.py --encoder=percentiles --init=FILE then goes on for the sound. The state of the lowest validation
 loss is written at the end, or at Ctrl-C.
 """
 
@@ -33,6 +33,8 @@ EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
 VALIDATIONS = 20
 STOPPED = 130
+# What an estimator need not tell its users.
+PRIVATE = {"data_dir", "log_dir", "out", "init"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=positive, default=3000, help="default 3000")
     p.add_argument("--batch_size", type=positive, default=128, help="default 128")
     p.add_argument("--lr", type=above_zero, default=2e-3, help="highest learning rate (default 0.002)")
+    p.add_argument("--init", metavar="FILE", help="begin with the weights of this estimator, as of peq for peq_comp")
     p.add_argument("--seed", type=natural, default=0, help="of weights, excerpts and settings (default 0)")
     p.add_argument("--out", type=Path, default="estimator.pt", help="default estimator.pt")
     return p
@@ -59,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         if not os.access(args.out.parent, os.W_OK) or args.out.is_dir():
             raise ValueError(f"--out {args.out}: give a file in a folder that can be written")
         estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
+        if args.init:
+            estimator.begin_with(args.init)
         if args.coded and args.chain in EQUALISERS:
             raise ValueError(f"--coded {args.coded:g}: an equaliser is trained on untouched music; leave it out")
         objective = (EqualiserObjective if args.chain in EQUALISERS else ControlsObjective)(estimator)
@@ -67,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         taken = time.perf_counter()
         with Interrupt() as interrupt:
             best = train(args, objective, pools, interrupt)
-        told = {name: value for name, value in vars(args).items() if name not in ("data_dir", "log_dir", "out")}
+        told = {name: value for name, value in vars(args).items() if name not in PRIVATE}
         estimator.save(args.out, **told, valid_loss=best)
     except KeyboardInterrupt:
         return STOPPED

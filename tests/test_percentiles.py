@@ -167,6 +167,15 @@ def test_the_program_trains_and_repeats_itself(chain: str, tmp_path: Path, capsy
     assert relative_rms(first(x), second(x)) == 0
 
 
+def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -> None:
+    argv = [*TINY, f"--log_dir={tmp_path}"]
+    assert train_on_statistics.main([*argv, f"--out={tmp_path / 'peq.pt'}"]) == 0
+    longer = ["--chain=peq_comp", "--coded=0.5", "--lr=1e-9", f"--init={tmp_path / 'peq.pt'}"]
+    assert train_on_statistics.main([*argv, *longer, f"--out={tmp_path / 'peq_comp.pt'}"]) == 0
+    first, second = (load_estimator(tmp_path / name)[0].controller.mlp[0].weight for name in ("peq.pt", "peq_comp.pt"))
+    assert torch.allclose(first, second, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
