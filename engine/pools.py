@@ -71,16 +71,55 @@ def processed(batches: Iterable[Batch], estimator: Estimator, share: float, seed
         yield Pool(*estimator.controller.encoder.statistics(wet), batch["q"])
 
 
-class ControlsObjective:
-    """`ParameterLoss` of processed excerpts, for any chain."""
+class Equaliser:
+    """The response of an estimator's equaliser: of its chain's first effect, where all of that is biquads.
+
+    Raises ValueError for another chain.
+    """
+
+    def __init__(self, estimator: Estimator):
+        name, effect = next(iter(estimator.synthesis.parts()))
+        self.bands = list(effect.parts())
+        if not self.bands or not all(map(is_biquad, self.bands)):
+            raise ValueError(f"{estimator.settings['sfx']}: does not begin with an equaliser, as peq and geq are")
+        self.chain, self.name, self.sr = estimator.synthesis, name, estimator.settings["sr"]
+        bank = MelLoss(self.sr).bank
+        centres = torch.linspace(0, self.sr / 2, len(bank)) @ bank / bank.sum(0)
+        self.bins = torch.tensor([b.freq for b in bins(self.sr)])
+        self.freqs = torch.cat([self.bins, centres])
+        self.is_own = torch.tensor([control.startswith(f"{name}.") for control in self.chain.controls()])
+
+    def gains(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Gains in nepers at controls q (B, P) of the chain: at semitones (B, 113) and at mel bands (B, 128)."""
+        coefs = cascade_coefs(self.bands, self.chain.from_unit(q)[self.name])
+        gains = response(coefs, self.freqs, self.sr).abs().log()
+        return gains[:, : len(self.bins)], gains[:, len(self.bins) :]
+
+
+class SettingsObjective:
+    """Distance of settings of any chain from those of processed excerpts.
+
+    An equaliser's are compared by what they do, the mean absolute difference in nepers at the mel bands, each response
+    less its mean, as loudness is not heard; all others by `ParameterLoss`. The loss is the sum of both.
+    """
 
     def __init__(self, estimator: Estimator):
         check_encoder(estimator)
-        self.estimator, self.loss = estimator, ParameterLoss()
+        self.estimator, self.parameters = estimator, ParameterLoss()
+        try:
+            self.equaliser = Equaliser(estimator)
+        except ValueError:
+            self.equaliser = None
 
     def __call__(self, batch: Pool, generator: torch.Generator) -> Tensor:
         controller = self.estimator.controller
-        return self.loss(controller.mlp(controller.encoder.describe(batch.spectral, batch.wave)), batch.q)
+        q = controller.mlp(controller.encoder.describe(batch.spectral, batch.wave))
+        if not self.equaliser:
+            return self.parameters(q, batch.q)
+        others = ~self.equaliser.is_own
+        difference = self.equaliser.gains(q)[1] - self.equaliser.gains(batch.q)[1]
+        shape = (difference - difference.mean(1, keepdim=True)).abs().mean()
+        return shape + self.parameters(q[:, others], batch.q[:, others])
 
 
 class EqualiserObjective:
@@ -95,15 +134,9 @@ class EqualiserObjective:
 
     def __init__(self, estimator: Estimator):
         check_encoder(estimator)
-        [(name, effect), *others] = estimator.synthesis.parts()
-        self.bands = list(effect.parts())
-        if others or not self.bands or not all(map(is_biquad, self.bands)) or not estimator.same_controls:
+        self.estimator, self.equaliser = estimator, Equaliser(estimator)
+        if not self.equaliser.is_own.all() or not estimator.same_controls:
             raise ValueError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
-        self.estimator, self.name, self.sr = estimator, name, estimator.settings["sr"]
-        bank = MelLoss(self.sr).bank
-        centres = torch.linspace(0, self.sr / 2, len(bank)) @ bank / bank.sum(0)
-        self.bins = torch.tensor([b.freq for b in bins(self.sr)])
-        self.freqs = torch.cat([self.bins, centres])
         first = estimator.controller.mlp[0].weight
         learned = torch.ones_like(first)
         learned[:, -estimator.controller.encoder.n_wave :] = 0
@@ -112,30 +145,26 @@ class EqualiserObjective:
         first.register_hook(lambda gradient: gradient * learned)
 
     def __call__(self, batch: Pool, generator: torch.Generator) -> Tensor:
-        q = torch.rand((len(batch.q), len(self.estimator.synthesis.controls())), generator=generator)
+        q = torch.rand((len(batch.q), len(self.equaliser.is_own)), generator=generator)
         with torch.no_grad():
-            true = self.gains(q)
+            true = self.equaliser.gains(q)
+        estimated = self.equaliser.gains(self.estimate(batch, true[0]))
         # Per hertz a semitone's level holds as much power as its width, in proportion to frequency.
-        power = 2 * batch.spectral[:, -1] + self.bins.log()
-        estimated = self.gains(self.estimate(batch, true))
-        return (self._band_levels(estimated, power) - self._band_levels(true, power)).abs().mean()
+        power = 2 * batch.spectral[:, -1] + self.equaliser.bins.log()
+        return (band_levels(*estimated, power) - band_levels(*true, power)).abs().mean()
 
-    def gains(self, q: Tensor) -> Tensor:
-        """Gains in nepers of equalisers at controls q (B, P) at semitones and mel bands: (B, 113 + 128)."""
-        values = self.estimator.synthesis.from_unit(q)[self.name]
-        return response(cascade_coefs(self.bands, values), self.freqs, self.sr).abs().log()
-
-    def estimate(self, untouched: Pool, gains: Tensor) -> Tensor:
-        """Controls (B, P) heard in windows processed with `gains`."""
+    def estimate(self, untouched: Pool, at_bins: Tensor) -> Tensor:
+        """Controls (B, P) heard in windows processed with gains (B, 113) at semitones, in nepers."""
         spectral = untouched.spectral.clone()
-        spectral[:, N_CHANGES:] += gains[:, None, : len(self.bins)]
+        spectral[:, N_CHANGES:] += at_bins[:, None]
         controller = self.estimator.controller
         return controller.mlp(controller.encoder.describe(spectral, untouched.wave))
 
-    def _band_levels(self, gains: Tensor, power: Tensor) -> Tensor:
-        at_bins, at_bands = gains.split((len(self.bins), gains.shape[1] - len(self.bins)), dim=1)
-        loudness = (power + 2 * at_bins).logsumexp(1, keepdim=True) - power.logsumexp(1, keepdim=True)
-        return at_bands - loudness / 2
+
+def band_levels(at_bins: Tensor, at_bands: Tensor, power: Tensor) -> Tensor:
+    """What gains (B, 113) and (B, 128) change at mel bands in a sound of log power (B, 113), scaled to the same RMS."""
+    loudness = (power + 2 * at_bins).logsumexp(1, keepdim=True) - power.logsumexp(1, keepdim=True)
+    return at_bands - loudness / 2
 
 
 def check_encoder(estimator: Estimator) -> None:

@@ -27,7 +27,7 @@ from engine.arguments import above_zero, add_music, natural, positive
 from engine.estimator import Estimator
 from engine.interrupt import Interrupt
 from engine.loaders import SR, find_sources
-from engine.pools import ControlsObjective, EqualiserObjective, Objective, Pool, learn, processed, untouched
+from engine.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn, processed, untouched
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             estimator.begin_with(args.init)
         if args.coded and args.chain in EQUALISERS:
             raise ValueError(f"--coded {args.coded:g}: an equaliser is trained on untouched music; leave it out")
-        objective = (EqualiserObjective if args.chain in EQUALISERS else ControlsObjective)(estimator)
+        objective = (EqualiserObjective if args.chain in EQUALISERS else SettingsObjective)(estimator)
         began = time.perf_counter()
         pools = {split: gather(args, split, estimator) for split in SPLITS}
         taken = time.perf_counter()

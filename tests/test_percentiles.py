@@ -19,7 +19,7 @@ from encoders.percentiles import (
     wave_statistics,
 )
 from engine.estimator import Estimator, load_estimator
-from engine.pools import ControlsObjective, EqualiserObjective, Pool, learn, processed, untouched
+from engine.pools import EqualiserObjective, Pool, SettingsObjective, learn, processed, untouched
 from losses import MelLoss
 from scripts import train_on_statistics
 
@@ -92,7 +92,7 @@ def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor
     wet = estimator.synthesis(music, **estimator.synthesis.from_unit(q))
     heard, _ = estimator.controller.encoder.statistics(wet)
     told = dry.spectral.clone()
-    told[:, N_CHANGES:] += objective.gains(q)[:, None, :113]
+    told[:, N_CHANGES:] += objective.equaliser.gains(q)[0][:, None]
     audible = dry.spectral[:, N_CHANGES:] > dry.spectral[:, -1:].amax(-1, keepdim=True) - 7
     # Up to the level, which the estimator does not hear.
     difference = (heard - told)[:, N_CHANGES:]
@@ -106,7 +106,7 @@ def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Pool)
     q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(0))  # as the objective draws them
     with torch.no_grad():
         told = objective(dry, torch.Generator().manual_seed(0)).item()
-        estimate = objective.estimate(dry, objective.gains(q))
+        estimate = objective.estimate(dry, objective.equaliser.gains(q)[0])
         sounds = [estimator.render(music, controls) for controls in (estimate, q)]
     assert told == pytest.approx(mel(*sounds).item(), rel=0.06)
 
@@ -125,7 +125,7 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
     q = torch.rand(len(music), 3)
     pool = Pool.join(processed([{"dry": music, "q": q}], estimator, 0.5, 0))
     assert pool.spectral.shape == (4, 18, 113) and pool.wave.shape == (4, 93) and torch.equal(pool.q, q)
-    losses = list(learn(ControlsObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
+    losses = list(learn(SettingsObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
@@ -140,15 +140,45 @@ def test_silent_windows_are_left_out() -> None:
     assert len(found) == 2 and found[0].q.shape == (1, 0)
 
 
-@pytest.mark.parametrize("chain", ["comp", "peq_comp", "dist"])
-def test_only_an_equaliser_adds_gains(chain: str) -> None:
-    with pytest.raises(ValueError, match=f"^{chain}: not an equaliser alone"):
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        ("comp", "comp: does not begin with an equaliser"),
+        ("dist", "dist: does not begin with an equaliser"),
+        ("peq_comp", "peq_comp: not an equaliser alone"),
+    ],
+)
+def test_only_an_equaliser_adds_gains(chain: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
         equaliser(chain)
+
+
+def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: Pool) -> None:
+    torch.manual_seed(0)
+    estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles")
+    objective, heard = SettingsObjective(estimator), torch.rand(4, 18)
+    estimator.controller.mlp.forward = lambda z: heard
+    names = estimator.synthesis.controls()
+
+    def loss(**changes: float) -> float:
+        q = heard.clone()
+        for name, change in changes.items():
+            q[:, [i for i, control in enumerate(names) if control.endswith(f".{name}")]] += change
+        return objective(dry._replace(q=q), torch.Generator()).item()
+
+    assert loss() == 0
+    assert loss(drive=0.1) == pytest.approx(10 * 0.1**2 / 3, rel=1e-4)
+    heard[:, [names.index(f"peq.{band}.gain") for band in ("peak1", "peak2", "peak3")]] = 0.5
+    # The quality of a band without gain does nothing.
+    before = heard.clone()
+    heard = heard.clone()
+    heard[:, [i for i, control in enumerate(names) if "shelf.gain" in control]] = 0.5
+    assert loss(Q=0.1) < 1e-6 and loss(gain=0.1) > 0.01 and not torch.equal(before, heard)
 
 
 def test_statistics_are_heard_by_percentiles_alone() -> None:
     with pytest.raises(ValueError, match="--encoder time: statistics are heard by percentiles alone"):
-        ControlsObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
+        SettingsObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
 
 
 TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --items=8 --workers=0 --windows=2".split()
