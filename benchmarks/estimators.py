@@ -2,7 +2,7 @@
 
     python -m benchmarks.estimators checkpoints/*.pt --data_dir music [--items 200] [--codec mp3] [--pairs mastering/EQ]
 
-Items are excerpts of 10 s of the folder's test split with random settings, the same for every estimator of a chain. A
+Items are excerpts of the folders' test splits with random settings, the same for every estimator of a chain. A
 folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
 """
 
@@ -44,9 +44,10 @@ def cell(values: list[float]) -> str:
 def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
     """An estimator's scores on the test split beside those of no effect and of random settings."""
     estimator, _ = load_estimator(path)
-    recordings = find_recordings(args.data, args.data_dir, "test", args.seconds).recordings
+    folders = args.data_dir.split(",")
+    sources = [find_recordings(args.data, folder, "test", args.seconds).recordings for folder in folders]
     n_controls = len(estimator.synthesis.controls())
-    loader = excerpt_loader(Excerpts([recordings], n_controls, args.items, SEED, seconds=args.seconds), BATCH)
+    loader = excerpt_loader(Excerpts(sources, n_controls, args.items, SEED, seconds=args.seconds), BATCH)
     scores = score(estimator, loader, file=partial(through, codec=args.codec) if args.codec else None)
     chain = f"{estimator.settings['sfx']} → {estimator.settings['afx']}"
     lines = []
@@ -96,8 +97,8 @@ def main() -> None:
     """Print the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", help="estimator.pt files")
-    parser.add_argument("--data", default="folder", choices=RECORDINGS, help="what the folder holds")
-    parser.add_argument("--data_dir", help="folder of recordings")
+    parser.add_argument("--data", default="folder", choices=RECORDINGS, help="what the folders hold")
+    parser.add_argument("--data_dir", help="folders of recordings, with commas, heard equally often")
     parser.add_argument("--items", type=int, default=200, help="excerpts")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt (default 10)")
     parser.add_argument("--codec", choices=CODECS, help="hear the excerpts through such files")
