@@ -119,7 +119,7 @@ class SettingsObjective:
         others = ~self.equaliser.is_own
         difference = self.equaliser.gains(q)[1] - self.equaliser.gains(batch.q)[1]
         shape = (difference - difference.mean(1, keepdim=True)).abs().mean()
-        return shape + self.parameters(q[:, others], batch.q[:, others])
+        return shape + self.parameters(q[:, others], batch.q[:, others]) if others.any() else shape
 
 
 class EqualiserObjective:

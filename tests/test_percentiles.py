@@ -129,6 +129,11 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
+def test_an_equaliser_alone_has_no_other_settings(dry: Pool) -> None:
+    objective = SettingsObjective(Estimator(sfx="geq", afx="geq", encoder="percentiles"))
+    assert objective(dry._replace(q=torch.rand(4, 10)), torch.Generator()).isfinite()
+
+
 def test_silent_windows_are_left_out() -> None:
     class Half:
         duration = 10.0
