@@ -20,7 +20,7 @@ ENCODERS = {
 }
 
 #: The controller's perceptron, by encoder; the published one for all others.
-PERCEPTRONS = {"percentiles": {"hidden": (512, 256), "dropout": 0.3}}
+PERCEPTRONS = {"percentiles": {"hidden": (512, 256), "dropout": 0.2}}
 
 
 def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:

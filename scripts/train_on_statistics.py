@@ -1,13 +1,13 @@
 """Trains an estimator on statistics of music, taken once: minutes on a laptop, where sounds take hours.
 
-    python scripts/train_on_statistics.py --chain=peq --out my_peq.pt
-    python scripts/train_on_statistics.py --chain=peq --data=generated,folder --data_dir=made,~/music --out my_peq.pt
-    python scripts/train_on_statistics.py --chain=peq_comp --items=20000 --out my_peq_comp.pt
+    python scripts/train_on_statistics.py --chain=peq --out start.pt
+    python scripts/train_on_statistics.py --chain=peq --items=20000 --seconds=6 --init=start.pt --out my_peq.pt
+    python scripts/train_on_statistics.py --chain=peq_comphalf --data=folder --data_dir=music --out my_chain.pt
 
-An equaliser adds its gains to the statistics of untouched music, so that peq and geq are trained on their sound with
-settings that never repeat. For other chains --items excerpts are processed once, and trained on for their settings;
-train_analysis_net.py --encoder=percentiles --init=FILE then goes on for the sound. The state of the lowest validation
-loss is written at the end, or at Ctrl-C.
+An equaliser adds its gains to the statistics of untouched music: without --items, peq and geq are trained on that, for
+their sound, with settings that never repeat. --items excerpts are processed once, for any chain, and trained on for
+their settings, an equaliser's by what they do. train_analysis_net.py --encoder=percentiles --init=FILE can go on for
+the sound. The state of the lowest validation loss is written at the end, or at Ctrl-C.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from engine.pools import EqualiserObjective, Objective, Pool, SettingsObjective,
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
-VALIDATIONS = 20
+ITEMS, VALIDATIONS = 4000, 20
 STOPPED = 130
 # What an estimator need not tell its users.
 PRIVATE = {"data_dir", "log_dir", "out", "init"}
@@ -41,9 +41,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--chain", default="peq", help="effects that process the music and are estimated (default peq)")
     add_music(p)
-    p.add_argument("--windows", type=positive, default=16, help="of a recording, for an equaliser (default 16)")
-    p.add_argument("--items", type=positive, default=4000, help="processed excerpts, for other chains (default 4000)")
-    p.add_argument("--valid_items", type=positive, default=400, help="the same, of the validation (default 400)")
+    p.add_argument("--windows", type=positive, default=16, help="of an untouched recording (default 16)")
+    p.add_argument("--items", type=positive, help="processed excerpts (default 4000, and for peq and geq none)")
+    p.add_argument("--valid_items", type=positive, default=400, help="processed ones of the validation (default 400)")
     p.add_argument("--steps", type=positive, default=3000, help="default 3000")
     p.add_argument("--batch_size", type=positive, default=128, help="default 128")
     p.add_argument("--lr", type=above_zero, default=2e-3, help="highest learning rate (default 0.002)")
@@ -64,9 +64,11 @@ def main(argv: list[str] | None = None) -> int:
         estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
         if args.init:
             estimator.begin_with(args.init)
-        if args.coded and args.chain in EQUALISERS:
-            raise ValueError(f"--coded {args.coded:g}: an equaliser is trained on untouched music; leave it out")
-        objective = (EqualiserObjective if args.chain in EQUALISERS else SettingsObjective)(estimator)
+        if not args.items and args.chain not in EQUALISERS:
+            args.items = ITEMS
+        if args.coded and not args.items:
+            raise ValueError(f"--coded {args.coded:g}: untouched music is not coded; give --items, or leave it out")
+        objective = (SettingsObjective if args.items else EqualiserObjective)(estimator)
         began = time.perf_counter()
         pools = {split: gather(args, split, estimator) for split in SPLITS}
         taken = time.perf_counter()
@@ -96,7 +98,7 @@ def gather(args: argparse.Namespace, split: str, estimator: Estimator) -> list[P
 
 def take(args: argparse.Namespace, split: str, recordings: list[Recording], estimator: Estimator) -> Pool:
     """The statistics of a source."""
-    if args.chain in EQUALISERS:
+    if not args.items:
         found = untouched(tqdm(recordings, f"{split}: statistics", unit="piece"), estimator, args.seconds, args.windows)
     else:
         items = -(-(args.items if split == "train" else args.valid_items) // len(args.data.split(",")))

@@ -186,12 +186,14 @@ def test_statistics_are_heard_by_percentiles_alone() -> None:
         SettingsObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
 
 
-TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --items=8 --workers=0 --windows=2".split()
+TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --workers=0 --windows=2".split()
 
 
-@pytest.mark.parametrize("chain", ["peq", "comp"])
-def test_the_program_trains_and_repeats_itself(chain: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    argv = [*TINY, f"--chain={chain}", f"--log_dir={tmp_path}"]
+@pytest.mark.parametrize(("chain", "more"), [("peq", []), ("peq", ["--items=8"]), ("comphalf", ["--items=8"])])
+def test_the_program_trains_and_repeats_itself(
+    chain: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    argv = [*TINY, *more, f"--chain={chain}", f"--log_dir={tmp_path}"]
     for name in ("a.pt", "b.pt"):
         assert train_on_statistics.main([*argv, f"--out={tmp_path / name}"]) == 0
     assert "validation loss" in capsys.readouterr().out
@@ -205,7 +207,7 @@ def test_the_program_trains_and_repeats_itself(chain: str, tmp_path: Path, capsy
 def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -> None:
     argv = [*TINY, f"--log_dir={tmp_path}"]
     assert train_on_statistics.main([*argv, f"--out={tmp_path / 'peq.pt'}"]) == 0
-    longer = ["--chain=peq_comp", "--coded=0.5", "--lr=1e-9", f"--init={tmp_path / 'peq.pt'}"]
+    longer = ["--chain=peq_comp", "--items=8", "--coded=0.5", "--lr=1e-9", f"--init={tmp_path / 'peq.pt'}"]
     assert train_on_statistics.main([*argv, *longer, f"--out={tmp_path / 'peq_comp.pt'}"]) == 0
     first, second = (load_estimator(tmp_path / name)[0].controller.mlp[0].weight for name in ("peq.pt", "peq_comp.pt"))
     assert torch.allclose(first, second, atol=1e-6)
@@ -217,7 +219,7 @@ def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -
         (["--chain=loud"], "loud"),
         (["--chain=compsimple"], "compsimple"),
         (["--out=missing/estimator.pt"], "--out missing/estimator.pt: give a file in a folder that can be written"),
-        (["--coded=0.5"], "--coded 0.5: an equaliser is trained on untouched music; leave it out"),
+        (["--coded=0.5"], "--coded 0.5: untouched music is not coded; give --items, or leave it out"),
         (["--data=folder"], "data=folder takes data_dir=FOLDER"),
         (["--data=folder,generated", "--data_dir=here"], "--data names 2 data sets and --data_dir 1 folders"),
     ],
