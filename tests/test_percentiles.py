@@ -20,6 +20,7 @@ from encoders.percentiles import (
 )
 from engine.estimator import Estimator, load_estimator
 from engine.pools import EqualiserObjective, Pool, SettingsObjective, learn, processed, untouched
+from engine.train import score
 from losses import MelLoss
 from scripts import train_on_statistics
 
@@ -232,3 +233,14 @@ def test_bad_arguments_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("train_on_statistics.py: ") and said in error and error.count("\n") == 1
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "checkpoints").glob("*.pt")), ids=lambda p: p.stem)
+def test_the_projects_estimators_hear_what_was_done(path: Path, music: torch.Tensor) -> None:
+    estimator, _ = load_estimator(path)
+    assert estimator.settings["sfx"] == path.stem and path.with_suffix(".md").is_file()
+    dry = music.repeat(2, 1, 1)
+    q = torch.rand(len(dry), len(estimator.synthesis.controls()), generator=torch.Generator().manual_seed(5))
+    scores = score(estimator, [{"dry": dry, "q": q}])
+    assert np.mean(scores["estimate"]["mel"]) < 0.8 * np.mean(scores["no effect"]["mel"])
+    assert np.mean(scores["estimate"]["params"]) < 0.8 * np.mean(scores["random settings"]["params"])
