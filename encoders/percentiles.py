@@ -18,6 +18,7 @@ DEEPEST = 12.0  # below the loudest bin, in nepers: 104 dB
 ENVELOPES = (128, 512, 2048, 8192)  # samples: 3 to 190 ms
 CRESTS = ENVELOPES[1:3]
 LAGS = (1, 2, 4, 8, 16, 32, 64, 128)  # of 128 samples: 3 to 370 ms
+SHORTEST = ENVELOPES[0] * (LAGS[-1] + 1)  # samples
 NEAR_PEAK = (0.01, 0.03, 0.1)
 EVERY = 7  # samples, of those whose distribution is taken
 QUIET = 1e-5  # added to amplitudes before their logarithm
@@ -86,7 +87,9 @@ def relative(spectral: Tensor) -> Tensor:
 
 
 def wave_statistics(x: Tensor) -> Tensor:
-    """Statistics of a waveform (B, 1, N) at a peak of 1: (B, 93)."""
+    """Statistics of a waveform (B, 1, N) at a peak of 1: (B, 93); ValueError where it is shorter than `SHORTEST`."""
+    if x.shape[-1] < SHORTEST:
+        raise ValueError(f"an excerpt of {x.shape[-1]} samples is too short; give {SHORTEST} or more")
     x = peak_normalise(x - x.mean(-1, keepdim=True))[:, 0]
     level = log_rms(x)[:, None]
     samples, size = x[:, ::EVERY], x[:, ::EVERY].abs()

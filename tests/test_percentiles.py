@@ -135,6 +135,13 @@ def test_an_equaliser_alone_has_no_other_settings(dry: Pool) -> None:
     assert objective(dry._replace(q=torch.rand(4, 10)), torch.Generator()).isfinite()
 
 
+def test_an_excerpt_may_be_as_short_as_the_slowest_change_and_no_shorter(music: torch.Tensor) -> None:
+    encoder = Percentiles(SR).eval()
+    assert encoder(music[..., :16512]).isfinite().all()
+    with pytest.raises(ValueError, match="an excerpt of 16511 samples is too short; give 16512 or more"):
+        encoder(music[..., :16511])
+
+
 def test_silent_windows_are_left_out() -> None:
     class Half:
         duration = 10.0
