@@ -9,8 +9,8 @@ CUT = (12000.0, 20000.0)  # Hz
 
 
 def coded(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-    """x (B, 1, N) at `sr` Hz, about a `share` of its items as decoded from a file of random quality; each second of
-    these is cut off above some frequency.
+    """x (B, 1, N) at `sr` Hz, about a `share` of its items as decoded from a file of random quality; about
+    half of these are cut off above some frequency.
 
     In an mp3 a clipped waveform has lost its flat tops: an estimator for files has to hear such as well.
     """

@@ -183,10 +183,8 @@ def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: Pool) -> None:
     assert loss(drive=0.1) == pytest.approx(10 * 0.1**2 / 3, rel=1e-4)
     heard[:, [names.index(f"peq.{band}.gain") for band in ("peak1", "peak2", "peak3")]] = 0.5
     # The quality of a band without gain does nothing.
-    before = heard.clone()
-    heard = heard.clone()
     heard[:, [i for i, control in enumerate(names) if "shelf.gain" in control]] = 0.5
-    assert loss(Q=0.1) < 1e-6 and loss(gain=0.1) > 0.01 and not torch.equal(before, heard)
+    assert loss(Q=0.1) < 1e-6 and loss(gain=0.1) > 0.01
 
 
 def test_statistics_are_heard_by_percentiles_alone() -> None:
