@@ -7,15 +7,14 @@ folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
 """
 
 import argparse
-import io
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 
-import soundfile
 import torch
 
 from data.audio import read_audio, resample
+from data.coding import CODECS, through
 from data.excerpts import Excerpts, excerpt_loader
 from data.recordings import RECORDINGS, find_recordings
 from engine.estimator import Estimator, load_estimator
@@ -24,13 +23,6 @@ from engine.train import score
 from losses import build_metrics
 from report.tables import text_table
 
-#: File formats to hear through, and libsndfile's settings of them.
-CODECS = {
-    "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III"},
-    "vorbis": {"format": "OGG", "subtype": "VORBIS"},
-    "opus": {"format": "OGG", "subtype": "OPUS"},
-}
-OPUS_SR = 48000
 METRICS = ("mrstft", "mse", "mel", "params")
 SEED, BATCH = 7, 10
 
@@ -48,7 +40,7 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
     sources = [find_recordings(args.data, folder, "test", args.seconds).recordings for folder in folders]
     n_controls = len(estimator.synthesis.controls())
     loader = excerpt_loader(Excerpts(sources, n_controls, args.items, SEED, seconds=args.seconds), BATCH)
-    scores = score(estimator, loader, file=partial(through, codec=args.codec) if args.codec else None)
+    scores = score(estimator, loader, file=partial(from_files, sr=SR, codec=args.codec) if args.codec else None)
     chain = f"{estimator.settings['sfx']} → {estimator.settings['afx']}"
     lines = []
     for system, columns in scores.items():
@@ -57,23 +49,15 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
     return lines
 
 
-def through(x: torch.Tensor, codec: str) -> torch.Tensor:
-    """x (B, 1, N) at 44.1 kHz and a peak of 0.97, written to files of libsndfile's default quality and read again."""
-    x = x / x.abs().amax((1, 2), keepdim=True) * 0.97
-    return torch.stack([_file(item, codec)[:, : x.shape[-1]] for item in x])
-
-
-def _file(x: torch.Tensor, codec: str) -> torch.Tensor:
-    sr = OPUS_SR if codec == "opus" else SR
-    file = io.BytesIO()
-    soundfile.write(file, resample(x, SR, sr)[0].numpy(), sr, **CODECS[codec])
-    file.seek(0)
-    return resample(torch.from_numpy(soundfile.read(file, dtype="float32")[0])[None], sr, SR)
+def from_files(x: torch.Tensor, sr: int, codec: str) -> torch.Tensor:
+    """x (B, 1, N) at `sr` Hz, each item from a file of its own."""
+    return torch.stack([through(item, sr, codec) for item in x])
 
 
 @torch.no_grad()
-def pair_rows(path: str, folder: Path) -> list[list[str]]:
-    """Mel distance to a finished sound: of the sound before, and of what an estimator makes of it."""
+def pair_rows(path: str, folder: Path, codec: str | None) -> list[list[str]]:
+    """Mel distance to a finished sound: of the sound before, and of what an estimator makes of it, itself and in a
+    file, which is what a finished sound from a file is like."""
     estimator, _ = load_estimator(path)
     mel = build_metrics({"name": "blind"}, estimator.settings["sr"])
     lines = []
@@ -82,7 +66,8 @@ def pair_rows(path: str, folder: Path) -> list[list[str]]:
         length = min(wet.shape[-1], dry.shape[-1])
         wet, dry = wet[..., :length], dry[..., :length]
         again = estimator.render(dry, estimator.listen(wet[0]).median(0, keepdim=True).values)
-        distances = [mel(sound, wet)["mel"].item() for sound in (dry, again)]
+        sounds = [dry, again] + ([from_files(again, estimator.settings["sr"], codec)] if codec else [])
+        distances = [mel(sound, wet)["mel"].item() for sound in sounds]
         lines.append([f"{folder.name} {target.stem[3:]}", Path(path).stem, *(f"{d:.3f}" for d in distances)])
     return lines
 
@@ -101,15 +86,16 @@ def main() -> None:
     parser.add_argument("--data_dir", help="folders of recordings, with commas, heard equally often")
     parser.add_argument("--items", type=int, default=200, help="excerpts")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt (default 10)")
-    parser.add_argument("--codec", choices=CODECS, help="hear the excerpts through such files")
+    parser.add_argument("--codec", choices=CODECS, help="hear excerpts and judge estimates of pairs from such files")
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="folders of Input_<n> and GT_<n>")
     args = parser.parse_args()
     if args.data_dir:
         lines = [line for path in args.checkpoints for line in rows(path, args)]
         print(text_table(["chain", "", *METRICS], lines), flush=True)
     if args.pairs:
-        lines = [line for folder in args.pairs for path in args.checkpoints for line in pair_rows(path, folder)]
-        print(text_table(["pair", "", "input's Mel", "estimate's Mel"], lines))
+        pairs = [(path, folder) for folder in args.pairs for path in args.checkpoints]
+        lines = [line for path, folder in pairs for line in pair_rows(path, folder, args.codec)]
+        print(text_table(["pair", "", "input's Mel", "estimate's", *[f"as {args.codec}"] * bool(args.codec)], lines))
 
 
 if __name__ == "__main__":

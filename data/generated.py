@@ -1,16 +1,15 @@
 """Generated music as files, made once and read like any other recordings."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from data.audio import write_audio
 from data.files import read_json, write_text
+from data.jobs import spread
 from data.music import generate_music
 
 SPLITS = ("train", "valid", "test")
@@ -51,20 +50,12 @@ def prepare_generated(
     ]
     missing = [(path, seed) for path, seed in jobs if not path.exists()]
     generate = partial(_generate, seconds=seconds, sr=sr)
-    if workers > 1 and len(missing) > 1:
-        # Not forked: the threads of torch and numba do not survive that.
-        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn")) as pool:
-            _count(pool.map(generate, missing), len(missing), progress)
-    else:
-        _count(map(generate, missing), len(missing), progress)
+    for done, _ in enumerate(spread(generate, missing, workers), start=1):
+        if progress:
+            progress(done, len(missing))
 
 
 def _generate(job: tuple[Path, int], *, seconds: float, sr: int) -> None:
     path, seed = job
     write_audio(path, torch.from_numpy(PEAK * generate_music(seed, seconds, sr)), sr)
 
-
-def _count(made: Iterable[None], total: int, progress: Callable[[int, int], None] | None) -> None:
-    for done, _ in enumerate(made, start=1):
-        if progress:
-            progress(done, total)

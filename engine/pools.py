@@ -1,4 +1,4 @@
-"""Training on statistics of music that are taken once: thousands of steps in the time of a few on sounds."""
+"""Training on statistics of excerpts: thousands of steps in the time of a few on sounds."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,14 +9,11 @@ from torch import Tensor
 
 from afx.chain import cascade_coefs, is_biquad
 from afx.functional.biquad import response
-from data.coding import coded
-from data.recordings import SILENT, Recording
 from encoders.cqt import bins
 from encoders.percentiles import N_CHANGES, Percentiles
 from losses import MelLoss, ParameterLoss
 
 from .estimator import Estimator
-from .train import Batch, synthesise
 
 WARM_UP = 200  # steps
 
@@ -31,7 +28,10 @@ class Pool(NamedTuple):
 
     def draw(self, count: int, generator: torch.Generator) -> "Pool":
         """`count` of them at random."""
-        chosen = torch.randint(len(self.q), (count,), generator=generator)
+        return self.take(torch.randint(len(self.q), (count,), generator=generator))
+
+    def take(self, chosen: Tensor) -> "Pool":
+        """Those of these numbers, or where this is true."""
         return Pool(*(column[chosen] for column in self))
 
     @staticmethod
@@ -47,28 +47,6 @@ class Objective(Protocol):
 
     def __call__(self, batch: Pool, generator: torch.Generator) -> Tensor:
         """Mean loss over a batch."""
-
-
-@torch.no_grad()
-def untouched(recordings: Iterable[Recording], estimator: Estimator, seconds: float, most: int) -> Iterator[Pool]:
-    """Windows of `seconds` s spread over each recording, `most` or as many as fit; none of silent ones."""
-    encoder = estimator.controller.encoder
-    for recording in recordings:
-        last = recording.duration - seconds
-        count = min(most, int(last // seconds) + 1)
-        for number in range(count):
-            x = recording.read(last * number / max(count - 1, 1), seconds, estimator.settings["sr"])[None, None]
-            if x.abs().max() > SILENT:
-                yield Pool(*encoder.statistics(x), torch.empty(1, 0))
-
-
-@torch.no_grad()
-def processed(batches: Iterable[Batch], estimator: Estimator, share: float, seed: int) -> Iterator[Pool]:
-    """Excerpts processed with their controls, a share of them `coded`."""
-    generator = torch.Generator().manual_seed(seed)
-    for batch in batches:
-        wet = coded(synthesise(estimator, batch), estimator.settings["sr"], share, generator)
-        yield Pool(*estimator.controller.encoder.statistics(wet), batch["q"])
 
 
 class Equaliser:

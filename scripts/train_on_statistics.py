@@ -7,7 +7,10 @@
 An equaliser adds its gains to the statistics of untouched music: without --items, peq and geq are trained on that, for
 their sound, with settings that never repeat. --items excerpts are processed once, for any chain, and trained on for
 their settings, an equaliser's by what they do. train_analysis_net.py --encoder=percentiles --init=FILE can go on for
-the sound. The state of the lowest validation loss is written at the end, or at Ctrl-C.
+the sound.
+
+Statistics are kept in <log_dir>/statistics: the same command goes on where it was broken off, and more --items are put
+to those that there are. The state of the lowest validation loss is written at the end, or at Ctrl-C in the training.
 """
 
 import argparse
@@ -21,13 +24,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.excerpts import Excerpts, excerpt_loader
+from data.excerpts import Excerpts
 from data.recordings import Recording
 from engine.arguments import above_zero, add_music, natural, positive
 from engine.estimator import Estimator
+from engine.gather import Processed, Source, Untouched, gather
 from engine.interrupt import Interrupt
 from engine.loaders import SR, find_sources
-from engine.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn, processed, untouched
+from engine.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
@@ -42,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--chain", default="peq", help="effects that process the music and are estimated (default peq)")
     add_music(p)
     p.add_argument("--windows", type=positive, default=16, help="of an untouched recording (default 16)")
-    p.add_argument("--items", type=positive, help="processed excerpts (default 4000, and for peq and geq none)")
+    p.add_argument("--items", type=positive, help="processed excerpts, in fifties (default 4000, for peq and geq none)")
     p.add_argument("--valid_items", type=positive, default=400, help="processed ones of the validation (default 400)")
     p.add_argument("--steps", type=positive, default=3000, help="default 3000")
     p.add_argument("--batch_size", type=positive, default=128, help="default 128")
@@ -70,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--coded {args.coded:g}: untouched music is not coded; give --items, or leave it out")
         objective = (SettingsObjective if args.items else EqualiserObjective)(estimator)
         began = time.perf_counter()
-        pools = {split: gather(args, split, estimator) for split in SPLITS}
+        pools = take_statistics(args, estimator)
         taken = time.perf_counter()
         with Interrupt() as interrupt:
             best = train(args, objective, pools, interrupt)
@@ -87,27 +91,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def gather(args: argparse.Namespace, split: str, estimator: Estimator) -> list[Pool]:
-    """A pool of each source of a split."""
-    sizes = {"train": args.pieces, "valid": max(args.pieces // 10, 1)}
-    sources, skipped = find_sources(vars(args), sizes)
+def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str, list[Pool]]:
+    """Statistics by split: of each data set where it is left untouched, of all together where it is processed."""
+    found, skipped = find_sources(vars(args), {"train": args.pieces, "valid": max(args.pieces // 10, 1)})
     for reason in skipped:
         print(f"skipped {reason}")
-    return [take(args, split, recordings, estimator) for recordings in sources[split]]
+    folder = Path(args.log_dir).expanduser() / "statistics"
+    sources = {split: heard(args, split, found[split], estimator) for split in SPLITS}
+    return {
+        split: [gather(source, folder, args.workers, f"{split}: statistics") for source in sources[split]]
+        for split in SPLITS
+    }
 
 
-def take(args: argparse.Namespace, split: str, recordings: list[Recording], estimator: Estimator) -> Pool:
-    """The statistics of a source."""
+def heard(args: argparse.Namespace, split: str, found: list[list[Recording]], estimator: Estimator) -> list[Source]:
+    """What the statistics of a split are taken of, whose data sets' recordings were found."""
     if not args.items:
-        found = untouched(tqdm(recordings, f"{split}: statistics", unit="piece"), estimator, args.seconds, args.windows)
-    else:
-        items = -(-(args.items if split == "train" else args.valid_items) // len(args.data.split(",")))
-        seed = len(SPLITS) * args.seed + SPLITS.index(split)
-        n_controls = len(estimator.synthesis.controls())
-        excerpts = Excerpts([recordings], n_controls, items, seed, sr=SR, seconds=args.seconds)
-        loader = excerpt_loader(excerpts, workers=args.workers)
-        found = processed(tqdm(loader, f"{split}: statistics", unit="batch"), estimator, args.coded, seed)
-    return Pool.join(found)
+        return [Untouched(recordings, estimator, args.seconds, args.windows) for recordings in found]
+    items, seed = args.items if split == "train" else args.valid_items, len(SPLITS) * args.seed + SPLITS.index(split)
+    n_controls = len(estimator.synthesis.controls())
+    excerpts = Excerpts(found, n_controls, items, seed, sr=SR, seconds=args.seconds)
+    return [Processed(excerpts, estimator, args.coded)]
 
 
 def train(args: argparse.Namespace, objective: Objective, pools: dict[str, list[Pool]], interrupt: Interrupt) -> float:
@@ -116,9 +120,7 @@ def train(args: argparse.Namespace, objective: Objective, pools: dict[str, list[
     validation = Pool.join(pools["valid"])
     best, kept = float("inf"), controller.state_dict()
     every = -(-args.steps // VALIDATIONS)
-    losses = learn(
-        objective, pools["train"], steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed
-    )
+    losses = learn(objective, pools["train"], steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed)
     with tqdm(losses, "training", args.steps, unit="step") as bar:
         for step, _ in enumerate(bar, start=1):
             if step % every and step < args.steps and not interrupt.asked:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from measures import relative_rms
 
 from benchmarks import estimators
 from data.audio import write_audio
@@ -12,14 +11,6 @@ from data.music import generate_music
 from engine.estimator import Estimator
 
 SR = 44100
-
-
-@pytest.mark.parametrize("codec", estimators.CODECS)
-def test_sounds_come_back_from_files_late_by_nothing_and_changed_a_little(codec: str) -> None:
-    x = torch.stack([torch.from_numpy(generate_music(seed, 2.0, SR)) for seed in (1, 2)]).float()
-    y = estimators.through(x, codec)
-    assert y.shape == x.shape
-    assert 1e-4 < relative_rms(y / 0.97 * x.abs().amax((1, 2), keepdim=True), x) < 0.2
 
 
 def test_tables_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -32,4 +23,5 @@ def test_tables_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr("sys.argv", [*argv.split(), "--pairs", str(tmp_path / "EQ")])
     estimators.main()
     out = capsys.readouterr().out
-    assert "dist → dist" in out and "EQ 1" in out and all(w in out for w in ("no effect", "random settings", "mine"))
+    words = ("dist → dist", "EQ 1", "no effect", "random settings", "mine", "as vorbis")
+    assert all(word in out for word in words)

@@ -1,0 +1,123 @@
+"""Statistics of music, taken once: each part of them is a file, so that what was broken off goes on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.coding import coded
+from data.excerpts import Excerpts
+from data.files import read_tensors, write_tensors
+from data.jobs import spread
+from data.recordings import SILENT, Recording
+
+from .estimator import Estimator
+from .pools import Pool
+from .train import synthesise
+
+PART, BATCH = 50, 10  # excerpts of a file, and of what is processed at once
+VERSION = 1  # raised when the same music comes to have other statistics
+
+
+class Source(Protocol):
+    """What statistics are taken of, part by part."""
+
+    def __len__(self) -> int:
+        """The number of parts."""
+
+    def __getitem__(self, number: int) -> Pool:
+        """The statistics of a part."""
+
+    def key(self) -> list:
+        """What they depend on besides the number, of plain values."""
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """Windows of `seconds` s spread over each recording, a part; `most` or as many as fit, none of silent ones."""
+
+    recordings: Sequence[Recording]
+    estimator: Estimator
+    seconds: float
+    most: int
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    @torch.no_grad()
+    def __getitem__(self, number: int) -> Pool:
+        recording, sr = self.recordings[number], self.estimator.settings["sr"]
+        last = recording.duration - self.seconds
+        count = min(self.most, int(last // self.seconds) + 1)
+        starts = [last * window / max(count - 1, 1) for window in range(count)]
+        x = torch.stack([recording.read(start, self.seconds, sr)[None] for start in starts])
+        audible = x.abs().amax((1, 2)) > SILENT
+        return heard(self.estimator, x, torch.empty(count, 0)).take(audible)
+
+    def key(self) -> list:
+        return [*named(self.recordings), self.seconds, self.most]
+
+
+@dataclass(frozen=True)
+class Processed:
+    """Excerpts processed with their controls, `share` of them `coded`; `PART` of them are a part."""
+
+    excerpts: Excerpts
+    estimator: Estimator
+    share: float
+
+    def __len__(self) -> int:
+        return -(-len(self.excerpts) // PART)
+
+    @torch.no_grad()
+    def __getitem__(self, number: int) -> Pool:
+        generator = torch.Generator().manual_seed(number)
+        first = PART * number
+        return Pool.join(self._batch(start, generator) for start in range(first, first + PART, BATCH))
+
+    def _batch(self, start: int, generator: torch.Generator) -> Pool:
+        items = [self.excerpts[index] for index in range(start, start + BATCH)]
+        batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        wet = coded(synthesise(self.estimator, batch), self.estimator.settings["sr"], self.share, generator)
+        return heard(self.estimator, wet, batch["q"])
+
+    def key(self) -> list:
+        excerpts = self.excerpts
+        names = [named(recordings) for recordings in excerpts.sources]
+        return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share]
+
+
+def heard(estimator: Estimator, x: Tensor, q: Tensor) -> Pool:
+    """The statistics of sounds x (B, 1, N) with controls q (B, P)."""
+    return Pool(*estimator.controller.encoder.statistics(x), q)
+
+
+def named(recordings: Sequence[Recording]) -> list:
+    """Recordings by their names and lengths."""
+    return [[recording.name, recording.first, recording.frames] for recording in recordings]
+
+
+def gather(source: Source, folder: Path, workers: int, title: str) -> Pool:
+    """All statistics of a source, read from `folder`, where those that it lacks are kept; by `workers` processes."""
+    key = json.dumps([VERSION, type(source).__name__, *source.key()])
+    folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:05d}.pt" for number in range(len(source))]
+    missing = [job for job in enumerate(paths) if not job[1].exists()]
+    with tqdm(desc=title, initial=len(paths) - len(missing), total=len(paths), unit="part") as bar:
+        for _ in spread(partial(_keep, source), missing, workers):
+            bar.update()
+    return Pool.join(Pool(**{name: column.float() for name, column in read_tensors(path).items()}) for path in paths)
+
+
+def _keep(source: Source, job: tuple[int, Path]) -> None:
+    """Writes a part at half precision: levels to 0.004 nepers."""
+    number, path = job
+    write_tensors(path, {name: column.half() for name, column in source[number]._asdict().items()})

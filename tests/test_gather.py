@@ -1,0 +1,101 @@
+"""Statistics of music that are taken once and kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.audio import write_audio
+from data.excerpts import Excerpts
+from data.music import generate_music
+from data.recordings import Recording, find_recordings
+from engine.estimator import Estimator
+from engine.gather import PART, Processed, Untouched, gather
+from engine.pools import Pool
+from engine.train import synthesise
+
+SR = 44100
+SECONDS = 0.8
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> list[Recording]:
+    for seed in (1, 2, 3):
+        x = torch.from_numpy(generate_music(seed, 3.0, SR))
+        write_audio(tmp_path / "music" / f"{seed}.wav", x, SR)
+    return find_recordings("folder", tmp_path / "music", "train", SECONDS).recordings
+
+
+def processed(recordings: list[Recording], items: int = PART, *, seed: int = 0, share: float = 0.0) -> Processed:
+    estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
+    return Processed(Excerpts([recordings], 3, items, seed, seconds=SECONDS), estimator, share)
+
+
+def equal(a: Pool, b: Pool) -> bool:
+    return all(torch.equal(*columns) for columns in zip(a, b, strict=True))
+
+
+def test_a_part_holds_the_statistics_and_controls_of_its_excerpts(recordings: list[Recording]) -> None:
+    source = processed(recordings, 2 * PART)
+    assert len(source) == 2
+    part, item = source[1], source.excerpts[PART + 3]
+    with torch.no_grad():
+        wet = synthesise(source.estimator, {name: column[None] for name, column in item.items()})
+        expected = source.estimator.controller.encoder.statistics(wet)
+    assert len(part.q) == PART and torch.equal(part.q[3], item["q"])
+    for told, true in zip((part.spectral[3], part.wave[3]), expected, strict=True):
+        assert torch.allclose(told, true[0], atol=1e-3)
+
+
+def test_a_share_is_coded(recordings: list[Recording]) -> None:
+    clean, some = processed(recordings)[0], processed(recordings, share=0.3)[0]
+    same = (clean.wave - some.wave).abs().amax(1) < 1e-5
+    assert 0.5 * PART < same.sum() < 0.9 * PART and torch.equal(clean.q, some.q)
+
+
+def test_what_was_taken_is_kept_and_only_what_is_missing_made(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    take = Processed.__getitem__
+
+    def counted(source: Processed, number: int) -> Pool:
+        made.append(number)
+        if made == [0, 1]:
+            raise KeyboardInterrupt
+        return take(source, number)
+
+    monkeypatch.setattr(Processed, "__getitem__", counted)
+    with pytest.raises(KeyboardInterrupt):
+        gather(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
+    first = gather(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
+    assert made == [0, 1, 1] and len(first.q) == 2 * PART
+    more = gather(processed(recordings, 3 * PART), tmp_path / "kept", 1, "")
+    assert made == [0, 1, 1, 2] and equal(more.take(torch.arange(2 * PART)), first)
+    other = gather(processed(recordings, PART, seed=1), tmp_path / "kept", 1, "")
+    assert made == [0, 1, 1, 2, 0] and not equal(other, first.take(torch.arange(PART)))
+
+
+def test_several_processes_take_what_one_does(recordings: list[Recording], tmp_path: Path) -> None:
+    source = processed(recordings, 2 * PART, share=0.1)
+    assert equal(*(gather(source, tmp_path / str(workers), workers, "") for workers in (1, 2)))
+
+
+def test_another_recording_has_statistics_of_its_own(recordings: list[Recording]) -> None:
+    longer = [*recordings[1:], replace(recordings[0], frames=recordings[0].frames - 1)]
+    keys = [processed(recordings), processed(longer), processed(recordings, share=0.1), processed(recordings, seed=1)]
+    keys = [str(source.key()) for source in keys]
+    assert len(set(keys)) == 4 and str(processed(recordings, 2 * PART).key()) == keys[0]
+
+
+def test_windows_are_spread_over_a_recording_and_silent_ones_left_out(tmp_path: Path) -> None:
+    x = torch.from_numpy(generate_music(1, 4.0, SR))
+    x[..., 2 * SR :] = 0
+    write_audio(tmp_path / "half.wav", x, SR)
+    (recording,) = find_recordings("folder", tmp_path, "train", SECONDS).recordings
+    whole = Recording("half.wav", recording.path, SR, 4 * SR)
+    estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles")
+    assert len(Untouched([whole], estimator, SECONDS, 4)[0].q) == 2
+    nothing = Untouched([replace(whole, first=3 * SR, frames=SR)], estimator, SECONDS, 4)[0]
+    assert nothing.spectral.shape == (0, 18, 113) and nothing.q.shape == (0, 0)
