@@ -7,6 +7,7 @@ folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
 """
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -99,4 +100,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"benchmarks.estimators: {error}")

@@ -42,6 +42,6 @@ def add_music(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
     p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
     p.add_argument("--seconds", type=above_zero, default=10.0, help="length of an excerpt (default 10)")
-    p.add_argument("--coded", type=share, default=0.0, help="share heard as if from an mp3 or the like (default 0)")
+    p.add_argument("--coded", type=share, default=0.0, help="share heard from mp3, Vorbis and Opus files (default 0)")
     p.add_argument("--workers", type=natural, default=1, help="processes that read, make or process music (default 1)")
     p.add_argument("--log_dir", default="logs", help="folder of runs and of generated music (default logs)")

@@ -29,7 +29,7 @@ class Training(L.LightningModule):
             true and estimated controls.
         lr: learning rate.
         patience: epochs without improvement after which it falls to a tenth.
-        coded: share of the processed sounds that are heard as if decoded from a lossy file.
+        coded: share of the processed sounds that are heard from lossy files.
 
     Source: BE-AFX, arXiv 2310.11781.
     """
