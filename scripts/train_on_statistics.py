@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         told = {name: value for name, value in vars(args).items() if name not in PRIVATE}
         estimator.save(args.out, **told, valid_loss=best)
     except KeyboardInterrupt:
+        print("stopped; the same command goes on with the statistics that there are", file=sys.stderr)
         return STOPPED
     except (OSError, ValueError) as error:
         print(f"train_on_statistics.py: {str(error).splitlines()[-1]}", file=sys.stderr)

@@ -19,7 +19,7 @@ from encoders.percentiles import (
     wave_statistics,
 )
 from engine.estimator import Estimator, load_estimator
-from engine.gather import heard
+from engine.gather import Processed, heard
 from engine.pools import EqualiserObjective, Pool, SettingsObjective, learn
 from engine.train import score
 from losses import MelLoss
@@ -199,6 +199,25 @@ def test_the_program_trains_and_repeats_itself(
     assert record["steps"] == 20 and record["valid_loss"] > 0
     x = 0.1 * torch.randn(1, 1, SR, generator=torch.Generator().manual_seed(0))
     assert relative_rms(first(x), second(x)) == 0
+
+
+def test_what_was_broken_off_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    argv = [*TINY, "--chain=dist", "--items=100", f"--log_dir={tmp_path}", f"--out={tmp_path / 'dist.pt'}"]
+    made: list[int] = []
+    take = Processed.__getitem__
+
+    def counted(source: Processed, number: int) -> Pool:
+        made.append(number)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return take(source, number)
+
+    monkeypatch.setattr(Processed, "__getitem__", counted)
+    assert train_on_statistics.main(argv) == 130 and "the same command goes on" in capsys.readouterr().err
+    assert train_on_statistics.main(argv) == 0 and made == [0, 1, 1, 0]  # the last is of the validation
+    assert load_estimator(tmp_path / "dist.pt")[1]["items"] == 100
 
 
 def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -> None:
