@@ -100,8 +100,8 @@ def heard(estimator: Estimator, x: Tensor, q: Tensor) -> Pool:
 
 
 def named(recordings: Sequence[Recording]) -> list:
-    """Recordings by their names and lengths."""
-    return [[recording.name, recording.first, recording.frames] for recording in recordings]
+    """Recordings by their names, lengths and the times at which their files were written."""
+    return [[r.name, r.first, r.frames, r.path.stat().st_mtime_ns] for r in recordings]
 
 
 def gather(source: Source, folder: Path, workers: int, title: str) -> Pool:

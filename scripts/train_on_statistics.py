@@ -98,14 +98,16 @@ def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str,
     for reason in skipped:
         print(f"skipped {reason}")
     folder = Path(args.log_dir).expanduser() / "statistics"
-    sources = {split: heard(args, split, found[split], estimator) for split in SPLITS}
+    sources = {split: build_sources(args, split, found[split], estimator) for split in SPLITS}
     return {
         split: [gather(source, folder, args.workers, f"{split}: statistics") for source in sources[split]]
         for split in SPLITS
     }
 
 
-def heard(args: argparse.Namespace, split: str, found: list[list[Recording]], estimator: Estimator) -> list[Source]:
+def build_sources(
+    args: argparse.Namespace, split: str, found: list[list[Recording]], estimator: Estimator
+) -> list[Source]:
     """What the statistics of a split are taken of, whose data sets' recordings were found."""
     if not args.items:
         return [Untouched(recordings, estimator, args.seconds, args.windows) for recordings in found]

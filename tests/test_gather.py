@@ -87,6 +87,8 @@ def test_another_recording_has_statistics_of_its_own(recordings: list[Recording]
     keys = [processed(recordings), processed(longer), processed(recordings, share=0.1), processed(recordings, seed=1)]
     keys = [str(source.key()) for source in keys]
     assert len(set(keys)) == 4 and str(processed(recordings, 2 * PART).key()) == keys[0]
+    recordings[0].path.touch()  # written again, as long as before
+    assert str(processed(recordings).key()) not in keys
 
 
 def test_windows_are_spread_over_a_recording_and_silent_ones_left_out(tmp_path: Path) -> None:
