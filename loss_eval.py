@@ -25,11 +25,12 @@ from afx.effect import Effect, Values
 from afx.registry import build
 from afx.stream import render
 from data.pairs import PairFiles, load_pair
-from data.presets import Preset, load_presets, read_chain, read_rows
-from engine.device import pick_device
+from formats.presets import Preset, load_presets, read_chain, read_rows
 from losses.metrics import VocalMetrics
 from losses.mldr import ROWS
 from losses.vocal import TERMS
+from runtime.device import pick_device
+from runtime.errors import UsageError
 
 MOST_Q = 0.707
 
@@ -48,13 +49,13 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, preset: Preset) -> dict[str, float]:
-        """The four terms of a preset; ValueError where its files cannot be read or its render is not finite."""
+        """The four terms of a preset; UsageError where its files cannot be read or its render is not finite."""
         files = PairFiles(self._here(preset.dry_file), self._here(preset.wet_file), preset.stem)
         pair = load_pair(files, self.chain.sr, self.lufs, shift=preset.alignment_shift, check=False)
         dry, wet = pair.dry.to(self.device), pair.wet.to(self.device)
         y = self.render(dry, preset) if self.process else dry.expand(2, -1)
         if not y.isfinite().all():
-            raise ValueError(f"the render is not finite from {y.isfinite().all(0).int().argmin() / pair.sr:.3f} s on")
+            raise UsageError(f"the render is not finite from {y.isfinite().all(0).int().argmin() / pair.sr:.3f} s on")
         return {name: term.item() for name, term in self.metrics(y[None], wet[None]).items()}
 
     def render(self, dry: Tensor, preset: Preset) -> Tensor:
@@ -130,7 +131,7 @@ def read_root(text: str) -> tuple[str, str]:
     """OLD=NEW as two beginnings of paths."""
     old, equals, new = text.partition("=")
     if not (old and equals):
-        raise ValueError(f"--root {text}: give it as OLD=NEW, two beginnings of paths")
+        raise UsageError(f"--root {text}: give it as OLD=NEW, two beginnings of paths")
     return old, new
 
 
@@ -139,7 +140,7 @@ def read_lufs(text: str) -> float | None:
     try:
         return None if text == "off" else float(text)
     except ValueError:
-        raise ValueError(f"--lufs {text}: give a number of LUFS, or off") from None
+        raise UsageError(f"--lufs {text}: give a number of LUFS, or off") from None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,14 +16,15 @@ import logging
 import sys
 from pathlib import Path
 
-from afx.published_config import from_published_settings
-from data import runs
-from data.config import Setting, load_settings, merge
 from data.pairs import DATASETS, find_songs
-from engine.interrupt import Interrupt
-from engine.memory import keep_freed_memory
-from engine.optimiser import METHODS
+from fitting.optimiser import METHODS
+from formats import runs
+from formats.published_config import from_published_settings
 from report.session import Session
+from runtime.errors import UsageError
+from runtime.interrupt import Interrupt
+from runtime.memory import keep_freed_memory
+from runtime.settings import Setting, load_settings, merge
 
 CHAINS = Path(__file__).parent / "cfg" / "model"
 
@@ -86,14 +87,14 @@ def read_settings(argv: list[str]) -> dict:
     settings = load_settings(SETTINGS, argv, description=__doc__, translate=from_published_settings)
     for name in ("sr", "chunk_duration", "batch_size", "epochs", "optimiser.lr", "memory_gb"):
         if settings[name] is not None and not settings[name] > 0:
-            raise ValueError(f"{name}={settings[name]}: must be above 0")
+            raise UsageError(f"{name}={settings[name]}: must be above 0")
     if settings["optimiser.method"] not in METHODS:
-        raise ValueError(f"optimiser.method={settings['optimiser.method']}: unknown; known: {', '.join(METHODS)}")
+        raise UsageError(f"optimiser.method={settings['optimiser.method']}: unknown; known: {', '.join(METHODS)}")
     if settings["model"]:
         chain, _ = runs.read_chain_file(chain_file(settings["model"]))
         settings["chain"] = merge(chain, settings["chain"])
     if not settings["chain"]:
-        raise ValueError("the chain is empty: choose a model, or put effects into chain")
+        raise UsageError("the chain is empty: choose a model, or put effects into chain")
     return settings
 
 
@@ -101,7 +102,7 @@ def chain_file(model: str) -> Path:
     """The file of a chain in cfg/model, or of a path."""
     known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
     if model not in known and not Path(model).suffix:
-        raise ValueError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")
+        raise UsageError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")
     return CHAINS / f"{model}.yaml" if model in known else Path(model)
 
 

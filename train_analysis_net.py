@@ -24,17 +24,18 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from data.files import read_json, read_tensors, write_text
 from encoders import ENCODERS
-from engine.arguments import above_zero, add_music, natural, positive
-from engine.device import pick_device
-from engine.estimator import Estimator
-from engine.interrupt import Interrupt
-from engine.loaders import SR, build_loaders
-from engine.memory import keep_freed_memory
-from engine.train import OBJECTIVES, StopWhenAsked, Training, score
+from estimation.arguments import above_zero, add_music, natural, positive
+from estimation.estimator import Estimator
+from estimation.loaders import SR, build_loaders
+from estimation.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
 from report.training_board import DataWait, EstimateBoard, OneBar
+from runtime.device import pick_device
+from runtime.errors import UsageError
+from runtime.files import read_json, read_tensors, write_text
+from runtime.interrupt import Interrupt
+from runtime.memory import keep_freed_memory
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What may differ between a run and its continuation.
@@ -99,17 +100,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_estimator(args: argparse.Namespace) -> Estimator:
-    """The network; ValueError where its two chains and its loss do not go together."""
+    """The network; UsageError where its two chains and its loss do not go together."""
     estimator = Estimator(sfx=args.sfx, afx=args.afx, encoder=args.encoder, sr=SR)
     if args.loss == "params" and not estimator.same_controls:
-        raise ValueError(
+        raise UsageError(
             f"--loss params compares settings one by one, but --sfx {args.sfx} and --afx {args.afx} have others; "
             "give the same effects to both, or --loss mel"
         )
     if args.init:
         estimator.begin_with(args.init)
     if not 2 <= args.batch_size <= args.epoch_items:
-        raise ValueError(
+        raise UsageError(
             f"--batch_size {args.batch_size}: batch normalisation needs at least 2, and an epoch has "
             f"--epoch_items {args.epoch_items}"
         )
@@ -117,29 +118,29 @@ def build_estimator(args: argparse.Namespace) -> Estimator:
 
 
 def open_folder(args: argparse.Namespace) -> Path:
-    """The run's folder, new or to be continued; ValueError where it is another run's, or cannot be written."""
+    """The run's folder, new or to be continued; UsageError where it is another run's, or cannot be written."""
     words = [args.prefix, "SFX", args.sfx, "AFX", args.afx, "ENC", args.encoder, "LOSS", args.loss, args.suffix]
     folder = Path(args.log_dir).expanduser() / "_".join(word for word in words if word)
     settings = vars(args)
     if (folder / LAST).exists():
         if not args.resume:
-            raise ValueError(f"{folder} exists; --resume goes on with it, --suffix NAME begins another")
+            raise UsageError(f"{folder} exists; --resume goes on with it, --suffix NAME begins another")
         before = read_json(folder / RECORD)
         changed = sorted(key for key in settings.keys() - FREE if before.get(key) != settings[key])
         if changed:
-            raise ValueError(f"{folder} was begun with other settings: {', '.join(changed)}; give those, or a --suffix")
+            raise UsageError(f"{folder} was begun with other settings: {', '.join(changed)}; give those, or a --suffix")
         done = read_tensors(folder / LAST).get("epoch", -1) + 1
         if not 0 < done <= args.epochs:
             wanted = f"--epochs {max(done, 1)} or more, or another --suffix"
-            raise ValueError(f"{folder / LAST} holds {done} epochs; give {wanted}")
+            raise UsageError(f"{folder / LAST} holds {done} epochs; give {wanted}")
         return folder
     if args.resume:
-        raise ValueError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")
+        raise UsageError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / RECORD, json.dumps(settings, indent=1))
     except OSError as error:
-        raise ValueError(f"--log_dir {args.log_dir}: cannot be written ({error.strerror}); choose another") from error
+        raise UsageError(f"--log_dir {args.log_dir}: cannot be written ({error.strerror}); choose another") from error
     return folder
 
 
@@ -172,7 +173,7 @@ def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders:
     before = folder / LAST if args.resume else None
     trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
     if best.best_model_score is None or not math.isfinite(best.best_model_score):
-        raise ValueError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
+        raise UsageError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
     training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])
     told = {name: value for name, value in vars(args).items() if name not in PRIVATE}
     estimator.save(folder / "estimator.pt", **told, valid_loss=float(best.best_model_score))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from afx import kernels
+from runtime.errors import UsageError
 
 from .effect import Effect, Values
 from .eq import Biquad
@@ -48,7 +49,7 @@ class PingPongDelay(Effect):
         **overrides: dict,
     ):
         if render not in RENDERS:
-            raise ValueError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
+            raise UsageError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
         # An endless loop must have died, by 60 dB in 3/4 of the response, or its tail wraps around.
         most_feedback = 10 ** (-3 * self.SLOWEST_MS / 1000 / (0.75 * ir_duration)) if render == "fs" else 1.0
         self.params = (
@@ -62,7 +63,7 @@ class PingPongDelay(Effect):
         self.straight_through, self.regularise = straight_through, regularise
         self.ir_length = int(max(ir_duration, 2) * sr)
         if render == "realtime" and eq is not None and not recursive_eq:
-            raise ValueError("render='realtime' filters inside the loop only; use recursive_eq=true")
+            raise UsageError("render='realtime' filters inside the loop only; use recursive_eq=true")
         if eq is not None:
             self.eq = eq
         self.odd_pan, self.even_pan = Panning(sr), Panning(sr)

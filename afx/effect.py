@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from runtime.errors import UsageError
+
 from .param import Bounded, Param
 
 Values = dict[str, "Tensor | Values"]
@@ -31,7 +33,7 @@ class Effect(nn.Module):
         unknown = sorted(overrides.keys() - {p.name for p in self.params})
         if unknown:
             known = ", ".join(p.name for p in self.params) or "none"
-            raise ValueError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
+            raise UsageError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
         self.sr = sr
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
 
@@ -70,15 +72,15 @@ class Effect(nn.Module):
     def from_unit(self, q: Tensor) -> Values:
         """Values of a controller's output q in [0, 1], shape (B, P): one column per number, in declared order.
 
-        Raises ValueError when P is not the number of controls or a parameter has no range.
+        Raises UsageError when P is not the number of controls or a parameter has no range.
         """
         declared = list(self.walk())
         names = self.controls()
         if q.shape[1] != len(names):
-            raise ValueError(f"got {q.shape[1]} controls for {len(names)}: {', '.join(names)}")
+            raise UsageError(f"got {q.shape[1]} controls for {len(names)}: {', '.join(names)}")
         free = [name for name, p in declared if not isinstance(p.mapping, Bounded)]
         if free:
-            raise ValueError(f"a controller needs a range for every parameter; without one: {', '.join(free)}")
+            raise UsageError(f"a controller needs a range for every parameter; without one: {', '.join(free)}")
         columns = q.split([math.prod(p.shape) for _, p in declared], 1)
         pairs = zip(declared, columns, strict=True)
         return nest({name: p.mapping.from_unit(u.reshape(-1, *p.shape)) for (name, p), u in pairs})

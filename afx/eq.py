@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from runtime.errors import UsageError
+
 from .effect import Effect
 from .functional import biquad
 from .param import Free, Linear, Param
@@ -13,14 +15,14 @@ from .param import Free, Linear, Param
 class Biquad(Effect, ABC):
     """A filter that is one biquad; a chain runs neighbours in one pass.
 
-    Raises ValueError when its frequency can reach half the sample rate, where no biquad is defined.
+    Raises UsageError when its frequency can reach half the sample rate, where no biquad is defined.
     """
 
     def __init__(self, sr: int, **overrides: dict):
         super().__init__(sr, **overrides)
         for p in self.params:
             if p.name == "freq" and p.mapping.hi >= sr / 2:
-                raise ValueError(
+                raise UsageError(
                     f"freq reaches {p.mapping.hi:g} Hz, beyond half the sample rate of {sr} Hz; "
                     "set its range, and its default"
                 )

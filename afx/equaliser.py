@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from runtime.errors import UsageError
+
 from .chain import Normalised
 from .eq import Biquad
 from .functional import biquad
@@ -48,7 +50,7 @@ class FixedBand(Biquad):
     def __init__(self, sr: int, *, design: Callable, freq: float, octaves: float, **overrides: dict):
         super().__init__(sr, **overrides)
         if freq >= sr / 2:
-            raise ValueError(f"a band at {freq:g} Hz lies beyond half the sample rate of {sr} Hz; use a higher rate")
+            raise UsageError(f"a band at {freq:g} Hz lies beyond half the sample rate of {sr} Hz; use a higher rate")
         self.design, self.freq = design, torch.tensor(freq, dtype=torch.float64)
         omega = 2 * math.pi * freq / sr
         self.Q = torch.tensor(0.5 / math.sinh(math.log(2) / 2 * octaves * omega / math.sin(omega)), dtype=torch.float64)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from afx.functional.level import rise_to_coef
 from afx.functional.matrix import exponential
+from runtime.errors import UsageError
 
 
 class Bounded(ABC):
@@ -180,26 +181,26 @@ class Param:
     preset: bool = True
 
     def with_(self, default: float | None = None, range: list[float] | None = None) -> "Param":
-        """This parameter with another default or a narrower range; ValueError when they do not fit."""
+        """This parameter with another default or a narrower range; UsageError when they do not fit."""
         changes = {} if default is None else {"default": default}
         if range is not None:
             if not isinstance(self.mapping, Linear):
-                raise ValueError(f"{self.name} has no range to set; its mapping is {type(self.mapping).__name__}")
+                raise UsageError(f"{self.name} has no range to set; its mapping is {type(self.mapping).__name__}")
             lo, hi = (float(bound) for bound in range)
             if not lo < hi:
-                raise ValueError(f"{self.name}: the range {range} is empty; give [lowest, highest]")
+                raise UsageError(f"{self.name}: the range {range} is empty; give [lowest, highest]")
             changes["mapping"] = replace(self.mapping, lo=lo, hi=hi)
         return replace(self, **changes).checked()
 
     def checked(self) -> "Param":
-        """This parameter; ValueError when its default lies outside its open range."""
+        """This parameter; UsageError when its default lies outside its open range."""
         if not isinstance(self.mapping, Linear) or isinstance(self.default, (tuple, RawNormal)):
             return self
         drawn = isinstance(self.default, Uniform)
         lowest, highest = (self.default.lo, self.default.hi) if drawn else (self.default, self.default)
         lo, hi = self.mapping.lo, self.mapping.hi
         if not lo < lowest <= highest < hi:
-            raise ValueError(f"{self.name}: the default {self.default} lies outside its range; allowed: {lo} to {hi}")
+            raise UsageError(f"{self.name}: the default {self.default} lies outside its range; allowed: {lo} to {hi}")
         return self
 
     def initial_raw(self, generator: torch.Generator | None = None) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runtime.errors import UsageError
+
 from .dynamics import Compressor
 from .effect import Values
 from .functional.level import tau_to_coef
@@ -93,7 +95,7 @@ class ProxyCompressor(Compressor):
     def __init__(self, sr: int, *, hybrid: bool = False, weights: str | Path | None = WEIGHTS, **overrides: dict):
         super().__init__(sr, **overrides)
         if sr not in RATES:
-            raise ValueError(f"the proxy serves {' and '.join(map(str, RATES))} Hz, not {sr}: resample")
+            raise UsageError(f"the proxy serves {' and '.join(map(str, RATES))} Hz, not {sr}: resample")
         self.hybrid = hybrid
         n_in = 2 + len(QUARTERS) + 2 * (4 + 2 * len(POWERS))
         self.network = TCN(n_in, 2, width=16, kernel=5, dilations=(1, 4, 16, 64))
@@ -181,14 +183,14 @@ def draw_samples(ends: Tensor, frames: Tensor, attack: Tensor, release: Tensor) 
 
 
 def load_weights(network: TCN, path: str | Path) -> None:
-    """Gives the network the weights of a file; ValueError naming the file where it is missing, damaged or another's."""
+    """Gives the network the weights of a file; UsageError naming the file where it is missing, damaged or another's."""
     try:
         network.load_state_dict(_read(Path(path).expanduser()))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; scripts/train_proxy.py makes one") from None
+        raise UsageError(f"{path}: no such file; scripts/train_proxy.py makes one") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ValueError(f"{path}: no weights of this proxy ({reason}); scripts/train_proxy.py makes them") from None
+        raise UsageError(f"{path}: no weights of this proxy ({reason}); scripts/train_proxy.py makes them") from None
 
 
 @cache

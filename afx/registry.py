@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 
+from runtime.errors import UsageError
+
 from .chain import Normalised, Sends, Serial
 from .clipper import Chebyshev, Clipper, Taylor
 from .delay import PingPongDelay
@@ -67,27 +69,27 @@ def parse_chain(keys: str, sr: int, side: str) -> Normalised:
     Args:
         side: "analysis" or "synthesis".
 
-    Raises ValueError for a word that is unknown, that this side does not have, or whose effect is there already.
+    Raises UsageError for a word that is unknown, that this side does not have, or whose effect is there already.
     """
     words = keys.split("_")
     for word in words:
         if getattr(lookup(KEYS, word, "effect", keys), side) is None:
             known = ", ".join(name for name, key in KEYS.items() if getattr(key, side))
-            raise ValueError(f"{word!r} in {keys!r} has no {side} form; those that have: {known}")
+            raise UsageError(f"{word!r} in {keys!r} has no {side} form; those that have: {known}")
     parts = [KEYS[word].part for word in words]
     for part in parts:
         if parts.count(part) > 1:
-            raise ValueError(f"{keys!r} holds {part!r} twice; give each effect once")
+            raise UsageError(f"{keys!r} holds {part!r} twice; give each effect once")
     return Normalised(sr, **{key.part: getattr(key, side)(sr) for word, key in KEYS.items() if word in words})
 
 
 def lookup(table: dict, key: str, noun: str, place: str = "") -> object:
-    """The entry of a table; ValueError that names what was given and what is known."""
+    """The entry of a table; UsageError that names what was given and what is known."""
     if key in table:
         return table[key]
     close = get_close_matches(str(key), table, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
+    raise UsageError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
 
 
 def build(config: dict, sr: int, place: str = "chain") -> Effect:
@@ -100,10 +102,10 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
         sr: sample rate in Hz.
         place: where the configuration stands, for messages.
 
-    Raises ValueError, naming the place, for an unknown effect, option or parameter and for an impossible range.
+    Raises UsageError, naming the place, for an unknown effect, option or parameter and for an impossible range.
     """
     if not isinstance(config, dict):
-        raise ValueError(f"{place}: expected an effect's settings (effect: …), got {config!r}")
+        raise UsageError(f"{place}: expected an effect's settings (effect: …), got {config!r}")
     kind = lookup(EFFECTS, config.get("effect", "serial"), "effect", place)
     options = inspect.signature(kind.__init__).parameters
     settings = {}
@@ -114,14 +116,14 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
         settings[name] = build(value, sr, f"{place}.{name}") if inner else value
         if not inner and not isinstance(value, dict) and name not in options:
             known = ", ".join(_known(kind))
-            raise ValueError(
+            raise UsageError(
                 f"{place}: {kind.__name__} has no option {name!r}; known: {known}; "
                 "a parameter takes {default: …, range: …}"
             )
     try:
         return kind(sr, **settings)
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ValueError(f"{place}: {error}") from error
+        raise UsageError(f"{place}: {error}") from error
 
 
 def _holds_effects(config: dict) -> bool:

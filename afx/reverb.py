@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from afx import kernels
+from runtime.errors import UsageError
 
 from .chain import Serial, cascade_coefs
 from .effect import Effect, Values
@@ -48,7 +49,7 @@ class FDN(Effect):
         **overrides: dict,
     ):
         if render not in RENDERS:
-            raise ValueError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
+            raise UsageError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
         lines = len(delays)
         decay = tuple(10 ** (-3 * m / (sr * self.LONGEST * ir_duration)) for m in delays)
         # A short response leaves no room for the usual start.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from afx import kernels
 from afx.kernels import bins
+from runtime.errors import UsageError
 
 from .chain import Normalised, Sends, Serial, cascade_coefs, is_biquad
 from .clipper import Clipper
@@ -64,9 +65,9 @@ class Stream:
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """What was held back, at the end of the sound; ValueError where none went in."""
+        """What was held back, at the end of the sound; UsageError where none went in."""
         if self._nothing is None:
-            raise ValueError("nothing went in: give process() a block before flush()")
+            raise UsageError("nothing went in: give process() a block before flush()")
         return self._stage(self._nothing, True)
 
 

@@ -18,9 +18,9 @@ from data.audio import read_audio, resample
 from data.coding import CODECS, through
 from data.excerpts import Excerpts, excerpt_loader
 from data.recordings import RECORDINGS, find_recordings
-from engine.estimator import Estimator, load_estimator
-from engine.loaders import SR
-from engine.train import score
+from estimation.estimator import Estimator, load_estimator
+from estimation.loaders import SR
+from estimation.train import score
 from losses import build_metrics
 from report.tables import text_table
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from afx.published import from_published
 from afx.registry import build
 from benchmarks.measure import Comparison, Task, Worker, clock, compared, peak_memory, table
 from benchmarks.peer import SR, PeerChain
 from benchmarks.peer_loss import PeerLoss
-from data.config import read_yaml
-from data.crops import Chunks
-from engine.fit import Fit
-from engine.memory import keep_freed_memory
-from engine.track import Track
+from data.chunks import Chunks
+from fitting.fit import Fit
+from fitting.track import Track
+from formats.published import from_published
 from losses import VocalLoss
+from runtime.memory import keep_freed_memory
+from runtime.settings import read_yaml
 
 CHAIN = Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml"
 SECONDS, WARM_UP = 12, 5 * SR

@@ -22,8 +22,8 @@ import torch
 from benchmarks import fit, train
 from benchmarks.measure import Task, machine
 from benchmarks.peer_encoders import PEERS
-from engine.batch import SHARE
-from engine.memory import free_bytes, peak_bytes
+from fitting.batch import SHARE
+from runtime.memory import free_bytes, peak_bytes
 
 # On paper, of a chunk of 12 s: what a step reads and writes, and the operations of its transforms.
 BYTES_PER_CHUNK, FLOP_PER_CHUNK = 9e9 / 35, 30e9 / 35

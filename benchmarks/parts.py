@@ -22,7 +22,7 @@ from benchmarks import fit
 from benchmarks.losses import loudness_losses, music, stft_losses
 from benchmarks.measure import clock
 from benchmarks.peer import causal_convolve, line_gains, peer_eq, peer_fdn_eq, peer_fdn_response
-from engine.fit import Fit
+from fitting.fit import Fit
 
 Program = Callable[[Tensor], Tensor]
 

@@ -17,8 +17,8 @@ from benchmarks.encoders import music
 from benchmarks.measure import Comparison, Task, machine, paired, peak_memory, table
 from benchmarks.peer_blind import Mel, PlainTraining, equalise
 from benchmarks.peer_encoders import PEERS
-from engine.estimator import Estimator
-from engine.train import Batch, Training, synthesise
+from estimation.estimator import Estimator
+from estimation.train import Batch, Training, synthesise
 from losses import MelLoss
 
 SR = 44100

@@ -1,1 +1,1 @@
-"""Everything that is read from or written to a disk."""
+"""Recordings as they come: audio files, datasets, pairs and their alignment, chunks, excerpts, lossy codecs."""

@@ -13,7 +13,8 @@ from scipy.signal import sosfilt
 from torch import Tensor
 
 from afx.functional.torchaudio_import import torchaudio
-from data.files import whole
+from runtime.errors import UsageError
+from runtime.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -52,45 +53,45 @@ def duration(path: str | Path) -> float:
 def read_audio(path: str | Path) -> tuple[Tensor, int]:
     """The whole of an audio file (wav, flac, mp3, ogg, opus, aiff) as float32 `(C, T)`, and its sample rate in Hz.
 
-    ValueError where the file is missing, a folder, not audio, empty, or holds NaN or infinite samples.
+    UsageError where the file is missing, a folder, not audio, empty, or holds NaN or infinite samples.
     """
     with _opened(path) as file:
         samples, sr = file.read(dtype="float32", always_2d=True), file.samplerate
     if not len(samples):
-        raise ValueError(f"{path} is empty: it holds no samples")
+        raise UsageError(f"{path} is empty: it holds no samples")
     return _finite(samples, path, 0, sr), sr
 
 
 def read_rate(path: str | Path) -> int:
-    """The sample rate of an audio file in Hz; ValueError as for `read_audio`."""
+    """The sample rate of an audio file in Hz; UsageError as for `read_audio`."""
     with _opened(path) as file:
         return file.samplerate
 
 
 def read_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
-    """An audio file in blocks `(C, T)` of `size` samples, the last one shorter; ValueError as for `read_audio`."""
+    """An audio file in blocks `(C, T)` of `size` samples, the last one shorter; UsageError as for `read_audio`."""
     start = 0
     with _opened(path) as file:
         for samples in file.blocks(size, dtype="float32", always_2d=True):
             yield _finite(samples, path, start, file.samplerate)
             start += len(samples)
     if not start:
-        raise ValueError(f"{path} is empty: it holds no samples")
+        raise UsageError(f"{path} is empty: it holds no samples")
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
     path = Path(path).expanduser()
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: give an audio file")
+        raise UsageError(f"{path} is a folder: give an audio file")
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give the path of an audio file")
+        raise UsageError(f"{path} does not exist: give the path of an audio file")
     try:
         with soundfile.SoundFile(path) as file:
             yield file
     except soundfile.LibsndfileError as error:
         why = error.error_string.strip().rstrip(".")
-        raise ValueError(f"{path} cannot be read as audio ({why}): give wav, flac, mp3, ogg, opus or aiff") from None
+        raise UsageError(f"{path} cannot be read as audio ({why}): give wav, flac, mp3, ogg, opus or aiff") from None
 
 
 def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tensor:
@@ -98,22 +99,22 @@ def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tenso
     finite = np.isfinite(samples).all(axis=1)
     if not finite.all():
         first = (start + finite.argmin()) / sr
-        raise ValueError(f"{path} holds NaN or infinite samples, the first at {first:.3f} s: export it again")
+        raise UsageError(f"{path} holds NaN or infinite samples, the first at {first:.3f} s: export it again")
     return torch.from_numpy(samples.T.copy())
 
 
 def output_format(path: str | Path) -> tuple[str, str]:
-    """Format and sample type that a file's suffix asks for; ValueError for an unknown one."""
+    """Format and sample type that a file's suffix asks for; UsageError for an unknown one."""
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: unknown audio suffix {suffix!r}; known: {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: unknown audio suffix {suffix!r}; known: {', '.join(FORMATS)}")
     return FORMATS[suffix.lower()]
 
 
 def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
     """Write `x` `(C, T)` in the format of the suffix; the file is whole at every instant, and its folder is made.
 
-    ValueError for another suffix and for what a format cannot hold (opus: 8, 12, 16, 24 and 48 kHz only).
+    UsageError for another suffix and for what a format cannot hold (opus: 8, 12, 16, 24 and 48 kHz only).
     """
     with audio_writer(path, sr, x.shape[0]) as write:
         write(x)
@@ -138,7 +139,7 @@ def audio_writer(path: str | Path, sr: int, channels: int) -> Iterator[Callable[
         with whole(path) as part, soundfile.SoundFile(part, "w", sr, channels, subtype, format=format) as file:
             yield write
     except soundfile.LibsndfileError:
-        raise ValueError(
+        raise UsageError(
             f"{path}: {path.suffix} cannot hold {channels} channels at {sr} Hz: write wav, or resample"
         ) from None
     if subtype.startswith("PCM") and peak > 1.0:
@@ -148,12 +149,12 @@ def audio_writer(path: str | Path, sr: int, channels: int) -> Iterator[Callable[
 def resample(x: Tensor, sr_from: int, sr_to: int) -> Tensor:
     """`x` `(C, T)` at `sr_from` Hz brought to `sr_to` Hz, `(C, ceil(T sr_to / sr_from))`, by a windowed sinc.
 
-    ValueError for rates without a small ratio (44056 : 44100 = 11014 : 11025): the filters would take gigabytes.
+    UsageError for rates without a small ratio (44056 : 44100 = 11014 : 11025): the filters would take gigabytes.
     """
     common = math.gcd(sr_from, sr_to)
     ratio = sr_from // common, sr_to // common
     if ratio[0] * ratio[1] > LARGEST_RATIO:
-        raise ValueError(
+        raise UsageError(
             f"sample rates {sr_from} and {sr_to} Hz have no small ratio ({ratio[0]} : {ratio[1]}): "
             f"resample the file first, for example sox in.wav -r {sr_to} out.wav"
         )
@@ -179,7 +180,7 @@ def loudness(x: Tensor, sr: int) -> float:
 
     -0.691 + 10 log10 of the mean over blocks of 0.4 s, 75 % overlapping, of the K-weighted power summed over channels;
     blocks below -70 LUFS are left out, then those 10 LU below the mean of the rest (ITU-R BS.1770-4).
-    ValueError for more than two channels or less than 0.4 s.
+    UsageError for more than two channels or less than 0.4 s.
     """
     return loudness_of_blocks([x], sr)
 
@@ -191,7 +192,7 @@ def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
     length = 0
     for x in blocks:
         if len(x) > 2:
-            raise ValueError(f"loudness of {len(x)} channels: only mono and stereo can be measured")
+            raise UsageError(f"loudness of {len(x)} channels: only mono and stereo can be measured")
         state = np.zeros((len(sections), len(x), 2)) if state is None else state
         weighted, state = sosfilt(sections, x.detach().cpu().double().numpy(), zi=state)
         rest = np.concatenate([rest, (weighted**2).sum(axis=0)])
@@ -199,7 +200,7 @@ def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
         energy += rest[:ready].reshape(-1, hop).sum(1).tolist()
         rest, length = rest[ready:], length + x.shape[1]
     if len(energy) < 4:
-        raise ValueError(f"{length / sr:.3f} s is too short to measure loudness: 0.4 s are needed")
+        raise UsageError(f"{length / sr:.3f} s is too short to measure loudness: 0.4 s are needed")
     power = np.convolve(energy, np.ones(4), "valid") / (4 * hop)
     power = power[power > 10 ** ((-70 + 0.691) / 10)]
     if not len(power):
@@ -209,12 +210,12 @@ def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
 
 
 def normalise_loudness(x: Tensor, sr: int, lufs: float) -> Tensor:
-    """`x` `(C, T)` scaled to an integrated loudness of `lufs` LUFS; ValueError where it is silent or under 0.4 s."""
+    """`x` `(C, T)` scaled to an integrated loudness of `lufs` LUFS; UsageError where it is silent or under 0.4 s."""
     return x * loudness_gain(loudness(x, sr), lufs)
 
 
 def loudness_gain(level: float, lufs: float) -> float:
-    """The factor that brings a sound of `level` LUFS to `lufs` LUFS; ValueError where it is silent."""
+    """The factor that brings a sound of `level` LUFS to `lufs` LUFS; UsageError where it is silent."""
     if level == -math.inf:
-        raise ValueError("silent (nothing above -70 LUFS): its loudness cannot be normalised")
+        raise UsageError("silent (nothing above -70 LUFS): its loudness cannot be normalised")
     return 10 ** ((lufs - level) / 20)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.audio import resample
 from data.recordings import SILENT, Recording
+from runtime.errors import UsageError
 
 TRIES = 20  # excerpts of a silent recording before another one, and recordings before giving up
 
@@ -20,7 +21,7 @@ class Excerpts(Dataset):
     `sources` are lists of recordings, a list each of one or several data sets, which are heard equally often.
     An item is `dry`, `(1, N)` float32: a random stretch of a random recording, not silent, of peak 1 and random sign;
     and `q`, `(n_controls,)` float32: uniform in [0, 1). `length` is their number in an epoch.
-    ValueError for recordings that are too short or have a sample rate that cannot be resampled, or for none.
+    UsageError for recordings that are too short or have a sample rate that cannot be resampled, or for none.
     """
 
     def __init__(
@@ -34,16 +35,16 @@ class Excerpts(Dataset):
         seconds: float = 10.0,
     ) -> None:
         if not sources or not all(sources):
-            raise ValueError("no recordings: excerpts take at least one of every source")
+            raise UsageError("no recordings: excerpts take at least one of every source")
         recordings = [recording for source in sources for recording in source]
         for recording in recordings:
             if recording.duration < seconds:
-                raise ValueError(f"{recording.path} has {recording.duration:.2f} s, an excerpt takes {seconds:g} s")
+                raise UsageError(f"{recording.path} has {recording.duration:.2f} s, an excerpt takes {seconds:g} s")
         for rate, recording in {recording.sr: recording for recording in recordings}.items():
             try:
                 resample(torch.zeros(1, 1), rate, sr)
             except ValueError as error:
-                raise ValueError(f"{recording.path}: {error}") from error
+                raise UsageError(f"{recording.path}: {error}") from error
         self.sources = sources
         self.n_controls, self.length, self.seed = n_controls, length, seed
         self.sr, self.seconds = sr, seconds
@@ -64,7 +65,7 @@ class Excerpts(Dataset):
                 peak = float(x.abs().max())
                 if SILENT <= peak < float("inf"):  # NaN is not
                     return {"dry": x[None] * sign / peak, "q": q}
-        raise ValueError(
+        raise UsageError(
             f"{TRIES * TRIES} random excerpts in a row, the last of {recording.path}, peak below {SILENT:g} "
             "or are not finite: leave out the recordings that are mostly silent"
         )

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from data.audio import write_audio
-from data.files import read_json, write_text
-from data.jobs import spread
 from data.music import generate_music
+from runtime.errors import UsageError
+from runtime.files import read_json, write_text
+from runtime.workers import spread
 
 SPLITS = ("train", "valid", "test")
 GENERATOR = 1  # version of data.music: raised when a seed comes to sound different
@@ -30,16 +31,16 @@ def prepare_generated(
 
     A piece depends on its split and number only, so that `workers` processes make the same files as one, and what was
     broken off goes on. `progress` is told the number of pieces made and to be made after each.
-    ValueError where the folder holds pieces of other settings, or anything else.
+    UsageError where the folder holds pieces of other settings, or anything else.
     """
     folder = Path(folder).expanduser()
     asked = {"generator": GENERATOR, "seconds": float(seconds), "sr": sr}
     if (folder / MARK).exists():
         held = read_json(folder / MARK)
         if held != asked:
-            raise ValueError(f"{folder} holds pieces made with {held}, asked for {asked}: give another folder")
+            raise UsageError(f"{folder} holds pieces made with {held}, asked for {asked}: give another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something else than generated pieces: give a new folder")
+        raise UsageError(f"{folder} holds something else than generated pieces: give a new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / MARK, json.dumps(asked))

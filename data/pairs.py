@@ -12,7 +12,8 @@ from torch import Tensor
 
 from data.align import RELATED, find_lag, likeness, quiet_level
 from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
-from data.config import read_yaml
+from runtime.errors import UsageError
+from runtime.settings import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,11 @@ class Pair:
 def vocal_stems(metadata: dict, folder: Path) -> Found:
     """The vocal stems of a MedleyDB song that were made from one raw track, out of the song's metadata.
 
-    Wet is the stem, dry its raw track. ValueError where the metadata lacks what is needed.
+    Wet is the stem, dry its raw track. UsageError where the metadata lacks what is needed.
     """
     missing = {"stems", "stem_dir", "raw_dir"} - set(metadata)
     if missing:
-        raise ValueError(f"the metadata of {folder.name} lacks {', '.join(sorted(missing))}: is it MedleyDB's?")
+        raise UsageError(f"the metadata of {folder.name} lacks {', '.join(sorted(missing))}: is it MedleyDB's?")
     if metadata.get("instrumental") in ("yes", True):
         return Found([], [f"{folder.name} is instrumental"])
     files, skipped, heard = [], [], set()
@@ -88,7 +89,7 @@ def _medley_vocal(data_dir: Path) -> Found:
     folder = Path(os.path.abspath(data_dir))  # "." has no name of its own
     path = folder / f"{folder.name}_METADATA.yaml"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
+        raise UsageError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
     return vocal_stems(read_yaml(path), folder)
 
 
@@ -148,7 +149,7 @@ def _side(path: Path) -> tuple[Path, str, str]:
 
 def _pair(dry: Path, wet: Path) -> Found:
     if dry.exists() and wet.exists() and dry.samefile(wet):
-        raise ValueError(f"dry and wet are the same file, {dry}: give the take and its mix")
+        raise UsageError(f"dry and wet are the same file, {dry}: give the take and its mix")
     return Found([PairFiles(dry, wet, wet.stem)], [])
 
 
@@ -180,23 +181,23 @@ def find_pairs(
 ) -> Found:
     """The pairs of a data set, unread; without a `dataset`, the paths tell which it is (none: the built-in demo).
 
-    ValueError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
+    UsageError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
     """
     named = {"data_dir": data_dir, "dry": dry, "wet": wet}
     paths = {key: Path(path).expanduser() for key, path in named.items() if path is not None}
     dataset = dataset or _infer(paths)
     if dataset not in DATASETS:
-        raise ValueError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
+        raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
     find, takes = DATASETS[dataset]
     if set(paths) != set(takes):
         given = ", ".join(f"{key}={path}" for key, path in paths.items())
-        raise ValueError(f"dataset {dataset} takes {' and '.join(takes) or 'no path'}; given: {given or 'none'}")
+        raise UsageError(f"dataset {dataset} takes {' and '.join(takes) or 'no path'}; given: {given or 'none'}")
     if "data_dir" in paths and not paths["data_dir"].is_dir():
         problem = "is a file" if paths["data_dir"].exists() else "does not exist"
-        raise ValueError(f"data_dir={paths['data_dir']} {problem}: give a folder, or two files as dry=... and wet=...")
+        raise UsageError(f"data_dir={paths['data_dir']} {problem}: give a folder, or two files as dry=... and wet=...")
     found = find(**paths)
     if not found.files:
-        raise ValueError(f"no pair found: {'; '.join(found.skipped)}")
+        raise UsageError(f"no pair found: {'; '.join(found.skipped)}")
     return found
 
 
@@ -204,7 +205,7 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
     """The pairs that settings name, by the folder for their logs; what was skipped, and what failed, a line each.
 
     `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
-    folder's logs then have a folder of its name, and one without a pair has failed. ValueError as in `find_pairs`, and
+    folder's logs then have a folder of its name, and one without a pair has failed. UsageError as in `find_pairs`, and
     for a list that cannot be read or is empty.
     """
     dataset, data_dir, logs = settings["dataset"], settings["data_dir"], Path(settings["log_dir"]).expanduser()
@@ -231,10 +232,10 @@ def _listed(data_dir: str) -> list[str]:
     try:
         lines = Path(data_dir[1:]).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
+        raise UsageError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
     songs = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not songs:
-        raise ValueError(f"data_dir={data_dir}: the list names no folder; give one a line")
+        raise UsageError(f"data_dir={data_dir}: the list names no folder; give one a line")
     return songs
 
 
@@ -261,7 +262,7 @@ def load_pair(
 
     `lufs` None keeps the levels. `shift` in samples is used as it stands; without it, and with `align`, the lag is
     measured. `check` refuses files that are unrelated and warns where they look swapped. What is changed on the way is
-    logged. ValueError, one line, for what cannot be a pair.
+    logged. UsageError, one line, for what cannot be a pair.
     """
     dry, wet = _read(files.dry_path, sr), _read(files.wet_path, sr)
     if wet.shape[0] < dry.shape[0]:
@@ -284,7 +285,7 @@ def load_pair(
 def _read(path: Path, sr: int) -> Tensor:
     x, sr_file = read_audio(path)
     if x.shape[0] > 2:
-        raise ValueError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
+        raise UsageError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
     if sr_file != sr:
         log.info("%s: resampled from %d to %d Hz", path, sr_file, sr)
         x = resample(x, sr_file, sr)
@@ -302,7 +303,7 @@ def _to_mono(x: Tensor, path: Path) -> Tensor:
     side = 0.707 * (x[0] / peaks[0] - x[1] / peaks[1])
     level = 20 * math.log10(max(float(side.abs().max()), 1e-10))
     if level > LOUDEST_SIDE:
-        raise ValueError(
+        raise UsageError(
             f"{path} is no mono recording: its side signal peaks at {level:.1f} dB, dry files may have at most "
             f"{LOUDEST_SIDE:g} dB; give the mono take (or are dry and wet swapped?)"
         )
@@ -320,16 +321,16 @@ def _gain(x: Tensor, sr: int, lufs: float | None, path: Path) -> float:
     try:
         level = loudness(x, sr)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}") from None
     if level == -math.inf:
-        raise ValueError(f"{path} is silent: nothing lies above -70 LUFS")
+        raise UsageError(f"{path} is silent: nothing lies above -70 LUFS")
     return 1.0 if lufs is None else 10 ** ((lufs - level) / 20)
 
 
 def _check(dry: Tensor, wet: Tensor, sr: int, files: PairFiles) -> None:
     alike = likeness(dry, wet, sr)
     if alike < RELATED:
-        raise ValueError(
+        raise UsageError(
             f"{files.dry_path} and {files.wet_path} seem unrelated: their whitened correlation is {alike:.3f}, a take "
             f"and its mix have 0.1 to 1, {RELATED:g} is the least allowed; check the two files, or set check_pair=false"
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 from data.audio import AUDIO_SUFFIXES, KAISER_BEST, resample
 from data.generated import MARK, SPLITS
 from data.stems import MP4_SUFFIXES, read_stem, stem_extent
+from runtime.errors import UsageError
 
 SILENT = 1e-5  # what peaks below has nothing to learn from
 READABLE = (*AUDIO_SUFFIXES, *MP4_SUFFIXES)
@@ -54,13 +55,13 @@ class Recording:
         """The mean of the channels from `start` s on, `(round(seconds sr),)` float32 at `sr` Hz.
 
         Equals that slice of the whole recording resampled; a `start` too late for it gives the last `seconds`.
-        ValueError where the recording is shorter than `seconds`, and where its file is damaged.
+        UsageError where the recording is shorter than `seconds`, and where its file is damaged.
         """
         common = math.gcd(self.sr, sr)
         old, new = self.sr // common, sr // common
         length, total = round(seconds * sr), -(-self.frames * new // old)
         if length > total:
-            raise ValueError(f"{self.path} has {self.duration:.2f} s, asked for an excerpt of {seconds:g} s")
+            raise UsageError(f"{self.path} has {self.duration:.2f} s, asked for an excerpt of {seconds:g} s")
         first = min(round(start * sr), total - length)
         if old == new:
             return torch.from_numpy(self.mono(first, length))
@@ -72,10 +73,10 @@ class Recording:
         return resample(x[None], self.sr, sr)[0, first - block * new :][:length]
 
     def mono(self, first: int, count: int) -> np.ndarray:
-        """The mean of the channels at the file's own rate, `(count,)` float32; ValueError where the file is damaged."""
+        """The mean of the channels at the file's own rate, `(count,)` float32; UsageError where the file is damaged."""
         x = _decode(self.path, self.first + first, count)
         if len(x) < count:
-            raise ValueError(f"{self.path} ends before the time that it announces: it is damaged, get it again")
+            raise UsageError(f"{self.path} ends before the time that it announces: it is damaged, get it again")
         return np.ascontiguousarray(x.T).mean(axis=0)  # five times as fast as x.mean(axis=1)
 
 
@@ -92,12 +93,12 @@ def _decode(path: Path, first: int, count: int) -> np.ndarray:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: soundfile.LibsndfileError) -> ValueError:
-    return ValueError(f"{path} cannot be read as audio ({error.error_string.strip() or 'damaged'})")
+def _unreadable(path: Path, error: soundfile.LibsndfileError) -> UsageError:
+    return UsageError(f"{path} cannot be read as audio ({error.error_string.strip() or 'damaged'})")
 
 
 def _extent(path: Path) -> tuple[int, int]:
-    """Sample rate in Hz and number of frames of a file; ValueError where it is not audio."""
+    """Sample rate in Hz and number of frames of a file; UsageError where it is not audio."""
     if path.suffix.lower() in MP4_SUFFIXES:
         return stem_extent(path)
     try:
@@ -182,22 +183,22 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
 
     Where the data set gives no split, songs are ranked by a hash of their names: the first tenth tests, the next
     validates, the others train. Songs too few for that serve every split, each with a stretch of time of its own.
-    ValueError for an unknown key, no or another folder than the data set's, and where no recording is left.
+    UsageError for an unknown key, no or another folder than the data set's, and where no recording is left.
     """
     for given, known, noun in ((data, RECORDINGS, "data"), (split, SPLITS, "split")):
         if given not in known:
-            raise ValueError(f"unknown {noun} {given!r}; known: {', '.join(known)}")
+            raise UsageError(f"unknown {noun} {given!r}; known: {', '.join(known)}")
     expected = RECORDINGS[data].expected
     if data_dir is None:
-        raise ValueError(f"data={data} takes data_dir=FOLDER, a folder of {expected}")
+        raise UsageError(f"data={data} takes data_dir=FOLDER, a folder of {expected}")
     folder = Path(os.path.abspath(Path(data_dir).expanduser()))
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"data_dir={data_dir} {problem}: data={data} takes a folder of {expected}")
+        raise UsageError(f"data_dir={data_dir} {problem}: data={data} takes a folder of {expected}")
     songs = RECORDINGS[data].find(folder)
     if not songs:
         held = _some([path.relative_to(folder).as_posix() for path in _files(folder)], ", ")
-        raise ValueError(f"data_dir={data_dir} is no folder of {expected}, which data={data} takes; it holds: {held}")
+        raise UsageError(f"data_dir={data_dir} is no folder of {expected}, which data={data} takes; it holds: {held}")
     recordings, skipped = [], _other_files(folder) if data == "folder" else []
     for path, stretch in sorted(_members(songs, split)):
         try:
@@ -205,7 +206,7 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
         except ValueError as error:
             skipped.append(str(error))
     if not recordings:
-        raise ValueError(f"no recording for split {split} in data_dir={data_dir}: {_some(skipped, '; ')}")
+        raise UsageError(f"no recording for split {split} in data_dir={data_dir}: {_some(skipped, '; ')}")
     return Found(recordings, skipped)
 
 
@@ -249,13 +250,13 @@ def _members(songs: list[Song], split: str) -> list[tuple[Path, tuple[float, flo
 
 
 def _recording(folder: Path, path: Path, stretch: tuple[float, float], seconds: float) -> Recording:
-    """The recording in a file; ValueError where it is damaged, shorter than `seconds`, or silent."""
+    """The recording in a file; UsageError where it is damaged, shorter than `seconds`, or silent."""
     sr, frames = _extent(path)
     first, end = (round(edge * frames) for edge in stretch)
     recording = Recording(path.relative_to(folder).as_posix(), path, sr, end - first, first)
     if recording.duration < seconds:
         part = f"{stretch[0]:.0%} to {stretch[1]:.0%} of " if end - first < frames else ""
-        raise ValueError(f"{part}{path} lasts {recording.duration:.2f} s, shorter than an excerpt of {seconds:g} s")
+        raise UsageError(f"{part}{path} lasts {recording.duration:.2f} s, shorter than an excerpt of {seconds:g} s")
     second = min(sr, recording.frames)
     recording.mono(recording.frames - second, second)
     # From the middle, where music is, outwards: a recording is seldom read further than that.
@@ -263,4 +264,4 @@ def _recording(folder: Path, path: Path, stretch: tuple[float, float], seconds: 
     for begin in begins[np.argsort(np.abs(begins - recording.frames // 2))].tolist():
         if np.abs(recording.mono(begin, min(second, recording.frames - begin))).max() >= SILENT:
             return recording
-    raise ValueError(f"{path} is silent: it peaks below {SILENT:g}")
+    raise UsageError(f"{path} is silent: it peaks below {SILENT:g}")

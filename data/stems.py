@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.errors import UsageError
+
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -44,16 +46,16 @@ def read_stem(path: Path, first: int, count: int) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple["InputContainer", "AudioStream"]]:
-    """The file and its first sound; ValueError where it has none, is damaged or no AAC, or PyAV is not installed."""
+    """The file and its first sound; UsageError where it has none, is damaged or no AAC, or PyAV is not installed."""
     try:
         import av
     except ImportError:
-        raise ValueError(f"{path} cannot be read: {path.suffix} files take PyAV; pip install av") from None
+        raise UsageError(f"{path} cannot be read: {path.suffix} files take PyAV; pip install av") from None
     try:
         with av.open(path) as container:
             sounds = container.streams.audio
             if not sounds or sounds[0].codec_context.name != "aac":
-                raise ValueError(f"{path} cannot be read as audio (its sound is not AAC)")
+                raise UsageError(f"{path} cannot be read as audio (its sound is not AAC)")
             yield container, sounds[0]
     except av.FFmpegError as error:
-        raise ValueError(f"{path} cannot be read as audio ({error.strerror})") from None
+        raise UsageError(f"{path} cannot be read as audio ({error.strerror})") from None

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from runtime.errors import UsageError
+
 from .blocks import init_convolutions
 from .controller import Controller
 from .percentiles import Percentiles
@@ -26,11 +28,11 @@ PERCEPTRONS = {"percentiles": {"hidden": (512, 256), "dropout": 0.2}}
 def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:
     """Return a freshly initialised encoder, (B, 1, N) -> (B, out_dim), for audio at a sample rate of sr Hz.
 
-    `options` go to the encoder's class. Raises ValueError for a name that `ENCODERS` does not hold and, for the
+    `options` go to the encoder's class. Raises UsageError for a name that `ENCODERS` does not hold and, for the
     encoders on a constant-Q transform, for a sample rate below 42189 Hz.
     """
     if name not in ENCODERS:
-        raise ValueError(f"unknown encoder {name!r}; known: {', '.join(ENCODERS)}")
+        raise UsageError(f"unknown encoder {name!r}; known: {', '.join(ENCODERS)}")
     encoder = ENCODERS[name](sr, **options)
     init_convolutions(encoder)
     return encoder

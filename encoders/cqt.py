@@ -9,6 +9,8 @@ from scipy.signal import firwin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.errors import UsageError
+
 LOWEST, N_BINS, PER_OCTAVE = 32.70, 113, 12  # from C1 in Hz to 21 kHz by semitones
 HOP = 512  # samples between frames
 OVERSAMPLING = 16  # Nyquist frequency over the highest bin of a group
@@ -27,12 +29,12 @@ class Bin(NamedTuple):
 def bins(sr: int) -> list[Bin]:
     """Return the bins f_k = 32.7 2^(k/12), in Hz, of ceil(Q sr / f_k) samples, Q = 1 / (2^(1/12) - 1).
 
-    Raises ValueError where the highest bin lies above the Nyquist frequency.
+    Raises UsageError where the highest bin lies above the Nyquist frequency.
     """
     q = 1 / (2 ** (1 / PER_OCTAVE) - 1)
     freqs = [LOWEST * 2 ** (k / PER_OCTAVE) for k in range(N_BINS)]
     if freqs[-1] > sr / 2:
-        raise ValueError(f"a sample rate of {sr} Hz is too low for bins up to {freqs[-1]:.0f} Hz; resample to 44100 Hz")
+        raise UsageError(f"a sample rate of {sr} Hz is too low for bins up to {freqs[-1]:.0f} Hz; resample to 44100 Hz")
     return [Bin(f, math.ceil(q * sr / f)) for f in freqs]
 
 
@@ -65,7 +67,7 @@ class CQT(nn.Module):
     with the cube of the distance: against a dense float64 evaluation the relative error is 4e-7, less than that of
     the dense convolution in float32. The gradient at a magnitude of 0 is 0.
 
-    Raises ValueError for a sample rate below twice the highest bin and for an excerpt shorter than half a kernel.
+    Raises UsageError for a sample rate below twice the highest bin and for an excerpt shorter than half a kernel.
     """
 
     def __init__(self, sr: int = 44100) -> None:
@@ -93,7 +95,7 @@ class CQT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[-1]
         if n <= self.pad:
-            raise ValueError(f"an excerpt of {n} samples is too short for the constant-Q transform; "
+            raise UsageError(f"an excerpt of {n} samples is too short for the constant-Q transform; "
                              f"give more than {self.pad} samples")
         with torch.autocast(x.device.type, enabled=False):
             x = F.pad(x, (self.pad, self.pad), mode="reflect")

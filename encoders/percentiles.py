@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from runtime.errors import UsageError
+
 from .blocks import LogCQT, peak_normalise
 from .cqt import N_BINS
 
@@ -87,9 +89,9 @@ def relative(spectral: Tensor) -> Tensor:
 
 
 def wave_statistics(x: Tensor) -> Tensor:
-    """Statistics of a waveform (B, 1, N) at a peak of 1: (B, 93); ValueError where it is shorter than `SHORTEST`."""
+    """Statistics of a waveform (B, 1, N) at a peak of 1: (B, 93); UsageError where it is shorter than `SHORTEST`."""
     if x.shape[-1] < SHORTEST:
-        raise ValueError(f"an excerpt of {x.shape[-1]} samples is too short; give {SHORTEST} or more")
+        raise UsageError(f"an excerpt of {x.shape[-1]} samples is too short; give {SHORTEST} or more")
     x = peak_normalise(x - x.mean(-1, keepdim=True))[:, 0]
     level = log_rms(x)[:, None]
     samples, size = x[:, ::EVERY], x[:, ::EVERY].abs()

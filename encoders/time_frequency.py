@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.errors import UsageError
+
 from .blocks import LogCQT, conv_block
 from .cqt import N_BINS
 from .peaks import ConvNormMax
@@ -22,7 +24,7 @@ class TimeProfile(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         if z.shape[2] < self.min_frames:
-            raise ValueError(f"an excerpt of {z.shape[2]} frames is too short for the time encoder; "
+            raise UsageError(f"an excerpt of {z.shape[2]} frames is too short for the time encoder; "
                              f"give at least {self.min_frames} frames (1.9 s)")
         return self.conv2(self.conv1(z)).mean(2)
 

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.errors import UsageError
+
 from .blocks import conv_block, peak_normalise
 
 KERNELS = (25, 25, 15, 15, 10, 10, 10, 10, 5, 5, 5, 5)
@@ -42,5 +44,5 @@ class MusicalEffects(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] < self.min_samples:
-            raise ValueError(f"an excerpt of {x.shape[-1]} samples is too short for mee; give {self.min_samples}")
+            raise UsageError(f"an excerpt of {x.shape[-1]} samples is too short for mee; give {self.min_samples}")
         return self.blocks(peak_normalise(x)).mean(2)

@@ -9,6 +9,7 @@ from losses.mldr import MLDR
 from losses.params import ParameterLoss
 from losses.stft import MultiResolutionSTFT
 from losses.vocal import VocalLoss, VocalTarget
+from runtime.errors import UsageError
 
 __all__ = [
     "LOSSES",
@@ -37,7 +38,7 @@ METRICS = {"vocal": VocalMetrics, "blind": BlindMetrics}
 def build_loss(config: Mapping, sr: int) -> Callable:
     """Build the loss that config["name"] names, with the other entries of config as its options.
 
-    Raises ValueError on a name or an option that is not known.
+    Raises UsageError on a name or an option that is not known.
     """
     return _build("loss", LOSSES, config, sr)
 
@@ -45,7 +46,7 @@ def build_loss(config: Mapping, sr: int) -> Callable:
 def build_metrics(config: Mapping, sr: int) -> Callable:
     """Build the set of metrics that config["name"] names, with the other entries of config as its options.
 
-    Raises ValueError on a name or an option that is not known.
+    Raises UsageError on a name or an option that is not known.
     """
     return _build("metrics", METRICS, config, sr)
 
@@ -54,10 +55,10 @@ def _build(noun: str, table: Mapping[str, type], config: Mapping, sr: int) -> Ca
     options = dict(config)
     name = options.pop("name", None)
     if name not in table:
-        raise ValueError(f"unknown {noun} '{name}'; known: {', '.join(table)}")
+        raise UsageError(f"unknown {noun} '{name}'; known: {', '.join(table)}")
     accepted = inspect.signature(table[name]).parameters
     unknown = [key for key in options if key not in accepted or key == "sr"]
     if unknown:
         known = ", ".join(key for key in accepted if key != "sr") or "none"
-        raise ValueError(f"unknown options {unknown} of {noun} '{name}'; known: {known}")
+        raise UsageError(f"unknown options {unknown} of {noun} '{name}'; known: {known}")
     return table[name](sr, **options) if "sr" in accepted else table[name](**options)

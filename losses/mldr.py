@@ -9,6 +9,7 @@ from torch import Tensor
 
 from afx.functional.level import rise_to_coef
 from afx.kernels import loudness, one_pole
+from runtime.errors import UsageError
 
 ROWS = ("separate", "rolled")
 
@@ -51,7 +52,7 @@ class MLDR:
         mid_side: bool = False,
     ) -> None:
         if rows not in ROWS:
-            raise ValueError(f"unknown treatment of rows '{rows}'; known: {', '.join(ROWS)}")
+            raise UsageError(f"unknown treatment of rows '{rows}'; known: {', '.join(ROWS)}")
         if rows == "rolled":  # the release forms 1 - exp in float32, which moves the slow averages by 0.1 %
             self.coefs = (1 - torch.exp(-2200 / torch.tensor(taus_ms) / sr)).double()
         else:
@@ -72,7 +73,7 @@ class MLDR:
         """Distance of each row: (B, S), S = C or, with `mid_side`, L, R, mid and side; float64."""
         target = target if isinstance(target, LoudnessTarget) else self.prepare(target)
         if len(target) != len(pred):
-            raise ValueError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
+            raise UsageError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
         if self.rolled:  # over all rows: an item's end meets the next one's start
             ranges = self._rolled_range(self._averages(pred)), self._rolled_range(target.data[target.index])
             return (ranges[0] - ranges[1]).abs().mean(3, dtype=torch.float64).sum(2)

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from runtime.errors import UsageError
+
 
 class ParameterLoss:
     """Ten times the mean square of the differences of controls q (B, P) in unit range.
@@ -12,7 +14,7 @@ class ParameterLoss:
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compare the controls pred and target, (B, P) both: a scalar."""
         if pred.shape != target.shape:
-            raise ValueError(
+            raise UsageError(
                 f"controls of shapes {tuple(pred.shape)} and {tuple(target.shape)} cannot be compared; "
                 "the parameter loss needs one chain on both sides"
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from afx.kernels import spectral
 from losses.weighting import a_weighting_fir
+from runtime.errors import UsageError
 
 # Signals that share one loss, of L, R, L + R and L - R; the loss is the mean over such groups.
 GROUPS = {
@@ -60,12 +61,12 @@ class MultiResolutionSTFT:
         stereo: str = "channels",
     ) -> None:
         if not len(fft_sizes) == len(hop_sizes) == len(win_lengths):
-            raise ValueError(
+            raise UsageError(
                 f"fft_sizes, hop_sizes and win_lengths hold {len(fft_sizes)}, {len(hop_sizes)} and {len(win_lengths)} "
                 "numbers; give as many of each"
             )
         if stereo not in GROUPS:
-            raise ValueError(f"unknown stereo mode '{stereo}'; known: {', '.join(GROUPS)}")
+            raise UsageError(f"unknown stereo mode '{stereo}'; known: {', '.join(GROUPS)}")
         self.windows = [_window(*lengths) for lengths in zip(fft_sizes, win_lengths, strict=True)]
         self.hops = list(hop_sizes)
         self.w_sc, self.w_log_mag = w_sc, w_log_mag
@@ -94,7 +95,7 @@ class MultiResolutionSTFT:
         """Distance of each batch and each group of signals, (N, G), in float64; `shares` (N, n) as in `batch_sums`."""
         target = target if isinstance(target, StftTarget) else self.prepare(target)
         if len(target) != len(pred):
-            raise ValueError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
+            raise UsageError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
         weighted = self._weight(pred)
         resolutions = zip(self.windows, self.hops, target.magnitudes, target.energies, strict=True)
         total = 0.0
@@ -145,7 +146,7 @@ def each_alone(pred: Tensor) -> Tensor:
 def _window(size: int, length: int) -> Tensor:
     """A periodic Hann window of `length` in the middle of `size` samples, float32 for any audio as in auraloss."""
     if length > size:
-        raise ValueError(f"a window of {length} samples does not fit a transform of {size}; give at most {size}")
+        raise UsageError(f"a window of {length} samples does not fit a transform of {size}; give at most {size}")
     left = (size - length) // 2
     return F.pad(torch.hann_window(length), (left, size - length - left))
 

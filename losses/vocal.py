@@ -9,6 +9,7 @@ from torch import Tensor
 
 from losses.mldr import MLDR, LoudnessTarget
 from losses.stft import MultiResolutionSTFT, StftTarget, all_together, batch_sums, each_alone
+from runtime.errors import UsageError
 
 TERMS = ("mss_lr", "mss_ms", "mldr_lr", "mldr_ms")
 FFT_SIZES = (128, 512, 2048)
@@ -59,7 +60,7 @@ class VocalLoss:
     def prepare(self, target: Tensor) -> VocalTarget:
         """Compute everything of the target (B, 2, T) once: weighted magnitudes and loudness ratios."""
         if target.ndim != 3 or target.shape[1] != 2:
-            raise ValueError(f"the vocal loss compares stereo (B, 2, T); got {tuple(target.shape)}")
+            raise UsageError(f"the vocal loss compares stereo (B, 2, T); got {tuple(target.shape)}")
         return VocalTarget(self.stft.prepare(target), self.mldr.prepare(target))
 
     def __call__(self, pred: Tensor, target: Tensor | VocalTarget) -> tuple[Tensor, dict[str, Tensor]]:
@@ -73,7 +74,7 @@ class VocalLoss:
         shares (N, n), N n = B: 1, or 0 for an item that only fills a batch up.
         """
         if self.mldr.rolled and len(shares) > 1 and shares.shape[1] > 1:
-            raise ValueError("mldr_rows=rolled compares one batch at a time: its rows run into each other")
+            raise UsageError("mldr_rows=rolled compares one batch at a time: its rows run into each other")
         target = target if isinstance(target, VocalTarget) else self.prepare(target)
         left_right, mid, side = self.stft.distances(pred, target.stft, shares).unbind(1)
         loudness = batch_sums(self.mldr.distances(pred, target.loudness), shares) / shares.sum(1, keepdim=True)
@@ -94,8 +95,8 @@ def _weights(weights: Mapping[str, float] | Sequence[float]) -> list[float]:
     if isinstance(weights, Mapping):
         unknown = set(weights) - set(TERMS)
         if unknown:
-            raise ValueError(f"unknown loss terms {sorted(unknown)}; known: {', '.join(TERMS)}")
+            raise UsageError(f"unknown loss terms {sorted(unknown)}; known: {', '.join(TERMS)}")
         return [float(weights.get(name, 0.0)) for name in TERMS]
     if len(weights) != len(TERMS):
-        raise ValueError(f"{len(weights)} loss weights given; give {len(TERMS)}: {', '.join(TERMS)}")
+        raise UsageError(f"{len(weights)} loss weights given; give {len(TERMS)}: {', '.join(TERMS)}")
     return [float(weight) for weight in weights]

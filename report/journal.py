@@ -7,14 +7,14 @@ import torch
 
 from afx.effect import Effect, flatten, nest
 from afx.stream import render
-from data import runs
 from data.audio import write_audio
 from data.pairs import Pair
-from engine.fit import Fit, Terms
-from engine.track import Track
-
-from .board import Board
-from .tables import settings_table
+from fitting.fit import Fit, Terms
+from fitting.track import Track
+from formats import runs
+from report.board import Board
+from report.tables import settings_table
+from runtime.errors import UsageError
 
 
 class Journal:
@@ -34,7 +34,7 @@ class Journal:
     def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: Track, settings: dict) -> "Journal":
         """A new run folder in `log_dir`; or that of the run `before`, from which the track goes on.
 
-        ValueError where the folder cannot be written, and where the run before is of another fit.
+        UsageError where the folder cannot be written, and where the run before is of another fit.
         """
         if before is None:
             folder = runs.new_run(log_dir, pair.name)
@@ -45,7 +45,7 @@ class Journal:
         try:
             track.load_state_dict(state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
+            raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
         return cls(before, pair, track)
 
     def note(self, fit: Fit, terms: Terms) -> None:

@@ -8,18 +8,17 @@ from tqdm import tqdm
 from afx import kernels
 from afx.effect import nest
 from afx.registry import build
-from data import runs
 from data.audio import duration
-from data.crops import cut_chunks
+from data.chunks import cut_chunks
 from data.pairs import PairFiles, load_pair
-from engine.batch import Budget, fit_all
-from engine.device import pick_device
-from engine.fit import Fit, Terms
-from engine.interrupt import Interrupt
-from engine.track import Track
+from fitting.batch import Budget, fit_all
+from fitting.fit import Fit, Terms
+from fitting.track import Track
+from formats import runs
 from losses import VocalLoss
-
-from .journal import Journal
+from report.journal import Journal
+from runtime.device import pick_device
+from runtime.interrupt import Interrupt
 
 
 class Session:
@@ -28,7 +27,7 @@ class Session:
     Args:
         settings: of main.py, by dotted name, with the whole chain under `chain`.
 
-    Raises ValueError where they do not make a chain, a loss or a device.
+    Raises UsageError where they do not make a chain, a loss or a device.
     """
 
     def __init__(self, settings: dict):

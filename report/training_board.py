@@ -8,9 +8,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.train import Training
-
-from .curves import settings_figure
+from estimation.train import Training
+from report.curves import settings_figure
 
 
 class OneBar(TQDMProgressBar):

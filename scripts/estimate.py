@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.effect import Values, flatten
 from data.audio import FORMATS, read_audio, resample, write_audio
-from data.files import write_text
-from engine.estimator import STEADY, Estimator, load_estimator, steadiness
+from estimation.estimator import STEADY, Estimator, load_estimator, steadiness
 from losses import build_metrics
 from report.curves import settings_figure
 from report.tables import number, text_table
+from runtime.errors import UsageError
+from runtime.files import write_text
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
 QUANTILES = torch.tensor([0.5, 0.16, 0.84])
@@ -100,7 +101,7 @@ def estimate(checkpoint: str, path: str) -> tuple[Estimator, Tensor]:
     try:
         heard = estimator.listen(x)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
     q = heard.quantile(QUANTILES, dim=0)
     rows = [
         [name, number(s["value"]), f"{number(s['low'])} to {number(s['high'])}", s["unit"], s["note"]]

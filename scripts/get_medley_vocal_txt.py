@@ -12,9 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.config import read_yaml
-from data.files import write_text
 from data.pairs import vocal_stems
+from runtime.errors import UsageError
+from runtime.files import write_text
+from runtime.settings import read_yaml
 
 SUFFIX = "_METADATA.yaml"
 
@@ -43,7 +44,7 @@ def vocal_songs(root: Path) -> tuple[list[Path], list[str]]:
     """The song folders below `root` with a vocal stem of one raw track, by name, and why the others are none."""
     files = {path.name.removesuffix(SUFFIX): path for path in sorted(root.rglob(f"*{SUFFIX}"))}
     if not files:
-        raise ValueError(f"{root}: holds no *{SUFFIX} at any depth; give the root of MedleyDB")
+        raise UsageError(f"{root}: holds no *{SUFFIX} at any depth; give the root of MedleyDB")
     folders = {path.name: path for path in root.rglob("*") if path.name in files and path.is_dir()}
     songs, skipped = [], []
     for song, path in files.items():

@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.harvest import Rules, gather, lines, parse_date, select
-from data.presets import write_presets
+from formats.harvest import Rules, gather, lines, parse_date, select
+from formats.presets import write_presets
+from runtime.errors import UsageError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         end = parse_date(args.end_date) if args.end_date else datetime.now()
         rules = Rules(parse_date(args.start), end, args.loss_thresh, args.fluc_thresh, args.include_all)
         if rules.end < rules.start:
-            raise ValueError(f"--end_date {args.end_date or end.date()} lies before the start, {args.start}")
+            raise UsageError(f"--end_date {args.end_date or end.date()} lies before the start, {args.start}")
         selection = select(args.logs, rules)
         try:
             harvest = gather(selection)

@@ -19,8 +19,8 @@ from afx.registry import build
 from afx.stream import render
 from data.audio import normalise_loudness, write_audio
 from data.music import generate_tracks
-from data.presets import PUBLISHED_CHAIN
-from data.runs import read_chain_file
+from formats.presets import PUBLISHED_CHAIN
+from formats.runs import read_chain_file
 
 LUFS = -18.0
 PEAK = 0.9

@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.registry import build
-from data.presets import (
+from formats.presets import (
     TRAIN_INDEX,
     fit_gaussian,
     load_presets,

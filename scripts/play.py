@@ -20,10 +20,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.stream import Stream
-from data.applied import load_chain
 from data.audio import audio_writer, loudness_gain, loudness_of_blocks, read_blocks, read_rate
-from data.config import chain_options
-from engine.interrupt import Interrupt
+from formats.applied import load_chain
+from runtime.errors import UsageError
+from runtime.interrupt import Interrupt
+from runtime.settings import chain_options
 
 Sink = Callable[[Tensor], None]
 
@@ -62,18 +63,18 @@ def mono_blocks(path: str, size: int) -> Iterator[Tensor]:
 
 
 def input_gain(path: str, sr: int, lufs: float | None, size: int) -> float:
-    """The factor that brings a recording to a loudness; ValueError where it cannot be measured or played."""
+    """The factor that brings a recording to a loudness; UsageError where it cannot be measured or played."""
     if size < 1:
-        raise ValueError(f"--block {size}: give at least 1 sample")
+        raise UsageError(f"--block {size}: give at least 1 sample")
     rate = read_rate(path)
     if rate != sr:
-        raise ValueError(f"{path}: {rate} Hz, but the chain runs at {sr} Hz; resample it first, or use render.py")
+        raise UsageError(f"{path}: {rate} Hz, but the chain runs at {sr} Hz; resample it first, or use render.py")
     if lufs is None:
         return 1.0
     try:
         return loudness_gain(loudness_of_blocks(mono_blocks(path, 2**16), sr), lufs)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; --loudness off leaves its level") from error
+        raise UsageError(f"{path}: {error}; --loudness off leaves its level") from error
 
 
 def play(stream: Stream, blocks: Iterator[Tensor], write: Sink) -> tuple[int, float]:
@@ -99,13 +100,13 @@ def loudspeakers(sr: int, block: int) -> Iterator[Sink]:
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: its library, PortAudio, is missing
-        raise ValueError(f"no sound device: {error}; pip install sounddevice, or give a file to write") from None
+        raise UsageError(f"no sound device: {error}; pip install sounddevice, or give a file to write") from None
     try:
         device = sounddevice.OutputStream(sr, channels=2, dtype="float32", latency=max(0.2, 2 * block / sr))
         with device:
             yield lambda y: device.write(y.T.contiguous().numpy())
     except sounddevice.PortAudioError as error:
-        raise ValueError(f"no sound device: {error}; give a file to write") from None
+        raise UsageError(f"no sound device: {error}; give a file to write") from None
 
 
 if __name__ == "__main__":

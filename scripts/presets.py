@@ -25,10 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.effect import Effect
 from afx.param import Param
-from afx.published import feature_mask
 from afx.registry import build, lookup
-from data.files import write_text
-from data.presets import (
+from formats.presets import (
     Preset,
     column_names,
     deviations,
@@ -42,7 +40,10 @@ from data.presets import (
     to_vectors,
     write_presets,
 )
+from formats.published import feature_mask
 from report.tables import html_table, number, text_table
+from runtime.errors import UsageError
+from runtime.files import write_text
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -76,7 +77,7 @@ class Collection:
         """The preset that a row, a track or a dry file names."""
         rows = read_rows(text, self.presets)
         if len(rows) != 1:
-            raise ValueError(f"{text!r} names {len(rows)} presets, not one: rows {', '.join(map(str, rows))}")
+            raise UsageError(f"{text!r} names {len(rows)} presets, not one: rows {', '.join(map(str, rows))}")
         return self.presets[rows[0]]
 
     def vectors(self) -> Tensor:
@@ -154,7 +155,7 @@ def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
     """New presets evenly from one preset to another, both included, in raw parameters."""
     a, b = collection.one(args.preset), collection.one(args.other)
     if args.count < 2:
-        raise ValueError(f"--count {args.count}: at least 2, both ends are included")
+        raise UsageError(f"--count {args.count}: at least 2, both ends are included")
     ends = to_vectors([a, b], collection.effect)
     way = torch.linspace(0, 1, args.count).unsqueeze(1)
     names = [f"{a.row}_to_{b.row}_{100 * t:.0f}" for t in way.flatten().tolist()]

@@ -18,9 +18,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.stream import render
-from data.applied import load_chain
 from data.audio import normalise_loudness, output_format, read_audio, resample, write_audio
-from data.config import chain_options
+from formats.applied import load_chain
+from runtime.errors import UsageError
+from runtime.settings import chain_options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def load_input(path: str, sr: int, loudness: float | None) -> Tensor:
     try:
         return x if loudness is None else normalise_loudness(x, sr, loudness)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; --loudness off leaves its level") from error
+        raise UsageError(f"{path}: {error}; --loudness off leaves its level") from error
 
 
 if __name__ == "__main__":

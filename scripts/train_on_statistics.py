@@ -26,12 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.excerpts import Excerpts
 from data.recordings import Recording
-from engine.arguments import above_zero, add_music, natural, positive
-from engine.estimator import Estimator
-from engine.gather import Processed, Source, Untouched, gather
-from engine.interrupt import Interrupt
-from engine.loaders import SR, find_sources
-from engine.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
+from estimation.arguments import above_zero, add_music, natural, positive
+from estimation.estimator import Estimator
+from estimation.gather import Processed, Source, Untouched, gather
+from estimation.loaders import SR, find_sources
+from estimation.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
+from runtime.errors import UsageError
+from runtime.interrupt import Interrupt
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
@@ -64,14 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         torch.manual_seed(args.seed)
         if not os.access(args.out.parent, os.W_OK) or args.out.is_dir():
-            raise ValueError(f"--out {args.out}: give a file in a folder that can be written")
+            raise UsageError(f"--out {args.out}: give a file in a folder that can be written")
         estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
         if args.init:
             estimator.begin_with(args.init)
         if not args.items and args.chain not in EQUALISERS:
             args.items = ITEMS
         if args.coded and not args.items:
-            raise ValueError(f"--coded {args.coded:g}: untouched music is not coded; give --items, or leave it out")
+            raise UsageError(f"--coded {args.coded:g}: untouched music is not coded; give --items, or leave it out")
         objective = (SettingsObjective if args.items else EqualiserObjective)(estimator)
         began = time.perf_counter()
         pools = take_statistics(args, estimator)
@@ -136,7 +137,7 @@ def train(args: argparse.Namespace, objective: Objective, pools: dict[str, list[
                 break
     controller.load_state_dict(kept)
     if best == float("inf"):
-        raise ValueError("the loss is not a number; give a lower --lr")
+        raise UsageError("the loss is not a number; give a lower --lr")
     return best
 
 

@@ -26,13 +26,14 @@ from afx.dynamics import Compressor
 from afx.functional.level import centre_and_peak
 from afx.proxy import TRAINED_SR, ProxyCompressor
 from data.audio import read_audio, resample
-from data.files import write_tensors, write_text
 from data.music import generate_music
 from data.recordings import find_recordings
-from engine.device import pick_device
-from engine.interrupt import Interrupt
 from losses.metrics import FFT_SIZES, BlindMetrics
 from losses.stft import MultiResolutionSTFT
+from runtime.device import pick_device
+from runtime.errors import UsageError
+from runtime.files import write_tensors, write_text
+from runtime.interrupt import Interrupt
 
 SECONDS = 10.0  # of a piece
 HELD_OUT = 1_000_000  # first seed of the generated pieces that nothing is trained on
@@ -93,16 +94,16 @@ def expanded(path: str) -> Path:
 def check(args: argparse.Namespace) -> None:
     """ValueError for numbers that no training can have, and for an output that cannot be written."""
     if not 0 <= args.seed <= 1000 or args.pieces > 900:
-        raise ValueError(f"--seed {args.seed} --pieces {args.pieces}: give 0 to 1000, and at most 900 pieces")
+        raise UsageError(f"--seed {args.seed} --pieces {args.pieces}: give 0 to 1000, and at most 900 pieces")
     for name in ("steps", "batch_size", "pieces", "valid_pieces", "validate_every", "settings"):
         if getattr(args, name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}: give 1 or more")
+            raise UsageError(f"--{name} {getattr(args, name)}: give 1 or more")
     if not 0.2 <= args.seconds <= SECONDS:
-        raise ValueError(f"--seconds {args.seconds:g}: give 0.2 to {SECONDS:g}")
+        raise UsageError(f"--seconds {args.seconds:g}: give 0.2 to {SECONDS:g}")
     if not args.lr > 0:
-        raise ValueError(f"--lr {args.lr:g}: give a number above 0")
+        raise UsageError(f"--lr {args.lr:g}: give a number above 0")
     if not os.access(args.out.parent, os.W_OK) or args.out.suffix == ".md":
-        raise ValueError(f"--out {args.out}: give a .pt file in a folder that can be written")
+        raise UsageError(f"--out {args.out}: give a .pt file in a folder that can be written")
     args.device = pick_device(args.device)
 
 
@@ -164,7 +165,7 @@ def train(args: argparse.Namespace, music: Tensor, held_out: Tensor) -> tuple[Pr
             if last:
                 break
     if not state:
-        raise ValueError("the network diverged before it was any good; give a lower --lr")
+        raise UsageError("the network diverged before it was any good; give a lower --lr")
     network.load_state_dict(state)
     return proxy, reached
 

@@ -7,10 +7,10 @@ import torch
 from test_fit import CHAIN, SR, recorded
 
 from afx.registry import build
-from engine import batch
-from engine.batch import Budget, fit_all
-from engine.fit import Fit, Terms
-from engine.track import Track
+from fitting import batch
+from fitting.batch import Budget, fit_all
+from fitting.fit import Fit, Terms
+from fitting.track import Track
 from losses import VocalLoss
 
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ import yaml
 
 import main
 from afx.effect import nest
-from afx.published import entries
-from afx.published_config import from_published_config, from_published_settings
 from afx.registry import build
-from data.config import Setting, load_settings, merge, read_yaml
+from formats.published import entries
+from formats.published_config import from_published_config, from_published_settings
+from runtime.settings import Setting, load_settings, merge, read_yaml
 
 DECLARED = (
     Setting("dry", str, None, "a path"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.crops import cut_chunks
+from data.chunks import cut_chunks
 from data.pairs import Pair
 
 

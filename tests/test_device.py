@@ -12,12 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from afx.kernels import backends
 from afx.registry import build
-from data.config import read_yaml
-from engine import fit as engine_fit
-from engine.device import pick_device
-from engine.fit import Fit
-from engine.track import Track
+from fitting import fit as fitting_fit
+from fitting.fit import Fit
+from fitting.track import Track
 from losses import VocalLoss
+from runtime import device
+from runtime.device import pick_device
+from runtime.settings import read_yaml
 
 WAITING = {"aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.is_nonzero", "aten.masked_select"}
 STANDARD = read_yaml(Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml")
@@ -99,7 +100,7 @@ def shapes_device(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(backends.BACKENDS, "meta", "shapes_only")
     for family, module in shapes_only().items():
         monkeypatch.setitem(sys.modules, f"afx.kernels.shapes_only.{family}", module)
-    monkeypatch.setattr(engine_fit, "OnItsWay", lambda *tensors: None)
+    monkeypatch.setattr(fitting_fit, "OnItsWay", lambda *tensors: None)
     return "meta"
 
 
@@ -127,9 +128,9 @@ def test_the_watch_sees_what_it_watches_for():
 def test_a_gpu_without_its_kernels_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("cpu").type == "cpu"
-    monkeypatch.setattr(backends, "find_spec", lambda package: None)
+    monkeypatch.setattr(device, "find_spec", lambda package: None)
     for name in ("auto", "cuda"):
         with pytest.raises(ValueError, match="a GPU needs the package triton, which is not installed"):
             pick_device(name)
-    monkeypatch.setattr(backends, "find_spec", lambda package: package)
+    monkeypatch.setattr(device, "find_spec", lambda package: package)
     assert pick_device("auto").type == "cuda"

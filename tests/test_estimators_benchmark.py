@@ -8,7 +8,7 @@ import torch
 from benchmarks import estimators
 from data.audio import write_audio
 from data.music import generate_music
-from engine.estimator import Estimator
+from estimation.estimator import Estimator
 
 SR = 44100
 

@@ -10,10 +10,10 @@ from data.audio import write_audio
 from data.excerpts import Excerpts
 from data.music import generate_music
 from data.recordings import Recording, find_recordings
-from engine.estimator import Estimator
-from engine.gather import PART, Processed, Untouched, gather
-from engine.pools import Pool
-from engine.train import synthesise
+from estimation.estimator import Estimator
+from estimation.gather import PART, Processed, Untouched, gather
+from estimation.pools import Pool
+from estimation.train import synthesise
 
 SR = 44100
 SECONDS = 0.8

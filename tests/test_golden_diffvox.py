@@ -14,8 +14,8 @@ from torch import Tensor
 from afx.effect import Effect, Knobs, flatten
 from afx.functional import biquad
 from afx.functional.level import rise_to_coef
-from afx.published import Entry, entries, from_published
 from afx.registry import build
+from formats.published import Entry, entries, from_published
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "diffvox"

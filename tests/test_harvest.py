@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from afx.effect import Knobs
-from afx.published import to_published
 from afx.registry import build
+from formats.published import to_published
 from scripts import get_params
 
 SR = 44100

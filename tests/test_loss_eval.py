@@ -13,7 +13,7 @@ from afx.effect import Effect, Knobs
 from afx.registry import build
 from afx.stream import render
 from data.audio import normalise_loudness, write_audio
-from data.presets import Preset, load_presets, write_presets
+from formats.presets import Preset, load_presets, write_presets
 from losses.vocal import TERMS, VocalLoss
 
 SR = 44100

@@ -10,8 +10,8 @@ from takes import QUICK, RUN_FILES, SR, mixed, take
 
 import main
 from data.audio import write_audio
-from data.files import read_json
 from data.pairs import find_songs
+from runtime.files import read_json
 from scripts import get_medley_vocal_txt
 
 ROOT = Path(__file__).parents[1]

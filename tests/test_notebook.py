@@ -11,10 +11,10 @@ from nbformat import NotebookNode
 
 from afx.effect import Knobs
 from afx.registry import build
-from data.config import read_yaml
-from data.presets import Preset, write_presets
+from analysis.features import effect_curves, load_sets
+from formats.presets import Preset, write_presets
 from report import figures
-from report.features import effect_curves, load_sets
+from runtime.settings import read_yaml
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "presets"

@@ -18,10 +18,10 @@ from encoders.percentiles import (
     spectral_statistics,
     wave_statistics,
 )
-from engine.estimator import Estimator, load_estimator
-from engine.gather import Processed, heard
-from engine.pools import EqualiserObjective, Pool, SettingsObjective, learn
-from engine.train import score
+from estimation.estimator import Estimator, load_estimator
+from estimation.gather import Processed, heard
+from estimation.pools import EqualiserObjective, Pool, SettingsObjective, learn
+from estimation.train import score
 from losses import MelLoss
 from scripts import train_on_statistics
 

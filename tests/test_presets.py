@@ -9,8 +9,8 @@ import torch
 
 from afx.effect import Effect, Knobs, flatten
 from afx.registry import build
-from data.config import read_yaml
-from data.presets import Preset, load_presets, read_chain, read_rows, to_vectors, write_presets
+from formats.presets import Preset, load_presets, read_chain, read_rows, to_vectors, write_presets
+from runtime.settings import read_yaml
 from scripts import pca_trsfm, presets
 
 ROOT = Path(__file__).parents[1]

@@ -13,10 +13,10 @@ from takes import QUICK, RUN_FILES, SMALL, SR, mixed, take, write_pair
 
 import main
 from data.audio import read_audio, write_audio
-from data.files import read_json, read_tensors
-from data.runs import load_run
+from formats.runs import load_run
 from report import session
 from report.board import Board
+from runtime.files import read_json, read_tensors
 
 
 def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:

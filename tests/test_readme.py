@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from afx.registry import build
-from data.config import load_settings
+from runtime.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from afx.effect import Effect, Knobs
-from afx.published import entries, feature_mask, from_published, split_vector, to_published
-from afx.published_config import from_published_config, is_published
 from afx.registry import EFFECTS, build, lookup
-from data.config import read_yaml
+from formats.published import entries, feature_mask, from_published, split_vector, to_published
+from formats.published_config import from_published_config, is_published
+from runtime.settings import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_SETS = ROOT.parent / "shared" / "presets"

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from afx.registry import build
 from data.audio import loudness, read_audio, write_audio
-from data.files import read_tensors
-from data.presets import Preset, write_presets
-from data.runs import load_run
+from formats.presets import Preset, write_presets
+from formats.runs import load_run
+from runtime.files import read_tensors
 from scripts import render
 
 

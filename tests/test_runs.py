@@ -11,11 +11,11 @@ from torch import Tensor
 
 from afx.effect import Effect, Knobs, flatten
 from afx.param import RiseTime
-from afx.published import entries, to_published
-from afx.published_config import from_published_config
 from afx.registry import build
-from data import runs
-from data.files import read_json, read_tensors, whole, write_tensors, write_text
+from formats import runs
+from formats.published import entries, to_published
+from formats.published_config import from_published_config
+from runtime.files import read_json, read_tensors, whole, write_tensors, write_text
 
 SR = 44100
 PEAK = {"_target_": "modules.fx.Peak", "sr": "${sr}", "freq": 800, "min_freq": 33, "max_freq": 5400}

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from afx.registry import build
-from report.features import Features, effect_labels, load_sets
-from report.statistics import (
+from analysis.features import Features, effect_labels, load_sets
+from analysis.statistics import (
     area_under,
     components_needed,
     group_correlation,

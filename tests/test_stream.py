@@ -8,8 +8,8 @@ from torch import Tensor
 from afx.effect import Effect, Knobs, Values
 from afx.registry import build, parse_chain
 from afx.stream import Stream, render, stream
-from data.config import merge, read_yaml
 from main import CHAINS
+from runtime.settings import merge, read_yaml
 
 SR = 44100
 SAMPLES = 6000

@@ -9,26 +9,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# kernels <- functional <- afx <- losses, data <- engine <- report <- programs: each may import those to its left.
-EFFECTS = {"afx.kernels", "afx.functional", "afx"}
+# kernels <- functional <- afx <- losses, data <- formats <- fitting | estimation | analysis <- report <- programs: each
+# may import those to its left, and runtime, which imports nothing of ours.
+EFFECTS = {"runtime", "afx.kernels", "afx.functional", "afx"}
+FORMATS = EFFECTS | {"data", "formats"}
+PARTS = FORMATS | {"losses", "encoders", "fitting", "estimation", "analysis"}
 MAY_IMPORT = {
-    "afx.kernels": set(),
-    "afx.functional": {"afx.kernels"},
-    "afx": {"afx.kernels", "afx.functional"},
-    "encoders": set(),
-    "losses": {"afx.kernels", "afx.functional"},
+    "runtime": set(),
+    "afx.kernels": {"runtime"},
+    "afx.functional": {"runtime", "afx.kernels"},
+    "afx": EFFECTS,
+    "encoders": {"runtime"},
+    "losses": {"runtime", "afx.kernels", "afx.functional"},
     "data": EFFECTS,
-    "engine": EFFECTS | {"losses", "data", "encoders"},
-    "report": EFFECTS | {"losses", "data", "encoders", "engine"},
-    "programs": EFFECTS | {"losses", "data", "encoders", "engine", "report"},
-    "benchmarks": EFFECTS | {"losses", "data", "encoders", "engine", "report"},
+    "formats": FORMATS,
+    "fitting": FORMATS | {"losses"},
+    "estimation": FORMATS | {"losses", "encoders"},
+    "analysis": FORMATS,
+    "report": PARTS,
+    "programs": PARTS | {"report"},
+    "benchmarks": PARTS | {"report"},
 }
-FOLDERS = ("afx", "encoders", "losses", "data", "engine", "report", "scripts", "benchmarks", "tests")
+FOLDERS = (
+    *("runtime", "afx", "encoders", "losses", "data", "formats", "fitting", "estimation", "analysis", "report"),
+    *("scripts", "benchmarks", "tests"),
+)
 PROGRAM_FOLDERS = ("scripts", "benchmarks")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
 GOLDEN_BYTES = 15e6
 # What reads command lines for several programs.
-SHARED = {"data/config.py", "engine/arguments.py"}
+SHARED = {"runtime/settings.py", "estimation/arguments.py"}
 
 
 def files(*folders: str) -> list[Path]:

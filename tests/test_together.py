@@ -9,9 +9,9 @@ from measures import relative_rms
 from test_fit import CHAIN, SPATIAL, SR, loud, new_fit, raws_of, recorded, run_until, step
 
 from afx.registry import build
-from data.crops import Chunks
-from engine.fit import Fit
-from engine.track import Track
+from data.chunks import Chunks
+from fitting.fit import Fit
+from fitting.track import Track
 from losses import VocalLoss
 
 

@@ -12,10 +12,10 @@ from takes import SR, take
 import train_analysis_net
 from afx.effect import flatten
 from data.audio import read_audio, write_audio
-from data.files import read_json, read_tensors, write_tensors
 from data.music import generate_music
-from engine.estimator import Estimator, load_estimator
-from engine.train import OBJECTIVES, Training, score, synthesise
+from estimation.estimator import Estimator, load_estimator
+from estimation.train import OBJECTIVES, Training, score, synthesise
+from runtime.files import read_json, read_tensors, write_tensors
 from scripts import estimate
 
 SIZE = "--seconds=1 --epoch_items=4 --valid_items=2 --test_items=3 --batch_size=2 --workers=0"

@@ -7,9 +7,9 @@ from triton_mode import DEVICE, triton_on_cpu  # noqa: F401
 
 from afx.kernels.triton_gpu import bins, fdn, lanes, loudness, spectral
 from afx.registry import build
-from data.crops import Chunks
-from engine.fit import Fit
-from engine.track import Track
+from data.chunks import Chunks
+from fitting.fit import Fit
+from fitting.track import Track
 from losses import VocalLoss
 
 SR = 1000  # so low that the interpreter is done in seconds

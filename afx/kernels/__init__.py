@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from .backends import missing
 from .fdn import fdn_response
 from .realtime import DelayState, FdnState, realtime_delay, realtime_fdn
 from .recursions import ballistics, biquad_cascade, compressor_gain, one_pole
@@ -15,7 +14,6 @@ __all__ = [
     "compiled",
     "compressor_gain",
     "fdn_response",
-    "missing",
     "one_pole",
     "realtime_delay",
     "realtime_fdn",

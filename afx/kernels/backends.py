@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,6 @@ from torch import Tensor
 
 #: Device type to back end, a package beside this file whose modules have the same names and functions.
 BACKENDS = {"cpu": "numba_cpu", "cuda": "triton_gpu"}
-
-#: What must be installed for a back end.
-NEEDS = {"numba_cpu": "numba", "triton_gpu": "triton"}
-
-
-def missing(device_type: str) -> str | None:
-    """The package without which no kernel runs on such a device; None where all is there."""
-    package = NEEDS[BACKENDS[device_type]]
-    return None if find_spec(package) else package
 
 
 def backend(family: str) -> Callable[..., Any]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from runtime.errors import UsageError
+
 from . import beats
 from .draws import between, chance, gain, one_of
 from .drums import play_drums
@@ -28,7 +30,7 @@ _CABINET = {60.0: -14.0, 110.0: 0.0, 2500.0: 3.0, 4500.0: 0.0, 7000.0: -22.0, 16
 def generate_music(seed: int, duration: float = 10.0, sr: int = 44100, style: str | None = None) -> np.ndarray:
     """A mono excerpt (1, N) float32 of music, N = round(duration sr), peak 1, no DC; the same for the same arguments.
 
-    `style` is a key of STYLES, drawn from the seed if None. ValueError for an unknown style or a length below 1 sample.
+    `style` is a key of STYLES, drawn from the seed if None. UsageError for an unknown style or a length below 1 sample.
     """
     piece = _Piece(seed, duration, sr, style)
     loud = chance(piece.rng(2), piece.style.loud)
@@ -53,9 +55,9 @@ class _Piece:
 
     def __init__(self, seed: int, duration: float, sr: int, style: str | None) -> None:
         if style is not None and style not in STYLES:
-            raise ValueError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
+            raise UsageError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
         if round(duration * sr) < 1:
-            raise ValueError(f"duration {duration} s at {sr} Hz is below one sample; ask for more")
+            raise UsageError(f"duration {duration} s at {sr} Hz is below one sample; ask for more")
         self.seed, self.sr, self.lead = seed, sr, int(_LEAD_IN * sr)
         self.n = self.lead + round(duration * sr)
         rng = self.rng(0)

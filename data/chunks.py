@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data.pairs import Pair
+from runtime.errors import UsageError
 
 SILENCE = 10 ** (-60 / 20)  # a chunk whose wet peak is at most this has nothing to fit
 
@@ -24,22 +25,22 @@ def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0) -> Chun
     """Chunks of `duration` s, starting every `duration - overlap` s; the incomplete tail is dropped.
 
     Chunks whose wet side peaks at or below -60 dBFS after the first `overlap` s are dropped.
-    ValueError where 0 <= overlap < duration does not hold, where the pair is shorter than one chunk, and where no
+    UsageError where 0 <= overlap < duration does not hold, where the pair is shorter than one chunk, and where no
     chunk is left.
     """
     length, warm_up = round(duration * pair.sr), round(overlap * pair.sr)
     if not 0 <= warm_up < length:
-        raise ValueError(f"chunk_overlap={overlap:g} s must be at least 0 and below chunk_duration={duration:g} s")
+        raise UsageError(f"chunk_overlap={overlap:g} s must be at least 0 and below chunk_duration={duration:g} s")
     total = pair.dry.shape[-1]
     if total < length:
         fits = 100 * total // pair.sr / 100  # rounded down, so that the advice works
-        raise ValueError(
+        raise UsageError(
             f"{pair.name} is {total / pair.sr:.2f} s long, a chunk {duration:g} s: "
             f"set chunk_duration={fits:g} or less, and chunk_overlap below it"
         )
     starts = range(0, total - length + 1, length - warm_up)
     loud = tuple(s for s in starts if pair.wet[:, s + warm_up : s + length].abs().max() > SILENCE)
     if not loud:
-        raise ValueError(f"{pair.name} has nothing to fit: wet stays at or below -60 dBFS in all {len(starts)} chunks")
+        raise UsageError(f"{pair.name} has nothing to fit: wet stays at or below -60 dBFS in all {len(starts)} chunks")
     dry, wet = (torch.stack([x[:, s : s + length] for s in loud]) for x in (pair.dry, pair.wet))
     return Chunks(dry, wet, warm_up, loud)

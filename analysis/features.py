@@ -16,11 +16,10 @@ from afx.effect import Effect, Values, nest
 from afx.eq import Biquad, HighPass, HighShelf, LowPass, LowShelf, Peak
 from afx.functional import biquad
 from afx.functional.units import gain_to_db
-from afx.published import feature_mask
 from afx.registry import build
 from afx.reverb import FDN
 from afx.stereo import Panning
-from data.presets import (
+from formats.presets import (
     TRAIN_INDEX,
     Preset,
     column_names,
@@ -30,6 +29,8 @@ from data.presets import (
     read_chain,
     to_vectors,
 )
+from formats.published import feature_mask
+from runtime.errors import UsageError
 
 # What effects are called in figures; a pan on its own belongs to none.
 LABELS = {
@@ -74,7 +75,7 @@ class Features:
 def load_sets(*folders: str | Path) -> dict[str, Features]:
     """Preset sets of one chain by the names of their folders; one that is given twice is there once.
 
-    ValueError naming the file that is missing, damaged or of another chain, and for sets of different chains.
+    UsageError naming the file that is missing, damaged or of another chain, and for sets of different chains.
     """
     paths = list(dict.fromkeys(Path(folder).expanduser() for folder in folders))
     clash = len({path.name for path in paths}) < len(paths)
@@ -83,7 +84,7 @@ def load_sets(*folders: str | Path) -> dict[str, Features]:
     for other, features in others:
         different = sorted(set(first.columns) ^ set(features.columns))
         if different:
-            raise ValueError(f"{name} and {other} are of different chains: only one has {', '.join(different[:5])}")
+            raise UsageError(f"{name} and {other} are of different chains: only one has {', '.join(different[:5])}")
     return sets
 
 

@@ -11,9 +11,9 @@ from afx.chain import cascade_coefs, is_biquad
 from afx.functional.biquad import response
 from encoders.cqt import bins
 from encoders.percentiles import N_CHANGES, Percentiles
+from estimation.estimator import Estimator
 from losses import MelLoss, ParameterLoss
-
-from .estimator import Estimator
+from runtime.errors import UsageError
 
 WARM_UP = 200  # steps
 
@@ -52,14 +52,14 @@ class Objective(Protocol):
 class Equaliser:
     """The response of an estimator's equaliser: of its chain's first effect, where all of that is biquads.
 
-    Raises ValueError for another chain.
+    Raises UsageError for another chain.
     """
 
     def __init__(self, estimator: Estimator):
         name, effect = next(iter(estimator.synthesis.parts()))
         self.bands = list(effect.parts())
         if not self.bands or not all(map(is_biquad, self.bands)):
-            raise ValueError(f"{estimator.settings['sfx']}: does not begin with an equaliser, as peq and geq are")
+            raise UsageError(f"{estimator.settings['sfx']}: does not begin with an equaliser, as peq and geq are")
         self.chain, self.name, self.sr = estimator.synthesis, name, estimator.settings["sr"]
         bank = MelLoss(self.sr).bank
         centres = torch.linspace(0, self.sr / 2, len(bank)) @ bank / bank.sum(0)
@@ -107,14 +107,14 @@ class EqualiserObjective:
     difference of two responses in nepers, each less what the normalisation to one RMS takes from it. The waveform's
     statistics are those of the untouched sound, so nothing is learned from them: their weights are zero.
 
-    Raises ValueError for a chain that is not an equaliser, or an encoder of another kind.
+    Raises UsageError for a chain that is not an equaliser, or an encoder of another kind.
     """
 
     def __init__(self, estimator: Estimator):
         check_encoder(estimator)
         self.estimator, self.equaliser = estimator, Equaliser(estimator)
         if not self.equaliser.is_own.all() or not estimator.same_controls:
-            raise ValueError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
+            raise UsageError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
         first = estimator.controller.mlp[0].weight
         learned = torch.ones_like(first)
         learned[:, -estimator.controller.encoder.n_wave :] = 0
@@ -148,7 +148,7 @@ def band_levels(at_bins: Tensor, at_bands: Tensor, power: Tensor) -> Tensor:
 def check_encoder(estimator: Estimator) -> None:
     """ValueError for an estimator that does not hear by statistics."""
     if not isinstance(estimator.controller.encoder, Percentiles):
-        raise ValueError(f"--encoder {estimator.settings['encoder']}: statistics are heard by percentiles alone")
+        raise UsageError(f"--encoder {estimator.settings['encoder']}: statistics are heard by percentiles alone")
 
 
 def learn(

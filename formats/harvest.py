@@ -12,10 +12,10 @@ import numpy as np
 
 from afx.effect import Effect
 from afx.registry import build
-
-from .files import read_json
-from .presets import Preset
-from .runs import META, Run, load_run
+from formats.presets import Preset
+from formats.runs import META, Run, load_run
+from runtime.errors import UsageError
+from runtime.files import read_json
 
 DATES = ("%Y-%m-%d:%H", "%Y-%m-%d:%H:%M", "%Y-%m-%d")
 
@@ -75,28 +75,28 @@ def reasons(rules: Rules) -> tuple[str, str, str, str]:
 
 
 def parse_date(text: str) -> datetime:
-    """A date as 2024-09-17:00 (hour), 2024-09-17:00:30 or 2024-09-17; ValueError for another form."""
+    """A date as 2024-09-17:00 (hour), 2024-09-17:00:30 or 2024-09-17; UsageError for another form."""
     for form in DATES:
         try:
             return datetime.strptime(text, form)
         except ValueError:
             continue
-    raise ValueError(f"{text}: not a date; give it as 2024-09-17:00 (year-month-day:hour) or 2024-09-17")
+    raise UsageError(f"{text}: not a date; give it as 2024-09-17:00 (year-month-day:hour) or 2024-09-17")
 
 
 def read_record(folder: Path, logs: Path) -> Record:
-    """The record of a run folder, ours or published; ValueError when it has none or is damaged.
+    """The record of a run folder, ours or published; UsageError when it has none or is damaged.
 
     A record without a date, as older and published ones, has the date of its file.
     """
     path = folder / META
     if not path.exists():
-        raise ValueError(f"has no {META}: it is still running, or was killed")
+        raise UsageError(f"has no {META}: it is still running, or was killed")
     meta = read_json(path)
     # A run that was killed has but begun its record.
     missing = {"input_path", "target_path", "alignment_shift", "losses"} - meta.keys()
     if missing and not meta.get("terminated_by"):
-        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}")
+        raise UsageError(f"{path}: lacks {', '.join(sorted(missing))}")
     if "created" in meta:
         created = datetime.fromisoformat(meta["created"])
         created = created.astimezone().replace(tzinfo=None) if created.tzinfo else created
@@ -119,12 +119,12 @@ def select(logs: str | Path, rules: Rules) -> Selection:
 
     Of the runs of one track (a folder and a wet file) created within the dates the newest is taken, and then rejected
     when it was terminated early, when its lowest loss is above `loss_thresh`, when its first loss is its lowest, or
-    when median |diff(losses)| is above `fluc_thresh`, in this order. ValueError where there is no run at all.
+    when median |diff(losses)| is above `fluc_thresh`, in this order. UsageError where there is no run at all.
     """
     logs = Path(logs).expanduser()
     folders = sorted(p for p in logs.rglob("run_*") if re.fullmatch(r"run_\d+", p.name) and p.is_dir())
     if not folders:
-        raise ValueError(f"{logs}: holds no run folder (run_0, run_1, …) at any depth; give a log folder of fits")
+        raise UsageError(f"{logs}: holds no run folder (run_0, run_1, …) at any depth; give a log folder of fits")
     selection, tracks = Selection(), {}
     for folder in folders:
         try:
@@ -189,7 +189,7 @@ class Harvest:
 def gather(selection: Selection) -> Harvest:
     """Reads the parameters of the runs that count, moving those that cannot be read to the rejected ones.
 
-    ValueError where none is left, and where two were fitted with different chains, naming the difference.
+    UsageError where none is left, and where two were fitted with different chains, naming the difference.
     """
     runs: list[tuple[Record, Run]] = []
     for record in list(selection.kept):
@@ -199,13 +199,13 @@ def gather(selection: Selection) -> Harvest:
             selection.kept.remove(record)
             selection.rejected.append(Rejection(record.name, "unreadable", str(error)))
     if not runs:
-        raise ValueError("no run is left: " + _counts(selection.rejected))
+        raise UsageError("no run is left: " + _counts(selection.rejected))
     first, run = runs[0]
     chain = resolve(run)
     for record, other in runs[1:]:
         differences = chain_differences(chain, resolve(other), first.name, record.name)
         if differences:
-            raise ValueError(
+            raise UsageError(
                 f"the runs were fitted with different chains; between {first.name} and {record.name}: "
                 f"{'; '.join(differences)}. Harvest them apart, by dates or by log folders"
             )
@@ -219,7 +219,7 @@ def gather(selection: Selection) -> Harvest:
 def _finite(run: Run) -> Run:
     bad = [name for name, raw in run.raws.items() if not raw.isfinite().all()]
     if bad:
-        raise ValueError(f"its best parameters are not finite: {', '.join(bad)}")
+        raise UsageError(f"its best parameters are not finite: {', '.join(bad)}")
     return run
 
 

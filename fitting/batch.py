@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from .fit import Fit, OnStep, run
-from .memory import free_bytes, peak_bytes
-from .track import Track
+from fitting.fit import Fit, OnStep, run
+from fitting.track import Track
+from runtime.memory import free_bytes, peak_bytes
 
 # The share of the free memory that steps may take: the rest is for what other programs will ask for.
 SHARE = {"cuda": 0.85, "cpu": 0.5}
@@ -104,7 +104,7 @@ def fit_all(
     Args:
         tracks: may be a generator that loads them; one is looked at ahead.
         make: a fit of some of them.
-        on_step, on_pause, stopped: as in `engine.fit.run`.
+        on_step, on_pause, stopped: as in `fitting.fit.run`.
         on_end: once for every track that was begun, with "interrupted", what went wrong, or None.
     """
     queue, active = Queue(tracks), []

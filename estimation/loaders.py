@@ -8,6 +8,7 @@ from tqdm import tqdm
 from data.excerpts import Excerpts, excerpt_loader
 from data.generated import prepare_generated
 from data.recordings import Recording, find_recordings
+from runtime.errors import UsageError
 
 SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
@@ -19,7 +20,7 @@ def build_loaders(settings: dict, n_controls: int) -> tuple[dict[str, DataLoader
 
     Those of validation and test give the same items every time.
 
-    `settings` are those of train_analysis_net.py, by name. ValueError where its data sets and folders do not match, and
+    `settings` are those of train_analysis_net.py, by name. UsageError where its data sets and folders do not match, and
     for what their readers refuse.
     """
     sizes = {"train": settings["epoch_items"], "valid": settings["valid_items"], "test": settings["test_items"]}
@@ -36,7 +37,7 @@ def find_sources(settings: dict, sizes: dict[str, int]) -> tuple[dict[str, list[
     """Recordings by split, a list for each data set, and what was left out and why, a line each.
 
     Generated pieces are made where they are missing: `settings["pieces"]` to train on, `sizes` of the other splits.
-    ValueError where data sets and folders do not match, and for what their readers refuse.
+    UsageError where data sets and folders do not match, and for what their readers refuse.
     """
     # A folder may hold more generated pieces, of another run.
     pieces = sizes | {"train": settings["pieces"]}
@@ -53,11 +54,11 @@ def find_sources(settings: dict, sizes: dict[str, int]) -> tuple[dict[str, list[
 
 
 def data_folders(settings: dict) -> list[tuple[str, str | Path | None]]:
-    """The data sets to be heard and their folders, if any; ValueError where their numbers differ."""
+    """The data sets to be heard and their folders, if any; UsageError where their numbers differ."""
     kinds = settings["data"].split(",")
     folders = settings["data_dir"].split(",") if settings["data_dir"] else [None] * len(kinds)
     if len(kinds) != len(folders):
-        raise ValueError(
+        raise UsageError(
             f"--data names {len(kinds)} data sets and --data_dir {len(folders)} folders; give as many of each"
         )
     made = Path(settings["log_dir"]) / "generated"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from runtime.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -22,14 +24,14 @@ class Setting:
     nullable: bool = False
 
     def checked(self, value: object) -> object:
-        """The value as the declared type; ValueError that says what was given and what is allowed."""
+        """The value as the declared type; UsageError that says what was given and what is allowed."""
         if value is None and (self.default is None or self.nullable):
             return None
         try:
             return _READERS[self.kind](value)
         except (TypeError, ValueError):
             allowed = _WORDS[self.kind] + (" or null" if self.nullable else "")
-            raise ValueError(f"{self.name}={value}: expected {allowed}") from None
+            raise UsageError(f"{self.name}={value}: expected {allowed}") from None
 
 
 CONFIG = Setting("config", str, None, "YAML file of settings; flags go over it")
@@ -83,22 +85,22 @@ _WORDS = {
 
 
 def read_yaml(path: str | Path, below: tuple[Path, ...] = ()) -> dict:
-    """A YAML file as a tree, as data only; ValueError naming the file when it is missing or no tree.
+    """A YAML file as a tree, as data only; UsageError naming the file when it is missing or no tree.
 
     A file that says `base: OTHER.yaml`, from its own folder on, holds the changes to that one; `below` are the files
     that this one is the base of.
     """
     path = Path(path).expanduser()
     if path.resolve() in below:
-        raise ValueError(f"{path}: is its own base; give base: another file, or none")
+        raise UsageError(f"{path}: is its own base; give base: another file, or none")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: expected settings, one `name: value` a line")
+        raise UsageError(f"{path}: expected settings, one `name: value` a line")
     base = tree.pop("base", None)
     return tree if base is None else merge(read_yaml(path.parent / str(base), (*below, path.resolve())), tree)
 
@@ -113,7 +115,7 @@ def load_settings(
     """The settings of one run, by dotted name; trees (kind dict) hold what was set inside them.
 
     `argv` holds `key=value` or `--key=value` or `--key value`; `--config=FILE` reads a YAML file first; `--help`
-    prints every setting and exits. `translate` rewrites the file's tree first. Raises ValueError for an unknown key,
+    prints every setting and exits. `translate` rewrites the file's tree first. Raises UsageError for an unknown key,
     naming the nearest, and for a wrong type.
     """
     given = dict(_pairs(argv, (CONFIG, *declared), description))
@@ -138,12 +140,12 @@ def _pairs(argv: Sequence[str], declared: Sequence[Setting], description: str) -
         argument = rest.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not equals and not argument.startswith("--"):
-            raise ValueError(f"{argument!r}: expected key=value; --help lists the keys")
+            raise UsageError(f"{argument!r}: expected key=value; --help lists the keys")
         kind = _find(declared, key).kind
         if not equals:
             follows = rest and not rest[0].startswith("--") and (kind is not bool or rest[0] in ("true", "false"))
             if not follows and kind is not bool:
-                raise ValueError(f"--{key}: its value is missing; give --{key}=VALUE")
+                raise UsageError(f"--{key}: its value is missing; give --{key}=VALUE")
             text = rest.pop(0) if follows else "true"
         pairs.append((key, text))
     return pairs
@@ -168,7 +170,7 @@ def _find(declared: Sequence[Setting], name: str) -> Setting:
     known = [s.name for s in declared]
     close = get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean {close[0]}? --help lists all" if close else f"known: {', '.join(known)}"
-    raise ValueError(f"unknown setting {name!r}; {hint}")
+    raise UsageError(f"unknown setting {name!r}; {hint}")
 
 
 def _parse(text: str, declared: Sequence[Setting], name: str) -> object:
@@ -191,7 +193,7 @@ def _assign(settings: dict, declared: Sequence[Setting], name: str, value: objec
     node = settings[setting.name]
     for step in path:
         if not isinstance(node.get(step, {}), dict):
-            raise ValueError(f"{name}: {step!r} is a value, not a tree")
+            raise UsageError(f"{name}: {step!r} is a value, not a tree")
         # A copy, as the aliases of a YAML file share their trees.
         node[step] = dict(node.get(step, {}))
         node = node[step]

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.coding import coded
+from estimation.estimator import Estimator
 from losses import MelLoss, ParameterLoss, build_metrics
-
-from .estimator import Estimator
-from .interrupt import Interrupt
+from runtime.interrupt import Interrupt
 
 #: What can be trained for.
 OBJECTIVES = ("mel", "params")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .chain import Sends, Serial
-from .dynamics import CompressorExpander
-from .effect import Effect
-from .param import Free, Param
-from .reverb import NoiseReverb
+from afx.chain import Sends, Serial
+from afx.dynamics import CompressorExpander
+from afx.effect import Effect
+from afx.param import Free, Param
+from afx.reverb import NoiseReverb
+from runtime.errors import UsageError
 
 _SHORT = {
     CompressorExpander: {
@@ -66,26 +67,26 @@ def _part_prefix(effect: Effect, name: str, index: int) -> str:
 
 
 def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Our raw parameters from those of the release; ValueError that names what is missing, unknown or of another size.
+    """Our raw parameters from those of the release; UsageError that names what is missing, unknown or of another size.
 
     What no preset holds (a surrogate's damping) may be absent, and buffers may be there.
     """
     rows = entries(effect)
     missing = [row.theirs for row in rows if row.preset and row.theirs not in state]
     if missing:
-        raise ValueError(f"the published parameters lack {', '.join(missing)}; were they made with another chain?")
+        raise UsageError(f"the published parameters lack {', '.join(missing)}; were they made with another chain?")
     unknown = [name for name in state if name.endswith(".original") and name not in {row.theirs for row in rows}]
     if unknown:
-        raise ValueError(f"the chain has no {', '.join(unknown)}; is it the one the parameters were made with?")
+        raise UsageError(f"the chain has no {', '.join(unknown)}; is it the one the parameters were made with?")
     return shaped({row.ours: state[row.theirs] for row in rows if row.theirs in state}, effect)
 
 
 def shaped(tensors: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Tensors by our names in the shapes that the effect declares; ValueError that names those of another size."""
+    """Tensors by our names in the shapes that the effect declares; UsageError that names those of another size."""
     shapes = {name: p.shape for name, p in effect.walk()}
     wrong = [f"{name} {list(t.shape)}" for name, t in tensors.items() if t.numel() != math.prod(shapes[name])]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} of another size; is the chain the one they were made with?")
+        raise UsageError(f"{', '.join(wrong)} of another size; is the chain the one they were made with?")
     return {name: t.reshape(shapes[name]) for name, t in tensors.items()}
 
 
@@ -95,10 +96,10 @@ def to_published(raws: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
 
 
 def split_vector(vector: Tensor, keys: list[str], shapes: list[list[int]]) -> dict[str, Tensor]:
-    """{key: tensor} of a flat vector, as a preset set describes it; ValueError when the lengths disagree."""
+    """{key: tensor} of a flat vector, as a preset set describes it; UsageError when the lengths disagree."""
     sizes = [int(torch.Size(shape).numel()) for shape in shapes]
     if len(keys) != len(shapes) or vector.numel() != sum(sizes):
-        raise ValueError(f"{vector.numel()} numbers for {len(keys)} keys of {sum(sizes)} numbers: they must agree")
+        raise UsageError(f"{vector.numel()} numbers for {len(keys)} keys of {sum(sizes)} numbers: they must agree")
     return {k: v.reshape(shape) for k, v, shape in zip(keys, vector.split(sizes), shapes, strict=True)}
 
 

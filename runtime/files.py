@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from runtime.errors import UsageError
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -41,28 +43,28 @@ def write_tensors(path: str | Path, content: dict) -> None:
 def read_tensors(path: str | Path) -> dict:
     """Tensors, numbers and containers by name of a file of torch.save, and nothing that could run.
 
-    Raises ValueError naming the file when it is missing, damaged, or holds anything else.
+    Raises UsageError naming the file when it is missing, damaged, or holds anything else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+        raise UsageError(f"{path}: no such file") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ValueError(f"{path}: damaged, or not a file of tensors alone ({reason})") from error
+        raise UsageError(f"{path}: damaged, or not a file of tensors alone ({reason})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not tensors by name")
+        raise UsageError(f"{path}: holds a {type(content).__name__}, not tensors by name")
     return content
 
 
 def read_json(path: str | Path) -> dict:
-    """A JSON file of names and values; ValueError naming it when it is missing or damaged."""
+    """A JSON file of names and values; UsageError naming it when it is missing or damaged."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
+        raise UsageError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not names and values")
+        raise UsageError(f"{path}: holds a {type(content).__name__}, not names and values")
     return content

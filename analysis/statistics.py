@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from runtime.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Components:
@@ -28,9 +30,9 @@ class Components:
 
 
 def principal_components(rows: np.ndarray) -> Components:
-    """The principal components of rows (N, F); ValueError for fewer than two."""
+    """The principal components of rows (N, F); UsageError for fewer than two."""
     if len(rows) < 2:
-        raise ValueError(f"{len(rows)} rows have no variance; give at least 2")
+        raise UsageError(f"{len(rows)} rows have no variance; give at least 2")
     mean = rows.mean(0)
     _, sizes, axes = np.linalg.svd(rows - mean, full_matrices=False)
     count = int(np.sum(sizes > 1e-9 * sizes[0]))
@@ -113,12 +115,12 @@ def royston(rows: np.ndarray) -> NormalityTest:
     e = F / (1 + (F - 1)·c) degrees of freedom, c the mean over pairs of columns of the correlation of their ψ:
     |r|⁵ (1 - 0.715 / ν·(1 - |r|)^0.715), ν = 0.21364 + 0.015124 ln²N - 0.0018034 ln³N.
 
-    ValueError for other sizes. Sources: J. P. Royston, Some techniques for assessing multivariate normality based on
+    UsageError for other sizes. Sources: J. P. Royston, Some techniques for assessing multivariate normality based on
     the Shapiro-Wilk W, Applied Statistics 32 (1983); the p-values: Algorithm AS R94, Applied Statistics 44 (1995).
     """
     count, width = rows.shape
     if not 12 <= count <= 2000 or width < 2:
-        raise ValueError(f"{count} rows of {width} numbers: Royston's test takes 12 to 2000 rows of at least 2")
+        raise UsageError(f"{count} rows of {width} numbers: Royston's test takes 12 to 2000 rows of at least 2")
     psi = stats.norm.ppf(np.array([stats.shapiro(column).pvalue for column in rows.T]) / 2) ** 2
     log = math.log(count)
     nu = 0.21364 + 0.015124 * log**2 - 0.0018034 * log**3
@@ -138,14 +140,14 @@ def henze_zirkler(rows: np.ndarray) -> NormalityTest:
     whose logarithm is close to normal. The diagonal of the first sum is 1, and with many columns all else is tiny: so
     HZ - 1 is what is computed.
 
-    ValueError for rows without a regular covariance. Source: N. Henze and B. Zirkler, A class of invariant consistent
+    UsageError for rows without a regular covariance. Source: N. Henze and B. Zirkler, A class of invariant consistent
     tests for multivariate normality, Communications in Statistics 19 (1990), theorem 2.2 for mean and variance.
     """
     count, width = rows.shape
     centred = rows - rows.mean(0)
     covariance = centred.T @ centred / count
     if count <= width or np.linalg.matrix_rank(covariance) < width:
-        raise ValueError(f"{count} rows of {width} numbers have no regular covariance; give more rows")
+        raise UsageError(f"{count} rows of {width} numbers have no regular covariance; give more rows")
     product = centred @ np.linalg.solve(covariance, centred.T)
     own = np.diag(product)
     apart = (own[:, None] + own - 2 * product)[~np.eye(count, dtype=bool)]

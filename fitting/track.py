@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from afx.effect import Effect, Knobs, Values
-from data.crops import Chunks
-
-from .optimiser import Place
+from data.chunks import Chunks
+from fitting.optimiser import Place
+from runtime.errors import UsageError
 
 # A step that breaks is tried again at half its size, this often.
 RETRIES = 10
@@ -159,7 +159,7 @@ class Track:
     def load_state_dict(self, state: dict) -> None:
         restored = State(**state["optimiser"])
         if not torch.equal(self.columns.join(state["model"]), restored.raws):
-            raise ValueError("the checkpoint's parameters are not those that its optimiser moved")
+            raise UsageError("the checkpoint's parameters are not those that its optimiser moved")
         self.state = restored
         self.best = Best(state["lowest_loss"], state["best_model"])
         self.losses, self.undone = list(state["losses"]), list(state["undone"])

@@ -12,10 +12,10 @@ import yaml
 from torch import Tensor
 
 from afx.effect import Effect, Knobs, Values
-from afx.published import entries, feature_mask, from_published, split_vector, to_published
-
-from .files import read_json, whole, write_text
-from .runs import CONFIG, read_chain_file
+from formats.published import entries, feature_mask, from_published, split_vector, to_published
+from formats.runs import CONFIG, read_chain_file
+from runtime.errors import UsageError
+from runtime.files import read_json, whole, write_text
 
 INFO, VECTORS = "info.json", "raw_params.npy"
 MASK, GAUSSIAN, TRAIN_INDEX = "feature_mask.npy", "gaussian.npz", "train_index.npy"
@@ -55,7 +55,7 @@ class Preset:
 def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
     """All rows of a set, for the chain that they were fitted with.
 
-    Rows follow `dry_files`; in a published set `runs` lists rejected runs as well. Raises ValueError naming the file
+    Rows follow `dry_files`; in a published set `runs` lists rejected runs as well. Raises UsageError naming the file
     that is missing, damaged or of another chain.
     """
     folder = Path(folder).expanduser()
@@ -64,7 +64,7 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
     columns = [info[key] for key in ("dry_files", "wet_files", "alignment_shifts")]
     if any(len(column) != len(vectors) for column in columns):
         counts = ", ".join(str(len(column)) for column in columns)
-        raise ValueError(f"{folder}: {len(vectors)} rows of parameters for {counts} dry files, wet files and shifts")
+        raise UsageError(f"{folder}: {len(vectors)} rows of parameters for {counts} dry files, wet files and shifts")
     runs = info.get("runs", [])
     if len(runs) != len(vectors):
         runs = [""] * len(vectors)
@@ -74,18 +74,18 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
             state = split_vector(vector, info["params_keys"], info["params_original_shapes"])
             raws = from_published(state, effect)
         except ValueError as error:
-            raise ValueError(f"{folder}: row {row}: {error}") from error
+            raise UsageError(f"{folder}: row {row}: {error}") from error
         presets.append(Preset(row, dry, wet, shift, raws, run))
     return presets
 
 
 def read_info(folder: str | Path) -> dict:
-    """A set's info.json; ValueError where it lacks what a set needs."""
+    """A set's info.json; UsageError where it lacks what a set needs."""
     path = Path(folder).expanduser() / INFO
     info = read_json(path)
     missing = {"params_keys", "params_original_shapes", "dry_files", "wet_files", "alignment_shifts"} - info.keys()
     if missing:
-        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}; is it a preset set?")
+        raise UsageError(f"{path}: lacks {', '.join(sorted(missing))}; is it a preset set?")
     return info
 
 
@@ -93,18 +93,18 @@ def _read_vectors(path: Path) -> Tensor:
     """The float32 rows of a .npy file."""
     array = read_array(path)
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: not rows of numbers; is it a preset set's?")
+        raise UsageError(f"{path}: not rows of numbers; is it a preset set's?")
     return torch.from_numpy(array).float()
 
 
 def read_array(path: Path) -> np.ndarray:
-    """A .npy file, as data only; ValueError naming it when it is missing or holds anything else."""
+    """A .npy file, as data only; UsageError naming it when it is missing or holds anything else."""
     try:
         return np.load(path, allow_pickle=False)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not an array of numbers ({error})") from error
+        raise UsageError(f"{path}: not an array of numbers ({error})") from error
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -200,9 +200,9 @@ class Gaussian(NamedTuple):
 
 
 def fit_gaussian(vectors: Tensor, effect: Effect) -> Gaussian:
-    """The Gaussian of rows of raw_params.npy (N, P); ValueError for fewer than two."""
+    """The Gaussian of rows of raw_params.npy (N, P); UsageError for fewer than two."""
     if len(vectors) < 2:
-        raise ValueError(f"{len(vectors)} presets have no covariance: at least 2 are needed")
+        raise UsageError(f"{len(vectors)} presets have no covariance: at least 2 are needed")
     mask = feature_mask(effect)
     features = vectors[:, mask].double()
     return Gaussian(features.mean(0), features.mT.cov(), mask)
@@ -239,7 +239,7 @@ def read_rows(text: str, presets: Sequence[Preset]) -> list[int]:
     """Rows of a set, in the order given, each once.
 
     `text` is a .npy file of row numbers, a text file, one item a line, or items with commas between them; an item is a
-    number, a range as 3-7, or a name: a dry file, its stem or any of its folders. ValueError for what the set has not.
+    number, a range as 3-7, or a name: a dry file, its stem or any of its folders. UsageError for what the set has not.
     """
     path = Path(text).expanduser()
     if path.suffix == ".npy":
@@ -257,9 +257,9 @@ def _rows_of(item: str, presets: Sequence[Preset]) -> list[int]:
     if first.isdigit() and (last.isdigit() or first == item):
         rows = list(range(int(first), int(last or first) + 1))
         if not rows or rows[-1] >= len(presets):
-            raise ValueError(f"row {item}: the set has rows 0 to {len(presets) - 1}")
+            raise UsageError(f"row {item}: the set has rows 0 to {len(presets) - 1}")
         return rows
     rows = [p.row for p in presets if item in (p.dry_file, p.stem, *Path(p.dry_file).parts)]
     if not rows:
-        raise ValueError(f"{item!r} is no file, no row number, and no dry file, stem or folder of the set")
+        raise UsageError(f"{item!r} is no file, no row number, and no dry file, stem or folder of the set")
     return rows

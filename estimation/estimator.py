@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from afx.registry import parse_chain
-from data.files import read_tensors, write_tensors
 from data.recordings import SILENT
 from encoders import build_controller
+from runtime.errors import UsageError
+from runtime.files import read_tensors, write_tensors
 
 STEADY = 0.45  # more than this is noise, see `steadiness`
 
@@ -21,7 +22,7 @@ class Estimator(nn.Module):
         encoder: key of the encoder.
         sr: sample rate in Hz.
 
-    Raises ValueError for an unknown key.
+    Raises UsageError for an unknown key.
     """
 
     def __init__(self, *, sfx: str, afx: str, encoder: str, sr: int = 44100):
@@ -44,7 +45,7 @@ class Estimator(nn.Module):
     def listen(self, x: Tensor, seconds: float = 10.0) -> Tensor:
         """Controls (W, P) heard in each window of a recording (C, T), silent windows left out.
 
-        Windows last `seconds` s and overlap by half; a shorter recording is one window. Raises ValueError where all is
+        Windows last `seconds` s and overlap by half; a shorter recording is one window. Raises UsageError where all is
         silent, or too short for the encoder.
         """
         x, size = x.mean(0), round(seconds * self.settings["sr"])
@@ -52,7 +53,7 @@ class Estimator(nn.Module):
         windows = (x[start : start + size] for start in [*range(0, last, size // 2), last])
         heard = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
         if not heard:
-            raise ValueError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
+            raise UsageError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
         return torch.cat(heard)
 
     def render(self, dry: Tensor, q: Tensor) -> Tensor:
@@ -62,11 +63,11 @@ class Estimator(nn.Module):
     def begin_with(self, path: str | Path) -> None:
         """Takes the weights of an estimator's file, also of another chain's, whose last layer has other outputs.
 
-        Raises ValueError for another encoder or sample rate, and what `load_estimator` raises.
+        Raises UsageError for another encoder or sample rate, and what `load_estimator` raises.
         """
         other, _ = load_estimator(path)
         if any(other.settings[key] != self.settings[key] for key in ("encoder", "sr")):
-            raise ValueError(f"--init {path} is of --encoder {other.settings['encoder']}; give this, or another file")
+            raise UsageError(f"--init {path} is of --encoder {other.settings['encoder']}; give this, or another file")
         own = self.controller.state_dict()
         fitting = {name: w for name, w in other.controller.state_dict().items() if w.shape == own[name].shape}
         self.controller.load_state_dict(own | fitting)
@@ -92,15 +93,15 @@ def steadiness(x: Tensor) -> float:
 def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     """An estimator from its file, in evaluation mode, and its record.
 
-    Raises ValueError naming the file when it is damaged or is not an estimator's.
+    Raises UsageError naming the file when it is damaged or is not an estimator's.
     """
     content = read_tensors(path)
     settings = content.get("settings")
     if not isinstance(settings, dict) or set(settings) != {"sfx", "afx", "encoder", "sr"}:
-        raise ValueError(f"{path}: not an estimator; give a file that train_analysis_net.py wrote (estimator.pt)")
+        raise UsageError(f"{path}: not an estimator; give a file that train_analysis_net.py wrote (estimator.pt)")
     try:
         estimator = Estimator(**settings)
         estimator.controller.load_state_dict(content["weights"])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: its weights are not those of its settings ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"{path}: its weights are not those of its settings ({str(error).splitlines()[0]})") from error
     return estimator.eval(), content.get("record", {})

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from afx.effect import Effect
 from afx.param import RiseTime
-from afx.published import entries, from_published, shaped
-from afx.published_config import from_published_config, is_published
 from afx.registry import build
-
-from .config import read_yaml
-from .files import read_json, read_tensors, write_tensors, write_text
+from formats.published import entries, from_published, shaped
+from formats.published_config import from_published_config, is_published
+from runtime.errors import UsageError
+from runtime.files import read_json, read_tensors, write_tensors, write_text
+from runtime.settings import read_yaml
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
 # What a fit needs to go on.
@@ -31,7 +31,7 @@ def numbered(parent: Path) -> list[Path]:
 
 
 def new_run(log_dir: str | Path, stem: str) -> Path:
-    """Makes <log_dir>/<stem>/run_<N>, N one above the highest; ValueError when it cannot be written."""
+    """Makes <log_dir>/<stem>/run_<N>, N one above the highest; UsageError when it cannot be written."""
     parent = Path(log_dir).expanduser() / stem
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def new_run(log_dir: str | Path, stem: str) -> Path:
         folder = parent / f"run_{int(runs[-1].name[4:]) + 1 if runs else 0}"
         folder.mkdir()
     except OSError as error:
-        raise ValueError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose another folder") from error
+        raise UsageError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose another folder") from error
     return folder
 
 
@@ -59,13 +59,13 @@ def has_ended(folder: Path, epochs: int) -> bool:
 
 
 def check_same_fit(folder: Path, settings: dict) -> None:
-    """Refuses to resume a run with other settings; ValueError that names them."""
+    """Refuses to resume a run with other settings; UsageError that names them."""
     before = read_yaml(folder / CONFIG)
     free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
     if changed:
-        raise ValueError(
+        raise UsageError(
             f"{folder}: was begun with other settings ({', '.join(changed)}); use those, or resume=false for a new run"
         )
 
@@ -82,11 +82,11 @@ def save_checkpoint(folder: Path, state: dict) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict:
-    """The state of an interrupted fit; ValueError when it is damaged or incomplete."""
+    """The state of an interrupted fit; UsageError when it is damaged or incomplete."""
     state = read_tensors(folder / CHECKPOINT)
     missing = sorted(STATE - set(state))
     if missing:
-        raise ValueError(f"{folder / CHECKPOINT}: lacks {', '.join(missing)}; it cannot be resumed, use resume=false")
+        raise UsageError(f"{folder / CHECKPOINT}: lacks {', '.join(missing)}; it cannot be resumed, use resume=false")
     return state
 
 
@@ -108,13 +108,13 @@ class Run:
 def read_chain_file(path: str | Path) -> tuple[dict, int]:
     """The configuration of the chain in a file, and its sample rate in Hz.
 
-    The file holds a chain, or settings with one, ours or published. Raises ValueError naming it when there is none.
+    The file holds a chain, or settings with one, ours or published. Raises UsageError naming it when there is none.
     """
     settings = read_yaml(path)
     try:
         return _chain_of(settings), int(settings.get("sr", 44100))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _chain_of(settings: dict) -> dict:
@@ -124,35 +124,35 @@ def _chain_of(settings: dict) -> dict:
     if not {"model", "chain"} & settings.keys():
         return settings
     if not isinstance(settings.get("chain"), dict) or not settings["chain"]:
-        raise ValueError("no effect chain in it (expected `chain:` or a published `model:`)")
+        raise UsageError("no effect chain in it (expected `chain:` or a published `model:`)")
     return settings["chain"]
 
 
 def load_run(folder: str | Path) -> Run:
-    """A run folder, ours or published; ValueError that names the file which is missing or does not fit."""
+    """A run folder, ours or published; UsageError that names the file which is missing or does not fit."""
     folder = Path(folder).expanduser()
     config, sr = read_chain_file(folder / CONFIG)
     try:
         effect = build(config, sr)
     except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: {error}") from error
+        raise UsageError(f"{folder / CONFIG}: {error}") from error
     path = folder / CHECKPOINT
     state = read_tensors(path).get("best_model")
     if not isinstance(state, dict) or not state:
-        raise ValueError(f"{path}: holds no best_model; the run ended before its first step")
+        raise UsageError(f"{path}: holds no best_model; the run ended before its first step")
     try:
         return Run(config, sr, _own(state, effect) or from_published(state, effect))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
 
 
 def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
-    """Values in physical units of a parametrised.pth, ours or published, by our names; ValueError naming the file."""
+    """Values in physical units of a parametrised.pth, ours or published, by our names; UsageError naming the file."""
     state = read_tensors(path)
     try:
         return _own(state, effect) or _published_values(state, effect)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _own(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
@@ -160,7 +160,7 @@ def _own(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
     own = {name: state[name] for name, _ in effect.walk() if name in state}
     missing = [name for name, p in effect.walk() if p.preset and name not in own]
     if own and missing:
-        raise ValueError(f"lacks {', '.join(missing)}; is it of another chain?")
+        raise UsageError(f"lacks {', '.join(missing)}; is it of another chain?")
     return shaped(own, effect)
 
 
@@ -169,7 +169,7 @@ def _published_values(state: dict[str, Tensor], effect: Effect) -> dict[str, Ten
     plain = {row: row.theirs.replace("parametrizations.", "").removesuffix(".original") for row in entries(effect)}
     missing = [name for row, name in plain.items() if row.preset and name not in state]
     if missing:
-        raise ValueError(f"lacks {', '.join(missing)}; is it of another chain?")
+        raise UsageError(f"lacks {', '.join(missing)}; is it of another chain?")
     values = shaped({row.ours: state[name] for row, name in plain.items() if name in state}, effect)
     for name, p in effect.walk():
         if isinstance(p.mapping, RiseTime):

@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from data.coding import coded
 from data.excerpts import Excerpts
-from data.files import read_tensors, write_tensors
-from data.jobs import spread
 from data.recordings import SILENT, Recording
-
-from .estimator import Estimator
-from .pools import Pool
-from .train import synthesise
+from estimation.estimator import Estimator
+from estimation.pools import Pool
+from estimation.train import synthesise
+from runtime.files import read_tensors, write_tensors
+from runtime.workers import spread
 
 PART, BATCH = 50, 10  # excerpts of a file, and of what is processed at once
 VERSION = 1  # raised when the same music comes to have other statistics

@@ -1,9 +1,11 @@
 """Where the work is done, and how the host hears of it."""
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
-from afx import kernels
+from runtime.errors import UsageError
 
 
 class OnItsWay:
@@ -23,13 +25,13 @@ class OnItsWay:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of "auto" (a GPU where there is one), "cpu" or "cuda"; ValueError for another or an absent one."""
+    """The device of "auto" (a GPU where there is one), "cpu" or "cuda"; UsageError for another or an absent one."""
     if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name}: allowed are auto, cpu, cuda")
+        raise UsageError(f"device={name}: allowed are auto, cpu, cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ValueError("device=cuda: torch finds no GPU here; use device=auto or device=cpu")
-    if package := kernels.missing("cuda"):
-        raise ValueError(f"a GPU needs the package {package}, which is not installed: install it, or use device=cpu")
+        raise UsageError("device=cuda: torch finds no GPU here; use device=auto or device=cpu")
+    if not find_spec("triton"):
+        raise UsageError("a GPU needs the package triton, which is not installed: install it, or use device=cpu")
     return torch.device("cuda")

@@ -12,13 +12,12 @@ from torch.func import functional_call
 
 from afx.chain import Serial
 from afx.effect import Effect, Knobs, Values
+from fitting.graph import Graph
+from fitting.optimiser import METHODS, Place
+from fitting.track import State, Track
 from losses import VocalLoss
 from losses.vocal import TERMS
-
-from .device import OnItsWay
-from .graph import Graph
-from .optimiser import METHODS, Place
-from .track import State, Track
+from runtime.device import OnItsWay
 
 Terms = dict[str, float]
 OnStep = Callable[["Fit", Track, Terms], None]
@@ -51,7 +50,7 @@ class Fit:
         loss: compares rendered and recorded chunks after their warm-up.
         lr: learning rate.
         batch_size: most chunks of a track in a step.
-        method: a key of `engine.optimiser.METHODS`.
+        method: a key of `fitting.optimiser.METHODS`.
         device: where the work is done.
         graphed: whether a step is recorded once and replayed, on a GPU.
 

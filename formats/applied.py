@@ -6,9 +6,9 @@ from afx.delay import PingPongDelay
 from afx.effect import Effect, Knobs, Values, nest
 from afx.registry import build
 from afx.reverb import FDN
-
-from .presets import PUBLISHED_CHAIN, load_presets, read_chain
-from .runs import load_run, load_values, read_chain_file
+from formats.presets import PUBLISHED_CHAIN, load_presets, read_chain
+from formats.runs import load_run, load_values, read_chain_file
+from runtime.errors import UsageError
 
 
 def load_chain(
@@ -23,9 +23,9 @@ def load_chain(
     no_reverb: bool,
     **_: object,
 ) -> tuple[Effect, Values]:
-    """The chain and its values as the options of a program name them (`data.config.chain_options`).
+    """The chain and its values as the options of a program name them (`runtime.settings.chain_options`).
 
-    ValueError naming the file that is missing, damaged or of another chain, and for a row that the set has not.
+    UsageError naming the file that is missing, damaged or of another chain, and for a row that the set has not.
     """
     raws = None
     if run:
@@ -39,7 +39,7 @@ def load_chain(
     if preset:
         presets = load_presets(preset, chain)
         if not 0 <= row < len(presets):
-            raise ValueError(f"--row {row}: {preset} has rows 0 to {len(presets) - 1}")
+            raise UsageError(f"--row {row}: {preset} has rows 0 to {len(presets) - 1}")
         raws = presets[row].raws
     if raws is None:
         applied = nest(load_values(values, chain))

@@ -3,8 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .param import Linear
-from .registry import EFFECTS, lookup
+from afx.param import Linear
+from afx.registry import EFFECTS, lookup
+from runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ def is_published(config: object) -> bool:
 
 
 def from_published_config(config: dict) -> dict:
-    """Our configuration of a chain from the release's; ValueError for a class or setting that has no counterpart."""
+    """Our configuration of a chain from the release's; UsageError for a class or setting that has no counterpart."""
     target = str(config["_target_"])
     kind = lookup(_CLASSES, target.split(".")[-1], "published effect", target)
     ours: dict = {"effect": kind.effect, **kind.fixed}
     for key, value in config.items():
         if key == "dropout" and value:
-            raise ValueError(f"{target}: dropout={value} has no counterpart here; give 0")
+            raise UsageError(f"{target}: dropout={value} has no counterpart here; give 0")
         if key in _SILENT or (key == "pan_direct" and value):
             continue
         if is_published(value):

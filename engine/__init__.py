@@ -1,1 +1,0 @@
-"""The loops that fit and train."""

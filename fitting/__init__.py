@@ -1,0 +1,1 @@
+"""Fits an effect chain to dry/wet pairs by gradient descent (DiffVox)."""
