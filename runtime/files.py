@@ -12,6 +12,22 @@ import torch
 from runtime.errors import UsageError
 
 
+def user_path(text: str | Path) -> Path:
+    """A path as a user gives it, `~` and `~name` expanded; UsageError where no file can have it."""
+    try:
+        path = Path(text).expanduser()
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except RuntimeError:
+        raise UsageError(f"{text}: there is no such home folder; give the path in full") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if not isinstance(error, (PermissionError, NotADirectoryError)):
+            raise UsageError(f"{str(text)[:80]!r}: no path that a file can have ({reason})") from None
+    return path
+
+
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails."""
