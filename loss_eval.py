@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from afx.delay import PingPongDelay
-from afx.effect import Effect, Values
+from afx.effect import Effect
 from afx.registry import build
 from afx.stream import render
 from data.pairs import PairFiles, load_pair
@@ -62,7 +61,7 @@ class Scorer:
         """A dry recording (1, T) through a preset, (2, T)."""
         values = preset.values(self.chain, self.device)
         if self.clip_q:
-            clip_delay_q(self.chain, values)
+            values = self.chain.limit_loop_q(values, MOST_Q)
         return render(self.chain, values, dry)
 
     def _here(self, path: str) -> Path:
@@ -71,14 +70,6 @@ class Scorer:
             if path.startswith(old):
                 return Path(new + path.removeprefix(old)).expanduser()
         return Path(path).expanduser()
-
-
-def clip_delay_q(effect: Effect, values: Values) -> None:
-    """Caps the Q of every delay's filter at 0.707, above which a loop may be unstable."""
-    if isinstance(effect, PingPongDelay) and "Q" in values.get("eq", {}):
-        values["eq"]["Q"] = values["eq"]["Q"].clamp(max=MOST_Q)
-    for name, part in effect.parts():
-        clip_delay_q(part, values[name])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Effects in series, and effects in parallel that feed each other by sends."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from itertools import groupby
 
@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import stages
+from .curve import Curve, in_series
 from .effect import Effect, Values
 from .eq import Biquad
 from .functional import biquad, convolve
 from .functional.level import centre_and_peak
 from .param import Linear, Param
+from .stages import Stage
 from .stereo import Panning
 
 
@@ -31,6 +34,25 @@ class Serial(Effect):
     @property
     def grouped(self) -> bool:
         return True
+
+    def channels(self, inputs: int) -> int:
+        return reduce(lambda count, part: part[1].channels(count), self.parts(), inputs)
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Effect]]:
+        for name, part in self.parts():
+            yield from part.leaves(f"{prefix}{name}.")
+
+    def curves(self, values: Values) -> list[Curve]:
+        return in_series(curve for name, part in self.parts() for curve in part.curves(values[name]))
+
+    def stage(self, values: Values) -> Stage:
+        running: list[Stage] = []
+        for are_biquads, group in groupby(self.parts(), key=is_biquad):
+            if are_biquads:
+                running.append(stages.cascade(cascade_coefs(group, values)))
+            else:
+                running += [effect.stage(values[name]) for name, effect in group]
+        return stages.in_series(running)
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         return self._run(self.parts(), x, values)
@@ -58,6 +80,9 @@ class Normalised(Serial):
     """
 
     rest = Effect.rest
+
+    def stage(self, values: Values) -> Stage:
+        return stages.whole(self, values)
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         for name, effect in self.parts():
@@ -94,6 +119,8 @@ class Sends(Effect):
     Source: DiffVox, arXiv 2504.14735.
     """
 
+    label = "SEND"
+
     def __init__(self, sr: int, *, direct: Panning | None = None, **effects: Effect):
         names = list(effects)
         self.sends = [(a, b, f"{a}_to_{b}") for j, b in enumerate(names) for a in names[:j]]
@@ -104,19 +131,40 @@ class Sends(Effect):
         self.direct = direct or Panning(sr)
 
     @property
-    def realtime(self) -> bool:
-        """Whether any path runs sample by sample and so has no response to combine."""
-        return any(getattr(effect, "render", "") == "realtime" for _, effect in self.parts())
+    def runs_by_sample(self) -> bool:
+        return any(effect.runs_by_sample for _, effect in self.parts())
 
     @property
     def grouped(self) -> bool:
-        return not self.realtime
+        return not self.runs_by_sample
+
+    def channels(self, inputs: int) -> int:
+        return 2
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Effect]]:
+        for name, part in self.parts():
+            yield from part.leaves(f"{prefix}{name}.")
+        yield prefix, self
+
+    def curves(self, values: Values) -> list[Curve]:
+        return [curve for name, part in self.parts() for curve in part.curves(values[name])]
+
+    def stage(self, values: Values) -> Stage:
+        if not self.runs_by_sample:
+            return stages.convolution(self.response(**values))
+        paths = {name: part.stage(values[name]) for name, part in self.parts()}
+
+        def process(x: Tensor, last: bool) -> Tensor:
+            # Sends feed forward and no path waits for the future.
+            return self.mix(x, values, lambda name, fed: paths[name](fed, last))
+
+        return process
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         return self.rest(x, 0, **values)
 
     def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
-        if self.realtime:
+        if self.runs_by_sample:
             parts = dict(self.parts())
             return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))[..., skip:]
         return convolve.convolve(x, self.response(most=x.shape[-1], **values), skip)

@@ -1,16 +1,47 @@
 """Distortion: a parametric clipper and two polynomial waveshapers."""
 
+import torch
 from torch import Tensor
 
+from .curve import Curve
 from .effect import Effect
 from .functional.units import db_to_gain
 from .functional.waveshape import chebyshev_series, clip, power_series
 from .param import Linear, Param
+from .stages import Stage, overlapping, whole
 
 HARMONICS = 24
 
 
-class Clipper(Effect):
+class Waveshaper(Effect):
+    """What the effects of this file share: an output that depends on the present sample, and a curve that shows it."""
+
+    label = "DIST"
+
+    def stage(self, values: dict[str, Tensor]) -> Stage:
+        return overlapping(self, values)
+
+    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
+        x = torch.linspace(-1, 1, 201)
+        y = self(x.reshape(1, 1, -1), **{name: value.detach().cpu() for name, value in values.items()})
+        return [Curve("Distortion", "input", "output", x.numpy(), y.flatten().numpy(), log_x=False)]
+
+
+class Series(Waveshaper):
+    """A series in the centred signal, which takes the whole sound's mean."""
+
+    params = (Param("weights", "", 0.01, Linear(-1, 1), (HARMONICS,)),)
+    #: The place of the weight of x itself.
+    FIRST: int
+
+    def stage(self, values: dict[str, Tensor]) -> Stage:
+        return whole(self, values)
+
+    def off_values(self) -> dict[str, tuple[float, ...]]:
+        return {"weights": tuple(float(k == self.FIRST) for k in range(HARMONICS))}
+
+
+class Clipper(Waveshaper):
     """Clipper whose curve goes from tanh over a cubic to a hard one, driven off centre for even harmonics.
 
     y = (s(g·x + offset) - s(offset)) / g, g = 10^(drive / 20). Source: BE-AFX, arXiv 2310.11781.
@@ -22,27 +53,31 @@ class Clipper(Effect):
         Param("hardness", "", 1.0, Linear(0, 2)),
     )
 
+    def off_values(self) -> dict[str, float]:
+        # A hard clip at full scale.
+        return {"drive": 0.0, "offset": 0.0, "hardness": 2.0}
+
     def forward(self, x: Tensor, *, drive: Tensor, offset: Tensor, hardness: Tensor) -> Tensor:
         gain, offset, hardness = (v.reshape(-1, 1, 1) for v in (db_to_gain(drive), offset, hardness))
         return (clip(gain * x + offset, hardness) - clip(offset, hardness)) / gain
 
 
-class Taylor(Effect):
+class Taylor(Series):
     """Power series in the centred signal: y = Σ w_k·x^k, k = 1 … 24. Source: BE-AFX, arXiv 2310.11781."""
 
-    params = (Param("weights", "", 0.01, Linear(-1, 1), (HARMONICS,)),)
+    FIRST = 0
 
     def forward(self, x: Tensor, *, weights: Tensor) -> Tensor:
         return power_series(x - x.mean(-1, keepdim=True), weights)
 
 
-class Chebyshev(Effect):
+class Chebyshev(Series):
     """Chebyshev series in the centred signal: y = Σ w_k·T_k(x), k = 0 … 23, of which T_0 is a mere DC.
 
     Source: BE-AFX, arXiv 2310.11781.
     """
 
-    params = (Param("weights", "", 0.01, Linear(-1, 1), (HARMONICS,)),)
+    FIRST = 1
 
     def forward(self, x: Tensor, *, weights: Tensor) -> Tensor:
         return chebyshev_series(x - x.mean(-1, keepdim=True), weights)

@@ -1,5 +1,7 @@
 """The ping-pong delay."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from .eq import Biquad
 from .functional import biquad, convolve, echo
 from .functional.fft import irfft, rfft
 from .param import Linear, Negative, Param, Precise
+from .stages import Stage, convolution
 from .stereo import Panning, pan_gains
 
 RENDERS = ("sinc", "fs", "realtime")
@@ -33,6 +36,8 @@ class PingPongDelay(Effect):
     Source: DiffVox, arXiv 2504.14735.
     """
 
+    label, family = "DLY", "delay"
+    realtime_options: ClassVar = {"render": "realtime"}
     FASTEST_MS, SLOWEST_MS = 100, 1000
 
     def __init__(
@@ -72,11 +77,36 @@ class PingPongDelay(Effect):
         return (1 - values["damping"].exp()).square() if self.surrogate and self.regularise else 0.0
 
     @property
+    def runs_by_sample(self) -> bool:
+        return self.render == "realtime"
+
+    @property
     def grouped(self) -> bool:
-        return self.render != "realtime"
+        return not self.runs_by_sample
+
+    def channels(self, inputs: int) -> int:
+        return 2
+
+    def off_values(self) -> dict[str, float]:
+        return {"gain": 0.0}
+
+    def limit_loop_q(self, values: Values, most: float) -> Values:
+        if "Q" not in values.get("eq", {}):
+            return values
+        return values | {"eq": values["eq"] | {"Q": values["eq"]["Q"].clamp(max=most)}}
+
+    def stage(self, values: Values) -> Stage:
+        if not self.runs_by_sample:
+            return convolution(self.response(**values))
+        state = self.state(1, **values)
+
+        def process(x: Tensor, last: bool) -> Tensor:
+            return self.realtime(x.unsqueeze(0), state=state, **values).squeeze(0)
+
+        return process
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
-        if self.render == "realtime":
+        if self.runs_by_sample:
             return self.realtime(x, **values)
         return convolve.convolve(x, self.response(**values))
 

@@ -1,14 +1,18 @@
 """Dynamics: the compressor/expander of the vocal chain, and the compressors of blind estimation."""
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from afx import kernels
 
+from .curve import LEVELS, Curve
 from .effect import Effect
 from .functional import convolve
 from .functional.level import gain_reduction, rise_to_coef, tau_to_coef
 from .functional.units import db_to_gain, gain_to_db
 from .param import Free, Linear, Log, Param, RiseTime, Wrapped
+from .stages import Stage, whole
 
 
 class CompressorExpander(Effect):
@@ -20,6 +24,7 @@ class CompressorExpander(Effect):
     Source: DiffVox, arXiv 2504.14735.
     """
 
+    label = "COMP"
     MAX_LOOKAHEAD_MS = 15
     # How far the advancing filter reaches beyond the lookahead, both ways.
     MARGIN_MS = 1
@@ -45,6 +50,46 @@ class CompressorExpander(Effect):
         if lookahead is not None:
             gain = self.advance(gain, lookahead)
         return x * gain * db_to_gain(makeup).reshape(-1, 1, 1)
+
+    def off_values(self) -> dict[str, float]:
+        # Without lookahead, as the filter that advances the gain is exact for whole samples only.
+        now = {"lookahead": 0.0} if any(p.name == "lookahead" for p in self.params) else {}
+        return {"cmp_ratio": 1.0, "exp_ratio": 1.0, "makeup": 0.0} | now
+
+    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
+        """Gain over the level of a steady sound."""
+        T_c, R_c, T_e, R_e, makeup = (
+            float(values[name]) for name in ("cmp_threshold", "cmp_ratio", "exp_threshold", "exp_ratio", "makeup")
+        )
+        gain = np.minimum(0, np.minimum((1 - 1 / R_c) * (T_c - LEVELS), (1 - 1 / R_e) * (T_e - LEVELS)))
+        title, note = "Compressor and expander", times_of(values, "attack", "release")
+        return [Curve(title, "input level (dB)", "gain (dB)", LEVELS, gain + makeup, log_x=False, note=note)]
+
+    def stage(self, values: dict[str, Tensor]) -> Stage:
+        """Waits for the future that the lookahead needs; the gain's ends are repeated, as in one call."""
+        curve = {name: value for name, value in values.items() if name not in ("makeup", "lookahead")}
+        makeup, lookahead = values["makeup"], values.get("lookahead")
+        before, after = self.reach if lookahead is not None else (0, 0)
+        state, waiting, gains = None, None, None
+
+        def process(x: Tensor, last: bool) -> Tensor:
+            nonlocal state, waiting, gains
+            if state is None:
+                state = x.new_tensor([[0.0, 1.0]], dtype=torch.float64).repeat(len(x), 1)
+            new = self.gain(x.unsqueeze(0), state=state, **curve).squeeze(0)
+            gains = torch.cat([new[:, :1].expand(-1, before) if gains is None else gains, new], -1)
+            waiting = x if waiting is None else torch.cat([waiting, x], -1)
+            if last:
+                gains = torch.cat([gains, gains[:, -1:].expand(-1, after)], -1)
+            ready = max(gains.shape[-1] - before - after, 0)
+            gain = gains[:, :ready]
+            if lookahead is not None and ready:
+                gain = self.advance(gains.unsqueeze(0), lookahead).squeeze(0)[:, before : before + ready]
+            y = waiting[:, :ready] * gain * db_to_gain(makeup)
+            gains, waiting = gains[:, ready:], waiting[:, ready:]
+            return y
+
+        return process
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -98,7 +143,24 @@ class Compressor(Effect):
         Param("knee", "dB", 6.0, Linear(0, 12)),
         Param("makeup", "dB", 10.0, Linear(0, 20)),
     )
+    label = "COMP"
     FLOOR = 1e-4
+
+    def stage(self, values: dict[str, Tensor]) -> Stage:
+        # In the chains of blind estimation every effect takes the whole sound anyway (chain.Normalised).
+        return whole(self, values)
+
+    def off_values(self) -> dict[str, float]:
+        # Nothing at or below full scale exceeds this threshold.
+        return {"threshold": 0.0, "knee": 0.0, "makeup": 0.0}
+
+    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
+        """Output level over the level of a steady sound."""
+        x = torch.from_numpy(10 ** (LEVELS / 20)).reshape(1, 1, -1)
+        static = (values[name].detach().cpu() for name in ("threshold", "ratio", "knee"))
+        y = LEVELS - self.reduction(x, *static).flatten().numpy() + float(values["makeup"])
+        note = times_of(values, "attack", "release", "time_constant")
+        return [Curve("Compressor", "input level (dB)", "output level (dB)", LEVELS, y, log_x=False, note=note)]
 
     def forward(
         self,
@@ -144,3 +206,8 @@ class SimpleCompressor(Compressor):
         coef = 1 - tau_to_coef(time_constant.double().reshape(-1), self.sr)
         smooth = kernels.one_pole(reduction.squeeze(1), coef).unsqueeze(1)
         return x * db_to_gain(makeup.reshape(-1, 1, 1) - smooth)
+
+
+def times_of(values: dict[str, Tensor], *names: str) -> str:
+    """Time constants in words: "attack 8 ms, release 70 ms"."""
+    return ", ".join(f"{name.replace('_', ' ')} {float(values[name]):.0f} ms" for name in names if name in values)

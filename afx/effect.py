@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from runtime.errors import UsageError
 
+from .curve import Curve
 from .param import Bounded, Param
+from .stages import Stage
 
 Values = dict[str, "Tensor | Values"]
 
@@ -19,7 +21,8 @@ class Effect(nn.Module):
 
     A subclass declares `params` and implements `forward(x, *, name=value, …)`: audio (B, C, T); values in the
     declared units and of the declared shape, or with a leading batch dimension (B, *shape), one per item.
-    `for_items` makes such of values (G, *shape) that groups of consecutive items share.
+    `for_items` makes such of values (G, *shape) that groups of consecutive items share. It is time-invariant, as chunks
+    begin anywhere, and brings all else that programs need to know of it: `stage`, `label`, `curves`, `off_values`.
 
     Args:
         sr: sample rate in Hz.
@@ -27,6 +30,12 @@ class Effect(nn.Module):
     """
 
     params: ClassVar[tuple[Param, ...]] = ()
+    #: What it is called in figures; None for the name of its class, "" for what is no effect of its own.
+    label: ClassVar[str | None] = None
+    #: "delay" or "reverb" for what users may want to leave out when they render; "" for all else.
+    family: ClassVar[str] = ""
+    #: The options of its form that runs sample by sample; empty where the usual form is the only one.
+    realtime_options: ClassVar[dict[str, object]] = {}
 
     def __init__(self, sr: int, **overrides: dict):
         super().__init__()
@@ -52,6 +61,48 @@ class Effect(nn.Module):
     def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
         """The output from sample `skip` on, (B, C, T - skip); a warm-up that nobody hears can cost less."""
         return self(x, **values)[..., skip:]
+
+    @property
+    def runs_by_sample(self) -> bool:
+        """Whether this is the form that runs sample by sample, which has no impulse response and no gradient."""
+        return False
+
+    def channels(self, inputs: int) -> int:
+        """How many channels come out where so many go in."""
+        return inputs
+
+    def stage(self, values: Values) -> Stage:
+        """A fresh stage that runs it block by block with one set of values, without a batch dimension."""
+        raise TypeError(f"{type(self).__name__} cannot be streamed: implement `stage` by a function of afx.stages")
+
+    def curves(self, values: Values) -> list[Curve]:
+        """What it does with one set of values, as curves to draw; none where a curve would show nothing."""
+        return []
+
+    def off_values(self) -> dict[str, float | tuple[float, ...]]:
+        """Values of its own parameters with which it passes its input or, beside a direct path, adds nothing.
+
+        Empty where there are none: a chain then leaves the effect out instead.
+        """
+        return {}
+
+    def off(self, values: Values) -> Values:
+        """These values, switched off; UsageError where an effect cannot be switched off by values."""
+        own = self.off_values()
+        if own:
+            return values | {k: torch.as_tensor(v).to(values[k]).expand_as(values[k]) for k, v in own.items()}
+        parts = dict(self.parts())
+        if not parts:
+            raise UsageError(f"{type(self).__name__} has no values that switch it off: leave it out of the chain")
+        return values | {name: part.off(values[name]) for name, part in parts.items()}
+
+    def limit_loop_q(self, values: Values, most: float) -> Values:
+        """These values, with the Q of filters in feedback loops at most `most`: a higher one may be unstable."""
+        return values | {name: part.limit_loop_q(values[name], most) for name, part in self.parts()}
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, "Effect"]]:
+        """The effects that figures show apart, behind the beginning of their parameters' names ("sends.delay.")."""
+        yield prefix, self
 
     def parts(self) -> Iterator[tuple[str, "Effect"]]:
         """The effects inside this one, by name."""
@@ -87,9 +138,7 @@ class Effect(nn.Module):
 
     def controls(self) -> list[str]:
         """Names of the numbers that set the effect, in declared order: "comp.attack", or "taylor.weights.3"."""
-        return [
-            f"{name}.{i}" if p.shape else name for name, p in self.walk() for i in range(math.prod(p.shape))
-        ]
+        return [f"{name}.{i}" if p.shape else name for name, p in self.walk() for i in range(math.prod(p.shape))]
 
 
 class Knobs(nn.Module):

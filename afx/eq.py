@@ -7,9 +7,11 @@ from torch import Tensor
 
 from runtime.errors import UsageError
 
+from .curve import Curve, response_curve
 from .effect import Effect
 from .functional import biquad
 from .param import Free, Linear, Param
+from .stages import Stage, cascade
 
 
 class Biquad(Effect, ABC):
@@ -34,10 +36,20 @@ class Biquad(Effect, ABC):
     def forward(self, x: Tensor, **values: Tensor) -> Tensor:
         return biquad.cascade(x, self.coefs(**values).unsqueeze(-2))
 
+    def stage(self, values: dict[str, Tensor]) -> Stage:
+        return cascade(self.coefs(**values).unsqueeze(-2))
+
+    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
+        return [response_curve(self.coefs(**values).unsqueeze(-2), self.sr)]
+
+    def off_values(self) -> dict[str, float]:
+        return {p.name: 0.0 for p in self.params if p.name == "gain"}
+
 
 class LowPass(Biquad):
     """Resonant low-pass, 12 dB per octave."""
 
+    label = "LP"
     params = (Param("freq", "Hz", 17500.0, Linear(200, 18000)), Param("Q", "", 0.707, Linear(0.5, 10)))
 
     def coefs(self, *, freq: Tensor, Q: Tensor) -> Tensor:
@@ -47,6 +59,7 @@ class LowPass(Biquad):
 class HighPass(Biquad):
     """Resonant high-pass, 12 dB per octave."""
 
+    label = "HP"
     params = (Param("freq", "Hz", 200.0, Linear(16, 5300)), Param("Q", "", 0.707, Linear(0.5, 10)))
 
     def coefs(self, *, freq: Tensor, Q: Tensor) -> Tensor:
@@ -56,6 +69,7 @@ class HighPass(Biquad):
 class Peak(Biquad):
     """Peaking band: boost or cut around a frequency."""
 
+    label = "PK"
     params = (
         Param("gain", "dB", 0.0, Free()),
         Param("freq", "Hz", 2000.0, Linear(33, 17500)),
@@ -85,6 +99,7 @@ class Shelf(Biquad):
 class LowShelf(Shelf):
     """Low shelf: boost or cut below a frequency."""
 
+    label = "LS"
     params = (Param("gain", "dB", 0.0, Free()), Param("freq", "Hz", 115.0, Linear(30, 200)))
 
     def coefs(self, *, gain: Tensor, freq: Tensor) -> Tensor:
@@ -94,6 +109,7 @@ class LowShelf(Shelf):
 class HighShelf(Shelf):
     """High shelf: boost or cut above a frequency."""
 
+    label = "HS"
     params = (Param("gain", "dB", 0.0, Free()), Param("freq", "Hz", 6000.0, Linear(750, 8300)))
 
     def coefs(self, *, gain: Tensor, freq: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from runtime.errors import UsageError
 
 from .chain import Normalised, Sends, Serial
 from .clipper import Chebyshev, Clipper, Taylor
+from .deesser import DeEsser
 from .delay import PingPongDelay
 from .dynamics import Compressor, CompressorExpander, SimpleCompressor
 from .effect import Effect
@@ -26,6 +27,7 @@ EFFECTS: dict[str, type[Effect]] = {
     "low_pass": LowPass,
     "high_pass": HighPass,
     "compressor_expander": CompressorExpander,
+    "de_esser": DeEsser,
     "panning": Panning,
     "stereo_width": StereoWidth,
     "ping_pong_delay": PingPongDelay,

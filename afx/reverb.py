@@ -1,7 +1,9 @@
 """Reverbs: the feedback delay network, noise that decays by frequency, and a plain FIR."""
 
 import math
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,11 +11,14 @@ from afx import kernels
 from runtime.errors import UsageError
 
 from .chain import Serial, cascade_coefs
+from .curve import FREQUENCIES, Curve
 from .effect import Effect, Values
 from .functional import biquad, convolve, fdn
 from .param import Ceilings, Free, Linear, Negative, Orthogonal, Param, RawNormal, Uniform
+from .stages import Stage, convolution, overlapping, whole
 
 RENDERS = ("fs", "realtime")
+SILENT_NP = -80.0  # nepers below the direct sound: under the rounding of float32
 LINES = (997, 1153, 1327, 1559, 1801, 2099)
 
 
@@ -32,6 +37,8 @@ class FDN(Effect):
     Source: DiffVox, arXiv 2504.14735.
     """
 
+    label, family = "FDN", "reverb"
+    realtime_options: ClassVar = {"render": "realtime"}
     # The longest reverberation time (60 dB) allowed, as a share of the response: its tail wraps around.
     LONGEST = 0.75
 
@@ -70,11 +77,44 @@ class FDN(Effect):
             self.eq = eq
 
     @property
+    def runs_by_sample(self) -> bool:
+        return self.render == "realtime"
+
+    @property
     def grouped(self) -> bool:
-        return self.render != "realtime"
+        return not self.runs_by_sample
+
+    def channels(self, inputs: int) -> int:
+        return 2
+
+    def off_values(self) -> dict[str, float]:
+        return {"c": 0.0}
+
+    def curves(self, values: Values) -> list[Curve]:
+        """Time in which the network's sound falls by 60 dB, by the first line's decay where each line has its own."""
+        gamma = values["gamma"][:, 0].double().numpy()
+        # Higher up hardly anything is heard, and fits leave the decay wherever it is.
+        frequencies = FREQUENCIES[FREQUENCIES < 16000]
+        gamma = np.interp(frequencies, np.linspace(0, self.sr / 2, len(gamma)), gamma)
+        lines = values.get("delays", self.lines)
+        samples = float(lines.min() if self.shared_decay else lines[0])
+        seconds = -3 * samples / self.sr / np.log10(gamma)
+        return [Curve("Reverb decay by 60 dB", "frequency (Hz)", "time (s)", frequencies, seconds)]
+
+    def stage(self, values: Values) -> Stage:
+        if not self.runs_by_sample:
+            return convolution(self.response(**values))
+        state = self.state(1, **values)
+        after = self.eq.stage(values["eq"]) if "eq" in values else None
+
+        def process(x: Tensor, last: bool) -> Tensor:
+            y = self.realtime(x.expand(2, -1).unsqueeze(0), state=state, **values).squeeze(0)
+            return after(y, last) if after else y
+
+        return process
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
-        if self.render == "realtime":
+        if self.runs_by_sample:
             return self.realtime(x.expand(-1, 2, -1), **values)
         return convolve.convolve(x.expand(-1, 2, -1), self.response(**values))
 
@@ -135,6 +175,8 @@ class NoiseReverb(Effect):
     Source: the reverb of the public DiffVox release.
     """
 
+    label, family = "REV", "reverb"
+
     def __init__(self, sr: int, *, ir_length: int = 60000, n_fft: int = 384, hop: int = 192, **overrides: dict):
         bins, frames = n_fft // 2 + 1, (ir_length - n_fft) // hop + 1
         self.params = (
@@ -144,6 +186,16 @@ class NoiseReverb(Effect):
         )
         super().__init__(sr, **overrides)
         self.n_fft, self.hop = n_fft, hop
+
+    def channels(self, inputs: int) -> int:
+        return 2
+
+    def stage(self, values: Values) -> Stage:
+        # The transforms are centred on the ends of the sound.
+        return whole(self, values)
+
+    def off_values(self) -> dict[str, float]:
+        return {"level": SILENT_NP}
 
     def forward(self, x: Tensor, *, level: Tensor, decay: Tensor, phase: Tensor) -> Tensor:
         k = torch.arange(phase.shape[-1], dtype=x.dtype, device=x.device)
@@ -166,9 +218,18 @@ class FIR(Effect):
         length: number of taps.
     """
 
+    label = "FIR"
+
     def __init__(self, sr: int, *, length: int = 1024, **overrides: dict):
         self.params = (Param("taps", "", (1.0,) + (0.0,) * (length - 1), Free(), (length,)),)
         super().__init__(sr, **overrides)
+
+    def stage(self, values: Values) -> Stage:
+        return overlapping(self, values, memory=values["taps"].shape[-1] - 1)
+
+    def off_values(self) -> dict[str, tuple[float, ...]]:
+        (taps,) = type(self)(self.sr, length=self.params[0].shape[0]).params
+        return {"taps": taps.default}
 
     def forward(self, x: Tensor, *, taps: Tensor) -> Tensor:
         rows = x.flatten(0, 1).unsqueeze(1)

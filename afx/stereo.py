@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .effect import Effect
 from .param import Linear, Param
+from .stages import Stage, overlapping
 
 
 def pan_gains(pan: Tensor) -> Tensor:
@@ -15,10 +16,24 @@ def pan_gains(pan: Tensor) -> Tensor:
     return math.sqrt(2) * torch.stack([torch.cos(angle), torch.sin(angle)], -1)
 
 
-class Panning(Effect):
-    """Constant-power panning, 0 dB at the centre; mono is copied to both sides, stereo is balanced."""
+class Placement(Effect):
+    """What the effects of this file share: one position, and no memory."""
 
+    label = ""
     params = (Param("pan", "", 0.5, Linear(0, 1)),)
+
+    def channels(self, inputs: int) -> int:
+        return 2
+
+    def stage(self, values: dict[str, Tensor]) -> Stage:
+        return overlapping(self, values)
+
+    def off_values(self) -> dict[str, float]:
+        return {"pan": 0.5}
+
+
+class Panning(Placement):
+    """Constant-power panning, 0 dB at the centre; mono is copied to both sides, stereo is balanced."""
 
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         return x * pan_gains(pan).unsqueeze(-1)
@@ -28,10 +43,10 @@ class Panning(Effect):
         return pan_gains(pan)[..., None, None]
 
 
-class StereoWidth(Effect):
+class StereoWidth(Placement):
     """Stereo width: the constant-power law between mid and side; 0.5 leaves the signal as it is."""
 
-    params = (Param("pan", "", 0.5, Linear(0, 1)),)
+    label = "WIDTH"
 
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         mid_side = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1) / math.sqrt(2)

@@ -1,24 +1,16 @@
 """A preset set as rows of numbers with names, and what the chain does at any such row, as curves."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from afx.chain import Sends, Serial
-from afx.delay import PingPongDelay
-from afx.dynamics import CompressorExpander
-from afx.effect import Effect, Values, nest
-from afx.eq import Biquad, HighPass, HighShelf, LowPass, LowShelf, Peak
-from afx.functional import biquad
-from afx.functional.units import gain_to_db
+from afx.curve import Curve
+from afx.effect import Effect, nest
 from afx.registry import build
-from afx.reverb import FDN
-from afx.stereo import Panning
 from formats.presets import (
     TRAIN_INDEX,
     Preset,
@@ -31,22 +23,6 @@ from formats.presets import (
 )
 from formats.published import feature_mask
 from runtime.errors import UsageError
-
-# What effects are called in figures; a pan on its own belongs to none.
-LABELS = {
-    Peak: "PK",
-    LowShelf: "LS",
-    HighShelf: "HS",
-    LowPass: "LP",
-    HighPass: "HP",
-    CompressorExpander: "COMP",
-    PingPongDelay: "DLY",
-    FDN: "FDN",
-    Sends: "SEND",
-    Panning: "",
-}
-FREQUENCIES = np.geomspace(20, 20000, 400)  # Hz
-LEVELS = np.linspace(-80, 0, 161)  # dB
 
 
 @dataclass(frozen=True)
@@ -103,7 +79,9 @@ def load_features(folder: Path) -> Features:
 
 def effect_labels(chain: Effect, columns: Sequence[str]) -> list[str]:
     """The label of the effect that each column belongs to; effects of one kind are numbered in their order."""
-    kinds = {prefix: LABELS.get(type(effect), type(effect).__name__) for prefix, effect in _leaves(chain)}
+    kinds = {
+        prefix: type(effect).__name__ if effect.label is None else effect.label for prefix, effect in chain.leaves()
+    }
     counts, seen = Counter(kinds.values()), Counter()
     labels = {}
     for prefix, kind in kinds.items():
@@ -112,68 +90,11 @@ def effect_labels(chain: Effect, columns: Sequence[str]) -> list[str]:
     return [labels[max((p for p in labels if column.startswith(p)), key=len)] for column in columns]
 
 
-def _leaves(chain: Effect, prefix: str = "") -> Iterator[tuple[str, Effect]]:
-    """The effects of a chain behind the beginnings of their parameters' names, sends after what they feed."""
-    if isinstance(chain, (Serial, Sends)):
-        for name, part in chain.parts():
-            yield from _leaves(part, f"{prefix}{name}.")
-    if not isinstance(chain, Serial):
-        yield prefix, chain
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What one effect does, y over x."""
-
-    title: str
-    x_label: str
-    y_label: str
-    x: np.ndarray
-    y: np.ndarray
-    log_x: bool = True
-
-
 def effect_curves(features: Features, row: np.ndarray) -> list[Curve]:
-    """The equaliser, the compressor/expander and the reverb's decay at a row (F,), as far as the chain has them."""
+    """What the chain's effects do at a row (F,): equaliser, compressor, reverb decay, as far as it has them."""
     chain, mask = features.chain, feature_mask(features.chain)
     vector = torch.zeros(len(mask), dtype=torch.float64)
     vector[mask] = torch.from_numpy(row)
     raws = from_vector(vector, chain)
     values = {name: p.mapping.value(raws[name]) for name, p in chain.walk() if p.preset}
-    drawn, bands = [], []
-    for prefix, effect in _leaves(chain):
-        own = nest({name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)})
-        if isinstance(effect, Biquad):
-            bands.append(effect.coefs(**own))
-        elif isinstance(effect, CompressorExpander):
-            drawn.append(_compression(own))
-        elif isinstance(effect, FDN):
-            drawn.append(_decay(effect, own))
-    return ([_equaliser(torch.stack(bands), chain.sr)] if bands else []) + drawn
-
-
-def _equaliser(coefs: Tensor, sr: int) -> Curve:
-    """|H| of biquads in series, (K, 5)."""
-    level = gain_to_db(biquad.response(coefs, torch.from_numpy(FREQUENCIES), sr).abs())
-    return Curve("Equaliser", "frequency (Hz)", "gain (dB)", FREQUENCIES, level.numpy())
-
-
-def _compression(values: Values) -> Curve:
-    """Gain over the level of a steady sound."""
-    T_c, R_c, T_e, R_e, makeup = (
-        float(values[name]) for name in ("cmp_threshold", "cmp_ratio", "exp_threshold", "exp_ratio", "makeup")
-    )
-    gain = np.minimum(0, np.minimum((1 - 1 / R_c) * (T_c - LEVELS), (1 - 1 / R_e) * (T_e - LEVELS)))
-    return Curve("Compressor and expander", "input level (dB)", "gain (dB)", LEVELS, gain + makeup, log_x=False)
-
-
-def _decay(effect: FDN, values: Values) -> Curve:
-    """Time in which the network's sound falls by 60 dB, by the first line's decay where each line has its own."""
-    gamma = values["gamma"][:, 0].double().numpy()
-    # Higher up hardly anything is heard, and fits leave the decay wherever it is.
-    frequencies = FREQUENCIES[FREQUENCIES < 16000]
-    gamma = np.interp(frequencies, np.linspace(0, effect.sr / 2, len(gamma)), gamma)
-    lines = values.get("delays", effect.lines)
-    samples = float(lines.min() if effect.shared_decay else lines[0])
-    seconds = -3 * samples / effect.sr / np.log10(gamma)
-    return Curve("Reverb decay by 60 dB", "frequency (Hz)", "time (s)", frequencies, seconds)
+    return chain.curves(nest(values))

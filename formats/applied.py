@@ -2,10 +2,8 @@
 
 import torch
 
-from afx.delay import PingPongDelay
 from afx.effect import Effect, Knobs, Values, nest
-from afx.registry import build
-from afx.reverb import FDN
+from afx.registry import EFFECTS, build
 from formats.presets import PUBLISHED_CHAIN, load_presets, read_chain
 from formats.runs import load_run, load_values, read_chain_file
 from runtime.errors import UsageError
@@ -48,20 +46,18 @@ def load_chain(
         knobs.load_state_dict(raws, strict=False)
         with torch.no_grad():
             applied = knobs()
-    mute(chain, applied, {PingPongDelay: ("gain", no_delay), FDN: ("c", no_reverb)})
-    return chain, applied
+    muted = {family for family, wanted in (("delay", no_delay), ("reverb", no_reverb)) if wanted}
+    return chain, switch_off(chain, applied, muted)
 
 
 def realtime_form(config: dict) -> dict:
-    """The same chain with its delays and FDNs rendered sample by sample."""
+    """The same chain with its effects rendered sample by sample where they have such a form."""
     config = {key: realtime_form(value) if isinstance(value, dict) else value for key, value in config.items()}
-    return config | ({"render": "realtime"} if config.get("effect") in ("ping_pong_delay", "fdn") else {})
+    return config | (EFFECTS[config["effect"]].realtime_options if config.get("effect") in EFFECTS else {})
 
 
-def mute(effect: Effect, values: Values, muted: dict[type[Effect], tuple[str, bool]]) -> None:
-    """Sets the output level of the effects that are to be silent to zero."""
-    for kind, (level, wanted) in muted.items():
-        if wanted and isinstance(effect, kind):
-            values[level] = torch.zeros_like(values[level])
-    for name, part in effect.parts():
-        mute(part, values[name], muted)
+def switch_off(effect: Effect, values: Values, families: set[str]) -> Values:
+    """These values, with the effects of some families switched off."""
+    if effect.family in families:
+        return effect.off(values)
+    return values | {name: switch_off(part, values[name], families) for name, part in effect.parts()}

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from analysis.features import Curve
+from afx.curve import Curve
 from analysis.statistics import area_under, components_needed, cumulative
 
 COLOURS = ("#1b6ca8", "#d9731a", "#3b8f5a", "#8a4f9e")
@@ -105,7 +105,7 @@ def components(rows: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
         for (state, drawn), line in zip(states.items(), LINES, strict=True):
             for ax, curve in zip(axes, drawn, strict=True):
                 ax.plot(curve.x, curve.y, **line, label=state)
-                _frame(ax, curve)
+                frame(ax, curve)
         axes[0].annotate(
             title, (-0.24, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", weight="bold"
         )
@@ -117,13 +117,16 @@ def components(rows: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
     return figure
 
 
-def _frame(ax: Axes, curve: Curve) -> None:
+def frame(ax: Axes, curve: Curve) -> None:
     """Axes for a curve: frequencies on a logarithmic scale with round numbers."""
     ax.set(xlim=(curve.x[0], curve.x[-1]), ylabel=curve.y_label)
     if curve.log_x:
         ax.set_xscale("log")
         ax.set_xticks(list(TICKS_HZ), list(TICKS_HZ.values()))
         ax.xaxis.set_minor_formatter(NullFormatter())
+    if curve.least:
+        ax.update_datalim([(curve.x[0], edge) for edge in curve.least])
+        ax.autoscale_view(scalex=False)
     ax.grid(alpha=0.3)
 
 

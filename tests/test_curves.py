@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from scipy.signal import freqz
 
 from afx.chain import cascade_coefs
+from afx.curve import FREQUENCIES, LEVELS
 from afx.functional import biquad
 from afx.registry import parse_chain
-from report.curves import FREQS, LEVELS, Setting, settings_figure
+from report.curves import Setting, settings_figure
 
 SR = 44100
 
@@ -29,23 +30,23 @@ def test_the_response_of_biquads_is_that_of_scipy():
     chain, values = setting("peq", 0)
     coefs = cascade_coefs(chain.peq.parts(), values["peq"])[0]
     b, a = coefs[:, :3].numpy(), np.insert(coefs[:, 3:].numpy(), 0, 1, axis=1)
-    expected = np.prod([freqz(*band, worN=FREQS.numpy(), fs=SR)[1] for band in zip(b, a, strict=True)], axis=0)
-    assert np.allclose(biquad.response(coefs, FREQS, SR).numpy(), expected, rtol=1e-9)
+    expected = np.prod([freqz(*band, worN=FREQUENCIES, fs=SR)[1] for band in zip(b, a, strict=True)], axis=0)
+    assert np.allclose(biquad.response(coefs, torch.from_numpy(FREQUENCIES), SR).numpy(), expected, rtol=1e-9)
 
 
 def test_equalisers_of_one_chain_make_one_curve_together():
     chain, values = setting("geq_peq", 1)
-    (line,) = panels(settings_figure({"both": (chain, values)}))["equaliser"]
+    (line,) = panels(settings_figure({"both": (chain, values)}))["Equaliser"]
     alone = [settings_figure({"one": (parse_chain(key, SR, "analysis"), values)}) for key in ("geq", "peq")]
-    parts = [panels(figure)["equaliser"][0].get_ydata() for figure in alone]
+    parts = [panels(figure)["Equaliser"][0].get_ydata() for figure in alone]
     assert np.allclose(line.get_ydata(), sum(parts))
 
 
 def test_a_compressor_s_curve_is_its_threshold_ratio_and_makeup():
     chain, _ = setting("comp", 0)
     values = {"comp": {p.name: torch.tensor([p.default]) for p in chain.comp.params}}
-    (line,) = panels(settings_figure({"default": (chain, values)}))["compressor"]
-    assert line.get_ydata()[0] == pytest.approx(LEVELS[0].item() + 10, abs=1e-4)
+    (line,) = panels(settings_figure({"default": (chain, values)}))["Compressor"]
+    assert line.get_ydata()[0] == pytest.approx(LEVELS[0] + 10, abs=1e-4)
     assert line.get_ydata()[-1] == pytest.approx(-20 + 20 / 4 + 10, abs=1e-4)
 
 
@@ -53,7 +54,7 @@ def test_a_setting_keeps_its_colour_in_every_panel_and_the_legend():
     figure = settings_figure({"one": setting("peq", 0), "other": setting("peq_comphalf_dist", 1)})
     one, other = map(to_hex, ("C0", "C1"))
     drawn = {title: [to_hex(line.get_color()) for line in lines] for title, lines in panels(figure).items()}
-    assert drawn == {"equaliser": [one, other], "compressor": [other], "distortion": [other]}
+    assert drawn == {"Equaliser": [one, other], "Compressor": [other], "Distortion": [other]}
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
     assert [to_hex(line.get_color()) for line in legend.get_lines()] == [one, other]

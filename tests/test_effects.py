@@ -34,6 +34,7 @@ INSTANCES = {
     "high_pass": {"effect": "high_pass"},
     "compressor": {"effect": "compressor_expander", "lookahead": False},
     "compressor_lookahead": {"effect": "compressor_expander"},
+    "de_esser": {"effect": "de_esser", "threshold": {"default": -40.0}},
     "panning": {"effect": "panning"},
     "stereo_width": {"effect": "stereo_width"},
     "delay": DELAY,
@@ -60,7 +61,7 @@ INSTANCES = {
     },
     "sends": {"effect": "sends", "delay": {**DELAY, "eq": LOOP_EQ}, "reverb": {**FDN, "eq": FDN_EQ}},
 }
-LINEAR = [name for name in INSTANCES if not name.startswith(("compressor", "serial"))]
+LINEAR = [name for name in INSTANCES if not name.startswith(("compressor", "de_esser", "serial"))]
 # What works in frames knows where they lie.
 SHIFTABLE = [name for name in LINEAR if name != "noise_reverb"]
 DIFFERENTIABLE = [name for name in INSTANCES if not name.endswith("realtime")]

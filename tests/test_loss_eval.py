@@ -121,7 +121,7 @@ def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effec
     values = load_presets(scored_set, chain)[0].values(chain)
     values["sends"]["delay"]["eq"]["Q"] = torch.tensor(1.5)
     values["peak"]["Q"] = torch.tensor(5.0)
-    loss_eval.clip_delay_q(chain, values)
+    values = chain.limit_loop_q(values, loss_eval.MOST_Q)
     assert values["sends"]["delay"]["eq"]["Q"] == torch.tensor(0.707)
     assert values["peak"]["Q"] == 5
 

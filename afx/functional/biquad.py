@@ -37,6 +37,12 @@ def high_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
     return _normalised(b, -2 * b, b, 1 + alpha, -2 * cos, 1 - alpha)
 
 
+def band_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
+    """H(s) = (s/Q) / (s² + s/Q + 1), 0 dB at its frequency."""
+    cos, alpha = _angle(freq_hz, Q, sr)
+    return _normalised(alpha, torch.zeros_like(alpha), -alpha, 1 + alpha, -2 * cos, 1 - alpha)
+
+
 def peak(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int) -> Tensor:
     """H(s) = (s² + s·A/Q + 1) / (s² + s/(A·Q) + 1), A = 10^(gain_db / 40)."""
     cos, alpha = _angle(freq_hz, Q, sr)
