@@ -56,19 +56,30 @@ class Stream:
         with torch.no_grad():
             self._stage = open_stage(chain, values)
         self._nothing: Tensor | None = None
+        self._has_ended = False
 
     @torch.no_grad()
     def process(self, x: Tensor) -> Tensor:
-        """The next block (C, T), of any size, to what is ready by now: a lookahead holds some 15 ms back."""
+        """The next block (C, T), of any size, to what is ready by now: a lookahead holds some 15 ms back.
+
+        Raises UsageError after `flush`.
+        """
+        self._check_open()
         self._nothing = x[:, :0]
         return self._stage(x, False)
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """What was held back, at the end of the sound; UsageError where none went in."""
+        """What was held back, at the end of the sound; UsageError where none went in, or the second time."""
+        self._check_open()
         if self._nothing is None:
             raise UsageError("nothing went in: give process() a block before flush()")
+        self._has_ended = True
         return self._stage(self._nothing, True)
+
+    def _check_open(self) -> None:
+        if self._has_ended:
+            raise UsageError("the sound ended with flush(): make a new Stream for another one")
 
 
 def open_stage(effect: Effect, values: Values) -> Stage:
@@ -111,7 +122,7 @@ def _at_the_end(effect: Effect, values: Values) -> Stage:
 
     def process(x: Tensor, last: bool) -> Tensor:
         blocks.append(x)
-        if last:
+        if last and any(block.shape[-1] for block in blocks):
             return effect(torch.cat(blocks, -1).unsqueeze(0), **values).squeeze(0)
         return x.new_zeros(2 if isinstance(effect, NoiseReverb) else len(x), 0)
 
@@ -155,6 +166,8 @@ def _compressor(
 
     def process(x: Tensor, last: bool) -> Tensor:
         nonlocal state, waiting, gains
+        if state is None and not x.shape[-1]:
+            return x
         if state is None:
             state = x.new_tensor([[0.0, 1.0]], dtype=torch.float64).repeat(len(x), 1)
         new = effect.gain(x.unsqueeze(0), state=state, **curve).squeeze(0)
