@@ -97,7 +97,8 @@ class Negative:
         return -F.softplus(raw)
 
     def raw(self, value: Tensor) -> Tensor:
-        return torch.log(torch.expm1(-value))
+        # log(expm1(-value)), which overflows far below zero
+        return torch.log(-torch.expm1(value)) - value
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,15 @@ Mapping = Bounded | Free | Negative | Wrapped | RiseTime | Orthogonal
 
 @dataclass(frozen=True)
 class Uniform:
-    """Default values drawn evenly from [lo, hi]."""
+    """Default values drawn evenly from [lo, hi]: anew each time, or with a `seed` always the same."""
 
     lo: float
     hi: float
+    seed: int | None = None
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed)
         return self.lo + (self.hi - self.lo) * torch.rand(shape, generator=generator)
 
 

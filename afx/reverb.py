@@ -167,22 +167,26 @@ class NoiseReverb(Effect):
     """Reverb by fixed noise with a level and a decay at every frequency, stereo to stereo, in the STFT domain.
 
     Frames of the input are convolved, bin by bin, with frames k of e^(level + decay·k + i·phase), whose two rows are
-    the mid and the side of the noise.
+    the mid and the side of the noise. The phases are drawn from `seed`, and a fit leaves them so: a preset, which does
+    not hold them, sounds as it was fitted. (The release draws them anew and trains them.)
 
     Args:
         ir_length: samples of the response. n_fft, hop: of the STFT (Hann window, centred).
+        seed: of the phases.
 
     Source: the reverb of the public DiffVox release.
     """
 
     label, family = "REV", "reverb"
 
-    def __init__(self, sr: int, *, ir_length: int = 60000, n_fft: int = 384, hop: int = 192, **overrides: dict):
+    def __init__(
+        self, sr: int, *, ir_length: int = 60000, n_fft: int = 384, hop: int = 192, seed: int = 0, **overrides: dict
+    ):
         bins, frames = n_fft // 2 + 1, (ir_length - n_fft) // hop + 1
         self.params = (
             Param("level", "Np", -1.0, Negative(), (2, bins)),
             Param("decay", "Np/frame", -5.0, Negative(), (2, bins)),
-            Param("phase", "rad", Uniform(0, 2 * math.pi), Free(), (2, bins, frames), preset=False),
+            Param("phase", "rad", Uniform(0, 2 * math.pi, seed), Free(), (2, bins, frames), preset=False),
         )
         super().__init__(sr, **overrides)
         self.n_fft, self.hop = n_fft, hop
@@ -198,8 +202,12 @@ class NoiseReverb(Effect):
         return {"level": SILENT_NP}
 
     def forward(self, x: Tensor, *, level: Tensor, decay: Tensor, phase: Tensor) -> Tensor:
+        if self.training:
+            phase = phase.detach()
         k = torch.arange(phase.shape[-1], dtype=x.dtype, device=x.device)
-        mid, side = torch.polar(torch.exp(level.unsqueeze(-1) + decay.unsqueeze(-1) * k), phase).unbind(-3)
+        # Not polar(size, phase), whose gradient divides by the size: that of a denormal number is not finite.
+        size = torch.exp(level.unsqueeze(-1) + decay.unsqueeze(-1) * k)
+        mid, side = (size * torch.polar(torch.ones_like(phase), phase)).unbind(-3)
         noise = torch.stack([mid + side, mid - side], -3) / math.sqrt(2)
         window = torch.hann_window(self.n_fft, dtype=x.dtype, device=x.device)
         rows = x.expand(-1, 2, -1).reshape(-1, x.shape[-1])

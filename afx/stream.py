@@ -38,16 +38,32 @@ class Stream:
         with torch.no_grad():
             self._chain, self._stage = chain, chain.stage(values)
         self._nothing: Tensor | None = None
+        self._has_begun = self._has_ended = False
 
     @torch.no_grad()
     def process(self, x: Tensor) -> Tensor:
-        """The next block (C, T), of any size, to what is ready by now: a lookahead holds some 15 ms back."""
+        """The next block (C, T), of any size, to what is ready by now: a lookahead holds some 15 ms back.
+
+        Raises ValueError after `flush`.
+        """
+        self._check_open()
         self._nothing = x[:, :0]
-        return self._stage(x, False) if x.shape[-1] else x.new_zeros(self._chain.channels(len(x)), 0)
+        if not x.shape[-1]:
+            return x.new_zeros(self._chain.channels(len(x)), 0)
+        self._has_begun = True
+        return self._stage(x, False)
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """What was held back, at the end of the sound; ValueError where none went in."""
+        """What was held back, at the end of the sound; ValueError where none went in, or the second time."""
+        self._check_open()
         if self._nothing is None:
             raise ValueError("nothing went in: give process() a block before flush()")
+        self._has_ended = True
+        if not self._has_begun:
+            return self._nothing.new_zeros(self._chain.channels(len(self._nothing)), 0)
         return self._stage(self._nothing, True)
+
+    def _check_open(self) -> None:
+        if self._has_ended:
+            raise ValueError("the sound ended with flush(): make a new Stream for another one")

@@ -19,10 +19,11 @@ from estimation.estimator import Estimator
 from estimation.pools import Pool
 from estimation.train import synthesise
 from runtime.files import read_tensors, write_tensors
+from runtime.seeds import stream
 from runtime.workers import spread
 
 PART, BATCH = 50, 10  # excerpts of a file, and of what is processed at once
-VERSION = 1  # raised when the same music comes to have other statistics
+VERSION = 2  # raised when the same music comes to have other statistics
 
 
 class Source(Protocol):
@@ -77,7 +78,7 @@ class Processed:
 
     @torch.no_grad()
     def __getitem__(self, number: int) -> Pool:
-        generator = torch.Generator().manual_seed(number)
+        generator = stream(self.excerpts.seed, "coded", number)
         first = PART * number
         return Pool.join(self._batch(start, generator) for start in range(first, first + PART, BATCH))
 

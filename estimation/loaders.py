@@ -9,6 +9,7 @@ from data.excerpts import Excerpts, excerpt_loader
 from data.generated import prepare_generated
 from data.recordings import Recording, find_recordings
 from runtime.errors import UsageError
+from runtime.seeds import stream_seed
 
 SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
@@ -26,8 +27,8 @@ def build_loaders(settings: dict, n_controls: int) -> tuple[dict[str, DataLoader
     sizes = {"train": settings["epoch_items"], "valid": settings["valid_items"], "test": settings["test_items"]}
     sources, skipped = find_sources(settings, sizes)
     loaders = {}
-    for number, (split, items) in enumerate(sizes.items()):
-        seed = len(sizes) * settings["seed"] + number
+    for split, items in sizes.items():
+        seed = stream_seed(settings["seed"], "excerpts", split)
         excerpts = Excerpts(sources[split], n_controls, items, seed, sr=SR, seconds=settings["seconds"])
         loaders[split] = excerpt_loader(excerpts, settings["batch_size"], settings["workers"], fresh=split == "train")
     return loaders, skipped

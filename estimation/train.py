@@ -11,6 +11,7 @@ from data.coding import coded
 from estimation.estimator import Estimator
 from losses import MelLoss, ParameterLoss, build_metrics
 from runtime.interrupt import Interrupt
+from runtime.seeds import stream, stream_seed
 
 #: What can be trained for.
 OBJECTIVES = ("mel", "params")
@@ -61,7 +62,7 @@ class Training(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """What is drawn in an epoch depends on its number alone, so that a training goes on as if never stopped."""
-        torch.manual_seed(self.seed + self.current_epoch)
+        torch.manual_seed(stream_seed(self.seed, "epoch", self.current_epoch))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
@@ -72,7 +73,7 @@ class Training(L.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> Batch:
         """Logs the loss; the processed sounds and the estimated controls."""
         wet = synthesise(self.estimator, batch)
-        q = self.hear(wet, torch.Generator().manual_seed(index))
+        q = self.hear(wet, stream(self.seed, "validation", index))
         self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
 

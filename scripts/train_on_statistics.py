@@ -33,6 +33,7 @@ from estimation.loaders import SR, find_sources
 from estimation.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
 from runtime.errors import UsageError
 from runtime.interrupt import Interrupt
+from runtime.seeds import stream_seed
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
@@ -112,7 +113,7 @@ def build_sources(
     """What the statistics of a split are taken of, whose data sets' recordings were found."""
     if not args.items:
         return [Untouched(recordings, estimator, args.seconds, args.windows) for recordings in found]
-    items, seed = args.items if split == "train" else args.valid_items, len(SPLITS) * args.seed + SPLITS.index(split)
+    items, seed = args.items if split == "train" else args.valid_items, stream_seed(args.seed, "statistics", split)
     n_controls = len(estimator.synthesis.controls())
     excerpts = Excerpts(found, n_controls, items, seed, sr=SR, seconds=args.seconds)
     return [Processed(excerpts, estimator, args.coded)]

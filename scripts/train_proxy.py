@@ -34,6 +34,7 @@ from runtime.device import pick_device
 from runtime.errors import UsageError
 from runtime.files import write_tensors, write_text
 from runtime.interrupt import Interrupt
+from runtime.seeds import stream
 
 SECONDS = 10.0  # of a piece
 HELD_OUT = 1_000_000  # first seed of the generated pieces that nothing is trained on
@@ -116,7 +117,7 @@ def pool(args: argparse.Namespace, split: str, count: int) -> Tensor:
     else:
         found = find_recordings("folder", args.data_dir, split, SECONDS).recordings
         chosen = [found[i % len(found)] for i in range(count)]
-        at = torch.rand(count, generator=torch.Generator().manual_seed(args.seed + held_out)).tolist()
+        at = torch.rand(count, generator=stream(args.seed, "excerpts", split)).tolist()
         made = (r.read(a * (r.duration - SECONDS), SECONDS, TRAINED_SR)[None] for r, a in zip(chosen, at, strict=True))
     return centre_and_peak(torch.stack(list(tqdm(made, f"{split}: music", count, unit="piece"))))
 

@@ -10,6 +10,7 @@ from afx.chain import Sends, Serial
 from afx.delay import PingPongDelay
 from afx.effect import Effect, Knobs, Values, flatten, nest
 from afx.functional import convolve, echo
+from afx.param import Negative
 from afx.registry import EFFECTS, build
 
 SR = 44100
@@ -197,6 +198,10 @@ def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, l
     items = [{key: end} for key in centre for end in (20.0, -20.0)]
     items += [dict.fromkeys(centre, end) for end in (20.0, -20.0)]
     items += [{key: end} for key, p in effect.walk() if p.unit == "dB" for end in (100.0, -100.0)]
+    # Exponentials of these are denormal numbers somewhere, or zero.
+    unbounded = [key for key, p in effect.walk() if isinstance(p.mapping, Negative)]
+    items += [{key: end} for key in unbounded for end in (30.0, 60.0, 1000.0, -1000.0)]
+    items += [dict.fromkeys(unbounded, end) for end in (7.0, 30.0, 60.0, 1000.0, -1000.0) if unbounded]
     stacked = {}
     for key, middle in centre.items():
         rows = [torch.full_like(middle, item[key]) if key in item else middle for item in items]
@@ -211,6 +216,19 @@ def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, l
         for i in (~t.isfinite().reshape(len(items), -1).all(1)).nonzero().flatten().tolist()
     }
     assert unfinished == set()
+
+
+@pytest.mark.parametrize("name", ["level", "decay"])
+def test_a_noise_reverb_has_finite_gradients_where_its_noise_is_denormal(name: str):
+    # Alone, as numbers that fill no vector of the processor are computed another way.
+    effect, generator = make("noise_reverb"), random()
+    x = audio("noise_reverb", 1, generator, torch.float32)
+    for value in (-20.0, -30.0, -60.0, -95.0, -1e4, 0.0):
+        values = {key: p.mapping.value(p.initial_raw(generator)) for key, p in effect.walk()}
+        values = {key: v.detach().requires_grad_() for key, v in values.items()}
+        values[name] = torch.full_like(values[name], value, requires_grad=True)
+        effect(x, **values).square().mean().backward()
+        assert all(v.grad is None or v.grad.isfinite().all() for v in values.values()), value
 
 
 @pytest.mark.parametrize("name", ["peak", "low_shelf", "high_shelf"])
@@ -293,8 +311,20 @@ def test_a_seed_determines_the_defaults(name: str):
     effect = make(name)
     first, again, other = (Knobs(effect, random(seed)).state_dict() for seed in (11, 11, 12))
     assert all(torch.equal(first[key], again[key]) for key in first)
-    drawn = {"U", "gamma", "phase"} & {key.split(".")[-1] for key in first}
+    drawn = {"U", "gamma"} & {key.split(".")[-1] for key in first}
     assert {key.split(".")[-1] for key in first if not torch.equal(first[key], other[key])} == drawn
+
+
+def test_the_phases_of_a_noise_reverb_belong_to_its_configuration_and_are_not_trained():
+    draws = [({}, random(1)), ({"seed": 0}, random(2)), ({"seed": 1}, random(1))]
+    first, again, other = (Knobs(build({**INSTANCES["noise_reverb"], **seed}, SR), draw) for seed, draw in draws)
+    assert torch.equal(first.phase, again.phase)
+    assert not torch.isclose(first.phase, other.phase).any()
+    assert first.phase.min() >= 0 and first.phase.max() < 2 * torch.pi
+    effect = make("noise_reverb")
+    effect(audio("noise_reverb", 1, random(), torch.float32), **first()).square().sum().backward()
+    assert first.level.grad.abs().sum() > 0
+    assert first.phase.grad is None
 
 
 @every_effect

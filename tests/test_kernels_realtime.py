@@ -12,7 +12,7 @@ from torch import Tensor
 
 from afx.functional import biquad
 from afx.functional.fdn import decay_fir
-from afx.kernels import realtime
+from afx.kernels.numba_cpu import realtime as compiled
 from afx.kernels.realtime import DelayState, FdnState, realtime_delay, realtime_fdn
 from afx.kernels.reference import realtime as reference
 
@@ -29,7 +29,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     def poison(shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.full(shape, np.nan, dtype)
 
-    monkeypatch.setattr(realtime.backend, "empty", poison)
+    monkeypatch.setattr(compiled, "empty", poison)
 
 
 def echo_inputs(dtype: torch.dtype) -> list[Tensor]:

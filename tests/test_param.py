@@ -50,6 +50,11 @@ def test_the_raw_number_of_a_value_is_the_one_it_came_from(mapping: Mapping, raw
     assert torch.allclose(mapping.raw(mapping.value(raw)), raw, rtol=1e-9, atol=1e-9)
 
 
+def test_values_far_below_zero_have_raw_numbers():
+    values = torch.tensor([-1e-6, -1.0, -30.0, -100.0, -1e6])
+    assert Negative().value(Negative().raw(values)).tolist() == pytest.approx(values.tolist(), rel=1e-5)
+
+
 @pytest.mark.parametrize("mapping", [Linear(-3, 40), Log(20, 20000)], ids=["linear", "log"])
 def test_a_controller_s_position_and_a_raw_number_meet_at_the_logistic_function(mapping: Bounded):
     assert torch.equal(mapping.from_unit(SPREAD.sigmoid()), mapping.value(SPREAD))

@@ -6,7 +6,7 @@ from measures import relative_rms
 from torch import Tensor
 
 from afx.effect import Effect, Knobs, Values
-from afx.registry import build, parse_chain
+from afx.registry import EFFECTS, KEYS, build, parse_chain
 from afx.stream import Stream, render, stream
 from main import CHAINS
 from runtime.settings import merge, read_yaml
@@ -158,3 +158,72 @@ def test_a_stream_is_not_flushed_before_anything_went_in():
 def test_no_blocks_give_no_blocks():
     effect, values = opened(chain_of("eq_comp"))
     assert list(stream(effect, values, [])) == []
+
+
+# Empty blocks first, last and in between; single samples; all at once.
+SPLITS = [[0, 0, 1, 0, 999, 0], [1] * 30 + [0, 970], [1000], [0, 1000, 0], [600, 400], [3, 997]]
+SOON = {"default": 11.0, "range": [10, 1000]}  # ms, within the sound
+QUICK = {
+    "ping_pong_delay": {"ir_duration": 2, "delay": SOON},
+    "fdn": {"ir_duration": 0.1, "bands": 5, "delays": [29, 37, 43]},
+    "noise_reverb": {"ir_length": 2000},
+    "fir": {"length": 64},
+    "serial": {"pan": {"effect": "panning"}, "comp": {"effect": "compressor_expander"}},
+    "sends": {"delay": {"effect": "ping_pong_delay", "ir_duration": 2, "delay": SOON}},
+}
+FORMS = [
+    *({"effect": key, **QUICK.get(key, {})} for key in EFFECTS),
+    *({"effect": key, **QUICK[key], "render": "realtime"} for key in ("ping_pong_delay", "fdn")),
+    {"effect": "compressor_expander", "lookahead": False},
+    {"effect": "sends", "delay": {"effect": "ping_pong_delay", "render": "realtime", "delay": SOON}},
+]
+
+
+def form_id(config: dict | str) -> str:
+    return config if isinstance(config, str) else " ".join(str(config[k]) for k in ("effect", "render") if k in config)
+
+
+def channels_of(form: dict | str) -> int:
+    return 2 if form_id(form) == "stereo_width" else 1
+
+
+def opened_form(form: dict | str) -> tuple[Effect, Values]:
+    """An effect of the first table by its configuration, or one of blind estimation by its word."""
+    if isinstance(form, dict):
+        return opened(form)
+    return scattered(parse_chain(form, SR, "analysis").eval())
+
+
+@pytest.mark.parametrize("form", [*FORMS, *KEYS], ids=form_id)
+def test_any_split_into_blocks_equals_the_whole(form: dict | str):
+    effect, values = opened_form(form)
+    x = swinging_noise(1000, channels_of(form))
+    expected = one_call(effect, values, x)
+    for sizes in SPLITS:
+        running = Stream(effect, values)
+        blocks = [running.process(block) for block in x.split(sizes, -1)]
+        y = torch.cat([*blocks, running.flush()], -1)
+        assert {tuple(block.shape[:-1]) for block in blocks} == {tuple(expected.shape[:-1])}
+        assert y.dtype == expected.dtype
+        assert y.shape == expected.shape
+        assert relative_rms(y, expected) < 1e-5, sizes
+
+
+@pytest.mark.parametrize("form", [*FORMS, *KEYS], ids=form_id)
+def test_a_sound_of_no_samples_gives_one(form: dict | str):
+    effect, values = opened_form(form)
+    channels = one_call(effect, values, swinging_noise(1000, channels_of(form))).shape[0]
+    running = Stream(effect, values)
+    nothing = torch.zeros(channels_of(form), 0)
+    assert running.process(nothing).shape == running.process(nothing).shape == running.flush().shape == (channels, 0)
+    assert render(effect, values, nothing).shape == (channels, 0)
+
+
+def test_a_stream_that_was_flushed_is_at_its_end():
+    effect, values = opened(chain_of("eq_comp"))
+    running = Stream(effect, values)
+    running.process(swinging_noise(100))
+    running.flush()
+    for go_on in (lambda: running.process(swinging_noise(100)), running.flush):
+        with pytest.raises(ValueError, match="make a new Stream"):
+            go_on()

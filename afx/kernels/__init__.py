@@ -1,7 +1,6 @@
 """The only door to the sample loops: differentiable functions on torch tensors, whatever back end runs them."""
 
-from pathlib import Path
-
+from .backends import compiled
 from .fdn import fdn_response
 from .realtime import DelayState, FdnState, realtime_delay, realtime_fdn
 from .recursions import ballistics, biquad_cascade, compressor_gain, one_pole
@@ -18,8 +17,3 @@ __all__ = [
     "realtime_delay",
     "realtime_fdn",
 ]
-
-
-def compiled() -> bool:
-    """Whether compiled loops lie on disk from an earlier run, so that nobody waits for a compiler."""
-    return any((Path(__file__).parent / "numba_cpu" / "__pycache__").glob("*.nbc"))

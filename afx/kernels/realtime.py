@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afx.kernels.numba_cpu import realtime as backend
+from afx.kernels.backends import backend
+
+run = backend("realtime")
 
 
 @dataclass
@@ -68,10 +70,10 @@ def realtime_delay(
     state = DelayState.fresh(rows, delay) if state is None else state
     _check_lines(state.lines, (rows, 2), int(delay.max()))
     coefs = torch.cat([feedback.double().unsqueeze(-1).expand(rows, 1), coefs.double().expand(rows, 5)], 1)
-    arrays = (t.detach().cpu().contiguous().numpy() for t in (x, delay.expand(rows), coefs))
-    y = backend.realtime_delay(*arrays, state.lines.numpy(), state.filters.numpy(), state.position)
+    inputs = (t.cpu() for t in (x, delay.expand(rows), coefs))
+    y = run("realtime_delay", *inputs, state.lines, state.filters, state.position)
     state.position += x.shape[-1]
-    return torch.from_numpy(y).to(x.device)
+    return y.to(x.device)
 
 
 def realtime_fdn(
@@ -121,12 +123,11 @@ def realtime_fdn(
     delays = _whole("delays", delays, taps // 2 + 1)
     state = FdnState.fresh(rows, delays, taps) if state is None else state
     _check_lines(state.lines, (rows, lines), int(delays.max()) + taps // 2)
-    arrays = [t.detach().cpu().double().expand(rows, -1, -1).contiguous().numpy() for t in (feedback, b, c, decay_fir)]
-    reads = (delays.cpu() - taps // 2).expand(rows, lines).contiguous().numpy()
-    audio = x.detach().cpu().contiguous().numpy()
-    y = backend.realtime_fdn(audio, *arrays, reads, state.lines.numpy(), state.position)
+    network = (t.cpu().double().expand(rows, -1, -1) for t in (feedback, b, c, decay_fir))
+    reads = (delays.cpu() - taps // 2).expand(rows, lines)
+    y = run("realtime_fdn", x.cpu(), *network, reads, state.lines, state.position)
     state.position += samples
-    return torch.from_numpy(y).to(x.device)
+    return y.to(x.device)
 
 
 def _check_audio(x: Tensor, dimensions: int, allowed: str) -> None:

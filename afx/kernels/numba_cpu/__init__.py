@@ -2,5 +2,7 @@
 
 import numba
 
-# OpenMP, numba's own choice, kills data workers that were forked after a parallel kernel has run.
-numba.config.THREADING_LAYER = "workqueue"
+# OpenMP, numba's own choice, kills data workers that were forked after a parallel kernel has run. What a user chose
+# by NUMBA_THREADING_LAYER stays.
+if numba.config.THREADING_LAYER == "default":
+    numba.config.THREADING_LAYER = "workqueue"

@@ -1,13 +1,15 @@
 """Products of spectra as compiled passes over short runs of bins; see afx.kernels.bins for what they compute."""
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
+
+from afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 
 BLOCK = 1024  # bins whose sums stay in the nearest cache
-OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def outputs(H: Array, X: Array) -> Array:
@@ -36,7 +38,7 @@ def _parts(spectra: Array) -> Array:
     return spectra.view(spectra.real.dtype)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True, **OPTIONS)
 def _outputs(H: Array, X: Array, Y: Array) -> None:
     share = X.shape[0] // H.shape[0]
     for job in prange(len(Y) * _blocks(Y)):
@@ -48,7 +50,7 @@ def _outputs(H: Array, X: Array, Y: Array) -> None:
                 _add_product(_run(H[b // share, o, i], block), _run(X[b, i], block), out)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True, **OPTIONS)
 def _to_inputs(H: Array, grad_Y: Array, grad_X: Array) -> None:
     share = grad_Y.shape[0] // H.shape[0]
     for job in prange(len(grad_X) * _blocks(grad_X)):
@@ -60,7 +62,7 @@ def _to_inputs(H: Array, grad_Y: Array, grad_X: Array) -> None:
                 _add_conjugate_product(_run(H[b // share, o, i], block), _run(grad_Y[b, o], block), out)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True, **OPTIONS)
 def _to_paths(X: Array, grad_Y: Array, grad_H: Array) -> None:
     share = X.shape[0] // grad_H.shape[0]
     for block in prange(_blocks(grad_H)):
@@ -73,17 +75,17 @@ def _to_paths(X: Array, grad_Y: Array, grad_H: Array) -> None:
                         _add_conjugate_product(_run(X[b, i], block), _run(grad_Y[b, o], block), out)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _blocks(parts: Array) -> int:
     return -(-parts.shape[-1] // (2 * BLOCK))
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _run(row: Array, block: int) -> Array:
     return row[2 * BLOCK * block : 2 * BLOCK * (block + 1)]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _add_product(a: Array, b: Array, out: Array) -> None:
     """out += a b"""
     for k in range(0, out.shape[0], 2):
@@ -91,7 +93,7 @@ def _add_product(a: Array, b: Array, out: Array) -> None:
         out[k + 1] += a[k] * b[k + 1] + a[k + 1] * b[k]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _add_conjugate_product(a: Array, b: Array, out: Array) -> None:
     """out += conj(a) b"""
     for k in range(0, out.shape[0], 2):

@@ -8,14 +8,16 @@ is eliminated, c A^-1 b stands in the corner. The backward pass eliminates again
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy import empty  # under its own name, so that a test can poison what the wrappers hand out
+
+from afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 
 LANES = 128
 SPAN = 8 * LANES  # bins of a task; sums over bins are kept per lane within a task and in float64 beyond
-OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def fdn_response_forward(
@@ -46,13 +48,13 @@ def _rotations(delays: Array, n: int) -> Array:
     return np.stack([np.cos(angle), np.sin(angle)], axis=2)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _count(size: int, part: int) -> int:
     """The number of parts that hold `size`."""
     return (size + part - 1) // part
 
 
-@njit(parallel=True, nogil=True, **OPTIONS)
+@kernel(parallel=True, nogil=True, **OPTIONS)
 def _forward(
     feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, rotations: Array, n: int, H: Array
 ) -> None:
@@ -62,7 +64,7 @@ def _forward(
         _forward_task(task, feedback[g], line_gain[g], b[g], c[g], delays[g], rotations[g], n, H[g])
 
 
-@njit(parallel=True, nogil=True, **OPTIONS)
+@kernel(parallel=True, nogil=True, **OPTIONS)
 def _backward(
     grad_H: Array,
     feedback: Array,
@@ -86,7 +88,7 @@ def _backward(
         _backward_task(task, grad_H[g], *network, n, *sums, grad_gain[g])
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _forward_task(
     task: int,
     feedback: Array,
@@ -112,7 +114,7 @@ def _forward_task(
                     H[o, q, first + w, 1] = system[lines + o, lines + q, 1, w]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _backward_task(
     task: int,
     grad_H: Array,
@@ -156,7 +158,7 @@ def _backward_task(
     _add_lanes(lane_delays, sum_delays.reshape(1, -1))
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _load(rows: Array, first: int, lanes: Array) -> None:
     """Copy bins from `first` on into the lanes; lanes beyond the last bin get zero and so add nothing to any sum."""
     count = min(LANES, rows.shape[1] - first)
@@ -167,7 +169,7 @@ def _load(rows: Array, first: int, lanes: Array) -> None:
             lanes[i, w] = 0
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _border(
     system: Array,
     gain: Array,
@@ -204,7 +206,7 @@ def _border(
                 system[lines + o, i, 0, w] = -c[o, i]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _eliminate(system: Array, lines: int) -> None:
     """Eliminate A without pivoting; leaves its factors, pivots inverted, and in the corner its Schur complement."""
     rows, columns = system.shape[0], system.shape[1]
@@ -221,7 +223,7 @@ def _eliminate(system: Array, lines: int) -> None:
                 _subtract(system, i, j, i, k, k, j)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _substitute(system: Array, lines: int) -> None:
     """After elimination, turn the right border into X = A^-1 b and the lower one into -Z = -c A^-1."""
     for q in range(lines, system.shape[1]):
@@ -235,7 +237,7 @@ def _substitute(system: Array, lines: int) -> None:
                 _subtract(system, o, j, o, i, i, j)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _scale(s: Array, i: int, j: int, k: int) -> None:
     """s[i, j] *= s[k, k]"""
     for w in range(LANES):
@@ -244,7 +246,7 @@ def _scale(s: Array, i: int, j: int, k: int) -> None:
         s[i, j, 1, w] = re * s[k, k, 1, w] + im * s[k, k, 0, w]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _subtract(s: Array, i: int, j: int, i1: int, j1: int, i2: int, j2: int) -> None:
     """s[i, j] -= s[i1, j1] s[i2, j2]"""
     for w in range(LANES):
@@ -253,7 +255,7 @@ def _subtract(s: Array, i: int, j: int, i1: int, j1: int, i2: int, j2: int) -> N
         s[i, j, 1, w] = s[i, j, 1, w] - re * s[i2, j2, 1, w] - im * s[i2, j2, 0, w]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _adjoint(system: Array, seed: Array, adjoint: Array, lane_b: Array, lane_c: Array) -> None:
     """Set adjoint[i, q] = sum_o conj(seed[o, q]) Z[o, i], which is conj(A^-H c^T seed); add to the sums of b and c."""
     lines, inputs, outputs = adjoint.shape[0], adjoint.shape[1], seed.shape[0]
@@ -274,7 +276,7 @@ def _adjoint(system: Array, seed: Array, adjoint: Array, lane_b: Array, lane_c: 
                 lane_b[i, q, w] += adjoint[i, q, 0, w]
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _feedback_grads(
     system: Array, adjoint: Array, gain: Array, feedback: Array, lane_feedback: Array, lane_gain: Array
 ) -> None:
@@ -295,7 +297,7 @@ def _feedback_grads(
                 lane_gain[j, w] += product[w] * u
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _delay_grads(system: Array, adjoint: Array, phasor: Array, first: int, n: int, lane_delays: Array) -> None:
     """Add Re(-i w e^{i w m_i} sum_q adjoint[i, q] X[i, q]) to the sum of each delay."""
     lines, inputs, dtype = adjoint.shape[0], adjoint.shape[1], adjoint.dtype
@@ -309,7 +311,7 @@ def _delay_grads(system: Array, adjoint: Array, phasor: Array, first: int, n: in
                 lane_delays[i, w] += omega * turned
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _add_lanes(lanes: Array, total: Array) -> None:
     """Set `total` to the sum of `lanes` over their last axis, in float64."""
     for i in range(lanes.shape[0]):

@@ -7,9 +7,10 @@ the averages that the forward pass had kept of it.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
+from afx.kernels.numba_cpu.cache import kernel
 from afx.kernels.numba_cpu.spectral import FAST, FLOOR, log_product
 
 Array = np.ndarray
@@ -45,7 +46,7 @@ def loudness_deviation_backward(
     return grad_x
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def _loudness_ratio(x: Array, coefs: Array, shifts: Array, mix: Array, ratio: Array) -> None:
     for job in prange(x.shape[0] * mix.shape[0]):
         b, s = job // mix.shape[0], job % mix.shape[0]
@@ -61,7 +62,7 @@ def _loudness_ratio(x: Array, coefs: Array, shifts: Array, mix: Array, ratio: Ar
             ratio[b, s, p, kept:] = 1
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def _loudness_deviation(
     x: Array,
     target: Array,
@@ -89,7 +90,7 @@ def _loudness_deviation(
             sums[b, s, p] = total
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def _loudness_gradient(
     grad: Array,
     x: Array,
@@ -121,13 +122,13 @@ def _loudness_gradient(
         _power_backward(left, right, mix[s, 0], mix[s, 1], out[b, s])
 
 
-@njit(cache=True)
+@kernel()
 def _channels(x: Array, weights: Array) -> tuple[Array, Array]:
     """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
     return x[0 if weights[0] != 0 else 1], x[1 if weights[1] != 0 else 0]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _run_ahead(left: Array, right: Array, weights: Array, coef: float, count: int, state: Array) -> None:
     """Let the long average, from zero, hear the first samples."""
     powers, b = np.empty(count), 0.0
@@ -137,7 +138,7 @@ def _run_ahead(left: Array, right: Array, weights: Array, coef: float, count: in
     state[1] = b
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _averages(
     left: Array, right: Array, weights: Array, coefs: Array, shift: int, m: int, state: Array, short: Array, long: Array
 ) -> None:
@@ -159,7 +160,7 @@ def _averages(
     state[0], state[1] = a, b
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _powers(left: Array, right: Array, weights: Array, scale: float, out: Array) -> None:
     """scale max((u L + v R)^2, floor)"""
     u, v = weights[0], weights[1]
@@ -168,13 +169,13 @@ def _powers(left: Array, right: Array, weights: Array, scale: float, out: Array)
         out[n] = scale * max(z * z, FLOOR)
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _divide(short: Array, long: Array, out: Array) -> None:
     for n in range(short.shape[0]):
         out[n] = short[n] / long[n]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _range_ratios(short: Array, long: Array, target: Array) -> None:
     """Replace short averages by ratios >= 1 between short / long and the target's."""
     for n in range(short.shape[0]):
@@ -182,7 +183,7 @@ def _range_ratios(short: Array, long: Array, target: Array) -> None:
         short[n] = max(r, q) / min(r, q)
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _range_gradients(short: Array, long: Array, target: Array) -> None:
     """Replace both averages by the gradients of |log(short / long) - log target|."""
     for n in range(short.shape[0]):
@@ -193,7 +194,7 @@ def _range_gradients(short: Array, long: Array, target: Array) -> None:
         long[n] = -sign / b
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _averages_backward(short: Array, long: Array, coefs: Array, state: Array) -> None:
     """Run both averages backwards, in place."""
     keep_short, keep_long = 1.0 - coefs[0], 1.0 - coefs[1]
@@ -206,13 +207,13 @@ def _averages_backward(short: Array, long: Array, coefs: Array, state: Array) ->
     state[0], state[1] = a, b
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _add_scaled(values: Array, scale: float, out: Array) -> None:
     for n in range(values.shape[0]):
         out[n] += scale * values[n]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _fade(value: float, keep: float, scale: float, out: Array) -> None:
     """Add the samples before those that any ratio meets: the long average heard them first."""
     for n in range(out.shape[0] - 1, -1, -1):
@@ -220,7 +221,7 @@ def _fade(value: float, keep: float, scale: float, out: Array) -> None:
         out[n] += scale * value
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _power_backward(left: Array, right: Array, u: float, v: float, grad: Array) -> None:
     """Turn gradients to the powers into gradients to the samples: 0 below the floor."""
     floor, zero = left.dtype.type(FLOOR), left.dtype.type(0)
@@ -230,7 +231,7 @@ def _power_backward(left: Array, right: Array, u: float, v: float, grad: Array) 
         grad[n] = slope if z * z >= floor else zero
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def _unmix(signals: Array, mix: Array, out: Array) -> None:
     """Adjoint of the mixtures."""
     for job in prange(2 * out.shape[0]):

@@ -4,14 +4,16 @@ A delay line is a circular buffer in float64, written in place: sample n stands 
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy import empty  # under its own name, so that a test can poison what the wrappers hand out
+
+from afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 
 BLOCK = 256  # samples of the network computed together, unless the shortest line is shorter
 TINY = 1e-30  # smaller values become zero, else silence ends in denormal numbers, which are slow
-OPTIONS = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def realtime_delay(x: Array, delay: Array, coefs: Array, lines: Array, filters: Array, position: int) -> Array:
@@ -30,13 +32,13 @@ def realtime_fdn(
     return y
 
 
-@njit(parallel=True, nogil=True, **OPTIONS)
+@kernel(parallel=True, nogil=True, **OPTIONS)
 def _delay_rows(x: Array, delay: Array, coefs: Array, lines: Array, filters: Array, position: int, y: Array) -> None:
     for r in prange(len(x)):
         _delay_row(x[r], delay[r], coefs[r], lines[r], filters[r], position, y[r])
 
 
-@njit(parallel=True, nogil=True, **OPTIONS)
+@kernel(parallel=True, nogil=True, **OPTIONS)
 def _fdn_rows(
     x: Array,
     feedback: Array,
@@ -52,7 +54,7 @@ def _fdn_rows(
         _fdn_row(x[r], feedback[r], b[r], c[r], decay_fir[r], reads[r], lines[r], position, y[r])
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _delay_row(x: Array, delay: int, coefs: Array, lines: Array, filters: Array, position: int, y: Array) -> None:
     feedback, b0, b1, b2, a1, a2 = coefs
     p1, p2, q1, q2 = filters[0, 0], filters[0, 1], filters[1, 0], filters[1, 1]
@@ -72,7 +74,7 @@ def _delay_row(x: Array, delay: int, coefs: Array, lines: Array, filters: Array,
     filters[0, 0], filters[0, 1], filters[1, 0], filters[1, 1] = p1, p2, q1, q2
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _fdn_row(
     x: Array,
     feedback: Array,
@@ -111,7 +113,7 @@ def _fdn_row(
             _write(lines[i], position + start, total[:count])
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _fir(x: Array, taps: Array, y: Array) -> None:
     """y[n] = sum_k taps[k] x[n + len(taps) - 1 - k], four taps a pass, as each pass reads and writes all of y."""
     left = len(taps)
@@ -129,7 +131,7 @@ def _fir(x: Array, taps: Array, y: Array) -> None:
         left -= 1
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _read(line: Array, first: int, out: Array) -> None:
     """Copy samples from number `first` on out of a circular line."""
     at = first % len(line)
@@ -138,7 +140,7 @@ def _read(line: Array, first: int, out: Array) -> None:
         at = at + 1 if at + 1 < len(line) else 0
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _write(line: Array, first: int, values: Array) -> None:
     """Copy samples into a circular line as numbers `first` on."""
     at = first % len(line)
@@ -147,6 +149,6 @@ def _write(line: Array, first: int, values: Array) -> None:
         at = at + 1 if at + 1 < len(line) else 0
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _flush(value: float) -> float:
     return value if abs(value) > TINY else 0.0

@@ -1,17 +1,17 @@
 """The compiled loops behind numba_cpu.recursions, parallel over rows.
 
-Every row runs block by block through float64 buffers that stay in the first-level cache. Only the state at the start
-of each block is kept; the backward pass recomputes a block before it runs the adjoint recursion over it. All of it is
-in one file, as the compiler's cache on disk notices changes to the file of the outermost function alone.
+Every row runs block by block through float64 buffers that stay in the first-level cache. Only the states at the starts
+of blocks are kept; the backward pass recomputes a block before its adjoint recursion.
 """
 
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
-
 BLOCK = 512
 FLOOR = 1e-8  # of the squared signal: -80 dB
 TINY = 1e-30  # smaller states become zero, else silence ends in denormal numbers, which are slow
@@ -32,7 +32,7 @@ ONE_OVER_SQRT_HALF = np.float64(1.0).view(np.uint64) - SQRT_HALF
 EXPONENT_OFFSET = 2.0**52 + 1023.0
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def cascade_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
         signals = np.empty((coefs.shape[1] + 1, BLOCK))
@@ -45,7 +45,7 @@ def cascade_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints:
             _copy(signals[-1], y[r, start:], m)
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def cascade_backward(
     grad_y: Array,
     x: Array,
@@ -77,7 +77,7 @@ def cascade_backward(
                 _copy(grad, grad_x[r, start:], m)
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def one_pole_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
         average = np.empty(BLOCK + 1)
@@ -89,7 +89,7 @@ def one_pole_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints
             _copy(average[1:], y[r, start:], m)
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def one_pole_backward(
     grad_y: Array,
     x: Array,
@@ -118,7 +118,7 @@ def one_pole_backward(
                     out[i] = coefs[r, 0] * adjoint[i]
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def ballistics_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
         smooth = np.empty(BLOCK + 1)
@@ -130,7 +130,7 @@ def ballistics_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoin
             _copy(smooth[1:], y[r, start:], m)
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def ballistics_backward(
     grad_y: Array, x: Array, coefs: Array, checkpoints: Array, want_x: bool, grad_x: Array, grad_coefs: Array
 ) -> None:
@@ -148,7 +148,7 @@ def ballistics_backward(
                 _copy(grad, grad_x[r, start:], m)
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def compressor_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
         buffers = _compressor_buffers()
@@ -160,7 +160,7 @@ def compressor_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoin
             _copy(buffers[4][1:], y[r, start:], m)
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def compressor_backward(
     grad_y: Array, x: Array, coefs: Array, checkpoints: Array, want_x: bool, grad_x: Array, grad_coefs: Array
 ) -> None:
@@ -185,19 +185,19 @@ def compressor_backward(
                     out[i] = 2.0 * avg * v * grad[i] if v * v >= FLOOR else 0.0
 
 
-@njit(cache=True)
+@kernel()
 def _copy(source: Array, target: Array, m: int) -> None:
     # A loop, since assigning slices of two dtypes does not compile to vector instructions.
     for i in range(m):
         target[i] = source[i]
 
 
-@njit(cache=True)
+@kernel()
 def _flush(state: float) -> float:
     return 0.0 if abs(state) < TINY else state  # NaN stays
 
 
-@njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
     """Filter signals[0, :m]; signals[k + 1] receives what leaves section k."""
     for k in range(coefs.shape[0]):
@@ -220,7 +220,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
         state[2 * k], state[2 * k + 1] = _flush(s1), _flush(s2)
 
 
-@njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _section_adjoint(grad: Array, v: Array, m: int, coefs: Array, carry: Array) -> None:
     """Run one section backwards: v = grad / A, then grad = B v; v[m:m+2] are the values of the block after this."""
     b0, b1, b2, a1, a2 = coefs
@@ -234,7 +234,7 @@ def _section_adjoint(grad: Array, v: Array, m: int, coefs: Array, carry: Array) 
     carry[0], carry[1] = _flush(v1), _flush(v2)
 
 
-@njit(cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _add_section_gradient(v: Array, u: Array, y: Array, m: int, total: Array) -> None:
     """Add sum v[n] u[n-j] for b_j and -sum v[n] y[n-j] for a_j."""
     b0 = b1 = b2 = a1 = a2 = 0.0
@@ -251,7 +251,7 @@ def _add_section_gradient(v: Array, u: Array, y: Array, m: int, total: Array) ->
     total[4] += a2
 
 
-@njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _average(x: Array, y: Array, m: int, coef: float, state: float) -> float:
     """Average x[:m] from y[0] = state into y[1:m+1]; return the last."""
     y[0] = state
@@ -261,7 +261,7 @@ def _average(x: Array, y: Array, m: int, coef: float, state: float) -> float:
     return _flush(state)
 
 
-@njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _average_adjoint(grad: Array, adjoint: Array, m: int, coef: float, carry: float) -> float:
     """Let adjoint[n] be the sum over k >= n of (1 - coef)^(k-n) grad[k]; return the first."""
     for i in range(m - 1, -1, -1):
@@ -270,7 +270,7 @@ def _average_adjoint(grad: Array, adjoint: Array, m: int, coef: float, carry: fl
     return _flush(carry)
 
 
-@njit(cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _average_gradient(adjoint: Array, x: Array, y: Array, m: int) -> float:
     total = 0.0
     for i in range(m):
@@ -278,7 +278,7 @@ def _average_gradient(adjoint: Array, x: Array, y: Array, m: int) -> float:
     return total
 
 
-@njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: float) -> float:
     """Smooth x[:m] from y[0] = state into y[1:m+1]; return the last."""
     y[0] = state
@@ -291,7 +291,7 @@ def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: fl
     return _flush(state)
 
 
-@njit(cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _smooth_adjoint(
     grad_y: Array, x: Array, y: Array, grad_x: Array, m: int, coefs: Array, carry: float, total: Array
 ) -> float:
@@ -316,14 +316,14 @@ def _smooth_adjoint(
     return _flush(keep * carry)
 
 
-@njit(cache=True)
+@kernel()
 def _compressor_buffers() -> tuple[Array, ...]:
     """Make power, level (from index 1 on), level in dB, static gain, gain (from index 1 on), and scratch space."""
     size = BLOCK + 1
     return np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
 
 
-@njit(cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state: Array) -> None:
     """Fill the buffers from x[:m]."""
     power, level, level_db, static, gain, scratch = buffers
@@ -344,7 +344,7 @@ def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state:
     state[1] = _smooth(static, gain, m, attack, release, state[1])
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+@kernel(error_model="numpy", fastmath={"contract", "reassoc"})
 def _curve_adjoint(
     grad: Array, level: Array, level_db: Array, static: Array, m: int, coefs: Array, total: Array
 ) -> None:
@@ -368,7 +368,7 @@ def _curve_adjoint(
     total[4] += exp_slope_sum
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@kernel(error_model="numpy", fastmath={"contract"})
 def _log2(v: Array, exponent: Array, m: int) -> None:
     """Replace v[:m] > 0 by its base-2 logarithm (to 1e-15), in loops that compile to vector instructions."""
     bits, exponent_bits = v.view(np.uint64), exponent.view(np.uint64)
@@ -383,7 +383,7 @@ def _log2(v: Array, exponent: Array, m: int) -> None:
         v[i] = exponent[i] - EXPONENT_OFFSET + s * (L0 + z * (L1 + z * (L2 + z * (L3 + z * (L4 + z * high)))))
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@kernel(error_model="numpy", fastmath={"contract"})
 def _exp2(v: Array, power: Array, m: int) -> None:
     """Replace v[:m] <= 0 by 2^v (to 1e-15; 2^-1022 below v = -1022), in loops that compile to vector instructions."""
     power_bits = power.view(np.uint64)

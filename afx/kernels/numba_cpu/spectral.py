@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
+
+from afx.kernels.numba_cpu.cache import kernel
 
 FLOOR = 1e-8
 COMPLEX = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}
@@ -99,7 +101,7 @@ def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[i
 
 
 # Cutting and adding frames take a tenth of a block's time: less than a second thread costs to wake.
-@njit(cache=True)
+@kernel()
 def _frame(padded: np.ndarray, start: int, window: np.ndarray, hop: int, frames: np.ndarray) -> None:
     for c in range(2):
         for f in range(frames.shape[1]):
@@ -108,7 +110,7 @@ def _frame(padded: np.ndarray, start: int, window: np.ndarray, hop: int, frames:
                 frame[i] = samples[i] * window[i]
 
 
-@njit(cache=True)
+@kernel()
 def _overlap_add(frames: np.ndarray, start: int, window: np.ndarray, hop: int, out: np.ndarray) -> None:
     for c in range(2):
         for f in range(frames.shape[1]):
@@ -117,12 +119,12 @@ def _overlap_add(frames: np.ndarray, start: int, window: np.ndarray, hop: int, o
                 samples[i] += frame[i] * window[i]
 
 
-@njit(cache=True)
+@kernel()
 def _blocks(spectra: np.ndarray) -> int:
     return -(-spectra.shape[1] // (2 * BINS))
 
 
-@njit(cache=True)
+@kernel()
 def _signal(spectra: np.ndarray, job: int, s: int, mixed: np.ndarray) -> np.ndarray:
     """A block of L, R, L + R or L - R, in `mixed` if it is a mixture: the channels may be two items', and one NaN."""
     left = spectra[0, 2 * BINS * job : 2 * BINS * (job + 1)]
@@ -135,7 +137,7 @@ def _signal(spectra: np.ndarray, job: int, s: int, mixed: np.ndarray) -> np.ndar
     return mixed[: left.shape[0]]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def _magnitudes(spectra: np.ndarray, floor: float, first: int, out: np.ndarray) -> None:
     for job in prange(_blocks(spectra)):
         mixed = np.empty(2 * BINS, spectra.dtype)
@@ -143,20 +145,20 @@ def _magnitudes(spectra: np.ndarray, floor: float, first: int, out: np.ndarray) 
             _magnitude(_signal(spectra, job, s, mixed), floor, out[s, first + BINS * job :])
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _magnitude(spectrum: np.ndarray, floor: float, out: np.ndarray) -> None:
     """sqrt(max(|X|^2, floor)) of a spectrum whose real and imaginary parts alternate."""
     for k in range(spectrum.shape[0] // 2):
         out[k] = np.sqrt(_power(spectrum[2 * k], spectrum[2 * k + 1], floor))
 
 
-@njit(cache=True)
+@kernel()
 def _power(re: float, im: float, floor: float) -> float:
     """Free of fused products: equal signals then have equal magnitudes everywhere."""
     return max(re * re + im * im, floor)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def _compare(
     spectra: np.ndarray, target: np.ndarray, rows: np.ndarray, first: int, floor: float, sums: np.ndarray
 ) -> None:
@@ -168,7 +170,7 @@ def _compare(
             sums[job, s, 1] = log_product(ratio[: spectrum.shape[0] // 2])
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _ratios(spectrum: np.ndarray, target: np.ndarray, floor: float, ratio: np.ndarray) -> float:
     """Ratios of the larger to the smaller magnitude; returns the sum of the squares of their differences."""
     total = floor - floor
@@ -179,7 +181,7 @@ def _ratios(spectrum: np.ndarray, target: np.ndarray, floor: float, ratio: np.nd
     return total
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def log_product(row: np.ndarray) -> float:
     """Sum of the logarithms of numbers >= 1: one logarithm where the product of so many grows large."""
     total, product, k = 0.0, 1.0, 0
@@ -197,7 +199,7 @@ def log_product(row: np.ndarray) -> float:
     return total + math.log(product)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def _weigh(
     spectra: np.ndarray,
     target: np.ndarray,
@@ -220,7 +222,7 @@ def _weigh(
                 _add(part, spectra.dtype.type(1 if s == 2 else -1), right)
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _weigh_signal(
     spectrum: np.ndarray, target: np.ndarray, floor: float, grad_square: float, grad_log: float, out: np.ndarray
 ) -> None:
@@ -238,13 +240,13 @@ def _weigh_signal(
         out[2 * k + 1] = gain * im
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _add(part: np.ndarray, sign: float, out: np.ndarray) -> None:
     for k in range(out.shape[0]):
         out[k] += sign * part[k]
 
 
-@njit(parallel=True, cache=True, fastmath=FAST, error_model="numpy")
+@kernel(parallel=True, fastmath=FAST, error_model="numpy")
 def _correlate(padded: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
     rows, samples = y.shape
     blocks = -(-samples // FIR_BLOCK)
@@ -254,7 +256,7 @@ def _correlate(padded: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
         _correlate_block(padded[row, start:], taps, y[row, start:stop])
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@kernel(fastmath=FAST, error_model="numpy")
 def _correlate_block(x: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
     y[:] = 0
     k = 0

@@ -1,0 +1,86 @@
+"""Kernels called from several threads, and from processes that were forked."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event, Thread
+
+import numba
+import pytest
+
+from afx.kernels import backends, numba_cpu
+
+ROOT = Path(__file__).parents[1]
+TWO_THREADS = """
+import threading, torch
+from afx.kernels import one_pole, realtime_delay
+
+x = torch.randn(4, 2000, generator=torch.Generator().manual_seed(0))
+delay, feedback, low_pass = torch.tensor([20]), torch.tensor([0.5]), torch.tensor([[1.0, 0, 0, 0, 0]])
+
+def work(results):
+    for _ in range(300):
+        coef = torch.full((1,), 0.1, requires_grad=True)
+        one_pole(x, coef).square().sum().backward()
+        results.add((coef.grad.item(), realtime_delay(x, delay, feedback, low_pass).sum().item()))
+
+found = [set(), set()]
+threads = [threading.Thread(target=work, args=(results,)) for results in found]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert found[0] == found[1] and len(found[0]) == 1, found
+print("done")
+"""
+
+
+def python(script: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_two_threads_may_call_kernels_forwards_and_backwards():
+    run = python(TWO_THREADS)
+    assert run.stdout == "done\n", run.stderr
+    assert run.returncode == 0
+
+
+def test_effects_are_imported_without_a_compiler_so_that_help_needs_no_folder_for_loops():
+    run = python("import afx.registry, afx.stream, sys; print('numba' in sys.modules)")
+    assert run.stdout == "False\n", run.stderr
+
+
+@pytest.mark.parametrize("layer, used", [("default", "workqueue"), ("tbb", "tbb"), ("omp", "omp")])
+def test_the_threads_that_a_user_chose_are_respected(layer: str, used: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(numba.config, "THREADING_LAYER", layer)
+    importlib.reload(numba_cpu)
+    assert numba.config.THREADING_LAYER == used
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_forked_while_another_thread_runs_a_kernel_may_run_its_own():
+    held, done = Event(), Event()
+
+    def hold() -> None:
+        with backends._cpu:
+            held.set()
+            done.wait()
+
+    thread = Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if backends._cpu.acquire(timeout=2) else 1)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
