@@ -133,6 +133,7 @@ def open_folder(args: argparse.Namespace) -> Path:
         if not 0 < done <= args.epochs:
             wanted = f"--epochs {max(done, 1)} or more, or another --suffix"
             raise UsageError(f"{folder / LAST} holds {done} epochs; give {wanted}")
+        write_text(folder / RECORD, json.dumps(before | settings, indent=1))
         return folder
     if args.resume:
         raise UsageError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import lightning as L
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,7 +62,9 @@ class Training(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """What is drawn in an epoch depends on its number alone, so that a training goes on as if never stopped."""
-        torch.manual_seed(self.seed + self.current_epoch)
+        # Mixed, so that epochs of neighbouring seeds share nothing.
+        mixed = np.random.SeedSequence([self.seed, self.current_epoch]).generate_state(1, np.uint64)
+        torch.manual_seed(int(mixed[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
@@ -75,6 +78,17 @@ class Training(L.LightningModule):
         q = self.hear(wet, torch.Generator().manual_seed(index))
         self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
+
+    def on_train_epoch_end(self) -> None:
+        """Takes the epoch into account for the learning rate: here, as checkpoints are saved next.
+
+        Lightning would do so after that, and a training would go on an epoch late.
+        """
+        if self.trainer.is_last_batch and "valid/loss" in self.trainer.callback_metrics:
+            self.lr_schedulers().step(self.trainer.callback_metrics["valid/loss"])
+
+    def lr_scheduler_step(self, *_: object) -> None:
+        """Nothing more to do."""
 
 
 class StopWhenAsked(L.Callback):
