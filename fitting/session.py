@@ -170,6 +170,7 @@ class Session:
         if isinstance(error, UsageError):
             song.fail(f"{song.files.name}: {reason}" if place else reason)
             return reason
+        log.debug("%s", song.files.name, exc_info=error)
         kept = write_error(folder, error)
         reason += f"; the traceback is in {kept}" if kept else ""
         song.fail(f"{song.files.name}: {reason}", is_fault=line is None)

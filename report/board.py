@@ -1,6 +1,8 @@
 """TensorBoard of a fit: loss terms, every parameter in physical units, and level-matched audio."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -19,19 +21,22 @@ LOUDNESS = -18.0  # LUFS
 class TensorBoardWriter:
     """Writes every song's scalars and audio into its run folder, on from an earlier run; an observer of a session.
 
-    Used as a context: within it what breaks a writer's own thread (a full disk) is told by the next call alone, without
-    Python's traceback of that thread.
+    Used as a context, it closes what is open when the block is left early.
     """
 
     def __init__(self):
         self._writers: dict[Song, SummaryWriter] = {}
+        self._quiet = quiet_writer_threads()
 
     def __enter__(self) -> "TensorBoardWriter":
-        self._hook, threading.excepthook = threading.excepthook, self._on_thread_error
+        self._quiet.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        threading.excepthook = self._hook
+        for writer in self._writers.values():
+            with suppress(OSError):
+                writer.close()
+        self._quiet.__exit__(None, None, None)
 
     def begin(self, song: Song) -> None:
         """Nothing to do: the file is opened where there is something to write."""
@@ -72,9 +77,21 @@ class TensorBoardWriter:
             self._writers[song] = SummaryWriter(song.run.path, purge_step=step or None)
         return self._writers[song]
 
-    def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
+
+@contextmanager
+def quiet_writer_threads() -> Iterator[None]:
+    """Within it what breaks a TensorBoard writer's own thread is raised by the next call alone, and not printed."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
         if not type(args.thread).__module__.startswith("tensorboard."):
-            self._hook(args)
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _levelled(sound: Tensor, sr: int) -> Tensor:

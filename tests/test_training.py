@@ -1,5 +1,6 @@
 """Training, scoring and estimating from end to end on seconds of sound: what is left, what is said, what is refused."""
 
+import errno
 import json
 import os
 import signal
@@ -103,6 +104,19 @@ def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_pat
     (gone_on,), (whole,) = (read_tensors(folder / "last.ckpt")["lr_schedulers"] for folder in folders)
     assert gone_on == whole and whole["last_epoch"] == 2, "each epoch counts once for the learning rate"
     assert [read_json(folder / "settings.json")["epochs"] for folder in folders] == [2, 2]
+
+
+def test_a_full_disk_for_tensorboard_ends_no_training(music: Path, tmp_path: Path, monkeypatch, caplog, capsys):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=1")) == 0
+    told = [record.message for record in caplog.records if "TensorBoard" in record.message]
+    assert told == ["TensorBoard fails and is left out, the training goes on: No space left on device"]
+    assert "Exception in thread" not in capsys.readouterr().err
 
 
 def test_epochs_of_neighbouring_seeds_draw_differently(monkeypatch: pytest.MonkeyPatch):
