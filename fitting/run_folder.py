@@ -86,7 +86,7 @@ def check_resumable(folder: Path, recipe: Recipe) -> None:
     """
     runs.check_same_fit(folder, recipe.tree)
     planned = read_yaml(folder / runs.CONFIG).get("epochs")
-    if not recipe.is_annealed or planned == recipe.epochs:
+    if not recipe.is_annealed or planned in (None, recipe.epochs):
         return
     anew = f"begin anew with resume=false epochs={recipe.epochs}"
     if runs.has_ended(folder, planned):

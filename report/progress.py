@@ -56,7 +56,8 @@ class Progress:
 
     def end(self, song: Song) -> None:
         track = song.run and song.run.track
-        self._expect_less(track.epochs - track.step_count if track else self.epochs)
+        if song.outcome is not Outcome.INTERRUPTED:
+            self._expect_less(track.epochs - track.step_count if track else self.epochs)
         if song.outcome is Outcome.DONE_BEFORE:
             self._write(song.reason)
         elif song.outcome is Outcome.FAILED:

@@ -250,6 +250,9 @@ def test_the_total_of_the_progress_bar_is_that_of_all_songs_from_the_start():
         assert progress._bar.total == 830, "what a failed song lacks is expected no more"
         progress.end(early)
         assert progress._bar.total == 730
+        song.outcome, track.losses = Outcome.INTERRUPTED, []
+        progress.end(song)
+        assert progress._bar.total == 730, "what was interrupted goes on another time"
 
 
 def stopped_after(arguments: list[str], steps: int) -> dict[str, Song]:
