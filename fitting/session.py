@@ -141,7 +141,8 @@ class Session:
                 song.run.save()
             except Exception as error:
                 track.error = self._failed(song, error, song.run.path)
-            self._tell("pause", song)
+            else:
+                self._tell("pause", song)
 
     def _on_fault(self, track: Track, error: Exception) -> str:
         """Why a track ends whose step raised."""
@@ -164,13 +165,15 @@ class Session:
         song.run = None  # and with it the recordings
 
     def _failed(self, song: Song, error: Exception, folder: Path, place: str = "") -> str:
-        """Takes note of an error that ends a song, with its traceback in the folder; the reason."""
+        """Takes note of a song's first error, which ends it, with its traceback in the folder; the reason."""
+        log.debug("%s", song.files.name, exc_info=error)
+        if song.outcome is Outcome.FAILED:
+            return song.reason
         line = explain(error)
         reason = place + (line or f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
         if isinstance(error, UsageError):
             song.fail(f"{song.files.name}: {reason}" if place else reason)
             return reason
-        log.debug("%s", song.files.name, exc_info=error)
         kept = write_error(folder, error)
         reason += f"; the traceback is in {kept}" if kept else ""
         song.fail(f"{song.files.name}: {reason}", is_fault=line is None)
