@@ -18,9 +18,11 @@ from pathlib import Path
 
 from data.pairs import DATASETS, find_songs
 from fitting.optimiser import METHODS
+from fitting.session import Outcome, Session
 from formats import runs
 from formats.published_config import from_published_settings
-from report.session import Session
+from report.board import TensorBoardWriter
+from report.progress import Progress, summary
 from runtime.errors import UsageError
 from runtime.interrupt import Interrupt
 from runtime.memory import keep_freed_memory
@@ -63,23 +65,26 @@ def main(argv: list[str]) -> int:
         settings = read_settings(argv)
         songs, skipped, empty = find_songs(settings)
         keep_freed_memory()
-        session = Session(settings)
+        pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
+        progress, board = Progress(len(pairs), settings["epochs"]), TensorBoardWriter()
+        session = Session(settings, (progress, board))
     except ValueError as error:
         print(f"main.py: {error}", file=sys.stderr)
         return 2
-    for reason in skipped:
-        print(f"skipped {reason}")
-    pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
-    with Interrupt() as interrupt:
-        try:
+    for line in (*(f"skipped {reason}" for reason in skipped), *(f"failed: {reason}" for reason in empty)):
+        print(line, flush=True)
+    try:
+        with Interrupt() as interrupt, progress, board:
             session.fit(pairs, interrupt)
-        finally:
-            failed = empty + session.failed
-            for reason in failed:
-                print(f"main.py: {reason}", file=sys.stderr)
-    if len(pairs) + len(empty) > 1:
-        print(f"{session.fitted} fitted, {session.done_before} done before, {len(failed)} failed")
-    return 130 if interrupt.asked else 2 if failed else 0
+    finally:
+        failed = [song for song in session.songs if song.outcome is Outcome.FAILED]
+        for reason in (*empty, *(song.reason for song in failed)):
+            print(f"main.py: {reason}", file=sys.stderr)
+        if len(pairs) + len(empty) + len(skipped) > 1:
+            print(summary(session.songs, failed=len(empty), skipped=len(skipped)))
+    if interrupt.asked:
+        return 130
+    return 1 if any(song.is_fault for song in failed) else 2 if failed or empty else 0
 
 
 def read_settings(argv: list[str]) -> dict:

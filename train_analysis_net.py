@@ -21,7 +21,6 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from encoders import ENCODERS
@@ -29,8 +28,9 @@ from estimation.arguments import above_zero, add_music, natural, positive
 from estimation.estimator import Estimator
 from estimation.loaders import SR, build_loaders
 from estimation.train import OBJECTIVES, StopWhenAsked, Training, score
+from report.board import quiet_writer_threads
 from report.tables import scores_table
-from report.training_board import DataWait, EstimateBoard, OneBar
+from report.training_board import CarefulLogger, DataWait, EstimateBoard, OneBar
 from runtime.device import pick_device
 from runtime.errors import UsageError
 from runtime.files import read_json, read_tensors, write_text
@@ -133,6 +133,7 @@ def open_folder(args: argparse.Namespace) -> Path:
         if not 0 < done <= args.epochs:
             wanted = f"--epochs {max(done, 1)} or more, or another --suffix"
             raise UsageError(f"{folder / LAST} holds {done} epochs; give {wanted}")
+        write_text(folder / RECORD, json.dumps(before | settings, indent=1))
         return folder
     if args.resume:
         raise UsageError(f"--resume: there is no epoch of {folder} to go on from; leave --resume out to begin")
@@ -165,13 +166,14 @@ def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders:
             EstimateBoard(),
             OneBar(),
         ],
-        logger=TensorBoardLogger(folder, name="", version=""),
+        logger=CarefulLogger(folder),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
     before = folder / LAST if args.resume else None
-    trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
+    with quiet_writer_threads():
+        trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
     if best.best_model_score is None or not math.isfinite(best.best_model_score):
         raise UsageError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
     training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])

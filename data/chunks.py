@@ -20,6 +20,11 @@ class Chunks:
     warm_up: int  # samples at the start of each chunk that only warm the effects up
     starts: tuple[int, ...]  # first sample of each chunk within the pair
 
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of one chunk's audio."""
+        return (self.dry.nbytes + self.wet.nbytes) // len(self.dry)
+
 
 def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0) -> Chunks:
     """Chunks of `duration` s, starting every `duration - overlap` s; the incomplete tail is dropped.

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -205,27 +205,37 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
     """The pairs that settings name, by the folder for their logs; what was skipped, and what failed, a line each.
 
     `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
-    folder's logs then have a folder of its name, and one without a pair has failed. UsageError as in `find_pairs`, and
-    for a list that cannot be read or is empty.
+    folder's logs then have a folder of its name, of which a later one of the same name takes as many folders above it
+    as tell it apart (Intro, Artist_Intro); one without a pair has failed. UsageError as in `find_pairs`, and for a list
+    that cannot be read or is empty.
     """
     dataset, data_dir, logs = settings["dataset"], settings["data_dir"], Path(settings["log_dir"]).expanduser()
     if not (data_dir or "").startswith("@"):
         found = find_pairs(dataset, data_dir, settings["dry"], settings["wet"])
         return {logs: found.files}, found.skipped, []
     songs, skipped, failed = {}, [], []
+    names: dict[str, Path] = {}
     for song in _listed(data_dir):
+        path = Path(os.path.abspath(os.path.expanduser(song)))
+        if path in names.values():
+            skipped.append(f"{song} is listed twice")
+            continue
+        names[_free_name(path, names)] = path
         try:
             found = find_pairs(dataset, song)
         except ValueError as error:
             failed.append(f"{song}: {error}")
             continue
-        folder = logs / Path(os.path.abspath(song)).name
-        if folder in songs:
-            failed.append(f"{song}: another song of the list has this folder name; fit it with another log_dir")
-            continue
-        songs[folder] = found.files
+        songs[logs / next(reversed(names))] = found.files
         skipped += found.skipped
     return songs, skipped, failed
+
+
+def _free_name(path: Path, taken: Collection[str]) -> str:
+    """A folder's name, with as many of those above it as it takes to be none of those taken."""
+    parts = path.parts[1:]
+    names = ("_".join(parts[-depth:]) for depth in range(1, len(parts) + 1))
+    return next((name for name in names if name not in taken), f"{'_'.join(parts)}_{len(taken)}")
 
 
 def _listed(data_dir: str) -> list[str]:

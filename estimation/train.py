@@ -77,6 +77,17 @@ class Training(L.LightningModule):
         self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
 
+    def on_train_epoch_end(self) -> None:
+        """Takes the epoch into account for the learning rate: here, as checkpoints are saved next.
+
+        Lightning would do so after that, and a training would go on an epoch late.
+        """
+        if self.trainer.is_last_batch and "valid/loss" in self.trainer.callback_metrics:
+            self.lr_schedulers().step(self.trainer.callback_metrics["valid/loss"])
+
+    def lr_scheduler_step(self, *_: object) -> None:
+        """Nothing more to do."""
+
 
 class StopWhenAsked(L.Callback):
     """Ends the training after the step at which Ctrl-C or SIGTERM asks for it.

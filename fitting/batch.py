@@ -3,17 +3,23 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
 
 import torch
 
 from fitting.fit import Fit, OnStep, run
 from fitting.track import Track
-from runtime.memory import free_bytes, peak_bytes
+from runtime.memory import PeakMemory, free_bytes
+
+OnFault = Callable[[Track, Exception], str]
 
 # The share of the free memory that steps may take: the rest is for what other programs will ask for.
 SHARE = {"cuda": 0.85, "cpu": 0.5}
 # The most chunks of a batch, as a multiple of those that count: tracks with fewer chunks are filled up with others.
 PADDING = 1.25
+# The least that a chunk takes in a step, as a multiple of its audio; measured with many: 12 times for a panning alone,
+# 20 times for the full chain.
+LEAST = 8
 
 
 class Budget:
@@ -31,18 +37,19 @@ class Budget:
     ):
         self.device, self.batch_size, self.shared = device, batch_size, shared
         self.limit = limit_bytes or int(SHARE[device.type] * free_bytes(device))
-        self.before, self.largest = peak_bytes(device), 0
+        self.taken = self.largest = 0  # the most bytes, and the most chunks, of a step so far
         self.chunks, self.most = 0, sys.maxsize  # by the measure, and since memory ran out
 
     @property
     def is_measured(self) -> bool:
         return self.chunks > 0
 
-    def note(self, tracks: Sequence[Track]) -> None:
-        """Takes note of a step of these tracks."""
-        self.largest = max(self.largest, self._size(tracks))
-        each = max(peak_bytes(self.device) - self.before, 1) / self.largest
-        self.chunks = max(int(self.limit / each), 1)
+    def note(self, tracks: Sequence[Track], taken: int) -> None:
+        """Takes note of a step of these tracks that took so many bytes."""
+        self.taken, self.largest = max(self.taken, taken), max(self.largest, self._size(tracks))
+        # A measure can miss what was allocated before; no step takes less than this.
+        least = LEAST * max(track.chunks.bytes_each for track in tracks)
+        self.chunks = max(int(self.limit / max(self.taken / self.largest, least)), 1)
 
     def ran_out(self, tracks: Sequence[Track]) -> None:
         """Takes note that a step of these tracks was too large."""
@@ -89,6 +96,14 @@ class Queue:
         self._ready.extendleft(reversed(list(tracks)))
 
 
+class Attempt(Enum):
+    """What came of a fit of some tracks."""
+
+    WENT_ON = auto()  # to the end of one of them, or as far as it was to go
+    OUT_OF_MEMORY = auto()
+    BROKEN = auto()  # by one of several, or by all together
+
+
 def fit_all(
     tracks: Iterable[Track],
     make: Callable[[Sequence[Track]], Fit],
@@ -96,18 +111,26 @@ def fit_all(
     *,
     on_step: OnStep,
     on_pause: Callable[[Sequence[Track]], None],
+    on_fault: OnFault,
     on_end: Callable[[Track, str | None], None],
     stopped: Callable[[], bool],
 ) -> None:
     """Fits all tracks, as many at once as the budget allows; where memory runs out, half as many go on.
 
+    Where a step of several raises, each takes it alone: those that raise again end, and the others go on.
+
     Args:
         tracks: may be a generator that loads them; one is looked at ahead.
         make: a fit of some of them.
-        on_step, on_pause, stopped: as in `fitting.fit.run`.
+        on_step, on_pause, stopped: as in `fitting.fit.run`; they do not raise.
+        on_fault: once for a track whose step raises, with the exception; why the track ends.
         on_end: once for every track that was begun, with "interrupted", what went wrong, or None.
     """
     queue, active = Queue(tracks), []
+
+    def attempt(some: Sequence[Track], steps: int | None = None) -> Attempt:
+        return _attempt(some, make, budget, on_fault, (on_step, on_pause, stopped, steps))
+
     try:
         while not stopped():
             while (following := queue.next()) and budget.holds([*active, following]):
@@ -117,15 +140,16 @@ def fit_all(
             if not any(track.has_ended for track in active):
                 # One step of the first track tells what the others will take.
                 measure = following is not None and not budget.is_measured
-                if _goes_on(active, make, on_step, on_pause, stopped, 1 if measure else None):
-                    budget.note(active)
-                elif len(active) > 1:
+                came = attempt(active, 1 if measure else None)
+                if came is Attempt.BROKEN and len(active) > 1:
+                    for track in active:
+                        attempt([track], 1)
+                if came is not Attempt.WENT_ON and not any(track.error for track in active):
+                    # Too many for the memory, or together for a reason of their own.
                     budget.ran_out(active)
                     half = len(active) // 2
                     queue.put_back(active[half:])
                     active = active[:half]
-                else:
-                    active[0].error = "out of memory with this track alone; lower batch_size or chunk_duration"
             on_pause([*active, *queue.begun()])
             ended, active = [t for t in active if t.has_ended], [t for t in active if not t.has_ended]
             for track in ended:
@@ -137,17 +161,30 @@ def fit_all(
         on_end(track, "interrupted")
 
 
-def _goes_on(tracks: Sequence[Track], make: Callable[[Sequence[Track]], Fit], *watching: object) -> bool:
-    """Runs a fit of some tracks until one ends; False where memory ran out, the tracks being as far as they came."""
+def _attempt(
+    tracks: Sequence[Track],
+    make: Callable[[Sequence[Track]], Fit],
+    budget: Budget,
+    on_fault: OnFault,
+    watching: tuple,
+) -> Attempt:
+    """Runs a fit of some tracks until one ends; they are then as far as they came, and one alone that broke has ended.
+
+    `watching` are the last arguments of `fitting.fit.run`.
+    """
     try:
-        run(make(tracks), *watching)
-        return True
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
+        with PeakMemory(budget.device) as peak:
+            run(make(tracks), *watching)
+        budget.note(tracks, peak.bytes)
+        return Attempt.WENT_ON
+    except Exception as error:
+        came = Attempt.OUT_OF_MEMORY if _is_out_of_memory(error) else Attempt.BROKEN
+        if len(tracks) == 1:
+            out = "out of memory with this track alone; lower batch_size or chunk_duration"
+            tracks[0].error = out if came is Attempt.OUT_OF_MEMORY else on_fault(tracks[0], error)
     # What the exception held is free by now, and goes back to the device.
     torch.cuda.empty_cache()
-    return False
+    return came
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -58,6 +58,18 @@ def has_ended(folder: Path, epochs: int) -> bool:
     return not meta.get("terminated_by") and len(meta.get("losses", [])) >= epochs
 
 
+def step_count(folder: Path) -> int:
+    """How many steps the record of a run holds."""
+    return len(read_json(folder / META).get("losses", []))
+
+
+def update_settings(folder: Path, **changed: object) -> None:
+    """Writes what a continuation changes in the settings of a run."""
+    before = read_yaml(folder / CONFIG)
+    if before | changed != before:
+        write_text(folder / CONFIG, yaml.safe_dump(before | changed, sort_keys=False, allow_unicode=True))
+
+
 def check_same_fit(folder: Path, settings: dict) -> None:
     """Refuses to resume a run with other settings; UsageError that names them."""
     before = read_yaml(folder / CONFIG)

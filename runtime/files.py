@@ -1,10 +1,11 @@
 """Files that are whole at every instant, and containers that run no code."""
 
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -30,9 +31,15 @@ def user_path(text: str | Path) -> Path:
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails."""
+    """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails.
+
+    OSError naming `path` where the system refuses: a full disk, a folder that is gone.
+    """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,8 +49,13 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, name, temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -52,8 +64,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
+    # torch's own writer does not tell why it fails.
+    content_bytes = io.BytesIO()
+    torch.save(content, content_bytes)
     with whole(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(content_bytes.getbuffer())
 
 
 def read_tensors(path: str | Path) -> dict:

@@ -30,6 +30,7 @@ class Log:
         self.sizes: list[int] = []
         self.ended: dict[Track, str | None] = {}
         self.saved: set[Track] = set()
+        self.faults: list[tuple[Track, type[Exception]]] = []
         self.steps = 0
 
     def make(self, tracks: Sequence[Track]) -> Fit:
@@ -48,6 +49,10 @@ class Log:
     def on_step(self, fit: Fit, track: Track, terms: Terms) -> None:
         self.steps += 1
 
+    def on_fault(self, track: Track, error: Exception) -> str:
+        self.faults.append((track, type(error)))
+        return f"broken: {error}"
+
     def run(self, budget: Budget) -> None:
         fit_all(
             iter(self.tracks),
@@ -55,6 +60,7 @@ class Log:
             budget,
             on_step=self.on_step,
             on_pause=self.saved.update,
+            on_fault=self.on_fault,
             on_end=self.ended.__setitem__,
             stopped=lambda: self.stop_after is not None and self.steps >= self.stop_after,
         )
@@ -67,17 +73,18 @@ def tracks_of(*counts: int, epochs: int = 3) -> list[Track]:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The peak of the memory as the steps are told it; 100 bytes a chunk."""
-    peak = [1000]
+    """The bytes that the steps are said to take; 100 a chunk."""
+    taken = []
     note = Budget.note
 
-    def noting(budget: Budget, tracks: Sequence[Track]) -> None:
-        peak[0] = max(peak[0], 1000 + 100 * budget._size(tracks))
-        note(budget, tracks)
+    def noting(budget: Budget, tracks: Sequence[Track], measured: int) -> None:
+        assert measured >= 0
+        taken.append(100 * budget._size(tracks))
+        note(budget, tracks, taken[-1])
 
-    monkeypatch.setattr(batch, "peak_bytes", lambda device: peak[0])
+    monkeypatch.setattr(batch, "LEAST", 0)
     monkeypatch.setattr(Budget, "note", noting)
-    return peak
+    return taken
 
 
 def losses_alone(track: Track, **options: object) -> list[float]:
@@ -91,7 +98,7 @@ def test_the_first_step_is_measured_and_the_rest_packed_into_what_is_allowed(mem
     log.run(Budget(CPU, 35, limit_bytes=300))
     # The one that was measured is a step ahead, and ends first.
     assert log.sizes == [1, 3, 3, 2, 1]
-    assert list(log.ended.values()) == [None] * 5 and memory == [1300]
+    assert list(log.ended.values()) == [None] * 5 and max(memory) == 300
     for track in log.tracks:
         assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
 
@@ -131,8 +138,50 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(batch, "run", broken)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        Log(tracks_of(1)).run(Budget(CPU, 35))
+    log = Log(tracks_of(1))
+    log.run(Budget(CPU, 35))
+    assert list(log.ended.values()) == ["broken: shapes do not match"] and log.faults == [(log.tracks[0], RuntimeError)]
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["first step", "later step"])
+def test_a_track_whose_step_raises_ends_alone_and_the_others_reach_what_they_reach_alone(memory: list[int], at: int):
+    log = Log(tracks_of(1, 1, 1, 1))
+    culprit = log.tracks[2]
+    make = log.make
+
+    def breaking(tracks: Sequence[Track]) -> Fit:
+        fit = make(tracks)
+        take = fit._step
+
+        def step() -> None:
+            if culprit in tracks and culprit.step_count + fit.unread >= at:
+                raise RuntimeError("no such filter")
+            take()
+
+        fit._step = step
+        return fit
+
+    log.make = breaking
+    log.run(Budget(CPU, 35, limit_bytes=100_000))
+    assert log.faults == [(culprit, RuntimeError)] and log.ended[culprit] == "broken: no such filter"
+    others = [track for track in log.tracks if track is not culprit]
+    assert [log.ended[track] for track in others] == [None] * 3 and culprit.step_count == at
+    for track in others:
+        assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
+
+
+def test_tracks_that_break_only_together_go_on_apart(memory: list[int]):
+    log = Log(tracks_of(1, 1, 1, 1))
+    make = log.make
+
+    def breaking(tracks: Sequence[Track]) -> Fit:
+        if len(tracks) > 2:
+            raise ValueError("too many rows")
+        return make(tracks)
+
+    log.make = breaking
+    log.run(Budget(CPU, 35, limit_bytes=100_000))
+    assert log.faults == [] and list(log.ended.values()) == [None] * 4 and max(log.sizes) == 2
 
 
 def test_what_is_stopped_tells_so_of_every_track_that_was_begun(memory: list[int]):
@@ -152,13 +201,13 @@ def test_tracks_put_back_for_want_of_room_are_told_of_too(memory: list[int]):
 def test_what_breaks_the_program_finds_every_track_saved_where_it_stood(memory: list[int]):
     log = Log(tracks_of(1, 1, 1, epochs=9))
 
-    def full_disk(fit: Fit, track: Track, terms: Terms) -> None:
+    def second_ctrl_c(fit: Fit, track: Track, terms: Terms) -> None:
         log.steps += 1
         if log.steps == 5:
-            raise OSError("no space left on device")
+            raise KeyboardInterrupt
 
-    log.on_step = full_disk
-    with pytest.raises(OSError, match="no space left"):
+    log.on_step = second_ctrl_c
+    with pytest.raises(KeyboardInterrupt):
         log.run(Budget(CPU, 35, limit_bytes=100_000))
     assert log.saved == set(log.tracks)
     assert all(track.state.steps.item() == track.step_count > 0 for track in log.tracks)
@@ -180,7 +229,23 @@ def test_tracks_that_must_not_share_a_step_do_not(memory: list[int]):
     assert max(log.sizes) == 1 and list(log.ended.values()) == [None] * 2
 
 
-def test_the_budget_is_a_share_of_what_is_free_and_the_process_s_peak_is_known():
-    budget = Budget(CPU, 35)
-    assert 0 < budget.limit < 2**45
-    assert batch.peak_bytes(CPU) > 50e6
+def test_the_budget_is_a_share_of_what_is_free():
+    assert 0 < Budget(CPU, 35).limit < 2**45
+
+
+def test_a_chunk_never_counts_for_less_than_a_multiple_of_its_audio():
+    (track,) = tracks_of(2)
+    budget, least = Budget(CPU, 35, limit_bytes=10**9), batch.LEAST * 3 * 4 * round(1.3 * SR)
+    budget.note([track], 0)
+    assert budget.chunks == 10**9 // least
+    budget.note([track], 20 * least)
+    assert budget.chunks == 10**9 // (10 * least)
+
+
+def test_an_earlier_peak_of_the_process_does_not_count_for_nothing():
+    torch.ones(2**27)  # half a GB, freed
+    log = Log(tracks_of(1, 1))
+    budget = Budget(CPU, 35, limit_bytes=10**9)
+    log.run(budget)
+    assert budget.taken > 3 * 4 * round(1.3 * SR), "more than the audio alone"
+    assert budget.chunks < 1000

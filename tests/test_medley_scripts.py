@@ -118,14 +118,20 @@ def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path):
 
 
 def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path):
-    for parent in ("one", "two"):
-        write_take(tmp_path / parent / "Song", 0)
-    (tmp_path / "list.txt").write_text(f"{tmp_path}/one/Song\n{tmp_path}/two/Song\n")
+    listed = ["one/Song", "two/Song", "a/two/Song", "one/Song/", "two_Song"]
+    for folder in listed:
+        write_take(tmp_path / folder, 0)
+    (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{folder}\n" for folder in listed))
     settings = {"dataset": None, "data_dir": f"@{tmp_path / 'list.txt'}", "log_dir": "logs"}
-    songs, _, failed = find_songs(settings)
-    assert [files[0].wet_path.parts[-4] for files in songs.values()] == ["one"]
-    told = "another song of the list has this folder name; fit it with another log_dir"
-    assert failed == [f"{tmp_path}/two/Song: {told}"]
+    songs, skipped, failed = find_songs(settings)
+    found = {folder.name: files[0].wet_path.parents[1] for folder, files in songs.items()}
+    assert found == {
+        "Song": tmp_path / "one" / "Song",
+        "two_Song": tmp_path / "two" / "Song",
+        "a_two_Song": tmp_path / "a" / "two" / "Song",
+        f"{tmp_path.name}_two_Song": tmp_path / "two_Song",
+    }
+    assert failed == [] and skipped == [f"{tmp_path}/one/Song/ is listed twice"]
 
 
 def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

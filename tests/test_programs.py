@@ -13,9 +13,10 @@ from takes import QUICK, RUN_FILES, SMALL, SR, mixed, take, write_pair
 
 import main
 from data.audio import read_audio, write_audio
+from fitting import recipe
+from fitting.session import Song
 from formats.runs import load_run
-from report import session
-from report.board import Board
+from report.board import TensorBoardWriter
 from runtime.files import read_json, read_tensors
 
 
@@ -58,14 +59,14 @@ def test_tensorboard_shows_losses_settings_and_sound(fitted: Path):
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Sends a signal to the program in the middle of a step."""
-    scalars = Board.scalars
+    told = TensorBoardWriter.step
 
-    def interrupted(board: Board, at: int, *rest: object) -> None:
-        if at == step:
+    def interrupted(board: TensorBoardWriter, song: Song, *rest: object) -> None:
+        if song.run.track.step_count - 1 == step:
             os.kill(os.getpid(), number)
-        scalars(board, at, *rest)
+        told(board, song, *rest)
 
-    monkeypatch.setattr(Board, "scalars", interrupted)
+    monkeypatch.setattr(TensorBoardWriter, "step", interrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -95,14 +96,14 @@ def test_an_interrupted_run_keeps_its_best_and_resumes_bit_for_bit(tmp_path, mon
 
 def test_a_stop_before_the_first_step_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     pair = [*write_pair(tmp_path), *QUICK, "epochs=1"]
-    cut_chunks = session.cut_chunks
+    cut_chunks = recipe.cut_chunks
 
     def interrupted(*args: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return cut_chunks(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "cut_chunks", interrupted)
+        patch.setattr(recipe, "cut_chunks", interrupted)
         assert main.main(pair) == 130
     run = tmp_path / "logs" / "song" / "run_0"
     assert read_json(run / "meta.json")["losses"] == []
@@ -156,15 +157,15 @@ def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path, capsys):
     assert "skipped c has 0 wet files, not one" in out
     lines = [line for line in err.splitlines() if line.startswith("main.py: ")]
     assert lines[0].startswith(f"main.py: {tmp_path}/pairs/a_dry.wav holds NaN or infinite samples")
-    assert len(lines) == 1 and "1 fitted, 0 done before, 1 failed" in out
+    assert len(lines) == 1 and "1 fitted, 0 done before, 1 failed, 1 skipped" in out
 
 
 def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(tmp_path, capsys, monkeypatch):
-    class Broken(session.VocalLoss):
+    class Broken(recipe.VocalLoss):
         def weigh(self, terms: torch.Tensor) -> torch.Tensor:
             return super().weigh(terms) * float("nan")
 
-    monkeypatch.setattr(session, "VocalLoss", Broken)
+    monkeypatch.setattr(recipe, "VocalLoss", Broken)
     assert main.main([*write_pair(tmp_path), *QUICK]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("main.py: song: step 0: not finite; it breaks at the loss itself. Try a smaller")

@@ -1,5 +1,6 @@
 """Training, scoring and estimating from end to end on seconds of sound: what is left, what is said, what is refused."""
 
+import errno
 import json
 import os
 import signal
@@ -100,6 +101,33 @@ def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_pat
     for name, entry in (("last.ckpt", "state_dict"), ("estimator.pt", "weights")):
         gone_on, whole = (read_tensors(folder / name)[entry] for folder in folders)
         assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
+    (gone_on,), (whole,) = (read_tensors(folder / "last.ckpt")["lr_schedulers"] for folder in folders)
+    assert gone_on == whole and whole["last_epoch"] == 2, "each epoch counts once for the learning rate"
+    assert [read_json(folder / "settings.json")["epochs"] for folder in folders] == [2, 2]
+
+
+def test_a_full_disk_for_tensorboard_ends_no_training(music: Path, tmp_path: Path, monkeypatch, caplog, capsys):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=1")) == 0
+    told = [record.message for record in caplog.records if "TensorBoard" in record.message]
+    assert told == ["TensorBoard fails and is left out, the training goes on: No space left on device"]
+    assert "Exception in thread" not in capsys.readouterr().err
+
+
+def test_epochs_of_neighbouring_seeds_draw_differently(monkeypatch: pytest.MonkeyPatch):
+    estimator, drawn = Estimator(sfx="peq", afx="peq", encoder="percentiles"), []
+    for seed, epoch in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 1)):
+        torch.manual_seed(seed)
+        training = Training(estimator, "params", lr=1e-3)
+        monkeypatch.setattr(Training, "current_epoch", epoch)
+        training.on_train_epoch_start()
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] == drawn[4] and len(set(drawn)) == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

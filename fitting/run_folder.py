@@ -1,0 +1,106 @@
+"""What the fit of a pair leaves behind, kept up to date while it runs: settings, checkpoints, record, values, audio."""
+
+import traceback
+from pathlib import Path
+
+from torch import Tensor
+
+from afx.effect import Values, flatten, nest
+from afx.stream import render
+from data.audio import write_audio
+from data.pairs import Pair
+from fitting.recipe import Recipe
+from fitting.track import Track
+from formats import runs
+from runtime.errors import UsageError
+from runtime.files import write_text
+from runtime.settings import read_yaml
+
+FITTED, ERRORS = "fitted.wav", "error.log"
+
+
+class RunFolder:
+    """The run folder of one track.
+
+    Args:
+        path: the folder, which exists.
+        pair: the recordings.
+        track: their fit, whose state is written.
+        recipe: how it is fitted: the chain, and the device on which the best is rendered.
+    """
+
+    def __init__(self, path: Path, pair: Pair, track: Track, recipe: Recipe):
+        self.path, self.pair, self.track = path, pair, track
+        self.chain, self.device = recipe.chain, recipe.device
+        self.values: Values = {}  # of the best, once closed
+        self.fitted: Tensor | None = None  # (2, T), dry through the best, once closed after a step
+
+    @classmethod
+    def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: Track, recipe: Recipe) -> "RunFolder":
+        """A new run folder in `log_dir`; or that of the run `before`, from which the track goes on.
+
+        UsageError where the folder cannot be written, and where the checkpoint of the run before is damaged or of
+        another fit.
+        """
+        if before is None:
+            path = runs.new_run(log_dir, pair.name)
+            runs.begin(path, recipe.tree, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
+            return cls(path, pair, track, recipe)
+        state = runs.load_checkpoint(before)
+        try:
+            track.load_state_dict(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
+        runs.update_settings(before, epochs=track.epochs)
+        return cls(before, pair, track, recipe)
+
+    def save(self) -> None:
+        """Writes what a later run needs to go on."""
+        runs.save_checkpoint(self.path, self.track.state_dict())
+
+    def close(self, ended: str | None) -> None:
+        """Writes the checkpoint, the record, and the best as values and as audio; `ended` says why, None for done."""
+        track, pair = self.track, self.pair
+        self.save()
+        self.values = track.best_values(self.chain)
+        flat = flatten(self.values)
+        record = {
+            "alignment_shift": pair.alignment_shift,
+            "losses": track.losses,
+            "terminated_by": ended,
+            "undone": track.undone,
+        }
+        if track.losses:
+            moved = nest({name: value.to(self.device) for name, value in flat.items()})
+            self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
+            write_audio(self.path / FITTED, self.fitted, pair.sr)
+        # The record comes last: a run that says it has ended is whole.
+        runs.finish(self.path, flat, record)
+
+
+def check_resumable(folder: Path, recipe: Recipe) -> None:
+    """Refuses to go on with a run under other settings; UsageError that names them.
+
+    Where the learning rate is annealed over the epochs, their number is one of these settings: the steps that were
+    taken would have had another size. Otherwise it is free.
+    """
+    runs.check_same_fit(folder, recipe.tree)
+    planned = read_yaml(folder / runs.CONFIG).get("epochs")
+    if not recipe.is_annealed or planned in (None, recipe.epochs):
+        return
+    anew = f"begin anew with resume=false epochs={recipe.epochs}"
+    if runs.has_ended(folder, planned):
+        raise UsageError(f"{folder}: its annealed schedule ended at {planned} epochs and cannot be extended; {anew}")
+    raise UsageError(
+        f"{folder}: its learning rate is annealed over {planned} epochs; resume with epochs={planned}, or {anew}"
+    )
+
+
+def write_error(folder: Path, error: BaseException) -> Path | None:
+    """Writes an error's traceback to error.log in a folder, made where it lacks; None where that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / ERRORS, "".join(traceback.format_exception(error)))
+    except OSError:
+        return None
+    return folder / ERRORS
