@@ -361,3 +361,12 @@ def test_a_checkpoint_holds_its_own_track_and_no_other():
     run_until(fit, 1)
     raws = fit.tracks[1].state.raws
     assert raws.untyped_storage().nbytes() == raws.nbytes
+
+
+def test_the_phases_of_a_noise_reverb_stay_as_its_seed_drew_them():
+    fit = new_fit({"reverb": {"effect": "noise_reverb", "ir_length": 2000}})
+    before = raws_of(fit)
+    step(fit)
+    after = raws_of(fit)
+    assert torch.equal(before["reverb.phase"], after["reverb.phase"])
+    assert not torch.isclose(before["reverb.level"], after["reverb.level"]).all()
