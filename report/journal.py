@@ -1,5 +1,6 @@
 """What the fit of a pair leaves behind, kept up to date while it runs: run folder, checkpoints, TensorBoard, sound."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from formats import runs
 from report.board import Board
 from report.tables import settings_table
 from runtime.errors import UsageError
+from runtime.locks import FolderLock
 
 
 class Journal:
     """The run folder of one track."""
 
-    def __init__(self, folder: Path, pair: Pair, track: Track):
+    def __init__(self, folder: Path, pair: Pair, track: Track, lock: FolderLock):
         self.folder, self.pair, self.track = folder, pair, track
+        self._lock = lock
         self._board: Board | None = None
 
     @property
@@ -36,17 +39,28 @@ class Journal:
 
         UsageError where the folder cannot be written, and where the run before is of another fit.
         """
-        if before is None:
-            folder = runs.new_run(log_dir, pair.name)
-            runs.begin(folder, settings, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
-            return cls(folder, pair, track)
+        folder = before or runs.new_run(log_dir, pair.name)
+        lock = runs.lock(folder)
+        try:
+            if before:
+                cls._go_on(folder, track, settings)
+            else:
+                files = {"input_path": pair.dry_path, "target_path": pair.wet_path}
+                runs.begin(folder, settings, **{name: os.path.abspath(path) for name, path in files.items()})
+        except BaseException:
+            lock.release()
+            raise
+        return cls(folder, pair, track, lock)
+
+    @staticmethod
+    def _go_on(before: Path, track: Track, settings: dict) -> None:
+        """Brings a track to where the run before left it."""
         runs.check_same_fit(before, settings)
         state = runs.load_checkpoint(before)
         try:
             track.load_state_dict(state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
-        return cls(before, pair, track)
 
     def note(self, fit: Fit, terms: Terms) -> None:
         """Writes down a step's terms, and the values that gave them."""
@@ -58,6 +72,12 @@ class Journal:
 
     def close(self, chain: Effect, device: torch.device, ended: str | None) -> str:
         """Writes the checkpoint, the record, and the best as values and as sound; what to tell the user of it."""
+        try:
+            return self._close(chain, device, ended)
+        finally:
+            self._lock.release()
+
+    def _close(self, chain: Effect, device: torch.device, ended: str | None) -> str:
         track, pair = self.track, self.pair
         self.save()
         record = {

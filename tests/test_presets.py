@@ -38,6 +38,11 @@ def make_set(folder: Path, chain: Effect, count: int = 6) -> list[Preset]:
     return made
 
 
+def write_again(folder: Path, made: list[Preset], chain: Effect) -> None:
+    config = read_yaml(ROOT / "presets" / "fx_config.yaml")
+    write_presets(folder, made, chain, chain=config, rejected={}, overwrite=True)
+
+
 @pytest.fixture
 def own_set(tmp_path: Path, chain: Effect) -> Path:
     make_set(tmp_path / "own", chain)
@@ -184,7 +189,7 @@ def test_list_and_show_print_physical_units(own_set: Path, chain: Effect, capsys
 def test_the_nearest_of_a_copy_is_the_original(tmp_path: Path, chain: Effect, capsys):
     made = make_set(tmp_path / "own", chain)
     made.append(Preset(6, "/data/copy/copy.wav", "", 0, made[2].raws))
-    write_presets(tmp_path / "own", made, chain, chain=read_yaml(ROOT / "presets" / "fx_config.yaml"), rejected={})
+    write_again(tmp_path / "own", made, chain)
     assert command("nearest", tmp_path / "own", "copy", "--count", 1) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["2", "0.000"]
 
@@ -194,7 +199,7 @@ def test_the_farthest_preset_and_its_parameter_are_found(tmp_path: Path, chain: 
     for name in made[4].raws:
         made[4].raws[name] += 3
     made[4].raws["comp.makeup"] -= 40
-    write_presets(tmp_path / "own", made, chain, chain=read_yaml(ROOT / "presets" / "fx_config.yaml"), rejected={})
+    write_again(tmp_path / "own", made, chain)
     assert command("outliers", tmp_path / "own", "--count", 1) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "4"
 
