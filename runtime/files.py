@@ -157,9 +157,9 @@ def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
 def read_bytes(path: str | Path, most: int = TEXT_BYTES) -> bytes:
     """A regular file of at most `most` bytes; UsageError for a pipe, a device, a longer file and what is unreadable."""
     try:
-        _check_regular(path, most)
+        size = _check_regular(path, most)
         with open(path, "rb") as file:
-            return file.read(most)
+            return file.read(size)  # of a file that grows, no more than was checked
     except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
@@ -167,8 +167,8 @@ def read_bytes(path: str | Path, most: int = TEXT_BYTES) -> bytes:
         raise UsageError(f"{path}: cannot be read ({reason})") from None
 
 
-def _check_regular(path: str | Path, most: float = math.inf) -> None:
-    """UsageError for what is not a regular file: to read a pipe or a device would not end."""
+def _check_regular(path: str | Path, most: float = math.inf) -> int:
+    """The bytes of a regular file; UsageError for anything else, as to read a pipe or a device would not end."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path}: cannot be read (Is a directory)")
@@ -176,6 +176,7 @@ def _check_regular(path: str | Path, most: float = math.inf) -> None:
         raise UsageError(f"{path}: cannot be read (a pipe or a device, not a file)")
     if status.st_size > most:
         raise UsageError(f"{path}: has {status.st_size / 1e6:.0f} MB; a file of its kind has at most {most / 1e6:.0f}")
+    return status.st_size
 
 
 def read_tensors(path: str | Path) -> dict:
