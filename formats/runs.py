@@ -74,7 +74,7 @@ def _record(folder: Path) -> dict:
 
 def lock(folder: str | Path) -> FolderLock:
     """Takes a run folder for writing, until `release`; UsageError that names who writes it already."""
-    return FolderLock(user_path(folder), "wait for it, or give another log_dir")
+    return FolderLock(user_path(folder), "give another log_dir")
 
 
 def check_same_fit(folder: Path, settings: dict) -> None:
@@ -167,7 +167,7 @@ def load_run(folder: str | Path) -> Run:
 
 def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
     """Values in physical units of a parametrised.pth, ours or published, by our names; UsageError naming the file."""
-    state = read_tensors(path)
+    state = read_tensors(user_path(path))
     try:
         return _own(state, effect) or _published_values(state, effect)
     except ValueError as error:

@@ -18,11 +18,11 @@ LOCK, HOLDER = ".lock", ".lock.json"
 class FolderLock:
     """A folder that only its holder writes, until `release` or the end of the process, however that comes.
 
-    UsageError where another process, or another part of this one, holds it: the message says who, and `advice` what
-    to do; and where the folder cannot be written.
+    UsageError, with what to do `instead`, where another process, or another part of this one, holds it, naming that,
+    and where the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, advice: str):
+    def __init__(self, folder: Path, instead: str):
         self._holder = folder / HOLDER
         self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
         try:
@@ -31,10 +31,10 @@ class FolderLock:
             holder = {"pid": os.getpid(), "host": gethostname(), "since": datetime.now().isoformat(timespec="seconds")}
             write_text(self._holder, json.dumps(holder))
         except Timeout:
-            raise UsageError(f"{folder} is being written by {self._who()}; {advice}") from None
+            raise UsageError(f"{folder} is being written by {self._who()}; wait for it, or {instead}") from None
         except OSError as error:
             self.release()
-            raise UsageError(f"{folder}: cannot be written ({error.strerror}); {advice}") from error
+            raise UsageError(f"{folder}: cannot be written ({error.strerror}); {instead}") from error
 
     def _who(self) -> str:
         try:

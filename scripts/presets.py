@@ -46,7 +46,7 @@ from formats.presets import (
 from formats.published import feature_mask
 from report.tables import html_table, number, text_table
 from runtime.errors import UsageError
-from runtime.files import write_text
+from runtime.files import user_path, write_text
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         effect = build(config, sr)
         table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
         if args.html:
-            write_text(args.html, html_table(table.title, table.header, table.rows))
+            write_text(user_path(args.html), html_table(table.title, table.header, table.rows))
     except (ValueError, OSError) as error:
         print(f"presets.py: {error}", file=sys.stderr)
         return 2
