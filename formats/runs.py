@@ -53,7 +53,7 @@ def new_run(log_dir: str | Path, stem: str) -> Path:
 def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
     """The newest run of a wet file that left a checkpoint; other files of this stem may have runs beside it."""
     for folder in reversed(numbered(user_path(log_dir) / stem)):
-        target = _record(folder)["target_path"]
+        target = read_meta(folder)["target_path"]
         same = target is None or os.path.realpath(target) == os.path.realpath(wet)
         if (folder / CHECKPOINT).exists() and same:
             return folder
@@ -62,12 +62,12 @@ def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
 
 def has_ended(folder: Path, epochs: int) -> bool:
     """Whether a run came to its end, and has so many epochs."""
-    meta = _record(folder)
+    meta = read_meta(folder)
     return not meta["terminated_by"] and len(meta["losses"] or ()) >= epochs
 
 
-def _record(folder: Path) -> dict:
-    """The fields of a run's record; those of a run that is going on where it has none."""
+def read_meta(folder: Path) -> dict:
+    """The fields of a run's record (`formats.fields`); those of a run that is going on where it has none."""
     path = folder / META
     return read_fields(path, RUN_RECORD) if path.exists() else dict.fromkeys(RUN_RECORD) | {"terminated_by": "running"}
 

