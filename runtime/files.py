@@ -1,6 +1,7 @@
 """Files that are whole at every instant, and reading anyone's files: no code runs, nothing waits, sizes are bounded."""
 
 import ctypes
+import errno
 import io
 import json
 import math
@@ -53,11 +54,10 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        _sync(temporary)
         # mkstemp makes files that only their owner can read.
         temporary.chmod(0o666 & ~_umask())
-        _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
     except OSError as error:
         if error.errno is None or not (temporary is None or error.filename is None or str(error.filename) == name):
             raise
@@ -66,6 +66,9 @@ def whole(path: str | Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+    # The file is in place, also where its folder may not be opened.
+    with suppress(OSError):
+        _sync(path.parent)
 
 
 @contextmanager
@@ -84,9 +87,10 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
             _exchange(temporary, path)
         else:
             os.rename(temporary, path)
-        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    with suppress(OSError):
+        _sync(path.parent)
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -111,12 +115,12 @@ def _umask() -> int:
 
 
 def _sync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk; folders of some file systems have no such call."""
+    """Brings a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:
-        if not path.is_dir():
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that has no such call
             raise
     finally:
         os.close(handle)

@@ -114,6 +114,21 @@ def test_what_is_in_place_is_on_the_disk_first(tmp_path, monkeypatch):
     assert file.name.startswith(".a.") and replaced == "replace" and folder == tmp_path.resolve()
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_without_fsync_is_written_and_a_broken_disk_is_told(number: int, tmp_path, monkeypatch):
+    def failing(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    if number != errno.EIO:
+        write_text(tmp_path / "a.json", "1")
+        assert contents(tmp_path) == {"a.json": b"1"}
+    else:
+        with pytest.raises(OSError, match="a.json"):
+            write_text(tmp_path / "a.json", "1")
+        assert contents(tmp_path) == {}
+
+
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
 def test_files_of_any_name_are_written_and_read(name: str, tmp_path):
     folder = tmp_path / name
