@@ -41,7 +41,7 @@ def user_path(text: str | Path) -> Path:
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails.
 
     What is in place survives a power cut as well. An OSError names `path`.
@@ -127,7 +127,7 @@ def _sync(path: Path) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 

@@ -21,11 +21,11 @@ from runtime import files
 from runtime.errors import UsageError
 from runtime.files import (
     atomic_folder,
+    atomic_path,
     read_array,
     read_arrays,
     read_json,
     read_tensors,
-    whole,
     write_array,
     write_arrays,
     write_bytes,
@@ -91,7 +91,7 @@ def test_a_folder_that_is_gone_or_a_file_by_now_is_an_error_of_the_file(write: o
 def test_a_folder_that_vanishes_while_a_file_is_written_is_an_error_of_the_file(tmp_path):
     folder = tmp_path / "run_0"
     folder.mkdir()
-    with pytest.raises(FileNotFoundError) as raised, whole(folder / "a.txt") as temporary:
+    with pytest.raises(FileNotFoundError) as raised, atomic_path(folder / "a.txt") as temporary:
         temporary.write_text("new")
         temporary.unlink()
         folder.rmdir()
@@ -99,7 +99,7 @@ def test_a_folder_that_vanishes_while_a_file_is_written_is_an_error_of_the_file(
 
 
 def test_the_error_of_another_file_keeps_its_name(tmp_path):
-    with pytest.raises(FileNotFoundError) as raised, whole(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError) as raised, atomic_path(tmp_path / "a.txt"):
         (tmp_path / "other.txt").read_text()
     assert str(raised.value.filename) == str(tmp_path / "other.txt")
 

@@ -16,7 +16,7 @@ from afx.registry import build
 from formats import runs
 from formats.published import entries, to_published
 from formats.published_config import from_published_config
-from runtime.files import read_json, read_tensors, whole, write_tensors, write_text
+from runtime.files import atomic_path, read_json, read_tensors, write_tensors, write_text
 
 SR = 44100
 PEAK = {"_target_": "modules.fx.Peak", "sr": "${sr}", "freq": 800, "min_freq": 33, "max_freq": 5400}
@@ -204,7 +204,7 @@ def test_files_are_whole_at_every_instant_and_leave_nothing_behind(tmp_path):
 
 
 def broken_text(path: Path) -> None:
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("in the middle")
 
