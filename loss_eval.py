@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from losses.mldr import ROWS
 from losses.vocal import TERMS
 from runtime.device import pick_device
 from runtime.errors import UsageError
+from runtime.files import user_path
 
 MOST_Q = 0.707
 
@@ -42,7 +43,7 @@ class Scorer:
     metrics: VocalMetrics
     device: torch.device
     lufs: float | None  # of dry and wet; None keeps their levels
-    roots: list[tuple[str, str]]  # (old, new) beginnings of paths
+    roots: list[tuple[str, str]]  # (old, new) folders that paths begin with
     process: bool  # or score the dry recording
     clip_q: bool
 
@@ -67,9 +68,9 @@ class Scorer:
     def _here(self, path: str) -> Path:
         """A path of the set on this machine."""
         for old, new in self.roots:
-            if path.startswith(old):
-                return Path(new + path.removeprefix(old)).expanduser()
-        return Path(path).expanduser()
+            if PurePath(path).is_relative_to(old):
+                return user_path(Path(new) / PurePath(path).relative_to(old))
+        return user_path(path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.subset is not None:
             presets = [presets[row] for row in read_rows(args.subset, presets)]
         print(f"{len(presets)} presets, {device}, chain of {source}")
-        with open(args.output, "w", newline="", encoding="utf-8") as file:
+        with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             scores = list(write_scores(file, presets, scorer))
     except (ValueError, OSError) as error:
         print(f"loss_eval.py: {error}", file=sys.stderr)
@@ -119,10 +120,10 @@ def write_scores(file: object, presets: list[Preset], scorer: Scorer) -> Iterato
 
 
 def read_root(text: str) -> tuple[str, str]:
-    """OLD=NEW as two beginnings of paths."""
+    """OLD=NEW as two folders that paths begin with."""
     old, equals, new = text.partition("=")
     if not (old and equals):
-        raise UsageError(f"--root {text}: give it as OLD=NEW, two beginnings of paths")
+        raise UsageError(f"--root {text}: give it as OLD=NEW, two folders that paths begin with")
     return old, new
 
 
@@ -144,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-process", action="store_true", help="score the dry recording, copied to both sides")
     p.add_argument("--subset", metavar="ROWS", help="rows to score: 0,5-9, names of tracks, or a file of them")
     p.add_argument(
-        "--root", metavar="OLD=NEW", action="append", default=[], help="where paths begin otherwise here; repeatable"
+        "--root", metavar="OLD=NEW", action="append", default=[], help="folder OLD of the set is NEW here; repeatable"
     )
     p.add_argument("--lufs", default="-18", help="loudness of dry and wet, or off to keep their levels (default -18)")
     p.add_argument("--mldr-rows", choices=ROWS, default=ROWS[0], help="rolled: as the published release, for parity")

@@ -15,10 +15,10 @@ from formats.presets import (
     TRAIN_INDEX,
     Preset,
     column_names,
-    from_vector,
+    from_vectors,
     load_presets,
-    read_array,
     read_chain,
+    read_row_numbers,
     to_vectors,
 )
 from formats.published import feature_mask
@@ -70,7 +70,7 @@ def load_features(folder: Path) -> Features:
     chain = build(config, sr).eval()
     presets = load_presets(folder, chain)
     if (folder / TRAIN_INDEX).exists():
-        presets = [presets[row] for row in read_array(folder / TRAIN_INDEX).tolist()]
+        presets = [presets[row] for row in read_row_numbers(folder / TRAIN_INDEX, len(presets))]
     mask = feature_mask(chain)
     columns = [name for name, wanted in zip(column_names(chain), mask.tolist(), strict=True) if wanted]
     rows = to_vectors(presets, chain)[:, mask].double().numpy()
@@ -95,6 +95,6 @@ def effect_curves(features: Features, row: np.ndarray) -> list[Curve]:
     chain, mask = features.chain, feature_mask(features.chain)
     vector = torch.zeros(len(mask), dtype=torch.float64)
     vector[mask] = torch.from_numpy(row)
-    raws = from_vector(vector, chain)
+    (raws,) = from_vectors(vector[None], chain)
     values = {name: p.mapping.value(raws[name]) for name, p in chain.walk() if p.preset}
     return chain.curves(nest(values))

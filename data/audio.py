@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afx.functional.torchaudio_import import torchaudio
 from runtime.errors import UsageError
-from runtime.files import whole
+from runtime.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def audio_writer(path: str | Path, sr: int, channels: int) -> Iterator[Callable[
             file.write(samples[start : start + WRITE_BLOCK])
 
     try:
-        with whole(path) as part, soundfile.SoundFile(part, "w", sr, channels, subtype, format=format) as file:
+        with atomic_path(path) as part, soundfile.SoundFile(part, "w", sr, channels, subtype, format=format) as file:
             yield write
     except soundfile.LibsndfileError:
         raise UsageError(

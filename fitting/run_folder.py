@@ -1,5 +1,6 @@
 """What the fit of a pair leaves behind, kept up to date while it runs: settings, checkpoints, record, values, audio."""
 
+import os
 import traceback
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fitting.track import Track
 from formats import runs
 from runtime.errors import UsageError
 from runtime.files import write_text
+from runtime.locks import FolderLock
 from runtime.settings import read_yaml
 
 FITTED, ERRORS = "fitted.wav", "error.log"
@@ -27,10 +29,11 @@ class RunFolder:
         pair: the recordings.
         track: their fit, whose state is written.
         recipe: how it is fitted: the chain, and the device on which the best is rendered.
+        lock: that this process alone writes the folder; released at the end.
     """
 
-    def __init__(self, path: Path, pair: Pair, track: Track, recipe: Recipe):
-        self.path, self.pair, self.track = path, pair, track
+    def __init__(self, path: Path, pair: Pair, track: Track, recipe: Recipe, lock: FolderLock):
+        self.path, self.pair, self.track, self._lock = path, pair, track, lock
         self.chain, self.device = recipe.chain, recipe.device
         self.values: Values = {}  # of the best, once closed
         self.fitted: Tensor | None = None  # (2, T), dry through the best, once closed after a step
@@ -42,17 +45,28 @@ class RunFolder:
         UsageError where the folder cannot be written, and where the checkpoint of the run before is damaged or of
         another fit.
         """
-        if before is None:
-            path = runs.new_run(log_dir, pair.name)
-            runs.begin(path, recipe.tree, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
-            return cls(path, pair, track, recipe)
+        path = before or runs.new_run(log_dir, pair.name)
+        lock = runs.lock(path)
+        try:
+            if before:
+                cls._go_on(before, track)
+            else:
+                files = {"input_path": pair.dry_path, "target_path": pair.wet_path}
+                runs.begin(path, recipe.tree, **{name: os.path.abspath(file) for name, file in files.items()})
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, pair, track, recipe, lock)
+
+    @staticmethod
+    def _go_on(before: Path, track: Track) -> None:
+        """Brings a track to where the run before left it."""
         state = runs.load_checkpoint(before)
         try:
             track.load_state_dict(state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
         runs.update_settings(before, epochs=track.epochs)
-        return cls(before, pair, track, recipe)
 
     def save(self) -> None:
         """Writes what a later run needs to go on."""
@@ -60,6 +74,12 @@ class RunFolder:
 
     def close(self, ended: str | None) -> None:
         """Writes the checkpoint, the record, and the best as values and as audio; `ended` says why, None for done."""
+        try:
+            self._close(ended)
+        finally:
+            self._lock.release()
+
+    def _close(self, ended: str | None) -> None:
         track, pair = self.track, self.pair
         self.save()
         self.values = track.best_values(self.chain)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ import numpy as np
 
 from afx.effect import Effect
 from afx.registry import build
+from formats.fields import RUN_RECORD, read_fields
 from formats.presets import Preset
 from formats.runs import META, Run, load_run
 from runtime.errors import UsageError
-from runtime.files import read_json
+from runtime.files import user_path
 
 DATES = ("%Y-%m-%d:%H", "%Y-%m-%d:%H:%M", "%Y-%m-%d")
 
@@ -92,25 +94,20 @@ def read_record(folder: Path, logs: Path) -> Record:
     path = folder / META
     if not path.exists():
         raise UsageError(f"has no {META}: it is still running, or was killed")
-    meta = read_json(path)
+    meta = read_fields(path, RUN_RECORD)
     # A run that was killed has but begun its record.
-    missing = {"input_path", "target_path", "alignment_shift", "losses"} - meta.keys()
-    if missing and not meta.get("terminated_by"):
-        raise UsageError(f"{path}: lacks {', '.join(sorted(missing))}")
-    if "created" in meta:
-        created = datetime.fromisoformat(meta["created"])
-        created = created.astimezone().replace(tzinfo=None) if created.tzinfo else created
-    else:
-        created = datetime.fromtimestamp(path.stat().st_mtime)
+    missing = [name for name in ("alignment_shift", "input_path", "losses", "target_path") if meta[name] is None]
+    if missing and not meta["terminated_by"]:
+        raise UsageError(f"{path}: lacks {', '.join(missing)}")
     return Record(
         folder,
         folder.relative_to(logs).as_posix(),
-        created,
-        tuple(meta.get("losses", ())),
-        meta.get("terminated_by"),
-        meta.get("input_path", ""),
-        meta.get("target_path", ""),
-        int(meta.get("alignment_shift", 0)),
+        meta["created"] or datetime.fromtimestamp(path.stat().st_mtime),
+        tuple(meta["losses"] or ()),
+        meta["terminated_by"],
+        meta["input_path"] or "",
+        meta["target_path"] or "",
+        meta["alignment_shift"] or 0,
     )
 
 
@@ -121,7 +118,7 @@ def select(logs: str | Path, rules: Rules) -> Selection:
     when it was terminated early, when its lowest loss is above `loss_thresh`, when its first loss is its lowest, or
     when median |diff(losses)| is above `fluc_thresh`, in this order. UsageError where there is no run at all.
     """
-    logs = Path(logs).expanduser()
+    logs = user_path(logs)
     folders = sorted(p for p in logs.rglob("run_*") if re.fullmatch(r"run_\d+", p.name) and p.is_dir())
     if not folders:
         raise UsageError(f"{logs}: holds no run folder (run_0, run_1, …) at any depth; give a log folder of fits")
@@ -129,11 +126,11 @@ def select(logs: str | Path, rules: Rules) -> Selection:
     for folder in folders:
         try:
             record = read_record(folder, logs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, OverflowError, OSError) as error:  # the last two of a date that no calendar has
             selection.rejected.append(Rejection(folder.relative_to(logs).as_posix(), "unreadable", str(error)))
             continue
         if rules.start <= record.created <= rules.end:
-            tracks.setdefault((folder.parent, record.wet_file), []).append(record)
+            tracks.setdefault((folder.parent, os.path.realpath(record.wet_file)), []).append(record)
         else:
             selection.rejected.append(Rejection(record.name, "dates", f"created {record.created:%Y-%m-%d %H:%M}"))
     for runs in tracks.values():
@@ -171,7 +168,8 @@ def judge(record: Record, rules: Rules) -> Rejection | None:
     if losses[0] == lowest:
         why = f"the first loss, {losses[0]:.3f}, is the lowest; the last is {losses[-1]:.3f}"
         return Rejection(record.name, unconverged, why, (float(losses[0]), float(losses[-1])))
-    fluctuation = float(np.median(np.abs(np.diff(losses))))
+    with np.errstate(invalid="ignore", over="ignore"):  # of losses that are not finite
+        fluctuation = float(np.median(np.abs(np.diff(losses))))
     if not fluctuation <= rules.fluc_thresh:
         return Rejection(record.name, fluctuating, f"median |diff(losses)| {fluctuation:.3f}", (fluctuation,))
     return None
@@ -195,7 +193,7 @@ def gather(selection: Selection) -> Harvest:
     for record in list(selection.kept):
         try:
             runs.append((record, _finite(load_run(record.folder))))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             selection.kept.remove(record)
             selection.rejected.append(Rejection(record.name, "unreadable", str(error)))
     if not runs:
@@ -210,7 +208,7 @@ def gather(selection: Selection) -> Harvest:
                 f"{'; '.join(differences)}. Harvest them apart, by dates or by log folders"
             )
     presets = [
-        Preset(row, r.dry_file, r.wet_file, r.alignment_shift, run.raws, str(r.folder))
+        Preset(row, r.dry_file, r.wet_file, r.alignment_shift, run.raws, os.path.abspath(r.folder))
         for row, (r, run) in enumerate(runs)
     ]
     return Harvest(presets, build(runs[0][1].config, runs[0][1].sr), runs[0][1].config)

@@ -1,6 +1,8 @@
 """Preset sets: a folder with info.json and raw_params.npy, ours and the published ones, and what is known of a set."""
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +14,26 @@ import yaml
 from torch import Tensor
 
 from afx.effect import Effect, Knobs, Values
-from formats.published import entries, feature_mask, from_published, split_vector, to_published
+from formats.fields import PRESET_SET, read_fields
+from formats.published import entries, feature_mask, from_published, split_vector
 from formats.runs import CONFIG, read_chain_file
 from runtime.errors import UsageError
-from runtime.files import read_json, whole, write_text
+from runtime.files import (
+    atomic_folder,
+    read_array,
+    read_arrays,
+    read_bytes,
+    user_path,
+    write_array,
+    write_arrays,
+    write_text,
+)
 
 INFO, VECTORS = "info.json", "raw_params.npy"
 MASK, GAUSSIAN, TRAIN_INDEX = "feature_mask.npy", "gaussian.npz", "train_index.npy"
 CHAIN = "fx_config.yaml"
+FILES = {INFO, VECTORS, MASK, GAUSSIAN, TRAIN_INDEX, CHAIN}
+MOST_PRESETS = 50_000  # of a set
 #: The chain of a set that does not tell its own: that of the published sets.
 PUBLISHED_CHAIN = Path(__file__).resolve().parent.parent / "presets" / CHAIN
 
@@ -58,58 +72,40 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
     Rows follow `dry_files`; in a published set `runs` lists rejected runs as well. Raises UsageError naming the file
     that is missing, damaged or of another chain.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     info = read_info(folder)
     vectors = _read_vectors(folder / VECTORS)
     columns = [info[key] for key in ("dry_files", "wet_files", "alignment_shifts")]
     if any(len(column) != len(vectors) for column in columns):
         counts = ", ".join(str(len(column)) for column in columns)
         raise UsageError(f"{folder}: {len(vectors)} rows of parameters for {counts} dry files, wet files and shifts")
-    runs = info.get("runs", [])
+    runs = info["runs"] or []
     if len(runs) != len(vectors):
         runs = [""] * len(vectors)
-    presets = []
-    for row, (vector, dry, wet, shift, run) in enumerate(zip(vectors, *columns, runs, strict=True)):
-        try:
-            state = split_vector(vector, info["params_keys"], info["params_original_shapes"])
-            raws = from_published(state, effect)
-        except ValueError as error:
-            raise UsageError(f"{folder}: row {row}: {error}") from error
-        presets.append(Preset(row, dry, wet, shift, raws, run))
-    return presets
+    try:
+        raws = _by_name(vectors, info["params_keys"], info["params_original_shapes"], effect)
+    except ValueError as error:
+        raise UsageError(f"{folder}: {error}") from error
+    return [Preset(row, *cells) for row, cells in enumerate(zip(*columns, raws, runs, strict=True))]
 
 
 def read_info(folder: str | Path) -> dict:
-    """A set's info.json; UsageError where it lacks what a set needs."""
-    path = Path(folder).expanduser() / INFO
-    info = read_json(path)
-    missing = {"params_keys", "params_original_shapes", "dry_files", "wet_files", "alignment_shifts"} - info.keys()
-    if missing:
-        raise UsageError(f"{path}: lacks {', '.join(sorted(missing))}; is it a preset set?")
-    return info
+    """A set's info.json, with None for `runs` where it has none; UsageError where it lacks what a set needs."""
+    try:
+        return read_fields(user_path(folder) / INFO, PRESET_SET, PRESET_SET.keys() - {"runs"})
+    except UsageError as error:
+        raise UsageError(f"{error}; is it a preset set?") from None
 
 
 def _read_vectors(path: Path) -> Tensor:
-    """The float32 rows of a .npy file."""
+    """The rows of a .npy file as float32."""
     array = read_array(path)
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise UsageError(f"{path}: not rows of numbers; is it a preset set's?")
-    return torch.from_numpy(array).float()
-
-
-def read_array(path: Path) -> np.ndarray:
-    """A .npy file, as data only; UsageError naming it when it is missing or holds anything else."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{path}: not an array of numbers ({error})") from error
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    with whole(path) as temporary:
-        np.save(temporary, array)
+    if not 0 < len(array) <= MOST_PRESETS:
+        raise UsageError(f"{path}: has {len(array)} rows; a preset set has 1 to {MOST_PRESETS}")
+    with np.errstate(over="ignore"):  # what is out of range becomes infinite, and is told where it matters
+        return torch.from_numpy(array.astype(np.float32))
 
 
 def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple[dict, int, Path]:
@@ -118,29 +114,35 @@ def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple
     That is `fx_config` where given; otherwise the set's own, else that of its first run where it still exists, else
     the published sets' chain.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if fx_config is None:
-        runs = read_info(folder).get("runs") or ["-"]
-        places = (folder / CHAIN, Path(runs[0]).expanduser() / CONFIG)
-        fx_config = next((place for place in places if place.is_file()), PUBLISHED_CHAIN)
+        runs = read_info(folder)["runs"] or ["-"]
+        # Unlike pathlib's, these take whatever text a set holds.
+        places = (folder / CHAIN, os.path.join(os.path.expanduser(runs[0]), CONFIG))
+        fx_config = next((place for place in places if os.path.isfile(place)), PUBLISHED_CHAIN)
     return *read_chain_file(fx_config), Path(fx_config)
 
 
-def to_vector(raws: dict[str, Tensor], effect: Effect) -> Tensor:
-    """Raw parameters as one row of raw_params.npy, float32, in the order of the release."""
-    state = to_published(raws, effect)
-    return torch.cat([state[row.theirs].detach().cpu().float().reshape(-1) for row in entries(effect) if row.preset])
-
-
-def from_vector(vector: Tensor, effect: Effect) -> dict[str, Tensor]:
-    """Raw parameters by our names from a row of raw_params.npy."""
-    rows = [row for row in entries(effect) if row.preset]
-    return from_published(split_vector(vector, [r.theirs for r in rows], [list(r.shape) for r in rows]), effect)
-
-
 def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
-    """The rows of raw_params.npy, (rows, P) float32."""
-    return torch.stack([to_vector(preset.raws, effect) for preset in presets])
+    """The rows of raw_params.npy, (rows, P) float32, in the order of the release."""
+    names = [row.ours for row in entries(effect) if row.preset]
+    vectors = torch.empty(len(presets), len(column_names(effect)))
+    for vector, preset in zip(vectors, presets, strict=True):
+        vector.copy_(torch.cat([preset.raws[name].detach().reshape(-1) for name in names]))
+    return vectors
+
+
+def from_vectors(vectors: Tensor, effect: Effect) -> list[dict[str, Tensor]]:
+    """Raw parameters by our names from every row of raw_params.npy."""
+    rows = [row for row in entries(effect) if row.preset]
+    return _by_name(vectors, [row.theirs for row in rows], [list(row.shape) for row in rows], effect)
+
+
+def _by_name(vectors: Tensor, keys: list[str], shapes: list[list[int]], effect: Effect) -> list[dict[str, Tensor]]:
+    """Raw parameters by our names from rows (N, P) that hold those of the release, in the order and shape given."""
+    # Where each number lies is the same in every row, and is looked up once.
+    places = from_published(split_vector(torch.arange(vectors.shape[1]), keys, shapes), effect)
+    return [{name: vector[place] for name, place in places.items()} for vector in vectors]
 
 
 def places(name: str, shape: tuple[int, ...]) -> list[str]:
@@ -154,14 +156,38 @@ def column_names(effect: Effect) -> list[str]:
     return [place for row in entries(effect) if row.preset for place in places(row.ours, shapes[row.ours])]
 
 
+def check_new(folder: str | Path, *, overwrite: bool = False) -> Path:
+    """A folder for a new set; UsageError where there is a set and not `overwrite`, or anything else in any case."""
+    folder = user_path(folder)
+    if not folder.exists():
+        return folder
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; give a folder for the preset set")
+    held = sorted(path.name for path in folder.iterdir())
+    others = [name for name in held if name not in FILES]
+    if others:
+        few = ", ".join(others[:3])
+        raise UsageError(f"{folder}: holds what is not of a preset set ({few}); give a folder of its own")
+    if held and not overwrite:
+        raise UsageError(f"{folder}: holds a preset set; --overwrite replaces it, or give another folder")
+    return folder
+
+
 def write_presets(
-    folder: str | Path, presets: Sequence[Preset], effect: Effect, *, chain: dict, rejected: dict[str, list]
+    folder: str | Path,
+    presets: Sequence[Preset],
+    effect: Effect,
+    *,
+    chain: dict,
+    rejected: dict[str, list],
+    overwrite: bool = False,
 ) -> None:
     """Writes a set in the published format, its rows in the order of `presets`, and the chain's configuration.
 
-    `rejected` becomes `problematic_runs`. What had been computed of an older set in the folder is removed.
+    `rejected` becomes `problematic_runs`. The folder appears when all of it is written; an older set in it, with what
+    had been computed of that, is replaced as a whole with `overwrite`, and is refused with UsageError without.
     """
-    folder = Path(folder).expanduser()
+    folder = check_new(folder, overwrite=overwrite)
     rows = [row for row in entries(effect) if row.preset]
     info = {
         "runs": [preset.run for preset in presets],
@@ -172,13 +198,11 @@ def write_presets(
         "params_keys": [row.theirs for row in rows],
         "problematic_runs": rejected,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (MASK, GAUSSIAN, TRAIN_INDEX):
-        (folder / name).unlink(missing_ok=True)
-    write_array(folder / VECTORS, to_vectors(presets, effect).numpy())
-    settings = {"sr": effect.sr, "chain": chain}
-    write_text(folder / CHAIN, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    write_text(folder / INFO, json.dumps(info, indent=4, ensure_ascii=False))
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        write_array(temporary / VECTORS, to_vectors(presets, effect).numpy())
+        settings = {"sr": effect.sr, "chain": chain}
+        write_text(temporary / CHAIN, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        write_text(temporary / INFO, json.dumps(info, indent=4, ensure_ascii=False))
 
 
 class Gaussian(NamedTuple):
@@ -200,30 +224,40 @@ class Gaussian(NamedTuple):
 
 
 def fit_gaussian(vectors: Tensor, effect: Effect) -> Gaussian:
-    """The Gaussian of rows of raw_params.npy (N, P); UsageError for fewer than two."""
+    """The Gaussian of rows of raw_params.npy (N, P); UsageError for fewer than two, and for what is not finite."""
     if len(vectors) < 2:
         raise UsageError(f"{len(vectors)} presets have no covariance: at least 2 are needed")
     mask = feature_mask(effect)
     features = vectors[:, mask].double()
+    bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise UsageError(f"{len(bad)} of {len(vectors)} presets are not finite, first number {bad[0]}: leave them out")
     return Gaussian(features.mean(0), features.mT.cov(), mask)
 
 
 def write_gaussian(folder: str | Path, gaussian: Gaussian) -> None:
     """feature_mask.npy and gaussian.npz, float32, beside a set."""
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     write_array(folder / MASK, gaussian.mask.numpy())
-    with whole(folder / GAUSSIAN) as temporary:
-        np.savez(temporary, mean=gaussian.mean.float().numpy(), cov=gaussian.cov.float().numpy())
+    write_arrays(folder / GAUSSIAN, mean=gaussian.mean.float().numpy(), cov=gaussian.cov.float().numpy())
 
 
-def read_gaussian(folder: str | Path) -> Gaussian | None:
-    """The Gaussian beside a set, or None where none has been computed."""
-    folder = Path(folder).expanduser()
+def read_gaussian(folder: str | Path, effect: Effect) -> Gaussian | None:
+    """The Gaussian beside a set, or None where none has been computed; UsageError where it is not of this chain."""
+    folder = user_path(folder)
     if not (folder / GAUSSIAN).exists():
         return None
-    with read_array(folder / GAUSSIAN) as stored:
-        mean, cov = (torch.from_numpy(stored[name]).double() for name in ("mean", "cov"))
-    return Gaussian(mean, cov, torch.from_numpy(read_array(folder / MASK)))
+    mean, cov = read_arrays(folder / GAUSSIAN, ("mean", "cov"))
+    mask, size = read_array(folder / MASK), len(column_names(effect))
+    if mask.dtype != bool or mask.shape != (size,):
+        raise UsageError(f"{folder / MASK}: {mask.dtype} {mask.shape}; expected bool ({size},); compute it anew")
+    count = int(mask.sum())
+    if mean.shape != (count,) or cov.shape != (count, count):
+        shapes = f"mean {mean.shape} and cov {cov.shape}; expected ({count},) and ({count}, {count})"
+        raise UsageError(f"{folder / GAUSSIAN}: {shapes} as {MASK} has it; compute it anew")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise UsageError(f"{folder / GAUSSIAN}: is not finite; compute it anew")
+    return Gaussian(*(torch.from_numpy(array.astype(np.float64)) for array in (mean, cov)), torch.from_numpy(mask))
 
 
 def deviations(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -241,25 +275,36 @@ def read_rows(text: str, presets: Sequence[Preset]) -> list[int]:
     `text` is a .npy file of row numbers, a text file, one item a line, or items with commas between them; an item is a
     number, a range as 3-7, or a name: a dry file, its stem or any of its folders. UsageError for what the set has not.
     """
-    path = Path(text).expanduser()
-    if path.suffix == ".npy":
-        items = [str(row) for row in read_array(path).tolist()]
-    elif path.is_file():
-        items = path.read_text(encoding="utf-8").splitlines()
-    else:
-        items = text.split(",")
+    if not isinstance(text, str):  # argparse before Python 3.13 gives [] for "--"
+        raise UsageError("'--': give rows, as 0,5-9")
+    path = os.path.expanduser(text)
+    if path.endswith(".npy"):
+        return read_row_numbers(path, len(presets))
+    is_file = os.path.isfile(path)
+    items = read_bytes(path).decode("utf-8", "surrogateescape").splitlines() if is_file else text.split(",")
     found = [row for item in items if item.strip() for row in _rows_of(item.strip(), presets)]
     return list(dict.fromkeys(found))
 
 
+def read_row_numbers(path: str | Path, count: int) -> list[int]:
+    """The row numbers in a .npy file, each once, of a set of `count` rows; UsageError for anything else."""
+    array = read_array(path)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UsageError(f"{path}: {array.dtype} {array.shape}; expected row numbers, one dimension of integers")
+    if array.size and not 0 <= array.min() <= array.max() < count:
+        raise UsageError(f"{path}: has rows {array.min()} to {array.max()}; the set has rows 0 to {count - 1}")
+    return list(dict.fromkeys(array.tolist()))
+
+
 def _rows_of(item: str, presets: Sequence[Preset]) -> list[int]:
-    first, _, last = item.partition("-")
-    if first.isdigit() and (last.isdigit() or first == item):
-        rows = list(range(int(first), int(last or first) + 1))
-        if not rows or rows[-1] >= len(presets):
+    numbers = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", item)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if not first <= last < len(presets):
             raise UsageError(f"row {item}: the set has rows 0 to {len(presets) - 1}")
-        return rows
+        return list(range(first, last + 1))
     rows = [p.row for p in presets if item in (p.dry_file, p.stem, *Path(p.dry_file).parts)]
     if not rows:
-        raise UsageError(f"{item!r} is no file, no row number, and no dry file, stem or folder of the set")
+        given = item if len(item) <= 80 else f"{item[:80]}…"
+        raise UsageError(f"{given!r} is no file, no row number, and no dry file, stem or folder of the set")
     return rows

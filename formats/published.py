@@ -84,10 +84,19 @@ def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor
 def shaped(tensors: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
     """Tensors by our names in the shapes that the effect declares; UsageError that names those of another size."""
     shapes = {name: p.shape for name, p in effect.walk()}
+    strange = [name for name, t in tensors.items() if not _is_plain(t)]
+    if strange:
+        raise UsageError(f"{', '.join(strange)}: expected tensors of real numbers")
     wrong = [f"{name} {list(t.shape)}" for name, t in tensors.items() if t.numel() != math.prod(shapes[name])]
     if wrong:
         raise UsageError(f"{', '.join(wrong)} of another size; is the chain the one they were made with?")
     return {name: t.reshape(shapes[name]) for name, t in tensors.items()}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value of a file is a dense tensor of real numbers in memory."""
+    is_tensor = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return is_tensor and not (value.is_complex() or value.is_quantized or value.dtype == torch.bool)
 
 
 def to_published(raws: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:

@@ -1,9 +1,12 @@
 """Run folders, <log_dir>/<wet file's stem>/run_<N>: what a fit leaves behind, and reading ours and published ones."""
 
 import json
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -13,10 +16,12 @@ from torch import Tensor
 from afx.effect import Effect
 from afx.param import RiseTime
 from afx.registry import build
+from formats.fields import RUN_RECORD, read_fields
 from formats.published import entries, from_published, shaped
 from formats.published_config import from_published_config, is_published
 from runtime.errors import UsageError
-from runtime.files import read_json, read_tensors, write_tensors, write_text
+from runtime.files import read_json, read_tensors, user_path, write_tensors, write_text
+from runtime.locks import FolderLock
 from runtime.settings import read_yaml
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
@@ -32,35 +37,49 @@ def numbered(parent: Path) -> list[Path]:
 
 def new_run(log_dir: str | Path, stem: str) -> Path:
     """Makes <log_dir>/<stem>/run_<N>, N one above the highest; UsageError when it cannot be written."""
-    parent = Path(log_dir).expanduser() / stem
+    parent = user_path(log_dir) / stem
     try:
         parent.mkdir(parents=True, exist_ok=True)
         runs = numbered(parent)
-        folder = parent / f"run_{int(runs[-1].name[4:]) + 1 if runs else 0}"
-        folder.mkdir()
+        for number in count(int(runs[-1].name[4:]) + 1 if runs else 0):
+            # Another process may make a run of this track at the same time, and a file may have the name.
+            with suppress(FileExistsError):
+                (parent / f"run_{number}").mkdir()
+                return parent / f"run_{number}"
     except OSError as error:
         raise UsageError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose another folder") from error
-    return folder
 
 
 def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
     """The newest run of a wet file that left a checkpoint; other files of this stem may have runs beside it."""
-    for folder in reversed(numbered(Path(log_dir).expanduser() / stem)):
-        meta = read_json(folder / META) if (folder / META).exists() else {}
-        if (folder / CHECKPOINT).exists() and meta.get("target_path", str(wet)) == str(wet):
+    for folder in reversed(numbered(user_path(log_dir) / stem)):
+        target = read_meta(folder)["target_path"]
+        same = target is None or os.path.realpath(target) == os.path.realpath(wet)
+        if (folder / CHECKPOINT).exists() and same:
             return folder
     return None
 
 
 def has_ended(folder: Path, epochs: int) -> bool:
     """Whether a run came to its end, and has so many epochs."""
-    meta = read_json(folder / META) if (folder / META).exists() else {"terminated_by": "running"}
-    return not meta.get("terminated_by") and len(meta.get("losses", [])) >= epochs
+    meta = read_meta(folder)
+    return not meta["terminated_by"] and len(meta["losses"] or ()) >= epochs
+
+
+def read_meta(folder: Path) -> dict:
+    """The fields of a run's record (`formats.fields`); those of a run that is going on where it has none."""
+    path = folder / META
+    return read_fields(path, RUN_RECORD) if path.exists() else dict.fromkeys(RUN_RECORD) | {"terminated_by": "running"}
+
+
+def lock(folder: str | Path) -> FolderLock:
+    """Takes a run folder for writing, until `release`; UsageError that names who writes it already."""
+    return FolderLock(user_path(folder), "give another log_dir")
 
 
 def step_count(folder: Path) -> int:
     """How many steps the record of a run holds."""
-    return len(read_json(folder / META).get("losses", []))
+    return len(read_meta(folder).get("losses") or ())
 
 
 def update_settings(folder: Path, **changed: object) -> None:
@@ -142,7 +161,7 @@ def _chain_of(settings: dict) -> dict:
 
 def load_run(folder: str | Path) -> Run:
     """A run folder, ours or published; UsageError that names the file which is missing or does not fit."""
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config, sr = read_chain_file(folder / CONFIG)
     try:
         effect = build(config, sr)
@@ -150,7 +169,7 @@ def load_run(folder: str | Path) -> Run:
         raise UsageError(f"{folder / CONFIG}: {error}") from error
     path = folder / CHECKPOINT
     state = read_tensors(path).get("best_model")
-    if not isinstance(state, dict) or not state:
+    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
         raise UsageError(f"{path}: holds no best_model; the run ended before its first step")
     try:
         return Run(config, sr, _own(state, effect) or from_published(state, effect))
@@ -160,7 +179,7 @@ def load_run(folder: str | Path) -> Run:
 
 def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
     """Values in physical units of a parametrised.pth, ours or published, by our names; UsageError naming the file."""
-    state = read_tensors(path)
+    state = read_tensors(user_path(path))
     try:
         return _own(state, effect) or _published_values(state, effect)
     except ValueError as error:

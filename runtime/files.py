@@ -1,16 +1,27 @@
-"""Files that are whole at every instant, and containers that run no code."""
+"""Files that are whole at every instant, and reading anyone's files: no code runs, nothing waits, sizes are bounded."""
 
+import ctypes
+import errno
 import io
 import json
+import math
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from runtime.errors import UsageError
+
+# The most that is read of a file of a kind: a preset set of 50 000 tracks has 20 and 31 MB.
+TEXT_BYTES, ARRAY_BYTES = 1 << 25, 1 << 28
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
 def user_path(text: str | Path) -> Path:
@@ -30,45 +41,146 @@ def user_path(text: str | Path) -> Path:
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails.
 
-    OSError naming `path` where the system refuses: a full disk, a folder that is gone.
+    What is in place survives a power cut as well. An OSError names `path`.
     """
     path = Path(path)
+    temporary = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        # The stem is cut, as its name may have the length that the file system takes and no more.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
+        _sync(temporary)
         # mkstemp makes files that only their owner can read.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None or error.filename not in (None, name, temporary):
+        if error.errno is None or not (temporary is None or error.filename is None or str(error.filename) == name):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    # The file is in place, also where its folder may not be opened.
+    with suppress(OSError):
+        _sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends, and vanishes when the block fails.
+
+    With `overwrite` an older folder is replaced as a whole; without, only an empty one is, and OSError is raised.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:50]}."))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if overwrite and path.is_dir():
+            _exchange(temporary, path)
+        else:
+            os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    with suppress(OSError):
+        _sync(path.parent)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swaps two folders: at once on Linux, elsewhere in three renames."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename and rename(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE) == 0:
+        return
+    aside = old.with_name(f"{new.name}.old")
+    os.rename(old, aside)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(aside, old)
+        raise
+    os.rename(aside, new)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that has no such call
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Text as UTF-8. What that lacks, bytes of a file name that is not UTF-8, becomes an escape of JSON and YAML."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    # torch's own writer does not tell why it fails.
-    content_bytes = io.BytesIO()
-    torch.save(content, content_bytes)
-    with whole(path) as temporary:
-        temporary.write_bytes(content_bytes.getbuffer())
+    """A file of torch.save."""
+    # torch and numpy, writing themselves, report a full disk as an error of their own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """A .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
+    """A .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_bytes(path: str | Path, most: int = TEXT_BYTES) -> bytes:
+    """A regular file of at most `most` bytes; UsageError for a pipe, a device, a longer file and what is unreadable."""
+    try:
+        size = _check_regular(path, most)
+        with open(path, "rb") as file:
+            return file.read(size)  # of a file that grows, no more than was checked
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: cannot be read ({reason})") from None
+
+
+def _check_regular(path: str | Path, most: float = math.inf) -> int:
+    """The bytes of a regular file; UsageError for anything else, as to read a pipe or a device would not end."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{path}: cannot be read (Is a directory)")
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{path}: cannot be read (a pipe or a device, not a file)")
+    if status.st_size > most:
+        raise UsageError(f"{path}: has {status.st_size / 1e6:.0f} MB; a file of its kind has at most {most / 1e6:.0f}")
+    return status.st_size
 
 
 def read_tensors(path: str | Path) -> dict:
@@ -77,9 +189,12 @@ def read_tensors(path: str | Path) -> dict:
     Raises UsageError naming the file when it is missing, damaged, or holds anything else.
     """
     try:
+        _check_regular(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
+    except UsageError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UsageError(f"{path}: damaged, or not a file of tensors alone ({reason})") from error
@@ -90,12 +205,53 @@ def read_tensors(path: str | Path) -> dict:
 
 def read_json(path: str | Path) -> dict:
     """A JSON file of names and values; UsageError naming it when it is missing or damaged."""
+    text = read_bytes(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+        content = json.loads(text.decode("utf-8-sig"))
+    except RecursionError:
+        raise UsageError(f"{path}: not a JSON file of ours (nested too deeply)") from None
     except ValueError as error:
         raise UsageError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: holds a {type(content).__name__}, not names and values")
     return content
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """The numbers or truth values of a .npy file, as data only; UsageError naming it when it holds anything else."""
+    return _array(read_bytes(path, ARRAY_BYTES), path)
+
+
+def read_arrays(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Some arrays of a .npz file, as `read_array` reads one."""
+    content = read_bytes(path, ARRAY_BYTES)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [archive.getinfo(f"{name}.npy") for name in names]
+            if sum(member.file_size for member in members) > ARRAY_BYTES:
+                raise UsageError(f"{path}: its arrays take more than {ARRAY_BYTES / 1e6:.0f} MB")
+            return [_array(archive.read(member), path) for member in members]
+    except UsageError:
+        raise
+    except KeyError:
+        raise UsageError(f"{path}: lacks an array; expected {', '.join(names)}") from None
+    except Exception as error:  # zipfile raises eight kinds, and zlib its own
+        raise UsageError(f"{path}: not an archive of arrays ({str(error)[:120]})") from error
+
+
+def _array(content: bytes, path: str | Path) -> np.ndarray:
+    """The array that the bytes of a .npy file hold."""
+    file = io.BytesIO(content)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
+        if dtype.kind not in "biuf":
+            raise UsageError(f"{path}: not an array of numbers (of {dtype})")
+        # numpy takes the memory that a header claims before it reads.
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > len(content) - file.tell():
+            raise UsageError(f"{path}: not an array of numbers (cut off: {shape} do not fit into the file)")
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except UsageError:
+        raise
+    except Exception as error:  # a header is a Python literal, and numpy raises what its parser does
+        raise UsageError(f"{path}: not an array of numbers ({str(error)[:120]})") from error

@@ -4,7 +4,8 @@
 
 Of the runs of a track within the dates the newest is taken; it is rejected when it was terminated early, when its
 lowest loss is above --loss-thresh, when its first loss is its lowest, or when median |diff(losses)| is above
---fluc-thresh. Every rejected run is listed with its reason. OUT gets info.json and raw_params.npy.
+--fluc-thresh. Every rejected run is listed with its reason. OUT gets info.json and raw_params.npy; a set that is there
+already is replaced with --overwrite only.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from formats.harvest import Rules, gather, lines, parse_date, select
-from formats.presets import write_presets
+from formats.presets import check_new, write_presets
 from runtime.errors import UsageError
 
 
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         rules = Rules(parse_date(args.start), end, args.loss_thresh, args.fluc_thresh, args.include_all)
         if rules.end < rules.start:
             raise UsageError(f"--end_date {args.end_date or end.date()} lies before the start, {args.start}")
+        check_new(args.out, overwrite=args.overwrite)
         selection = select(args.logs, rules)
         try:
             harvest = gather(selection)
@@ -34,7 +36,12 @@ def main(argv: list[str] | None = None) -> int:
             for line in lines(selection.rejected):
                 print(f"rejected {line}")
         write_presets(
-            args.out, harvest.presets, harvest.effect, chain=harvest.chain, rejected=selection.problems(rules)
+            args.out,
+            harvest.presets,
+            harvest.effect,
+            chain=harvest.chain,
+            rejected=selection.problems(rules),
+            overwrite=args.overwrite,
         )
     except (ValueError, OSError) as error:
         print(f"get_params.py: {error}", file=sys.stderr)
@@ -52,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--loss-thresh", type=float, default=4.0, help="highest lowest loss (default 4)")
     p.add_argument("--fluc-thresh", type=float, default=0.2, help="highest median |diff(losses)| (default 0.2)")
     p.add_argument("--include-all", action="store_true", help="every run of a track, not only the newest")
+    p.add_argument("--overwrite", action="store_true", help="replace the set that is in OUT")
     return p
 
 

@@ -21,13 +21,13 @@ from formats.presets import (
     TRAIN_INDEX,
     fit_gaussian,
     load_presets,
-    read_array,
     read_chain,
+    read_row_numbers,
     read_rows,
     to_vectors,
-    write_array,
     write_gaussian,
 )
+from runtime.files import user_path, write_array
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,13 +37,13 @@ def main(argv: list[str] | None = None) -> int:
         config, sr, _ = read_chain(args.presets, args.fx_config)
         effect = build(config, sr)
         presets = load_presets(args.presets, effect)
-        index = args.presets.expanduser() / TRAIN_INDEX
+        index = user_path(args.presets) / TRAIN_INDEX
         rows = list(range(len(presets)))
         if args.exclude is not None:
             excluded = set() if args.exclude == "none" else set(read_rows(args.exclude, presets))
             rows = [row for row in rows if row not in excluded]
         elif index.exists():
-            rows = read_array(index).tolist()
+            rows = read_row_numbers(index, len(presets))
         gaussian = fit_gaussian(to_vectors([presets[row] for row in rows], effect), effect)
         write_gaussian(args.presets, gaussian)
         if len(rows) < len(presets):

@@ -8,7 +8,8 @@
     python scripts/presets.py interpolate presets/medleydb 0 3 OUT        new ones, from one preset to another
 
 A preset is named by its row, its track or its dry file. Distances are between raw parameters, each in units of its
-standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for scripts/render.py and all the others.
+standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for scripts/render.py and all the others; a
+set that is there is replaced with --overwrite only.
 """
 
 import argparse
@@ -27,11 +28,13 @@ from afx.effect import Effect
 from afx.param import Param
 from afx.registry import build, lookup
 from formats.presets import (
+    MOST_PRESETS,
     Preset,
+    check_new,
     column_names,
     deviations,
     fit_gaussian,
-    from_vector,
+    from_vectors,
     load_presets,
     places,
     read_chain,
@@ -43,7 +46,7 @@ from formats.presets import (
 from formats.published import feature_mask
 from report.tables import html_table, number, text_table
 from runtime.errors import UsageError
-from runtime.files import write_text
+from runtime.files import user_path, write_text
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -118,6 +121,7 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
 
 def nearest(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets most like one."""
+    _check_count(args.count, 1)
     preset, vectors = collection.one(args.preset), collection.vectors()
     z = deviations(vectors, vectors, feature_mask(collection.effect))
     distance = (z - z[preset.row]).square().mean(1).sqrt()
@@ -130,6 +134,7 @@ def nearest(collection: Collection, args: argparse.Namespace) -> Table:
 
 def outliers(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets farthest from the mean, with the parameter that is farthest."""
+    _check_count(args.count, 1)
     vectors, mask = collection.vectors(), feature_mask(collection.effect)
     z = deviations(vectors, vectors, mask)
     names = [name for name, wanted in zip(column_names(collection.effect), mask.tolist(), strict=True) if wanted]
@@ -145,33 +150,45 @@ def outliers(collection: Collection, args: argparse.Namespace) -> Table:
 
 def sample(collection: Collection, args: argparse.Namespace) -> Table:
     """New presets drawn from the set's Gaussian; it is computed where the set has none."""
-    gaussian = read_gaussian(collection.folder) or fit_gaussian(collection.vectors(), collection.effect)
+    _check_count(args.count, 1, MOST_PRESETS)
+    if not 0 <= args.seed < 1 << 63:
+        raise UsageError(f"--seed {args.seed}: give a whole number from 0 to 2^63 - 1")
+    check_new(args.out, overwrite=args.overwrite)
+    effect = collection.effect
+    gaussian = read_gaussian(collection.folder, effect) or fit_gaussian(collection.vectors(), effect)
     drawn = gaussian.sample(args.count, torch.Generator().manual_seed(args.seed))
     names = [f"sample_{i}" for i in range(args.count)]
-    return _write(collection, args.out, names, drawn)
+    return _write(collection, args, names, drawn)
 
 
 def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
     """New presets evenly from one preset to another, both included, in raw parameters."""
     a, b = collection.one(args.preset), collection.one(args.other)
-    if args.count < 2:
-        raise UsageError(f"--count {args.count}: at least 2, both ends are included")
+    _check_count(args.count, 2, MOST_PRESETS, "both ends are included")
+    check_new(args.out, overwrite=args.overwrite)
     ends = to_vectors([a, b], collection.effect)
     way = torch.linspace(0, 1, args.count).unsqueeze(1)
     names = [f"{a.row}_to_{b.row}_{100 * t:.0f}" for t in way.flatten().tolist()]
-    return _write(collection, args.out, names, ends[0].lerp(ends[1], way))
+    return _write(collection, args, names, ends[0].lerp(ends[1], way))
 
 
-def _write(collection: Collection, folder: str, names: list[str], vectors: Tensor) -> Table:
+def _check_count(count: int, least: int, most: int | None = None, why: str = "") -> None:
+    """UsageError for a --count that is out of range."""
+    if count < least or (most and count > most):
+        allowed = f"at least {least}" + (f" and at most {most}" if most else "")
+        raise UsageError(f"--count {count}: {allowed}" + (f", {why}" if why else ""))
+
+
+def _write(collection: Collection, args: argparse.Namespace, names: list[str], vectors: Tensor) -> Table:
     """Writes vectors as a set whose tracks are called by `names` and have no recordings."""
     effect = collection.effect
     made = [
-        Preset(row, f"{name}/{name}.wav", f"{name}/{name}.wav", 0, from_vector(vector, effect))
-        for row, (name, vector) in enumerate(zip(names, vectors, strict=True))
+        Preset(row, f"{name}/{name}.wav", f"{name}/{name}.wav", 0, raws)
+        for row, (name, raws) in enumerate(zip(names, from_vectors(vectors, effect), strict=True))
     ]
-    write_presets(folder, made, effect, chain=collection.config, rejected={})
-    table = list_(replace(collection, folder=folder, presets=made), argparse.Namespace(columns=None))
-    return replace(table, title=f"{len(made)} presets written to {folder}")
+    write_presets(args.out, made, effect, chain=collection.config, rejected={}, overwrite=args.overwrite)
+    table = list_(replace(collection, folder=args.out, presets=made), argparse.Namespace(columns=None))
+    return replace(table, title=f"{len(made)} presets written to {args.out}")
 
 
 COMMANDS = {
@@ -192,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         effect = build(config, sr)
         table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
         if args.html:
-            write_text(args.html, html_table(table.title, table.header, table.rows))
+            write_text(user_path(args.html), html_table(table.title, table.header, table.rows))
     except (ValueError, OSError) as error:
         print(f"presets.py: {error}", file=sys.stderr)
         return 2
@@ -212,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
             c.add_argument("other", metavar="OTHER", help="the preset at the other end")
         if name in ("sample", "interpolate"):
             c.add_argument("out", metavar="OUT", help="folder of the new set")
+            c.add_argument("--overwrite", action="store_true", help="replace the set that is in OUT")
         if name in ("nearest", "outliers", "sample", "interpolate"):
             c.add_argument("--count", type=int, default=5, help="how many (default 5)")
         if name == "sample":

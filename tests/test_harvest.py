@@ -241,6 +241,38 @@ def test_a_chain_written_out_in_full_is_the_same_chain(write_run, tmp_path):
     assert len(marks(tmp_path)) == 2
 
 
+def test_a_set_is_replaced_when_asked_only_and_refused_before_runs_are_read(write_run, tmp_path, capsys, monkeypatch):
+    write_run("a/run_0", mark=1.0)
+    assert harvest(tmp_path) == 0
+    write_run("b/run_0", mark=2.0)
+    assert harvest(tmp_path, "--overwrite") == 0
+    assert marks(tmp_path) == [1, 2]
+    capsys.readouterr()
+    (tmp_path / "logs" / "b" / "run_0" / "meta.json").unlink()
+    assert harvest(tmp_path) == 2
+    told = capsys.readouterr()
+    assert "holds a preset set; --overwrite replaces it" in told.err and told.out == ""
+    assert marks(tmp_path) == [1, 2]
+    # The log folder itself, given as OUT by mistake, is no set.
+    assert get_params.main([str(tmp_path / "logs")] * 2 + ["2024-09-17", "--overwrite"]) == 2
+    assert "holds what is not of a preset set (a, b)" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_expanded(write_run, tmp_path, monkeypatch):
+    write_run("a/run_0")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert get_params.main(["~/logs", "~/set", "2024-09-17"]) == 0
+    assert info_of(tmp_path)["runs"] == [str(tmp_path / "logs" / "a" / "run_0")]
+
+
+def test_a_track_under_two_spellings_is_one_track(write_run, tmp_path):
+    write_run("a/run_0", mark=1.0)
+    other = write_run("a/run_1", mark=2.0) / "meta.json"
+    other.write_text(other.read_text().replace("/takes/a/wet.wav", "/takes/b/../a//wet.wav"))
+    assert harvest(tmp_path) == 0
+    assert marks(tmp_path) == [2]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -136,6 +136,36 @@ def test_flags_that_say_nothing_are_refused_before_anything_is_written(flags, me
     assert not (scored_set / "out.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("roots", "path", "here"),
+    [
+        ([("/data/medley1", "/mnt")], "/data/medley10/a.wav", "/data/medley10/a.wav"),
+        ([("/data/medley1", "/mnt")], "/data/medley1/a.wav", "/mnt/a.wav"),
+        ([("/data/medley1/", "/mnt/")], "/data/medley1/a.wav", "/mnt/a.wav"),
+        ([("/data/medley1", "/mnt/")], "/data//medley1/b/a.wav", "/mnt/b/a.wav"),
+        ([("/data/a.wav", "/mnt/b.wav")], "/data/a.wav", "/mnt/b.wav"),
+        ([("/", "/mnt")], "/data/a.wav", "/mnt/data/a.wav"),
+        ([("data", "other")], "data/a.wav", "other/a.wav"),
+        ([("/data", "/one"), ("/data/b", "/two")], "/data/b/a.wav", "/one/b/a.wav"),
+        ([], "/data/a.wav", "/data/a.wav"),
+    ],
+)
+def test_roots_are_whole_folders(roots: list, path: str, here: str, chain: Effect):
+    scorer = loss_eval.Scorer(chain, None, torch.device("cpu"), None, roots, True, False)
+    assert str(scorer._here(path)) == here
+
+
+@pytest.mark.parametrize("path", ["/a/\0.wav", "~nosuchuser/a.wav", "x" * 5000])
+def test_a_track_whose_path_cannot_be_is_left_out(path: str, scored_set: Path, capsys):
+    info = json.loads((scored_set / "info.json").read_text())
+    info["dry_files"][1] = "/nowhere" if "\0" in path else path
+    info["wet_files"][1] = path.replace("\0", "\udcff")
+    (scored_set / "info.json").write_text(json.dumps(info))
+    status, rows = score(scored_set)
+    assert status == 2 and [row["track_id"] for row in rows] == ["song0", "song2"]
+    assert capsys.readouterr().err.count("left out: ") == 1
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published excerpts are not here")
 def test_a_published_preset_on_its_excerpt_scores_as_the_release_does(tmp_path: Path):
     excerpts, medleydb = SHARED / "audio" / "medleydb_excerpts", SHARED / "presets" / "medleydb"

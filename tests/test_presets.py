@@ -1,12 +1,14 @@
 """Preset sets: the published format to the letter, their statistics, chains out of chains, and the commands on them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import formats.presets
 from afx.effect import Effect, Knobs, flatten
 from afx.registry import build
 from formats.presets import Preset, load_presets, read_chain, read_rows, to_vectors, write_presets
@@ -36,6 +38,11 @@ def make_set(folder: Path, chain: Effect, count: int = 6) -> list[Preset]:
     config = read_yaml(ROOT / "presets" / "fx_config.yaml")
     write_presets(folder, made, chain, chain=config, rejected={"terminated": []})
     return made
+
+
+def write_again(folder: Path, made: list[Preset], chain: Effect) -> None:
+    config = read_yaml(ROOT / "presets" / "fx_config.yaml")
+    write_presets(folder, made, chain, chain=config, rejected={}, overwrite=True)
 
 
 @pytest.fixture
@@ -184,7 +191,7 @@ def test_list_and_show_print_physical_units(own_set: Path, chain: Effect, capsys
 def test_the_nearest_of_a_copy_is_the_original(tmp_path: Path, chain: Effect, capsys):
     made = make_set(tmp_path / "own", chain)
     made.append(Preset(6, "/data/copy/copy.wav", "", 0, made[2].raws))
-    write_presets(tmp_path / "own", made, chain, chain=read_yaml(ROOT / "presets" / "fx_config.yaml"), rejected={})
+    write_again(tmp_path / "own", made, chain)
     assert command("nearest", tmp_path / "own", "copy", "--count", 1) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["2", "0.000"]
 
@@ -194,7 +201,7 @@ def test_the_farthest_preset_and_its_parameter_are_found(tmp_path: Path, chain: 
     for name in made[4].raws:
         made[4].raws[name] += 3
     made[4].raws["comp.makeup"] -= 40
-    write_presets(tmp_path / "own", made, chain, chain=read_yaml(ROOT / "presets" / "fx_config.yaml"), rejected={})
+    write_again(tmp_path / "own", made, chain)
     assert command("outliers", tmp_path / "own", "--count", 1) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "4"
 
@@ -219,6 +226,72 @@ def test_a_way_between_two_presets_begins_and_ends_at_them(own_set: Path, tmp_pa
     before, way = (np.load(folder / "raw_params.npy") for folder in (own_set, tmp_path / "way"))
     assert np.array_equal(way[[0, 2]], before[[1, 4]])
     np.testing.assert_allclose(way[1], (before[1] + before[4]) / 2, atol=1e-5)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_set_is_never_replaced_unasked(own_set: Path, tmp_path: Path, capsys):
+    before = files_of(own_set)
+    for argv in (("sample", own_set, own_set), ("interpolate", own_set, 0, 1, own_set)):
+        assert command(*argv) == 2
+        assert capsys.readouterr().err == (
+            f"presets.py: {own_set}: holds a preset set; --overwrite replaces it, or give another folder\n"
+        )
+    assert files_of(own_set) == before
+    assert command("sample", own_set, own_set, "--count", 3, "--overwrite") == 0
+    assert len(np.load(own_set / "raw_params.npy")) == 3
+    assert command("sample", own_set, tmp_path / "new", "--overwrite") == 0
+    (tmp_path / "empty").mkdir()
+    assert command("sample", own_set, tmp_path / "empty") == 0
+
+
+def test_a_set_that_is_replaced_leaves_nothing_behind(own_set: Path, chain: Effect, capsys):
+    assert pca_trsfm.main([str(own_set), "--exclude", "0"]) == 0
+    write_again(own_set, load_presets(own_set, chain), chain)
+    assert files_of(own_set).keys() == {"info.json", "raw_params.npy", "fx_config.yaml"}
+    assert [path.name for path in own_set.parent.iterdir()] == [own_set.name]
+
+
+def test_a_folder_of_something_else_is_never_replaced(own_set: Path, tmp_path: Path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for flags in ((), ("--overwrite",)):
+        assert command("sample", own_set, tmp_path / "mine", *flags) == 2
+        assert "mine: holds what is not of a preset set (notes.txt)" in capsys.readouterr().err
+        assert command("sample", own_set, tmp_path / "file", *flags) == 2
+        assert "file: is a file; give a folder" in capsys.readouterr().err
+    assert files_of(tmp_path / "mine") == {"notes.txt": b"mine"} and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_set_that_fails_on_its_way_leaves_the_old_one_whole(own_set: Path, chain: Effect, monkeypatch):
+    before, loaded = files_of(own_set), load_presets(own_set, chain)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(formats.presets, "write_text", full)
+    with pytest.raises(OSError):
+        write_again(own_set, loaded[:2], chain)
+    assert files_of(own_set) == before and [path.name for path in own_set.parent.iterdir()] == [own_set.name]
+
+
+def test_the_home_folder_is_expanded(own_set: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command("sample", "~/own", "~/new") == 0
+    assert pca_trsfm.main(["~/new"]) == 0
+    assert {"info.json", "gaussian.npz"} <= files_of(tmp_path / "new").keys()
+
+
+def test_names_that_are_not_utf_8_are_kept(own_set: Path, chain: Effect, tmp_path: Path):
+    loaded = load_presets(own_set, chain)
+    odd = [replace(p, dry_file="/data/\udcff/音.wav", wet_file="\udc80") for p in loaded]
+    config = read_yaml(ROOT / "presets" / "fx_config.yaml")
+    write_presets(tmp_path / "\udcff", odd, chain, chain=config, rejected={"\udcff": [["\udcff"]]})
+    assert [p.dry_file for p in load_presets(tmp_path / "\udcff", chain)] == ["/data/\udcff/音.wav"] * 6
+    assert "音" in (tmp_path / "\udcff" / "info.json").read_text(encoding="utf-8")
 
 
 def test_a_table_can_be_a_page(own_set: Path, tmp_path: Path):

@@ -15,7 +15,7 @@ import main
 from data.audio import read_audio, write_audio
 from fitting import recipe
 from fitting.session import Song
-from formats.runs import load_run
+from formats.runs import load_run, lock
 from report.board import TensorBoardWriter
 from runtime.files import read_json, read_tensors
 
@@ -115,6 +115,23 @@ def test_signals_are_handled_as_before_when_the_program_has_ended(tmp_path, caps
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     refused(capsys, [*write_pair(tmp_path, dry=0 * take()), *QUICK])
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_a_run_that_is_being_written_is_not_resumed(tmp_path, capsys):
+    pair = [*write_pair(tmp_path), *QUICK, "epochs=1"]
+    run = tmp_path / "logs" / "song" / "run_0"
+    assert main.main(pair) == 0
+    meta = read_json(run / "meta.json")
+    assert meta["input_path"] == str(tmp_path / "take.wav") and meta["target_path"] == str(tmp_path / "song.wav")
+    checkpoint = (run / "checkpoint.ckpt").read_bytes()
+    with lock(run):
+        capsys.readouterr()
+        assert main.main([*pair, "resume=true", "epochs=2"]) == 2
+        said = capsys.readouterr().err
+        assert f"{run} is being written by process {os.getpid()} on " in said and "Traceback" not in said
+    assert (run / "checkpoint.ckpt").read_bytes() == checkpoint
+    assert main.main([*pair, "resume=true", "epochs=2"]) == 0
+    assert not list(run.glob(".*")), "the lock is gone with its holder"
 
 
 def test_a_damaged_or_foreign_checkpoint_is_not_resumed(tmp_path, monkeypatch, capsys):

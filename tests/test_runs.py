@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from afx.registry import build
 from formats import runs
 from formats.published import entries, to_published
 from formats.published_config import from_published_config
-from runtime.files import read_json, read_tensors, whole, write_tensors, write_text
+from runtime.files import atomic_path, read_json, read_tensors, write_tensors, write_text
 
 SR = 44100
 PEAK = {"_target_": "modules.fx.Peak", "sr": "${sr}", "freq": 800, "min_freq": 33, "max_freq": 5400}
@@ -100,6 +101,46 @@ def test_runs_of_a_track_are_numbered_upwards(tmp_path):
     assert runs.new_run(tmp_path / "logs", "a [b] c").name == "run_1"
 
 
+def test_two_processes_that_begin_at_once_have_a_run_each(tmp_path, monkeypatch):
+    numbered = runs.numbered
+    # What the second process saw before the first made its folder.
+    monkeypatch.setattr(runs, "numbered", lambda parent: numbered(parent)[:1])
+    made = [runs.new_run(tmp_path, "song").name for _ in range(4)]
+    assert made == ["run_0", "run_1", "run_2", "run_3"]
+
+
+def test_many_threads_that_begin_at_once_have_a_run_each(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: runs.new_run(tmp_path, "song"), range(40)))
+    assert {folder.name for folder in made} == {f"run_{n}" for n in range(40)}
+
+
+def test_a_file_under_another_spelling_has_the_same_run(tmp_path, monkeypatch):
+    (tmp_path / "takes").mkdir()
+    wet = tmp_path / "takes" / "song.wav"
+    wet.touch()
+    (tmp_path / "link.wav").symlink_to(wet)
+    folder = runs.new_run(tmp_path, "song")
+    runs.begin(folder, {}, target_path=str(wet))
+    runs.save_checkpoint(folder, {})
+    monkeypatch.chdir(tmp_path)
+    spellings = ("takes/song.wav", "./takes/../takes/song.wav", "link.wav", wet)
+    assert [runs.newest_run(tmp_path, "song", Path(path)) for path in spellings] == [folder] * 4
+    assert runs.newest_run(tmp_path, "song", Path("takes/other/song.wav")) is None
+    runs.begin(folder, {}, target_path="takes/song.wav")
+    assert runs.newest_run(tmp_path, "song", wet) == folder, "as older runs recorded it"
+
+
+def test_a_run_has_one_writer(tmp_path):
+    folder = runs.new_run(tmp_path, "song")
+    with runs.lock(folder):
+        message = refusal(runs.lock, folder)
+        assert message.startswith(f"{folder} is being written by process {os.getpid()} on ")
+        assert message.endswith("; wait for it, or give another log_dir")
+    runs.lock(str(folder)).release()
+    assert list(folder.iterdir()) == []
+
+
 def test_a_log_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     message = refusal(runs.new_run, tmp_path / "file" / "logs", "song")
@@ -163,7 +204,7 @@ def test_files_are_whole_at_every_instant_and_leave_nothing_behind(tmp_path):
 
 
 def broken_text(path: Path) -> None:
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("in the middle")
 

@@ -1,0 +1,126 @@
+"""What the JSON files of runs and preset sets hold, field by field, and reading them from anyone."""
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from runtime.errors import UsageError
+from runtime.files import read_json
+
+MOST_SAMPLES = 1 << 40  # of a shift: 289 days at 44.1 kHz
+MOST_NUMBERS = 1 << 20  # of one parameter
+
+
+class Field(NamedTuple):
+    """One field: a reader that raises TypeError, ValueError or OverflowError, and in words what it allows."""
+
+    read: Callable[[object], object]
+    allowed: str
+
+
+def read_fields(path: Path, fields: dict[str, Field], needed: Collection[str] = ()) -> dict:
+    """The declared fields of a JSON file as their readers give them, None for an absent one; others are left out.
+
+    UsageError naming the file and the field where one of `needed` is absent or any is not what is declared.
+    """
+    content = read_json(path)
+    missing = sorted(needed - content.keys())
+    if missing:
+        raise UsageError(f"{path}: lacks {', '.join(missing)}")
+    values = dict.fromkeys(fields)
+    for name in [name for name in fields if name in content]:
+        try:
+            values[name] = fields[name].read(content[name])
+        except (TypeError, ValueError, OverflowError) as error:
+            problem = error if isinstance(error, _WrongItem) else f"is {_shown(content[name])}"
+            raise UsageError(f"{path}: {name} {problem}; expected {fields[name].allowed}") from None
+    return values
+
+
+class _WrongItem(ValueError):
+    """What is wrong in a list."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    return float(value)
+
+
+def _whole_number(value: object) -> int:
+    if not _number(value).is_integer():
+        raise ValueError
+    return int(value)
+
+
+def _shift(value: object) -> int:
+    if abs(_number(value)) > MOST_SAMPLES:
+        raise ValueError
+    return _whole_number(value)
+
+
+def _shape(value: object) -> list[int]:
+    sizes = _list_of(_whole_number)(value)
+    if len(sizes) > 8 or any(not 0 <= size <= MOST_NUMBERS for size in sizes):
+        raise ValueError
+    return sizes
+
+
+def _date(value: object) -> datetime:
+    """A date in local time, without a zone."""
+    date = datetime.fromisoformat(_text(value))
+    return date.astimezone().replace(tzinfo=None) if date.tzinfo else date
+
+
+def _null_or(read: Callable[[object], object]) -> Callable[[object], object]:
+    return lambda value: None if value is None else read(value)
+
+
+def _list_of(read: Callable[[object], object]) -> Callable[[object], list]:
+    def read_all(values: object) -> list:
+        if not isinstance(values, list):
+            raise TypeError
+        items = []
+        for value in values:
+            try:
+                items.append(read(value))
+            except (TypeError, ValueError, OverflowError):
+                raise _WrongItem(f"holds {_shown(value)} at place {len(items)}") from None
+        return items
+
+    return read_all
+
+
+def _shown(value: object) -> str:
+    """A value in a few characters."""
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+#: meta.json of a run, ours or published. A run that was killed has but begun it.
+RUN_RECORD = {
+    "created": Field(_date, "a date, as 2024-09-17T12:00:00"),
+    "input_path": Field(_text, "a path"),
+    "target_path": Field(_text, "a path"),
+    "alignment_shift": Field(_shift, "a whole number of samples"),
+    "losses": Field(_list_of(_number), "a list of numbers"),
+    "terminated_by": Field(_null_or(_text), "text or null"),
+}
+#: info.json of a preset set, ours or published.
+PRESET_SET = {
+    "params_keys": Field(_list_of(_text), "a list of names"),
+    "params_original_shapes": Field(_list_of(_shape), "a list of shapes, as [[], [6, 6]]"),
+    "dry_files": Field(_list_of(_text), "a list of paths"),
+    "wet_files": Field(_list_of(_text), "a list of paths"),
+    "alignment_shifts": Field(_list_of(_shift), "a list of whole numbers of samples"),
+    "runs": Field(_list_of(_text), "a list of paths"),
+}
