@@ -22,12 +22,21 @@ class Parser(argparse.ArgumentParser):
             text = "show the traceback of an internal error"
             self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
 
+    def parse_known_args(
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        for argument in args or ():
+            if argument.startswith("--") and argument.endswith("=--"):
+                # argparse makes a list of it, whatever the type.
+                self.error(f"{argument}: give a value after the =")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the arguments")
 
 
 def file_path(text: str) -> Path:
-    """A path, `~` expanded."""
+    """A path of a file or a folder, there or not, `~` expanded."""
     try:
         return user_path(text)
     except UsageError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,14 +14,21 @@ from runtime.errors import UsageError
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user gives it, `~` and `~name` expanded; UsageError where no file can have it."""
+    """A path as a user gives it, `~` and `~name` expanded; UsageError where no file or folder can have it.
+
+    What is no file either is refused: a device or a pipe may never end.
+    """
     try:
         path = Path(text).expanduser()
-        os.stat(path)
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UsageError(f"{path}: is a device or a pipe; give a file")
     except FileNotFoundError:
         pass
     except RuntimeError:
         raise UsageError(f"{text}: there is no such home folder; give the path in full") from None
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if not isinstance(error, (PermissionError, NotADirectoryError)):
@@ -42,7 +50,7 @@ def check_output(
         overwrite: whether it may take the place of a file.
         new_folder: whether its folder is made where there is none.
 
-    Raises UsageError where it is a folder, a device or (under any name) an input, exists, or cannot be written.
+    Raises UsageError where it is a folder or (under any name) an input, exists, or cannot be written.
     """
     path = user_path(path)
     if not path.name:
@@ -56,8 +64,8 @@ def check_output(
     for given in inputs:
         if given is not None and _is_of(path, user_path(given)):
             raise UsageError(f"{path}: is an input, {given}, which would be lost; give another name")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is a {'folder' if path.is_dir() else 'device'}; give a file to write")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give a file to write")
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: exists; give another name, or --overwrite to replace it")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -131,11 +131,11 @@ def _report(name: str, error: BaseException, *, debug: bool) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
-    if debug:
-        traceback.print_exception(error)
     if line := explain(error):
         tell(f"{name}: {line}")
         return MISTAKE
+    if debug:
+        traceback.print_exception(error)
     tell(f"{name}: internal error: {reason(error)}{'' if debug else _kept(error)}")
     return FAULT
 

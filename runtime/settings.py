@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from runtime.errors import UsageError
+from runtime.files import user_path
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def read_yaml(path: str | Path, below: tuple[Path, ...] = ()) -> dict:
     A file that says `base: OTHER.yaml`, from its own folder on, holds the changes to that one; `below` are the files
     that this one is the base of.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.resolve() in below:
         raise UsageError(f"{path}: is its own base; give base: another file, or none")
     try:
@@ -179,7 +180,7 @@ def _parse(text: str, declared: Sequence[Setting], name: str) -> object:
         return None if text in ("null", "None") else text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: an integer of too many digits
         return text
 
 

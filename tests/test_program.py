@@ -1,5 +1,7 @@
 """How every program ends: its exit status, its one line on stderr, and what nothing on the way can break."""
 
+from runtime.program import explain, one_line, program
+
 import errno
 import io
 import logging
@@ -17,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from runtime import startup
 from runtime.arguments import Parser, file_path, integer, level, real
 from runtime.errors import UsageError
-from runtime.program import explain, one_line, program
 
 ROOT = Path(__file__).parents[1]
 
