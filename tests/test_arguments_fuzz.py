@@ -14,7 +14,7 @@ ODD = [
     *("null", "true", "[", "{}", "[1, 2", "{a: [", "!!python/object:os.system", "&a [*a]", "a: b: c", "%s", "{0}"),
     *("~", "~nosuchuser/x", "a\0b", "音楽.wav", "\udcff.wav", "\x1b[2J", "a" * 300, "a/" * 3000, "x" * 20000),
     *("/", ".", "..", "/dev/null", "/dev/full", "/proc/self/mem", "nowhere/x.wav", "x.wav", "x.png"),
-    *("0-99999999999", "0,1", "a,b", "generated,folder", "2020-01-01", "99999-99-99:99", "@nowhere", "@", "auto", "cuda"),
+    *("0-99999999999", "0,1", "a,b", "generated,folder", "2020-01-01", "99999-99-99:99", "@nowhere", "@", "cuda"),
 ]
 OWN = str(Path(__file__).parents[1] / "presets" / "own")
 #: What comes before and after the odd arguments, so that programs get far and begin nothing: inputs that do not exist.

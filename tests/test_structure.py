@@ -169,6 +169,19 @@ def test_functions_stay_short():
     assert long == []
 
 
+PROGRAMS = [path for path in files(*FOLDERS[:-1]) + sorted(ROOT.glob("*.py")) if "__main__" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
+def test_a_program_runs_under_the_runner_which_it_imports_first(path: Path):
+    # What lets a script in a folder find the project at all may come before it.
+    first = next(module for module in imports(path) if module not in ("sys", "pathlib.Path"))
+    assert first.startswith("runtime.program.")
+    (main,) = (node for node in tree_of(path).body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    assert [d.id for d in main.decorator_list if isinstance(d, ast.Name)] == ["program"]
+    assert path.read_text().endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
+
+
 def test_ruff_finds_nothing():
     pytest.importorskip("ruff")
     run = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
