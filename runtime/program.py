@@ -1,5 +1,7 @@
 """How every program runs: its exit status, its messages, and the signals that end it. To be imported first."""
 
+from runtime.startup import INTERRUPTED, MISTAKE, why_not_loaded
+
 import functools
 import logging
 import os
@@ -11,15 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from runtime import startup
 from runtime.errors import UsageError
 from runtime.interrupt import stopping_at_once
 
-startup.prepare()
-
 Main = Callable[[list[str]], int]
 
-FAULT, MISTAKE, INTERRUPTED = 1, startup.MISTAKE, startup.INTERRUPTED
+FAULT = 1
 BROKEN_PIPE = 128 + 13  # as a program that SIGPIPE ended
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
@@ -60,7 +59,7 @@ def explain(error: BaseException) -> str | None:
         isinstance(error, RuntimeError) and any(words in text.lower() for words in NO_MEMORY)
     ):
         return f"out of memory: {one_line(text) or 'the work does not fit'}"
-    if line := startup.why_not_loaded(error):
+    if line := why_not_loaded(error):
         return line
     if isinstance(error, OSError) and error.strerror:
         place = error.filename2 or error.filename

@@ -1,6 +1,7 @@
 """What a program does before it loads any library: it needs Python alone."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import TracebackType
 
 MISTAKE, INTERRUPTED = 2, 130
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM_FOLDERS = ("", "scripts", "benchmarks")
 
 
 def prepare() -> None:
@@ -15,6 +17,11 @@ def prepare() -> None:
     # Waiting threads sleep; those that spin take the cores from threads that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.excepthook = _leave
+    program = getattr(sys.modules["__main__"], "__file__", None) or ""
+    is_ours = os.path.dirname(os.path.realpath(program)) in [str(ROOT / folder) for folder in PROGRAM_FOLDERS]
+    if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Libraries that are interrupted while they are loaded take it for a fault of their own.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def why_not_loaded(error: BaseException) -> str | None:
@@ -26,6 +33,8 @@ def why_not_loaded(error: BaseException) -> str | None:
         made = "" if (ROOT / ".venv" / "bin" / "python").exists() else "`make demo` and then "
         ways = f"run {made}`. .venv/bin/activate`, or pip install -r {_requirements(package)}"
         return f"{package} is not installed in this Python ({sys.executable}): {ways}"
+    if isinstance(error, MemoryError):
+        return "not enough memory to load the libraries: raise the limit (ulimit -v)"
     if isinstance(error, (ImportError, OSError)) and "failed to map segment" in str(error):
         return f"not enough memory to load a library ({str(error).partition(':')[0]}): raise the limit (ulimit -v)"
     return None
@@ -56,3 +65,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+prepare()
