@@ -169,7 +169,7 @@ def test_functions_stay_short():
     assert long == []
 
 
-PROGRAMS = [path for path in files(*FOLDERS[:-1]) + sorted(ROOT.glob("*.py")) if "__main__" in path.read_text()]
+PROGRAMS = [path for path in files(*FOLDERS[:-1]) + sorted(ROOT.glob("*.py")) if 'if __name__ == "__main__"' in path.read_text()]
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
