@@ -34,7 +34,7 @@ from losses.vocal import TERMS
 from runtime.arguments import Parser, file_path, level
 from runtime.device import pick_device
 from runtime.errors import UsageError
-from runtime.files import check_output
+from runtime.files import check_output, user_path
 
 MOST_Q = 0.707
 
@@ -73,8 +73,8 @@ class Scorer:
         """A path of the set on this machine."""
         for old, new in self.roots:
             if path.startswith(old):
-                return Path(new + path.removeprefix(old)).expanduser()
-        return Path(path).expanduser()
+                return user_path(new + path.removeprefix(old))
+        return user_path(path)
 
 
 def clip_delay_q(effect: Effect, values: Values) -> None:

@@ -50,11 +50,11 @@ PUBLISHED = (0.0105, 0.0120, 0.202, 0.0738)
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
+    check_output(args.out, args.measure, overwrite=args.overwrite)
     card_file = args.out.with_suffix(".md")
     if card_file == args.out:
         raise UsageError(f"--out {args.out}: this will be the card's name; give a .pt file")
-    for output in (args.out, card_file):
-        check_output(output, args.measure, overwrite=args.overwrite)
+    check_output(card_file, args.measure, overwrite=args.overwrite)
     args.device = pick_device(args.device)
     measured = [(path, recording(path)) for path in args.measure]
     music = pool(args, "train", args.pieces)

@@ -169,10 +169,12 @@ def test_functions_stay_short():
     assert long == []
 
 
-PROGRAMS = [path for path in files(*FOLDERS[:-1]) + sorted(ROOT.glob("*.py")) if 'if __name__ == "__main__"' in path.read_text()]
+def programs() -> list[Path]:
+    found = [*files(*FOLDERS[:-1]), *sorted(ROOT.glob("*.py"))]
+    return [path for path in found if "\nif __name__ ==" in path.read_text()]
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
+@pytest.mark.parametrize("path", programs(), ids=name_of)
 def test_a_program_runs_under_the_runner_which_it_imports_first(path: Path):
     # What lets a script in a folder find the project at all may come before it.
     first = next(module for module in imports(path) if module not in ("sys", "pathlib.Path"))
