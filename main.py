@@ -12,7 +12,8 @@ Several pairs are fitted together, as many as the memory holds. Results go to <l
 Ctrl-C keeps the best so far; resume=true goes on from there.
 """
 
-import logging
+from runtime.program import FAULT, INTERRUPTED, MISTAKE, program, tell
+
 import sys
 from pathlib import Path
 
@@ -58,19 +59,15 @@ SETTINGS = (
 )
 
 
+@program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        settings = read_settings(argv)
-        songs, skipped, empty = find_songs(settings)
-        keep_freed_memory()
-        pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
-        progress, board = Progress(len(pairs), settings["epochs"]), TensorBoardWriter()
-        session = Session(settings, (progress, board))
-    except ValueError as error:
-        print(f"main.py: {error}", file=sys.stderr)
-        return 2
+    settings = read_settings(argv)
+    songs, skipped, empty = find_songs(settings)
+    keep_freed_memory()
+    pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
+    progress, board = Progress(len(pairs), settings["epochs"]), TensorBoardWriter()
+    session = Session(settings, (progress, board))
     for line in (*(f"skipped {reason}" for reason in skipped), *(f"failed: {reason}" for reason in empty)):
         print(line, flush=True)
     try:
@@ -79,12 +76,12 @@ def main(argv: list[str]) -> int:
     finally:
         failed = [song for song in session.songs if song.outcome is Outcome.FAILED]
         for reason in (*empty, *(song.reason for song in failed)):
-            print(f"main.py: {reason}", file=sys.stderr)
+            tell(f"main.py: {reason}")
         if len(pairs) + len(empty) + len(skipped) > 1:
             print(summary(session.songs, failed=len(empty), skipped=len(skipped)))
     if interrupt.asked:
-        return 130
-    return 1 if any(song.is_fault for song in failed) else 2 if failed or empty else 0
+        return INTERRUPTED
+    return FAULT if any(song.is_fault for song in failed) else MISTAKE if failed or empty else 0
 
 
 def read_settings(argv: list[str]) -> dict:
@@ -112,4 +109,4 @@ def chain_file(model: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -13,6 +13,7 @@ from torch import Tensor
 from data.align import RELATED, find_lag, likeness, quiet_level
 from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
 from runtime.errors import UsageError
+from runtime.files import user_path
 from runtime.settings import read_yaml
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def find_pairs(
     UsageError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
     """
     named = {"data_dir": data_dir, "dry": dry, "wet": wet}
-    paths = {key: Path(path).expanduser() for key, path in named.items() if path is not None}
+    paths = {key: user_path(path) for key, path in named.items() if path is not None}
     dataset = dataset or _infer(paths)
     if dataset not in DATASETS:
         raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
@@ -209,7 +210,7 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
     as tell it apart (Intro, Artist_Intro); one without a pair has failed. UsageError as in `find_pairs`, and for a list
     that cannot be read or is empty.
     """
-    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], Path(settings["log_dir"]).expanduser()
+    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], user_path(settings["log_dir"])
     if not (data_dir or "").startswith("@"):
         found = find_pairs(dataset, data_dir, settings["dry"], settings["wet"])
         return {logs: found.files}, found.skipped, []

@@ -1,5 +1,7 @@
 """Fits of several pairs with the same settings: who follows them, and what becomes of each."""
 
+from runtime.program import explain, one_line
+
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,6 @@ from fitting.run_folder import RunFolder, check_resumable, write_error
 from fitting.track import Track
 from formats import runs
 from runtime.errors import UsageError
-from runtime.program import explain, one_line
 
 log = logging.getLogger(__name__)
 

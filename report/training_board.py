@@ -1,5 +1,7 @@
 """What a training shows: one progress bar, and in TensorBoard the first item of each validation."""
 
+from runtime.program import explain, one_line
+
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +19,6 @@ from tqdm import tqdm
 from estimation.estimator import Estimator
 from estimation.train import Training
 from report.curves import settings_figure
-from runtime.program import explain, one_line
 
 log = logging.getLogger(__name__)
 

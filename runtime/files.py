@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,19 +25,72 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user gives it, `~` and `~name` expanded; UsageError where no file can have it."""
+    """A path as a user gives it, `~` and `~name` expanded; UsageError where no file or folder can have it.
+
+    What is no file either is refused: a device or a pipe may never end.
+    """
     try:
         path = Path(text).expanduser()
-        os.stat(path)
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UsageError(f"{path}: is a device or a pipe; give a file")
     except FileNotFoundError:
         pass
     except RuntimeError:
         raise UsageError(f"{text}: there is no such home folder; give the path in full") from None
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if not isinstance(error, (PermissionError, NotADirectoryError)):
             raise UsageError(f"{str(text)[:80]!r}: no path that a file can have ({reason})") from None
     return path
+
+
+def check_output(
+    path: str | Path,
+    inputs: Iterable[str | Path | None] = (),
+    *,
+    overwrite: bool = True,
+    new_folder: bool = False,
+) -> Path:
+    """A file that a program is to write, as its user gives it, checked before the work that it is to hold.
+
+    Args:
+        inputs: files and folders that the program reads; None stands for one that was not given.
+        overwrite: whether it may take the place of a file.
+        new_folder: whether its folder is made where there is none.
+
+    Raises UsageError where it is a folder or (under any name) an input, exists, or cannot be written.
+    """
+    path = user_path(path)
+    if not path.name:
+        raise UsageError(f"{path}: is a folder; give a file to write")
+    folder = path.parent
+    while new_folder and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise UsageError(f"{path}: {wrong}; choose another")
+    for given in inputs:
+        if given is not None and _is_of(path, user_path(given)):
+            raise UsageError(f"{path}: is an input, {given}, which would be lost; give another name")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give a file to write")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; give another name, or --overwrite to replace it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: cannot be written: {folder} is read-only; choose another folder")
+    return path
+
+
+def _is_of(path: Path, given: Path) -> bool:
+    """Whether writing a path replaces a file, or one in a folder."""
+    if not path.exists():
+        return path.resolve() == given.resolve()
+    if given.is_dir():
+        return given.resolve() in path.resolve().parents
+    return given.exists() and path.samefile(given)
 
 
 @contextmanager

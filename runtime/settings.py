@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from runtime.errors import UsageError
+from runtime.files import user_path
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def read_yaml(path: str | Path, below: tuple[Path, ...] = ()) -> dict:
     A file that says `base: OTHER.yaml`, from its own folder on, holds the changes to that one; `below` are the files
     that this one is the base of.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.resolve() in below:
         raise UsageError(f"{path}: is its own base; give base: another file, or none")
     try:
@@ -179,7 +180,7 @@ def _parse(text: str, declared: Sequence[Setting], name: str) -> object:
         return None if text in ("null", "None") else text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: an integer of too many digits
         return text
 
 
@@ -218,30 +219,3 @@ def merge(base: dict, changes: dict) -> dict:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def chain_options() -> argparse.ArgumentParser:
-    """The options by which programs are told what to apply to a recording, as a parent of their parsers."""
-    p = argparse.ArgumentParser(add_help=False)
-    source = p.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="FOLDER", help="run folder")
-    source.add_argument("--preset", metavar="FOLDER", help="preset set; say which row")
-    source.add_argument("--values", metavar="FILE", help="parametrised.pth")
-    p.add_argument("--row", type=int, default=0, help="row of the preset set (default 0)")
-    p.add_argument("--fx-config", metavar="YAML", help="their chain (default: the set's own, or the full one)")
-    p.add_argument("--loudness", type=_read_lufs, default=-18.0, help="LUFS of the input, or off (default -18)")
-    p.add_argument("--no-delay", action="store_true", help="mute the delay")
-    p.add_argument("--no-reverb", action="store_true", help="mute the reverb")
-    p.add_argument("--realtime", action="store_true", help="render delay and reverb sample by sample")
-    return p
-
-
-def _read_lufs(text: str) -> float | None:
-    """A loudness in LUFS, or None for off."""
-    try:
-        value = None if text == "off" else float(text)
-    except ValueError:
-        value = math.nan
-    if value is not None and not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: give a number of LUFS, or off")
-    return value

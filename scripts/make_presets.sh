@@ -3,31 +3,33 @@
 #
 #     scripts/make_presets.sh [--overwrite] [key=value …]
 #
-# --overwrite replaces the sets that are there.
 # Arguments are settings of main.py for every fit, as epochs=100. Twenty voices are fitted well; four fits are spoilt,
 # each for one reason to reject a run. Pairs and runs go to logs/own; the same command goes on where it was interrupted.
+# Sets that are there are replaced with --overwrite only.
 set -eu
+overwrite=
+settings=()
+for argument in "$@"; do
+    case $argument in
+        -h | --help) sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --overwrite) overwrite=--overwrite ;;
+        *=*) settings+=("$argument") ;;
+        *) echo "make_presets.sh: $argument: give settings of main.py as key=value, or --overwrite" >&2; exit 2 ;;
+    esac
+done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHON=${PYTHON:-python}
 work=logs/own
-
-case ${1:-} in -h | --help)
-    sed -n '2,/^set/{s/^# \{0,1\}//p}' scripts/make_presets.sh
-    exit 0
-    ;;
-esac
-overwrite=()
-if [ "${1:-}" = --overwrite ]; then
-    overwrite=(--overwrite)
-    shift
-elif [ -e presets/own ] || [ -e presets/own_drawn ]; then
-    echo "make_presets.sh: presets/own or presets/own_drawn exists; --overwrite replaces them" >&2
-    exit 2
-fi
+for set in presets/own presets/own_drawn; do
+    if [ -e $set ] && [ -z "$overwrite" ]; then
+        echo "make_presets.sh: $set exists; --overwrite replaces it" >&2
+        exit 2
+    fi
+done
 
 [ -d $work/pairs ] || "$PYTHON" scripts/make_pairs.py $work/pairs --count 24
 printf '%s\n' $work/pairs/voice_[01]? > $work/songs.txt
-scripts/train_medley.sh $work/songs.txt $work/runs align=false epochs=150 "$@"
+scripts/train_medley.sh $work/songs.txt $work/runs align=false epochs=150 ${settings[@]+"${settings[@]}"}
 
 spoil() { # VOICE key=value …
     [ -d "$work/runs/$1" ] && return
@@ -38,7 +40,7 @@ spoil voice_21 epochs=3 loss.weights=[10,5,5,2.5]  # its lowest loss is too high
 spoil voice_22 epochs=1                            # its first loss is its lowest
 spoil voice_23 epochs=3 optimiser.lr=0.1           # it fluctuates
 
-"$PYTHON" scripts/get_params.py $work/runs presets/own 2020-01-01 ${overwrite[@]+"${overwrite[@]}"}
+"$PYTHON" scripts/get_params.py $work/runs presets/own 2020-01-01 $overwrite
 sed -i "s|$PWD/||" presets/own/info.json
 "$PYTHON" scripts/pca_trsfm.py presets/own
-"$PYTHON" scripts/presets.py sample presets/own presets/own_drawn --count 20 ${overwrite[@]+"${overwrite[@]}"}
+"$PYTHON" scripts/presets.py sample presets/own presets/own_drawn --count 20 $overwrite

@@ -12,17 +12,19 @@ standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for
 set that is there is replaced with --overwrite only.
 """
 
-import argparse
-import signal
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import program
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.effect import Effect
 from afx.param import Param
@@ -45,8 +47,9 @@ from formats.presets import (
 )
 from formats.published import feature_mask
 from report.tables import html_table, number, text_table
+from runtime.arguments import Parser, file_path, integer, non_negative_int
 from runtime.errors import UsageError
-from runtime.files import user_path, write_text
+from runtime.files import check_output, write_text
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -71,7 +74,7 @@ class Table:
 class Collection:
     """A preset set in memory, with its chain."""
 
-    folder: str
+    folder: Path
     config: dict
     effect: Effect
     presets: list[Preset]
@@ -121,7 +124,6 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
 
 def nearest(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets most like one."""
-    _check_count(args.count, 1)
     preset, vectors = collection.one(args.preset), collection.vectors()
     z = deviations(vectors, vectors, feature_mask(collection.effect))
     distance = (z - z[preset.row]).square().mean(1).sqrt()
@@ -134,7 +136,6 @@ def nearest(collection: Collection, args: argparse.Namespace) -> Table:
 
 def outliers(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets farthest from the mean, with the parameter that is farthest."""
-    _check_count(args.count, 1)
     vectors, mask = collection.vectors(), feature_mask(collection.effect)
     z = deviations(vectors, vectors, mask)
     names = [name for name, wanted in zip(column_names(collection.effect), mask.tolist(), strict=True) if wanted]
@@ -150,7 +151,6 @@ def outliers(collection: Collection, args: argparse.Namespace) -> Table:
 
 def sample(collection: Collection, args: argparse.Namespace) -> Table:
     """New presets drawn from the set's Gaussian; it is computed where the set has none."""
-    _check_count(args.count, 1, MOST_PRESETS)
     if not 0 <= args.seed < 1 << 63:
         raise UsageError(f"--seed {args.seed}: give a whole number from 0 to 2^63 - 1")
     check_new(args.out, overwrite=args.overwrite)
@@ -164,19 +164,13 @@ def sample(collection: Collection, args: argparse.Namespace) -> Table:
 def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
     """New presets evenly from one preset to another, both included, in raw parameters."""
     a, b = collection.one(args.preset), collection.one(args.other)
-    _check_count(args.count, 2, MOST_PRESETS, "both ends are included")
+    if args.count < 2:
+        raise UsageError(f"--count {args.count}: at least 2, both ends are included")
     check_new(args.out, overwrite=args.overwrite)
     ends = to_vectors([a, b], collection.effect)
     way = torch.linspace(0, 1, args.count).unsqueeze(1)
     names = [f"{a.row}_to_{b.row}_{100 * t:.0f}" for t in way.flatten().tolist()]
     return _write(collection, args, names, ends[0].lerp(ends[1], way))
-
-
-def _check_count(count: int, least: int, most: int | None = None, why: str = "") -> None:
-    """UsageError for a --count that is out of range."""
-    if count < least or (most and count > most):
-        allowed = f"at least {least}" + (f" and at most {most}" if most else "")
-        raise UsageError(f"--count {count}: {allowed}" + (f", {why}" if why else ""))
 
 
 def _write(collection: Collection, args: argparse.Namespace, names: list[str], vectors: Tensor) -> Table:
@@ -201,47 +195,44 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        config, sr, _ = read_chain(args.folder, args.fx_config)
-        effect = build(config, sr)
-        table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
-        if args.html:
-            write_text(user_path(args.html), html_table(table.title, table.header, table.rows))
-    except (ValueError, OSError) as error:
-        print(f"presets.py: {error}", file=sys.stderr)
-        return 2
+    if args.html:
+        check_output(args.html, [args.folder, args.fx_config])
+    config, sr, _ = read_chain(args.folder, args.fx_config)
+    effect = build(config, sr)
+    table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
+    if args.html:
+        write_text(args.html, html_table(table.title, table.header, table.rows))
     print(f"{table.title}: {args.html}" if args.html else f"{table.title}\n{text_table(table.header, table.rows)}")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         c = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
-        c.add_argument("folder", metavar="PRESETS", help="folder of the preset set")
+        c.add_argument("folder", type=file_path, metavar="PRESETS", help="folder of the preset set")
         if name in ("show", "nearest", "interpolate"):
             c.add_argument("preset", metavar="PRESET", help="row, track or dry file")
         if name == "interpolate":
             c.add_argument("other", metavar="OTHER", help="the preset at the other end")
         if name in ("sample", "interpolate"):
-            c.add_argument("out", metavar="OUT", help="folder of the new set")
+            c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
             c.add_argument("--overwrite", action="store_true", help="replace the set that is in OUT")
         if name in ("nearest", "outliers", "sample", "interpolate"):
-            c.add_argument("--count", type=int, default=5, help="how many (default 5)")
+            c.add_argument("--count", type=integer(1, MOST_PRESETS), default=5, help="how many (default 5)")
         if name == "sample":
-            c.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+            c.add_argument("--seed", type=non_negative_int, default=0, help="of the draws (default 0)")
         if name == "list":
             c.add_argument("--columns", help="names of parameters with commas between them")
-        c.add_argument("--fx-config", metavar="YAML", help="chain of the set (default: what the set says)")
-        c.add_argument("--html", metavar="FILE", help="write the table as a page instead of printing it")
+        c.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
+        c.add_argument("--html", type=file_path, metavar="FILE", help="write the table as HTML instead of printing it")
     return p
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # as other programs whose output is piped into head
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

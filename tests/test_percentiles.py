@@ -234,7 +234,7 @@ def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -
     [
         (["--chain=loud"], "loud"),
         (["--chain=compsimple"], "compsimple"),
-        (["--out=missing/estimator.pt"], "--out missing/estimator.pt: give a file in a folder that can be written"),
+        (["--out=missing/estimator.pt"], "missing/estimator.pt: there is no folder missing; choose another"),
         (["--coded=0.5"], "--coded 0.5: untouched music is not coded; give --items, or leave it out"),
         (["--data=folder"], "data=folder takes data_dir=FOLDER"),
         (["--data=folder,generated", "--data_dir=here"], "--data names 2 data sets and --data_dir 1 folders"),

@@ -158,8 +158,8 @@ def test_training_writes_weights_that_load_and_a_card(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["--steps", "0"], "--steps 0: give 1 or more"),
-        (["--out", "nowhere/mine.pt"], "--out nowhere/mine.pt: give a .pt file in a folder that can be written"),
+        (["--steps", "0"], "argument --steps: 0: give 1 or more"),
+        (["--out", "nowhere/mine.pt"], "nowhere/mine.pt: there is no folder nowhere; choose another"),
         (["--measure", "absent.wav"], "absent.wav does not exist: give the path of an audio file"),
         (["--data_dir", "nowhere"], "nowhere"),
     ],

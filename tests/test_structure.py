@@ -38,7 +38,7 @@ PROGRAM_FOLDERS = ("scripts", "benchmarks")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
 GOLDEN_BYTES = 15e6
 # What reads command lines for several programs.
-SHARED = {"runtime/settings.py", "estimation/arguments.py"}
+SHARED = {"runtime/settings.py", "runtime/arguments.py", "estimation/arguments.py"}
 
 
 def files(*folders: str) -> list[Path]:
@@ -167,6 +167,21 @@ def test_functions_stay_short():
                 lines = node.end_lineno - body[0].lineno + 1 if body else 0
                 long += [f"{name_of(path)}: {node.name} has {lines} lines"] if lines > most else []
     assert long == []
+
+
+def programs() -> list[Path]:
+    found = [*files(*FOLDERS[:-1]), *sorted(ROOT.glob("*.py"))]
+    return [path for path in found if "\nif __name__ ==" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", programs(), ids=name_of)
+def test_a_program_runs_under_the_runner_which_it_imports_first(path: Path):
+    # What lets a script in a folder find the project at all may come before it.
+    first = next(module for module in imports(path) if module not in ("sys", "pathlib.Path"))
+    assert first.startswith("runtime.program.")
+    (main,) = (node for node in tree_of(path).body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    assert [d.id for d in main.decorator_list if isinstance(d, ast.Name)] == ["program"]
+    assert path.read_text().endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
 
 
 def test_ruff_finds_nothing():
