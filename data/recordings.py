@@ -159,7 +159,7 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
         if given not in known:
             raise UsageError(f"unknown {noun} {given!r}; known: {', '.join(known)}")
     expected = RECORDINGS[data].expected
-    if data_dir is None:
+    if not data_dir:
         raise UsageError(f"data={data} takes data_dir=FOLDER, a folder of {expected}")
     folder = Path(os.path.abspath(user_path(data_dir)))
     if not folder.is_dir():
