@@ -12,7 +12,9 @@ from torch import Tensor
 
 from data.align import RELATED, find_lag, likeness, quiet_level
 from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
+from data.decoding import is_hidden
 from runtime.errors import UsageError
+from runtime.files import user_path
 from runtime.settings import read_yaml
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ VOCAL_INSTRUMENTS = ("speaker", "singer", "vocal", "voice", "speech")
 VOCAL_NAMES = ("lv", "ld", "lead_vocal", "bv")
 OTHER_NAMES = ("synth", "gtr", "guitar", "piano", "strings", "eg", "ag")
 CORRESPONDENCE = "correspondence_pp.yaml"
+LONGEST_LIST = 10_000_000  # bytes of a list of folders
 DEMO = Path(__file__).parent / "demo"
 FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
 
@@ -90,12 +93,18 @@ def _medley_vocal(data_dir: Path) -> Found:
     path = folder / f"{folder.name}_METADATA.yaml"
     if not path.is_file():
         raise UsageError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
-    return vocal_stems(read_yaml(path), folder)
+    metadata = read_yaml(path)
+    try:
+        return vocal_stems(metadata, folder)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not as MedleyDB writes it ({type(error).__name__}: {error})") from error
 
 
 def _internal_vocal(data_dir: Path) -> Found:
     files, skipped = [], []
     for path in sorted(data_dir.rglob(CORRESPONDENCE)):
+        if is_hidden(path, data_dir):
+            continue
         try:
             matched = read_yaml(path)["matched"]
             for wet, dries in matched.items():
@@ -118,7 +127,7 @@ def _folder(data_dir: Path) -> Found:
     top = Path(os.path.abspath(data_dir))
     sides: dict[tuple[Path, str], dict[str, list[Path]]] = {}
     for path in sorted([*top.glob("*"), *top.glob("*/*")]):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not is_hidden(path, top):
             folder, name, side = _side(path)
             if side:
                 sides.setdefault((folder, name), {"dry": [], "wet": []})[side].append(path)
@@ -184,7 +193,7 @@ def find_pairs(
     UsageError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
     """
     named = {"data_dir": data_dir, "dry": dry, "wet": wet}
-    paths = {key: Path(path).expanduser() for key, path in named.items() if path is not None}
+    paths = {key: user_path(path) for key, path in named.items() if path is not None}
     dataset = dataset or _infer(paths)
     if dataset not in DATASETS:
         raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
@@ -208,7 +217,7 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
     folder's logs then have a folder of its name, and one without a pair has failed. UsageError as in `find_pairs`, and
     for a list that cannot be read or is empty.
     """
-    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], Path(settings["log_dir"]).expanduser()
+    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], user_path(settings["log_dir"])
     if not (data_dir or "").startswith("@"):
         found = find_pairs(dataset, data_dir, settings["dry"], settings["wet"])
         return {logs: found.files}, found.skipped, []
@@ -216,10 +225,10 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
     for song in _listed(data_dir):
         try:
             found = find_pairs(dataset, song)
-        except ValueError as error:
-            failed.append(f"{song}: {error}")
+        except (UsageError, OSError) as error:
+            failed.append(str(error) if song in str(error) else f"{song[:80]}: {error}")
             continue
-        folder = logs / Path(os.path.abspath(song)).name
+        folder = logs / Path(os.path.abspath(user_path(song))).name
         if folder in songs:
             failed.append(f"{song}: another song of the list has this folder name; fit it with another log_dir")
             continue
@@ -229,11 +238,18 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
 
 
 def _listed(data_dir: str) -> list[str]:
+    path = user_path(data_dir[1:])
     try:
-        lines = Path(data_dir[1:]).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+        if path.stat().st_size > LONGEST_LIST:
+            raise UsageError(f"data_dir={data_dir}: the list is longer than {LONGEST_LIST / 1e6:g} MB; is it a list?")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
         raise UsageError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
-    songs = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if "\0" in text:
+        raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+    songs = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     if not songs:
         raise UsageError(f"data_dir={data_dir}: the list names no folder; give one a line")
     return songs
@@ -244,7 +260,7 @@ def _infer(paths: dict[str, Path]) -> str:
         return "pair"
     if "data_dir" not in paths:
         return "demo"
-    if any(paths["data_dir"].glob("*_METADATA.yaml")):
+    if any(not path.name.startswith(".") for path in paths["data_dir"].glob("*_METADATA.yaml")):
         return "medley_vocal"
     return "internal_vocal" if (paths["data_dir"] / CORRESPONDENCE).is_file() else "folder"
 

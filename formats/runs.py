@@ -16,7 +16,7 @@ from afx.registry import build
 from formats.published import entries, from_published, shaped
 from formats.published_config import from_published_config, is_published
 from runtime.errors import UsageError
-from runtime.files import read_json, read_tensors, write_tensors, write_text
+from runtime.files import read_json, read_tensors, same_file, write_tensors, write_text
 from runtime.settings import read_yaml
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
@@ -47,7 +47,7 @@ def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
     """The newest run of a wet file that left a checkpoint; other files of this stem may have runs beside it."""
     for folder in reversed(numbered(Path(log_dir).expanduser() / stem)):
         meta = read_json(folder / META) if (folder / META).exists() else {}
-        if (folder / CHECKPOINT).exists() and meta.get("target_path", str(wet)) == str(wet):
+        if (folder / CHECKPOINT).exists() and same_file(meta.get("target_path", wet), wet):
             return folder
     return None
 

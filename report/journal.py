@@ -15,6 +15,7 @@ from formats import runs
 from report.board import Board
 from report.tables import settings_table
 from runtime.errors import UsageError
+from runtime.files import absolute
 
 
 class Journal:
@@ -38,7 +39,8 @@ class Journal:
         """
         if before is None:
             folder = runs.new_run(log_dir, pair.name)
-            runs.begin(folder, settings, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
+            paths = {"input_path": absolute(pair.dry_path), "target_path": absolute(pair.wet_path)}
+            runs.begin(folder, settings, **paths)
             return cls(folder, pair, track)
         runs.check_same_fit(before, settings)
         state = runs.load_checkpoint(before)

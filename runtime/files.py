@@ -28,6 +28,16 @@ def user_path(text: str | Path) -> Path:
     return path
 
 
+def absolute(path: str | Path) -> str:
+    """A path from the root on, without `..`: as records keep it, as they are read in other folders too."""
+    return os.path.abspath(user_path(path))
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one file, whatever their spelling; it need not exist."""
+    return os.path.realpath(absolute(one)) == os.path.realpath(absolute(other))
+
+
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails."""
