@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from data.align import RELATED, find_lag, likeness, quiet_level
 from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
 from data.decoding import is_hidden
 from runtime.errors import UsageError
-from runtime.files import user_path
+from runtime.files import printable, user_path
 from runtime.settings import read_yaml
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def find_pairs(
     found = find(**paths)
     if not found.files:
         raise UsageError(f"no pair found: {'; '.join(found.skipped)}")
-    return found
+    return Found([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
 
 
 def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
@@ -228,7 +228,7 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
         except (UsageError, OSError) as error:
             failed.append(str(error) if song in str(error) else f"{song[:80]}: {error}")
             continue
-        folder = logs / Path(os.path.abspath(user_path(song))).name
+        folder = logs / printable(Path(os.path.abspath(user_path(song))).name)
         if folder in songs:
             failed.append(f"{song}: another song of the list has this folder name; fit it with another log_dir")
             continue

@@ -33,6 +33,11 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(user_path(path))
 
 
+def printable(name: str) -> str:
+    """A file's name as text that everything can print and write: what of it is no UTF-8 appears as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def same_file(one: str | Path, other: str | Path) -> bool:
     """Whether two paths name one file, whatever their spelling; it need not exist."""
     return os.path.realpath(absolute(one)) == os.path.realpath(absolute(other))

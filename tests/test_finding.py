@@ -107,3 +107,13 @@ def test_metadata_of_another_kind_is_told_by_name(tmp_path, content):
     path.write_text(f"{content}\nstem_dir: a\nraw_dir: b\n")
     with pytest.raises(UsageError, match="song_METADATA.yaml is not as MedleyDB|no pair found"):
         find_pairs(data_dir=tmp_path / "song")
+
+
+def test_names_that_are_not_utf_8_become_names_that_everything_can_write(tmp_path):
+    try:
+        touch(tmp_path / "t\udcffke_dry.wav", tmp_path / "t\udcffke_wet.wav")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (pair,) = find_pairs(data_dir=tmp_path).files
+    assert pair.name == r"t\xffke" and pair.wet_path.exists()
+    assert songs_of(tmp_path.parent, os.fsencode(tmp_path) + b"\n")[1] == []
