@@ -9,6 +9,8 @@ with its wet file by the four terms of the vocal loss. A row of OUT.csv is writt
 over all rows is printed. Tracks whose render is not finite, or that cannot be read, are named and left out.
 """
 
+from runtime.program import MISTAKE, program, reason, tell
+
 import argparse
 import csv
 import logging
@@ -29,8 +31,10 @@ from formats.presets import Preset, load_presets, read_chain, read_rows
 from losses.metrics import VocalMetrics
 from losses.mldr import ROWS
 from losses.vocal import TERMS
+from runtime.arguments import Parser, file_path, level
 from runtime.device import pick_device
 from runtime.errors import UsageError
+from runtime.files import check_output
 
 MOST_Q = 0.707
 
@@ -81,33 +85,31 @@ def clip_delay_q(effect: Effect, values: Values) -> None:
         clip_delay_q(part, values[name])
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        config, sr, source = read_chain(args.presets, args.fx_config)
-        device = pick_device("cpu" if args.cpu else "auto")
-        chain = build(config, sr).eval().to(device)
-        metrics, roots = VocalMetrics(sr, args.mldr_rows), [read_root(text) for text in args.root]
-        scorer = Scorer(chain, metrics, device, read_lufs(args.lufs), roots, not args.no_process, args.clip_Q)
-        presets = load_presets(args.presets, chain)
-        if args.subset is not None:
-            presets = [presets[row] for row in read_rows(args.subset, presets)]
-        print(f"{len(presets)} presets, {device}, chain of {source}")
-        with open(args.output, "w", newline="", encoding="utf-8") as file:
-            scores = list(write_scores(file, presets, scorer))
-    except (ValueError, OSError) as error:
-        print(f"loss_eval.py: {error}", file=sys.stderr)
-        return 2
+    logging.getLogger().setLevel(logging.WARNING)
+    check_output(args.output, [args.presets, args.fx_config])
+    config, sr, source = read_chain(args.presets, args.fx_config)
+    device = pick_device("cpu" if args.cpu else "auto")
+    chain = build(config, sr).eval().to(device)
+    metrics, roots = VocalMetrics(sr, args.mldr_rows), [read_root(text) for text in args.root]
+    scorer = Scorer(chain, metrics, device, args.lufs, roots, not args.no_process, args.clip_Q)
+    presets = load_presets(args.presets, chain)
+    if args.subset is not None:
+        presets = [presets[row] for row in read_rows(args.subset, presets)]
+    print(f"{len(presets)} presets, {device}, chain of {source}")
+    with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        scores = list(write_scores(file, presets, scorer))
     if scores:
         mean = torch.tensor([list(terms.values()) for terms in scores], dtype=torch.float64).mean(0)
         cells = ", ".join(f"{name} {value:.5f}" for name, value in zip(TERMS, mean.tolist(), strict=True))
         print(f"mean of {len(scores)}: {cells}")
     left_out = len(presets) - len(scores)
     if left_out:
-        print(f"loss_eval.py: {left_out} of {len(presets)} tracks left out", file=sys.stderr)
-    return 2 if left_out else 0
+        tell(f"loss_eval.py: {left_out} of {len(presets)} tracks left out")
+    return MISTAKE if left_out else 0
 
 
 def write_scores(file: object, presets: list[Preset], scorer: Scorer) -> Iterator[dict[str, float]]:
@@ -117,8 +119,8 @@ def write_scores(file: object, presets: list[Preset], scorer: Scorer) -> Iterato
     for count, preset in enumerate(presets, 1):
         try:
             terms = scorer(preset)
-        except ValueError as error:
-            print(f"left out: {preset.track} {preset.stem}: {error}", file=sys.stderr)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            tell(f"left out: {preset.track} {preset.stem}: {reason(error)}")
             continue
         writer.writerow([preset.track, preset.stem, *terms.values()])
         file.flush()
@@ -135,19 +137,11 @@ def read_root(text: str) -> tuple[str, str]:
     return old, new
 
 
-def read_lufs(text: str) -> float | None:
-    """A number of LUFS, or None for "off"."""
-    try:
-        return None if text == "off" else float(text)
-    except ValueError:
-        raise UsageError(f"--lufs {text}: give a number of LUFS, or off") from None
-
-
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("presets", metavar="PRESETS", help="folder of the preset set")
-    p.add_argument("output", metavar="OUT.csv", help="file of the scores")
-    p.add_argument("--fx-config", metavar="YAML", help="chain of the set (default: what the set or its first run says)")
+    p = Parser(__doc__)
+    p.add_argument("presets", type=file_path, metavar="PRESETS", help="folder of the preset set")
+    p.add_argument("output", type=file_path, metavar="OUT.csv", help="file of the scores")
+    p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
     p.add_argument("--cpu", action="store_true", help="use no GPU")
     p.add_argument("--clip-Q", action="store_true", help=f"cap the Q of the delay's low-pass at {MOST_Q}")
     p.add_argument("--no-process", action="store_true", help="score the dry recording, copied to both sides")
@@ -155,7 +149,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--root", metavar="OLD=NEW", action="append", default=[], help="where paths begin otherwise here; repeatable"
     )
-    p.add_argument("--lufs", default="-18", help="loudness of dry and wet, or off to keep their levels (default -18)")
+    text = "loudness of dry and wet, or off to keep their levels (default -18)"
+    p.add_argument("--lufs", type=level, default=-18.0, help=text)
     p.add_argument("--mldr-rows", choices=ROWS, default=ROWS[0], help="rolled: as the published release, for parity")
     return p
 

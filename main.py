@@ -12,7 +12,8 @@ Several pairs are fitted together, as many as the memory holds. Results go to <l
 Ctrl-C keeps the best so far; resume=true goes on from there.
 """
 
-import logging
+from runtime.program import INTERRUPTED, program, tell
+
 import sys
 from pathlib import Path
 
@@ -56,17 +57,13 @@ SETTINGS = (
 )
 
 
+@program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        settings = read_settings(argv)
-        songs, skipped, empty = find_songs(settings)
-        keep_freed_memory()
-        session = Session(settings)
-    except ValueError as error:
-        print(f"main.py: {error}", file=sys.stderr)
-        return 2
+    settings = read_settings(argv)
+    songs, skipped, empty = find_songs(settings)
+    keep_freed_memory()
+    session = Session(settings)
     for reason in skipped:
         print(f"skipped {reason}")
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
@@ -76,10 +73,10 @@ def main(argv: list[str]) -> int:
         finally:
             failed = empty + session.failed
             for reason in failed:
-                print(f"main.py: {reason}", file=sys.stderr)
+                tell(f"main.py: {reason}")
     if len(pairs) + len(empty) > 1:
         print(f"{session.fitted} fitted, {session.done_before} done before, {len(failed)} failed")
-    return 130 if interrupt.asked else 2 if failed else 0
+    return INTERRUPTED if interrupt.asked else 2 if failed else 0
 
 
 def read_settings(argv: list[str]) -> dict:
@@ -107,4 +104,4 @@ def chain_file(model: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -10,6 +10,8 @@ and dist, joined by _; they run in this order. Results go to <log_dir>/<prefix>_
 epoch), metrics.json, TensorBoard. Ctrl-C keeps what was reached; --resume goes on with the next epoch.
 """
 
+from runtime.program import INTERRUPTED, program
+
 import argparse
 import json
 import logging
@@ -25,15 +27,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from encoders import ENCODERS
-from estimation.arguments import above_zero, add_music, natural, positive
+from estimation.arguments import add_music
 from estimation.estimator import Estimator
 from estimation.loaders import SR, build_loaders
 from estimation.train import OBJECTIVES, StopWhenAsked, Training, score
 from report.tables import scores_table
 from report.training_board import DataWait, EstimateBoard, OneBar
+from runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from runtime.device import pick_device
 from runtime.errors import UsageError
-from runtime.files import read_json, read_tensors, write_text
+from runtime.files import read_json, read_tensors, user_path, write_text
 from runtime.interrupt import Interrupt
 from runtime.memory import keep_freed_memory
 
@@ -42,60 +45,52 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 FREE = {"epochs", "device", "precision", "workers", "resume", "test_items"}
 # What an estimator need not tell its users.
 PRIVATE = {"data_dir", "log_dir", "init", "resume"}
-STOPPED = 130
 LAST, RECORD = "last.ckpt", "settings.json"
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     p.add_argument("--sfx", default="peq", help="effects that process the music (default peq)")
     p.add_argument("--afx", default="peq", help="effects whose settings are estimated (default peq)")
     p.add_argument("--encoder", default="time_frequency", choices=ENCODERS, help="default time_frequency")
     p.add_argument("--loss", default="mel", choices=OBJECTIVES, help="of the sound, or of the settings (default mel)")
     add_music(p)
-    p.add_argument("--epochs", type=positive, default=10, help="default 10, a draft; published 400")
-    p.add_argument("--epoch_items", type=positive, default=200, help="excerpts of an epoch (default 200)")
-    p.add_argument("--valid_items", type=positive, default=40, help="excerpts of the validation (default 40)")
-    p.add_argument("--test_items", type=positive, default=100, help="excerpts of the test (default 100)")
-    p.add_argument("--batch_size", type=positive, default=8, help="default 8; published 16")
-    p.add_argument("--lr", type=above_zero, default=1e-4, help="learning rate of Adam (default 1e-4)")
-    p.add_argument("--lr_patience", type=positive, default=30, help="epochs before it falls (default 30)")
-    p.add_argument("--stop_patience", type=positive, default=150, help="epochs before the training ends (default 150)")
-    p.add_argument("--seed", type=natural, default=0, help="of weights, excerpts and settings (default 0)")
+    p.add_argument("--epochs", type=positive_int, default=10, help="default 10, a draft; published 400")
+    p.add_argument("--epoch_items", type=positive_int, default=200, help="excerpts of an epoch (default 200)")
+    p.add_argument("--valid_items", type=positive_int, default=40, help="excerpts of the validation (default 40)")
+    p.add_argument("--test_items", type=positive_int, default=100, help="excerpts of the test (default 100)")
+    p.add_argument("--batch_size", type=positive_int, default=8, help="default 8; published 16")
+    p.add_argument("--lr", type=positive_float, default=1e-4, help="learning rate of Adam (default 1e-4)")
+    p.add_argument("--lr_patience", type=positive_int, default=30, help="epochs before it falls (default 30)")
+    p.add_argument("--stop_patience", type=positive_int, default=150, help="epochs before it ends (default 150)")
+    p.add_argument("--seed", type=non_negative_int, default=0, help="of weights, excerpts and settings (default 0)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     p.add_argument("--precision", default="32", choices=PRECISIONS, help="of the networks (default 32)")
-    p.add_argument("--init", metavar="FILE", help="begin with the weights of this estimator.pt")
+    p.add_argument("--init", type=file_path, metavar="FILE", help="begin with the weights of this estimator.pt")
     p.add_argument("--prefix", default="", help="before the run's name")
     p.add_argument("--suffix", default="", help="after the run's name")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted or finished run of this name")
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     keep_freed_memory()
-    try:
-        L.seed_everything(args.seed, verbose=False)
-        device = pick_device(args.device)
-        estimator = build_estimator(args)
-        folder = open_folder(args)
-        loaders, skipped = build_loaders(vars(args), len(estimator.synthesis.controls()))
-        for reason in skipped:
-            print(f"skipped {reason}")
-        if train(estimator, args, folder, loaders, device):
-            print(f"stopped; the best epoch is in {folder / 'estimator.pt'}, and --resume goes on")
-            return STOPPED
-        report(estimator, loaders["test"], folder, device, args.seed)
-    except KeyboardInterrupt:
-        return STOPPED
-    except (OSError, ValueError) as error:
-        # What a loader's process raised comes with its traceback; the last line says it.
-        lines = str(error).splitlines() or [type(error).__name__]
-        print(f"train_analysis_net.py: {lines[-1].removeprefix('ValueError: ')}", file=sys.stderr)
-        return 2
+    L.seed_everything(args.seed, verbose=False)
+    device = pick_device(args.device)
+    estimator = build_estimator(args)
+    folder = open_folder(args)
+    loaders, skipped = build_loaders(vars(args), len(estimator.synthesis.controls()))
+    for reason in skipped:
+        print(f"skipped {reason}")
+    if train(estimator, args, folder, loaders, device):
+        print(f"stopped; the best epoch is in {folder / 'estimator.pt'}, and --resume goes on")
+        return INTERRUPTED
+    report(estimator, loaders["test"], folder, device, args.seed)
     return 0
 
 
@@ -120,8 +115,8 @@ def build_estimator(args: argparse.Namespace) -> Estimator:
 def open_folder(args: argparse.Namespace) -> Path:
     """The run's folder, new or to be continued; UsageError where it is another run's, or cannot be written."""
     words = [args.prefix, "SFX", args.sfx, "AFX", args.afx, "ENC", args.encoder, "LOSS", args.loss, args.suffix]
-    folder = Path(args.log_dir).expanduser() / "_".join(word for word in words if word)
-    settings = vars(args)
+    folder = user_path(args.log_dir / "_".join(word for word in words if word))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     if (folder / LAST).exists():
         if not args.resume:
             raise UsageError(f"{folder} exists; --resume goes on with it, --suffix NAME begins another")
@@ -171,7 +166,11 @@ def train(estimator: Estimator, args: argparse.Namespace, folder: Path, loaders:
         enable_model_summary=False,
     )
     before = folder / LAST if args.resume else None
-    trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
+    with interrupt:
+        try:
+            trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
     if best.best_model_score is None or not math.isfinite(best.best_model_score):
         raise UsageError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
     training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])

@@ -7,7 +7,9 @@ training does (its target requires a gradient). On a machine that does other wor
 threads that wait for each other out of the CPU seconds.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,6 +21,7 @@ from benchmarks.measure import Comparison, Task, clock, machine, paired, peak_me
 from benchmarks.peer_encoders import PEERS
 from encoders import build_encoder
 from encoders.cqt import CQT
+from runtime.arguments import Parser, positive_float, positive_int
 
 SR = 44100
 
@@ -92,15 +95,16 @@ def front_end_share(key: str, x: Tensor, repeats: int) -> float:
     return front / total
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Run the comparisons asked for and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4, help="excerpts a step")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs of runs")
+    parser = Parser(__doc__)
+    parser.add_argument("--batch", type=positive_int, default=4, help="excerpts a step")
+    parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt")
+    parser.add_argument("--repeats", type=positive_int, default=5, help="interleaved pairs of runs")
     parser.add_argument("--encoders", nargs="*", choices=list(PEERS), default=list(PEERS), help="keys to compare")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of each side, in its own process")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
     print(table(rows(args.repeats, args.encoders, args.batch, args.seconds)))
     samples = int(args.seconds * SR)
@@ -111,7 +115,8 @@ def main() -> None:
         if args.memory:
             ours, peer = (peak_memory(lone_step, key, plain, args.batch, samples) for plain in (False, True))
             print(f"{key}: peak memory {ours:.2f} GB, plain build {peer:.2f} GB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

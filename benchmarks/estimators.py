@@ -6,6 +6,8 @@ Items are excerpts of the folders' test splits with random settings, the same fo
 folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
 """
 
+from runtime.program import program
+
 import argparse
 import sys
 from functools import partial
@@ -23,6 +25,7 @@ from estimation.loaders import SR
 from estimation.train import score
 from losses import build_metrics
 from report.tables import text_table
+from runtime.arguments import Parser, file_path, positive_float, positive_int
 
 METRICS = ("mrstft", "mse", "mel", "params")
 SEED, BATCH = 7, 10
@@ -79,17 +82,18 @@ def mono(path: Path, estimator: Estimator) -> torch.Tensor:
     return resample(x.mean(0, keepdim=True), sr, estimator.settings["sr"])[None]
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Print the tables asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", help="estimator.pt files")
     parser.add_argument("--data", default="folder", choices=RECORDINGS, help="what the folders hold")
     parser.add_argument("--data_dir", help="folders of recordings, with commas, heard equally often")
-    parser.add_argument("--items", type=int, default=200, help="excerpts")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt (default 10)")
+    parser.add_argument("--items", type=positive_int, default=200, help="excerpts")
+    parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt (default 10)")
     parser.add_argument("--codec", choices=CODECS, help="hear excerpts and judge estimates of pairs from such files")
-    parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="folders of Input_<n> and GT_<n>")
-    args = parser.parse_args()
+    parser.add_argument("--pairs", type=file_path, nargs="*", default=[], help="folders of Input_<n> and GT_<n>")
+    args = parser.parse_args(argv)
     if args.data_dir:
         lines = [line for path in args.checkpoints for line in rows(path, args)]
         print(text_table(["chain", "", *METRICS], lines), flush=True)
@@ -97,10 +101,8 @@ def main() -> None:
         pairs = [(path, folder) for folder in args.pairs for path in args.checkpoints]
         lines = [line for path, folder in pairs for line in pair_rows(path, folder, args.codec)]
         print(text_table(["pair", "", "input's Mel", "estimate's", *[f"as {args.codec}"] * bool(args.codec)], lines))
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"benchmarks.estimators: {error}")
+    sys.exit(main())

@@ -5,8 +5,10 @@
 Six lines, stereo to stereo, in float32. The peer gets the phases of its lines, exact, for nothing.
 """
 
-import argparse
+from runtime.program import program
+
 import math
+import sys
 from functools import partial
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from afx import kernels
 from afx.functional.fdn import line_gains
 from benchmarks.measure import Comparison, paired, table
+from runtime.arguments import Parser, positive_int
 
 DELAYS = torch.tensor([997, 1153, 1327, 1559, 1801, 2099])
 
@@ -60,14 +63,16 @@ def rows(repeats: int, n: int = 529200) -> list[Comparison]:
     return [paired("fdn_response", ours, peer, repeats, difference)]
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=529200, help="of the transform (12 s at 44.1 kHz)")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs of runs")
-    args = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument("--points", type=positive_int, default=529200, help="of the transform (12 s at 44.1 kHz)")
+    parser.add_argument("--repeats", type=positive_int, default=5, help="interleaved pairs of runs")
+    args = parser.parse_args(argv)
     print(table(rows(args.repeats, args.points)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,9 @@
 A step renders 12 s chunks, compares their last 7 s, goes back through everything and moves the parameters once.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from fitting.fit import Fit
 from fitting.track import Track
 from formats.published import from_published
 from losses import VocalLoss
+from runtime.arguments import Parser, positive_int
 from runtime.memory import keep_freed_memory
 from runtime.settings import read_yaml
 
@@ -140,15 +143,21 @@ def memory_table(memories: list[Memory]) -> str:
     return "\n".join(lines + [f"| {m.name} | {m.ours:.2f} | {m.peer:.2f} |" for m in memories])
 
 
-def main() -> None:
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between."""
+    return tuple(positive_int(number) for number in text.split(","))
+
+
+@program
+def main(argv: list[str]) -> int:
     """Measure and print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved pairs of steps")
-    parser.add_argument("--chunks", default="1,4", help="numbers of chunks, with commas between")
-    args = parser.parse_args()
-    counts = tuple(int(n) for n in args.chunks.split(","))
-    print(table(rows(args.repeats, counts)), memory_table(memory_rows(counts)), sep="\n\n")
+    parser = Parser(__doc__)
+    parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of steps")
+    parser.add_argument("--chunks", type=counts, default="1,4", help="numbers of chunks, with commas between")
+    args = parser.parse_args(argv)
+    print(table(rows(args.repeats, args.chunks)), memory_table(memory_rows(args.chunks)), sep="\n\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,8 @@ against one at a time; peak memory; blind-estimation steps. A part that fails sa
 `--device cpu --chunks 1 --seconds 6.1 --steps 3 --batch 2` goes through the same on a processor.
 """
 
+from runtime.program import program
+
 import argparse
 import json
 import subprocess
@@ -23,6 +25,9 @@ from benchmarks import fit, train
 from benchmarks.measure import Task, machine
 from benchmarks.peer_encoders import PEERS
 from fitting.batch import SHARE
+from runtime.arguments import Parser, file_path, positive_float, positive_int
+from runtime.errors import UsageError
+from runtime.files import check_output
 from runtime.memory import free_bytes, peak_bytes
 
 # On paper, of a chunk of 12 s: what a step reads and writes, and the operations of its transforms.
@@ -152,19 +157,24 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Measures what is asked for; 1 where a part failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--chunks", type=int, default=35, help="of a step")
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of a chunk, above 6")
-    parser.add_argument("--steps", type=int, default=2000, help="of a song")
-    parser.add_argument("--batch", type=int, default=16, help="excerpts of a blind-estimation step")
-    parser.add_argument("--most_tracks", type=int, default=256, help="short tracks together")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--chunks", type=positive_int, default=35, help="of a step")
+    parser.add_argument("--seconds", type=positive_float, default=12.0, help="length of a chunk, above 6")
+    parser.add_argument("--steps", type=positive_int, default=2000, help="of a song")
+    parser.add_argument("--batch", type=positive_int, default=16, help="excerpts of a blind-estimation step")
+    parser.add_argument("--most_tracks", type=positive_int, default=256, help="short tracks together")
+    parser.add_argument("--repeats", type=positive_int, default=5, help="timed runs")
+    parser.add_argument("--json", type=file_path, help="file for the figures")
     args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("torch finds no GPU here; --device cpu measures the CPU")
+    if args.json:
+        check_output(args.json)
     figures = machine() | ({"gpu": torch.cuda.get_device_name()} if args.device == "cuda" else {})
     print(*(f"{key}: {value}" for key, value in figures.items()), "", sep="\n", flush=True)
     failed = False

@@ -5,7 +5,9 @@
 Both sides run in one process, taking turns; a ratio is the median over the pairs of peer time / our time.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +21,7 @@ from torchlpc import sample_wise_lpc
 
 from afx.kernels import recursions
 from benchmarks.measure import Comparison, paired, table
+from runtime.arguments import Parser, positive_int
 
 Program = Callable[..., Tensor]
 SR = 44100
@@ -130,15 +133,17 @@ def rows(repeats: int, audio_rows: int = 8, samples: int = 12 * SR) -> list[Comp
     return [compare(case, repeats) for case in cases(audio_rows, samples)]
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Measure every case and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8, help="rows of audio")
-    parser.add_argument("--samples", type=int, default=529200, help="samples of each row (12 s at 44.1 kHz)")
-    parser.add_argument("--repeats", type=int, default=9, help="interleaved pairs of runs")
-    args = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument("--rows", type=positive_int, default=8, help="rows of audio")
+    parser.add_argument("--samples", type=positive_int, default=529200, help="samples of each row (12 s at 44.1 kHz)")
+    parser.add_argument("--repeats", type=positive_int, default=9, help="interleaved pairs of runs")
+    args = parser.parse_args(argv)
     print(table(rows(args.repeats, args.rows, args.samples)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

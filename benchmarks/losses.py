@@ -5,7 +5,9 @@
 Forward and backward in float32. Ours knows the target beforehand, as in a fit, where it is prepared once.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,6 +20,7 @@ from benchmarks.peer_loss import SR, mid_side, peer_mss
 from losses.mldr import MLDR
 from losses.stft import MultiResolutionSTFT, all_together
 from losses.vocal import FFT_SIZES
+from runtime.arguments import Parser, positive_float, positive_int
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -102,15 +105,17 @@ def rows(repeats: int, batches: Sequence[int] = (1, 4), seconds: float = 7.0) ->
     return comparisons
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Measure both losses and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], help="numbers of chunks")
-    parser.add_argument("--seconds", type=float, default=7.0, help="length of a chunk")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs of runs")
-    args = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument("--batch", type=positive_int, nargs="+", default=[1, 4], help="numbers of chunks")
+    parser.add_argument("--seconds", type=positive_float, default=7.0, help="length of a chunk")
+    parser.add_argument("--repeats", type=positive_int, default=5, help="interleaved pairs of runs")
+    args = parser.parse_args(argv)
     print(table(rows(args.repeats, args.batch, args.seconds)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,7 +6,9 @@ Both sides hold the published start and see the same dry chunks; each part gets 
 would hand it something else, so that none depends on another.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +25,7 @@ from benchmarks.losses import loudness_losses, music, stft_losses
 from benchmarks.measure import clock
 from benchmarks.peer import causal_convolve, line_gains, peer_eq, peer_fdn_eq, peer_fdn_response
 from fitting.fit import Fit
+from runtime.arguments import Parser, positive_int
 
 Program = Callable[[Tensor], Tensor]
 
@@ -181,14 +184,16 @@ def table(rows: list[Passes]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, default=1, help="chunks of 12 s")
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved pairs of runs")
-    args = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument("--chunks", type=positive_int, default=1, help="chunks of 12 s")
+    parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
+    args = parser.parse_args(argv)
     print(table(rows(args.repeats, args.chunks)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

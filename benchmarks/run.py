@@ -7,13 +7,16 @@ blind-estimation step against its plain build. kernels: the loops and losses, ea
 Where other programs share the cores, OMP_WAIT_POLICY=PASSIVE keeps waiting threads out of the CPU seconds.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from benchmarks import fdn_response, fit, kernels, losses, parts, train
 from benchmarks.measure import machine, table, write_json
+from runtime.arguments import Parser, file_path, positive_int
+from runtime.files import check_output
 
 # Of each benchmark: the name of a table, what measures its rows given the repeats, and what lays them out.
 Section = tuple[str, Callable[[int], list], Callable[[list], str]]
@@ -33,20 +36,24 @@ BENCHMARKS: dict[str, list[Section]] = {
 }
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--what", default=",".join(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}, with commas between")
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved pairs of runs")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    args = parser.parse_args()
+    parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
+    parser.add_argument("--json", type=file_path, help="file for the figures")
+    args = parser.parse_args(argv)
     names = args.what.split(",")
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
+    if args.json:
+        check_output(args.json)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
     results = dict(measured(names, args.repeats))
     if args.json:
         write_json(args.json, results)
+    return 0
 
 
 def measured(names: list[str], repeats: int) -> Iterator[tuple[str, list]]:
@@ -58,4 +65,4 @@ def measured(names: list[str], repeats: int) -> Iterator[tuple[str, list]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,7 +3,9 @@
     python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 
 from benchmarks import fit
 from benchmarks.measure import clock, write_json
+from runtime.arguments import Parser, file_path, positive_int
+from runtime.files import check_output
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -68,18 +72,23 @@ def draw(points: list[Point], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Measure, draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each")
-    parser.add_argument("--figure", type=Path, default=Path(__file__).parent / "scaling.png", help="file of it")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    args = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument("--repeats", type=positive_int, default=3, help="timed runs of each")
+    parser.add_argument("--figure", type=file_path, default=Path(__file__).parent / "scaling.png", help="file of it")
+    parser.add_argument("--json", type=file_path, help="file for the figures")
+    args = parser.parse_args(argv)
+    for path in (args.figure, args.json):
+        if path:
+            check_output(path)
     measured = points(args.repeats)
     draw(measured, args.figure)
     if args.json:
         write_json(args.json, {"points": measured})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,7 +6,9 @@ A step hears processed excerpts, estimates the settings, runs the equaliser and 
 making of the processed excerpts is left out on both sides.
 """
 
-import argparse
+from runtime.program import program
+
+import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,6 +22,7 @@ from benchmarks.peer_encoders import PEERS
 from estimation.estimator import Estimator
 from estimation.train import Batch, Training, synthesise
 from losses import MelLoss
+from runtime.arguments import Parser, positive_float, positive_int
 
 SR = 44100
 
@@ -93,21 +96,23 @@ def lone_step(plain: bool, encoder: str, size: int, seconds: float) -> Task:
     return (plain_step if plain else our_step)(encoder, batch_of(size, seconds))
 
 
-def main() -> None:
+@program
+def main(argv: list[str]) -> int:
     """Run the comparisons asked for and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4, help="excerpts a step")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of an excerpt")
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved pairs of runs")
+    parser = Parser(__doc__)
+    parser.add_argument("--batch", type=positive_int, default=4, help="excerpts a step")
+    parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt")
+    parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
     parser.add_argument("--encoders", nargs="*", choices=list(PEERS), default=list(PEERS), help="keys to compare")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of each side, in its own process")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
     print(table(rows(args.repeats, args.encoders, args.batch, args.seconds)))
     for key in args.encoders if args.memory else ():
         ours, peer = (peak_memory(lone_step, plain, key, args.batch, args.seconds) for plain in (False, True))
         print(f"{key}: peak memory {ours:.2f} GB, plain build {peer:.2f} GB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

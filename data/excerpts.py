@@ -1,6 +1,7 @@
 """Random excerpts of recordings with random controls: what a blind estimator is trained, chosen and tested with."""
 
-import signal
+import atexit
+import multiprocessing
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.audio import resample
 from data.recordings import SILENT, Recording
 from runtime.errors import UsageError
+from runtime.interrupt import leave_to_the_program
 
 TRIES = 20  # excerpts of a silent recording before another one, and recordings before giving up
 
@@ -96,6 +98,10 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
     The same list every time, its last batch smaller; or `fresh`, for training: whole batches only, and after
     `loader.sampler.set_epoch(n)` those of another epoch. Workers use one thread each and live on.
     """
+    if workers:
+        # As they ignore SIGTERM, which is how multiprocessing ends them otherwise.
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
     return DataLoader(
         excerpts,
         batch_size,
@@ -103,12 +109,18 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
         drop_last=fresh,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_ctrl_c_to_the_program,
+        worker_init_fn=_begin,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or each epoch would draw from the global one
     )
 
 
-def _leave_ctrl_c_to_the_program(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the loop that decides when to stop still needs its batch."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(worker: int) -> None:
+    """The loop that decides when to stop still needs its batch."""
+    leave_to_the_program()
+
+
+def _end_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

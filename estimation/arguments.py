@@ -1,38 +1,11 @@
-"""Arguments of training programs: kinds of numbers, and the music to train on."""
+"""Arguments of training programs: the music to train on."""
 
 import argparse
-import math
 
 from data.recordings import RECORDINGS
+from runtime.arguments import file_path, integer, positive_int, real
 
-
-def natural(text: str, lowest: int = 0) -> int:
-    """A whole number from 0 on."""
-    value = int(text)
-    if value < lowest:
-        raise argparse.ArgumentTypeError(f"{value}: give {lowest} or more")
-    return value
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    return natural(text, 1)
-
-
-def above_zero(text: str) -> float:
-    """A finite number above zero."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: give 0 to 1")
-    return value
+MOST_WORKERS = 256
 
 
 def add_music(p: argparse.ArgumentParser) -> None:
@@ -40,8 +13,9 @@ def add_music(p: argparse.ArgumentParser) -> None:
     kinds = f"{', '.join(RECORDINGS)}; several, as generated,folder, are heard equally often"
     p.add_argument("--data", default="generated", help=f"{kinds} (default generated)")
     p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
-    p.add_argument("--pieces", type=positive, default=300, help="generated pieces to train on (default 300)")
-    p.add_argument("--seconds", type=above_zero, default=10.0, help="length of an excerpt (default 10)")
-    p.add_argument("--coded", type=share, default=0.0, help="share heard from mp3, Vorbis and Opus files (default 0)")
-    p.add_argument("--workers", type=natural, default=1, help="processes that read, make or process music (default 1)")
-    p.add_argument("--log_dir", default="logs", help="folder of runs and of generated music (default logs)")
+    p.add_argument("--pieces", type=positive_int, default=300, help="generated pieces to train on (default 300)")
+    p.add_argument("--seconds", type=real(0.1, 600), default=10.0, help="length of an excerpt (default 10)")
+    p.add_argument("--coded", type=real(0, 1), default=0.0, help="share heard from lossy files (default 0)")
+    workers = "processes that read, make or process music (default 1)"
+    p.add_argument("--workers", type=integer(0, MOST_WORKERS), default=1, help=workers)
+    p.add_argument("--log_dir", type=file_path, default="logs", help="folder of runs and made music (default logs)")

@@ -9,6 +9,7 @@ from data.excerpts import Excerpts, excerpt_loader
 from data.generated import prepare_generated
 from data.recordings import Recording, find_recordings
 from runtime.errors import UsageError
+from runtime.files import user_path
 
 SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
@@ -45,7 +46,7 @@ def find_sources(settings: dict, sizes: dict[str, int]) -> tuple[dict[str, list[
     skipped: list[str] = []
     for data, folder in data_folders(settings):
         if data == "generated":
-            generate(Path(folder).expanduser(), pieces, settings)
+            generate(Path(folder), pieces, settings)
         found = {split: find_recordings(data, folder, split, settings["seconds"]) for split in sizes}
         skipped += dict.fromkeys(reason for each in found.values() for reason in each.skipped)
         for split in sizes:
@@ -53,10 +54,11 @@ def find_sources(settings: dict, sizes: dict[str, int]) -> tuple[dict[str, list[
     return sources, skipped
 
 
-def data_folders(settings: dict) -> list[tuple[str, str | Path | None]]:
+def data_folders(settings: dict) -> list[tuple[str, Path | None]]:
     """The data sets to be heard and their folders, if any; UsageError where their numbers differ."""
     kinds = settings["data"].split(",")
-    folders = settings["data_dir"].split(",") if settings["data_dir"] else [None] * len(kinds)
+    given = settings["data_dir"].split(",") if settings["data_dir"] else [None] * len(kinds)
+    folders = [folder and user_path(folder) for folder in given]
     if len(kinds) != len(folders):
         raise UsageError(
             f"--data names {len(kinds)} data sets and --data_dir {len(folders)} folders; give as many of each"

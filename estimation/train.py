@@ -1,6 +1,7 @@
 """Training of an estimator: its losses as a Lightning module, and the scores of a trained one."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import lightning as L
 import torch
@@ -78,25 +79,25 @@ class Training(L.LightningModule):
 
 
 class StopWhenAsked(L.Callback):
-    """Ends the training after the step at which Ctrl-C or SIGTERM asks for it.
+    """Ends the training after the step at which Ctrl-C, SIGTERM and the like ask for it.
 
     While it trains this takes the place of Lightning's own handlers, which leave in the middle of an epoch.
     """
 
     def __init__(self, interrupt: Interrupt):
-        self.interrupt = interrupt
+        self.interrupt, self._handling = interrupt, ExitStack()
 
     def on_train_start(self, *_: object) -> None:
-        self.interrupt.__enter__()
+        self._handling.enter_context(self.interrupt)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         trainer.should_stop = trainer.should_stop or self.interrupt.asked
 
     def on_train_end(self, *_: object) -> None:
-        self.interrupt.__exit__()
+        self._handling.close()
 
     def on_exception(self, *_: object) -> None:
-        self.interrupt.__exit__()
+        self._handling.close()
 
 
 @torch.no_grad()

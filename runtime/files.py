@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,52 @@ def printable(name: str) -> str:
 def same_file(one: str | Path, other: str | Path) -> bool:
     """Whether two paths name one file, whatever their spelling; it need not exist."""
     return os.path.realpath(absolute(one)) == os.path.realpath(absolute(other))
+
+
+def check_output(
+    path: str | Path,
+    inputs: Iterable[str | Path | None] = (),
+    *,
+    overwrite: bool = True,
+    new_folder: bool = False,
+) -> Path:
+    """A file that a program is to write, as its user gives it, checked before the work that it is to hold.
+
+    Args:
+        inputs: files and folders that the program reads; None stands for one that was not given.
+        overwrite: whether it may take the place of a file.
+        new_folder: whether its folder is made where there is none.
+
+    Raises UsageError where it is a folder, a device or (under any name) an input, exists, or cannot be written.
+    """
+    path = user_path(path)
+    if not path.name:
+        raise UsageError(f"{path}: is a folder; give a file to write")
+    folder = path.parent
+    while new_folder and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise UsageError(f"{path}: {wrong}; choose another")
+    for given in inputs:
+        if given is not None and _is_of(path, user_path(given)):
+            raise UsageError(f"{path}: is an input, {given}, which would be lost; give another name")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is a {'folder' if path.is_dir() else 'device'}; give a file to write")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; give another name, or --overwrite to replace it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: cannot be written: {folder} is read-only; choose another folder")
+    return path
+
+
+def _is_of(path: Path, given: Path) -> bool:
+    """Whether writing a path replaces a file, or one in a folder."""
+    if not path.exists():
+        return path.resolve() == given.resolve()
+    if given.is_dir():
+        return given.resolve() in path.resolve().parents
+    return given.exists() and path.samefile(given)
 
 
 @contextmanager

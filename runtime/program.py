@@ -1,22 +1,27 @@
-"""How every program runs: its exit status, its error messages, and output that nothing breaks."""
+"""How every program runs: its exit status, its messages, and the signals that end it. To be imported first."""
 
 import functools
+import logging
 import os
-import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from runtime import startup
 from runtime.errors import UsageError
+from runtime.interrupt import stopping_at_once
+
+startup.prepare()
 
 Main = Callable[[list[str]], int]
 
-FAULT, MISTAKE = 1, 2
-INTERRUPTED = 128 + signal.SIGINT
+FAULT, MISTAKE, INTERRUPTED = 1, startup.MISTAKE, startup.INTERRUPTED
 BROKEN_PIPE = 128 + 13  # as a program that SIGPIPE ended
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def program(main: Main) -> Callable[[Sequence[str] | None], int]:
@@ -24,68 +29,151 @@ def program(main: Main) -> Callable[[Sequence[str] | None], int]:
 
     0: done. 2: a user's mistake, or what the machine refused (a full disk, no memory), as one line on stderr.
     1: a fault of the project; the traceback goes to a file that the line names, with `--debug` to the screen.
-    130: Ctrl-C. 141: whoever read the output has gone. Without an argument `main` takes the command line's.
+    130: Ctrl-C, or another signal that asks to end. 141: whoever read the output has gone.
+    Without an argument `main` takes the command line's. What the libraries log goes to stderr, a line each.
     """
     name = Path(main.__code__.co_filename).name
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
-        arguments = [a for a in (sys.argv[1:] if argv is None else argv) if a != "--debug"]
-        debug = len(arguments) < len(sys.argv[1:] if argv is None else argv)
-        accept_any_text(sys.stdout, sys.stderr)
+        given = sys.argv[1:] if argv is None else argv
+        arguments = [argument for argument in given if argument != "--debug"]
+        _make_writable()
         try:
-            status = main(arguments)
-            sys.stdout.flush()
-            return status
-        except SystemExit as leave:  # argparse, after --help and after its own message
-            return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else MISTAKE
-        except KeyboardInterrupt:
-            tell(f"{name}: stopped")
-            return INTERRUPTED
-        except BrokenPipeError:
-            _drop(sys.stdout)
-            return BROKEN_PIPE
-        except Exception as error:
-            if debug:
-                traceback.print_exc()
-            line = explain(error)
-            tell(f"{name}: {line}" if line else f"{name}: {_report_fault(error, debug)}")
-            return MISTAKE if line else FAULT
+            with stopping_at_once(), _messages():
+                status = main(arguments)
+        except SystemExit as end:  # argparse, after --help
+            status = end.code if isinstance(end.code, int) else MISTAKE if end.code else 0
+        except (Exception, KeyboardInterrupt) as error:
+            status = _report(name, error, debug=len(arguments) < len(given))
+        return _flushed(name, status)
 
     return guarded
 
 
 def explain(error: BaseException) -> str | None:
     """One line on a user's mistake or on what the machine refused; None for a fault of the project."""
+    text = _of_worker(str(error))
     if isinstance(error, UsageError):
-        return one_line(str(error))
-    if isinstance(error, MemoryError):
-        return f"out of memory: {one_line(str(error)) or 'the work does not fit'}"
+        return one_line(text)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text.lower() for words in NO_MEMORY)
+    ):
+        return f"out of memory: {one_line(text) or 'the work does not fit'}"
+    if line := startup.why_not_loaded(error):
+        return line
     if isinstance(error, OSError) and error.strerror:
         place = error.filename2 or error.filename
-        return one_line(f"{os.fsdecode(place)}: {error.strerror}" if place is not None else error.strerror)
-    return None
+        where = f"{os.fsdecode(place)}: " if isinstance(place, (str, bytes, os.PathLike)) else ""
+        return one_line(f"{where}{error.strerror}")
+    return one_line(text) if isinstance(error, OSError) and text != str(error) else None
+
+
+def reason(error: BaseException) -> str:
+    """One line on any error, for a program that goes on without what failed."""
+    return explain(error) or one_line(f"{type(error).__name__}: {error}")
 
 
 def one_line(text: str) -> str:
     """A text as one line of at most 1000 characters, printable whatever it holds."""
     line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= 1000 else f"{line[:500]} … {line[-400:]}"
 
 
 def tell(line: str) -> None:
-    """Prints a line to stderr; what cannot be printed is dropped, as there is nobody to tell."""
+    """Prints a line to stderr, above progress bars; what cannot be printed is dropped, as there is nobody to tell."""
+    tqdm = sys.modules.get("tqdm")
     try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:
+        if tqdm is not None:
+            tqdm.tqdm.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):  # ValueError: it is closed
         _drop(sys.stderr)
 
 
-def accept_any_text(*streams: TextIO) -> None:
-    """Lets streams print any text: what their encoding lacks appears escaped."""
-    for stream in streams:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+class _Messages(logging.Handler):
+    """Prints what is logged to whatever stderr is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(self.format(record))
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Shows what is logged, unless whoever called the program has handlers of their own."""
+    root, handler = logging.getLogger(), _Messages()
+    level = root.level
+    if not root.handlers:
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def _of_worker(text: str) -> str:
+    """The message of an error; one that torch's DataLoader handed on from a worker is the end of a traceback's text."""
+    if not (text.startswith("Caught ") and "Original Traceback" in text):
+        return text
+    last = max(number for number, line in enumerate(text.splitlines()) if line.startswith("  "))
+    return " ".join(text.splitlines()[last + 1 :]).partition(": ")[2]
+
+
+def _report(name: str, error: BaseException, *, debug: bool) -> int:
+    """Tells of an error, and returns the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        tell(f"{name}: stopped" + (f" by {error}" if str(error) and str(error) != "SIGINT" else ""))
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    if debug:
+        traceback.print_exception(error)
+    if line := explain(error):
+        tell(f"{name}: {line}")
+        return MISTAKE
+    tell(f"{name}: internal error: {reason(error)}{'' if debug else _kept(error)}")
+    return FAULT
+
+
+def _kept(error: BaseException) -> str:
+    """Where the traceback of a fault is."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="reknob-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return "; --debug shows the traceback"
+    return f"; the traceback is in {file.name}, please report it"
+
+
+def _make_writable() -> None:
+    """Lets the standard streams print any text, escaped where their encoding lacks it; closed ones drop it."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))
+        if hasattr(getattr(sys, stream), "reconfigure"):
+            getattr(sys, stream).reconfigure(errors="backslashreplace")
+
+
+def _flushed(name: str, status: int) -> int:
+    """The exit status of a program whose output has reached its reader, or another."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        _drop(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return BROKEN_PIPE
+        if status == 0:
+            tell(f"{name}: standard output: {getattr(error, 'strerror', None) or error}")
+            return MISTAKE
+    return status
 
 
 def _drop(stream: TextIO) -> None:
@@ -97,16 +185,3 @@ def _drop(stream: TextIO) -> None:
         pass
     finally:
         os.close(nowhere)
-
-
-def _report_fault(error: Exception, debug: bool) -> str:
-    """What to tell of a fault of the project."""
-    summary = one_line(f"{type(error).__name__}: {error}")
-    if debug:
-        return f"internal error: {summary}"
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix="reknob-", suffix=".log", delete=False, encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error)))
-    except OSError:
-        return f"internal error: {summary}; --debug shows the traceback"
-    return f"internal error: {summary}; the traceback is in {file.name}, please report it"

@@ -218,30 +218,3 @@ def merge(base: dict, changes: dict) -> dict:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def chain_options() -> argparse.ArgumentParser:
-    """The options by which programs are told what to apply to a recording, as a parent of their parsers."""
-    p = argparse.ArgumentParser(add_help=False)
-    source = p.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="FOLDER", help="run folder")
-    source.add_argument("--preset", metavar="FOLDER", help="preset set; say which row")
-    source.add_argument("--values", metavar="FILE", help="parametrised.pth")
-    p.add_argument("--row", type=int, default=0, help="row of the preset set (default 0)")
-    p.add_argument("--fx-config", metavar="YAML", help="their chain (default: the set's own, or the full one)")
-    p.add_argument("--loudness", type=_read_lufs, default=-18.0, help="LUFS of the input, or off (default -18)")
-    p.add_argument("--no-delay", action="store_true", help="mute the delay")
-    p.add_argument("--no-reverb", action="store_true", help="mute the reverb")
-    p.add_argument("--realtime", action="store_true", help="render delay and reverb sample by sample")
-    return p
-
-
-def _read_lufs(text: str) -> float | None:
-    """A loudness in LUFS, or None for off."""
-    try:
-        value = None if text == "off" else float(text)
-    except ValueError:
-        value = math.nan
-    if value is not None and not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: give a number of LUFS, or off")
-    return value

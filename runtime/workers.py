@@ -3,10 +3,14 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
 import torch
+
+from runtime.errors import UsageError
+from runtime.interrupt import kept_from_children, leave_to_the_program
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
@@ -15,16 +19,23 @@ Made = TypeVar("Made")
 def spread(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Iterator[Made]:
     """What `make` makes of each job, in order: here, or by `workers` processes of one thread where those are several.
 
-    Ctrl-C is raised here alone, when the jobs that had begun are done.
+    Ctrl-C is raised here alone, when the jobs that had begun are done. UsageError where a process was killed.
     """
     if workers < 2 or len(jobs) < 2:
         yield from map(make, jobs)
         return
     # Not forked: the threads of torch and numba do not survive that.
     with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _begin) as pool:
-        yield from pool.map(make, jobs)
+        with kept_from_children():
+            made = pool.map(make, jobs)
+        try:
+            yield from made
+        except BrokenProcessPool:
+            raise UsageError(
+                "a worker process was killed, or ran out of memory; the same command goes on, fewer --workers take less"
+            ) from None
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_the_program(but=(signal.SIGTERM,))
     torch.set_num_threads(1)

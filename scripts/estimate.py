@@ -9,92 +9,103 @@
 The recording is heard in windows of 10 s; a setting is the median over them, its spread their middle 68 %.
 """
 
-import argparse
-import json
-import logging
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import program
+
+import argparse
+import json
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from afx.effect import Values, flatten
-from data.audio import FORMATS, read_audio, resample, write_audio
+from data.audio import FORMATS, read_audio, read_rate, resample, write_audio
 from estimation.estimator import STEADY, Estimator, load_estimator, steadiness
 from losses import build_metrics
 from report.curves import settings_figure
 from report.tables import number, text_table
+from runtime.arguments import Parser, file_path
 from runtime.errors import UsageError
-from runtime.files import write_text
+from runtime.files import check_output, whole, write_text
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
+FIGURES = (".png", ".svg", ".pdf")
 QUANTILES = torch.tensor([0.5, 0.16, 0.84])
 # Closer to an end of its range, the truth may well lie beyond it.
 MARGIN = 0.02
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("input", help="the recording, any audio file")
-    p.add_argument("--checkpoint", nargs="+", default=[str(DEFAULT)], metavar="FILE", help="estimator.pt, or several")
-    p.add_argument("--dry", metavar="FILE", help="the recording before it was processed, to compare with")
-    p.add_argument("--apply", metavar="FILE", help="another recording, to be processed with the same settings")
-    p.add_argument("--output", metavar="FILE", help="file for that recording with the (first) estimate")
-    p.add_argument("--json", metavar="FILE", help="settings and scores as a file")
-    p.add_argument("--figure", metavar="FILE", help="curves of the settings, as png, svg or pdf")
+    p = Parser(__doc__)
+    p.add_argument("input", type=file_path, help="the recording, any audio file")
+    p.add_argument(
+        "--checkpoint", type=file_path, nargs="+", default=[DEFAULT], metavar="FILE", help="estimator.pt, or several"
+    )
+    p.add_argument("--dry", type=file_path, metavar="FILE", help="the recording before it was processed, to compare")
+    p.add_argument("--apply", type=file_path, metavar="FILE", help="another recording, to process with these settings")
+    p.add_argument("--output", type=file_path, metavar="FILE", help="file for that recording with the (first) estimate")
+    p.add_argument("--json", type=file_path, metavar="FILE", help="settings and scores as a file")
+    p.add_argument("--figure", type=file_path, metavar="FILE", help="curves of the settings, as png, svg or pdf")
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    p = parser()
-    args = p.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.dry and args.apply:
-        p.error("--dry and --apply are two questions; ask one at a time")
-    if bool(args.output) and not (args.dry or args.apply):
-        p.error("--output needs --dry or --apply: which recording to process?")
-    if args.apply and not args.output:
-        p.error("--apply needs --output FILE")
-    for name in ("output", "json", "figure"):
-        path = Path(getattr(args, name) or ".").expanduser()
-        if not path.parent.is_dir():
-            p.error(f"--{name} {path}: there is no folder {path.parent}")
-    if args.output and Path(args.output).suffix.lower() not in FORMATS:
-        p.error(f"--output {args.output}: its suffix must be one of {', '.join(FORMATS)}")
-    try:
-        estimates = {path: estimate(path, args.input) for path in args.checkpoint}
-        first = next(iter(estimates.values()))
-        if args.figure:
-            curves = {label(path): (e.analysis, e.analysis.from_unit(q[:1])) for path, (e, q) in estimates.items()}
-            settings_figure(curves).savefig(args.figure, dpi=150)
-        record = {"input": args.input, "estimates": {path: as_record(*each) for path, each in estimates.items()}}
-        if args.dry:
-            record["scores"] = {path: compare(*each, args) for path, each in estimates.items()}
-        if args.output:
-            write(process(*first, read(args.apply or args.dry, first[0])), args.output, first[0])
-        if args.json:
-            write_text(args.json, json.dumps(record, indent=1))
-    except (OSError, ValueError) as error:
-        print(f"estimate.py: {error}", file=sys.stderr)
-        return 2
+    args = parser().parse_args(argv)
+    check(args)
+    estimates = {str(path): estimate(path, args.input) for path in args.checkpoint}
+    first = next(iter(estimates.values()))
+    if args.figure:
+        curves = {label(path): (e.analysis, e.analysis.from_unit(q[:1])) for path, (e, q) in estimates.items()}
+        with whole(args.figure) as part:
+            settings_figure(curves).savefig(part, dpi=150)
+    record = {"input": str(args.input), "estimates": {path: as_record(*each) for path, each in estimates.items()}}
+    if args.dry:
+        record["scores"] = {path: compare(*each, args) for path, each in estimates.items()}
+    if args.output:
+        write(process(*first, read(args.apply or args.dry, first[0])), args.output, first[0])
+    if args.json:
+        write_text(args.json, json.dumps(record, indent=1))
     return 0
 
 
-def label(path: str) -> str:
+def check(args: argparse.Namespace) -> None:
+    """UsageError for arguments that do not go together, unwritable outputs, and inputs that are no sound."""
+    if args.dry and args.apply:
+        raise UsageError("--dry and --apply are two questions; ask one at a time")
+    if args.output and not (args.dry or args.apply):
+        raise UsageError("--output needs --dry or --apply: which recording to process?")
+    if args.apply and not args.output:
+        raise UsageError("--apply needs --output FILE")
+    recordings = [recording for recording in (args.input, args.dry, args.apply) if recording]
+    taken = [*recordings, *args.checkpoint]
+    for name, suffixes in {"output": tuple(FORMATS), "json": (), "figure": FIGURES}.items():
+        output = getattr(args, name)
+        if output and suffixes and output.suffix.lower() not in suffixes:
+            raise UsageError(f"--{name} {output}: its suffix must be one of {', '.join(suffixes)}")
+        if output:
+            taken.append(check_output(output, taken))
+    for recording in recordings:
+        read_rate(recording)
+
+
+def label(path: str | Path) -> str:
     """A checkpoint's name in a figure: its file's, or its run folder's."""
     return Path(path).parent.name if Path(path).stem == "estimator" else Path(path).stem
 
 
-def read(path: str, estimator: Estimator) -> Tensor:
+def read(path: Path, estimator: Estimator) -> Tensor:
     """A recording (C, T) at the estimator's rate."""
     x, sr = read_audio(path)
     return resample(x, sr, estimator.settings["sr"])
 
 
-def estimate(checkpoint: str, path: str) -> tuple[Estimator, Tensor]:
+def estimate(checkpoint: Path, path: Path) -> tuple[Estimator, Tensor]:
     """An estimator and the controls (3, P) it hears in a recording, median and both ends of the spread; prints them."""
     estimator, _ = load_estimator(checkpoint)
     x = read(path, estimator)
@@ -154,7 +165,7 @@ def compare(estimator: Estimator, q: Tensor, args: argparse.Namespace) -> dict[s
     return scores
 
 
-def write(y: Tensor, path: str, estimator: Estimator) -> None:
+def write(y: Tensor, path: Path, estimator: Estimator) -> None:
     """Writes a recording and says so."""
     write_audio(path, y, estimator.settings["sr"])
     print(path)

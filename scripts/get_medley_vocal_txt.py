@@ -6,33 +6,36 @@ ROOT holds the song folders at any depth, or only the *_METADATA.yaml files; for
 line is where the folder would be. What is left out, and why, is printed with --verbose.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from runtime.program import program
+
+import argparse
+
 from data.pairs import vocal_stems
+from runtime.arguments import Parser, file_path
 from runtime.errors import UsageError
-from runtime.files import write_text
+from runtime.files import check_output, write_text
 from runtime.settings import read_yaml
 
 SUFFIX = "_METADATA.yaml"
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        songs, skipped = vocal_songs(args.root.expanduser())
-        listing = "".join(f"{song}\n" for song in songs)
-        if args.out:
-            write_text(args.out, listing)
-        else:
-            print(listing, end="")
-    except (ValueError, OSError) as error:
-        print(f"get_medley_vocal_txt.py: {error}", file=sys.stderr)
-        return 2
+    if args.out:
+        check_output(args.out)
+    songs, skipped = vocal_songs(args.root)
+    listing = "".join(f"{song}\n" for song in songs)
+    if args.out:
+        write_text(args.out, listing)
+    else:
+        print(listing, end="")
     if args.verbose:
         for reason in skipped:
             print(f"skipped {reason}", file=sys.stderr)
@@ -61,9 +64,9 @@ def vocal_songs(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("root", metavar="ROOT", type=Path, help="folder of MedleyDB, or of its metadata")
-    p.add_argument("--out", metavar="FILE", help="file of the list (default: standard output)")
+    p = Parser(__doc__)
+    p.add_argument("root", metavar="ROOT", type=file_path, help="folder of MedleyDB, or of its metadata")
+    p.add_argument("--out", type=file_path, metavar="FILE", help="file of the list (default: standard output)")
     p.add_argument("--verbose", action="store_true", help="say why songs are left out")
     return p
 

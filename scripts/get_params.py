@@ -7,46 +7,45 @@ lowest loss is above --loss-thresh, when its first loss is its lowest, or when m
 --fluc-thresh. Every rejected run is listed with its reason. OUT gets info.json and raw_params.npy.
 """
 
-import argparse
 import sys
-from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from runtime.program import program
+
+import argparse
+from datetime import datetime
+
 from formats.harvest import Rules, gather, lines, parse_date, select
 from formats.presets import write_presets
+from runtime.arguments import Parser, file_path
 from runtime.errors import UsageError
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
+    end = parse_date(args.end_date) if args.end_date else datetime.now()
+    rules = Rules(parse_date(args.start), end, args.loss_thresh, args.fluc_thresh, args.include_all)
+    if rules.end < rules.start:
+        raise UsageError(f"--end_date {args.end_date or end.date()} lies before the start, {args.start}")
+    selection = select(args.logs, rules)
     try:
-        end = parse_date(args.end_date) if args.end_date else datetime.now()
-        rules = Rules(parse_date(args.start), end, args.loss_thresh, args.fluc_thresh, args.include_all)
-        if rules.end < rules.start:
-            raise UsageError(f"--end_date {args.end_date or end.date()} lies before the start, {args.start}")
-        selection = select(args.logs, rules)
-        try:
-            harvest = gather(selection)
-        finally:
-            for line in lines(selection.rejected):
-                print(f"rejected {line}")
-        write_presets(
-            args.out, harvest.presets, harvest.effect, chain=harvest.chain, rejected=selection.problems(rules)
-        )
-    except (ValueError, OSError) as error:
-        print(f"get_params.py: {error}", file=sys.stderr)
-        return 2
+        harvest = gather(selection)
+    finally:
+        for line in lines(selection.rejected):
+            print(f"rejected {line}")
+    write_presets(args.out, harvest.presets, harvest.effect, chain=harvest.chain, rejected=selection.problems(rules))
     print(f"{args.out}: {len(harvest.presets)} presets kept, {len(selection.rejected)} runs rejected")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("logs", metavar="LOGS", help="log folder; runs are found at any depth, ours and published ones")
-    p.add_argument("out", metavar="OUT", help="folder of the preset set")
+    p = Parser(__doc__)
+    p.add_argument("logs", type=file_path, metavar="LOGS", help="log folder; runs, ours or published, at any depth")
+    p.add_argument("out", type=file_path, metavar="OUT", help="folder of the preset set")
     p.add_argument("start", metavar="START", help="earliest date of a run, as 2024-09-17:00 (year-month-day:hour)")
     p.add_argument("--end_date", "--end-date", metavar="END", help="latest date (default: now)")
     p.add_argument("--loss-thresh", type=float, default=4.0, help="highest lowest loss (default 4)")

@@ -5,13 +5,16 @@
 OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import program
+
+import argparse
+
+import torch
 
 from afx.effect import Effect, Knobs, Values
 from afx.param import Free
@@ -21,26 +24,24 @@ from data.audio import normalise_loudness, write_audio
 from data.music import generate_tracks
 from formats.presets import PUBLISHED_CHAIN
 from formats.runs import read_chain_file
+from runtime.arguments import Parser, file_path, integer, real
 
 LUFS = -18.0
 PEAK = 0.9
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        config, sr = read_chain_file(args.fx_config)
-        chain = build(config, sr).eval()
-        for number in range(args.count):
-            voice = generate_tracks(number, args.seconds, sr, style="solo voice")["voice"]
-            dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
-            wet = render(chain, draw_values(chain, number), dry)
-            for name, x in (("dry", dry), ("wet", wet)):
-                write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
-    except (ValueError, OSError) as error:
-        print(f"make_pairs.py: {error}", file=sys.stderr)
-        return 2
+    config, sr = read_chain_file(args.fx_config)
+    chain = build(config, sr).eval()
+    for number in range(args.count):
+        voice = generate_tracks(number, args.seconds, sr, style="solo voice")["voice"]
+        dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
+        wet = render(chain, draw_values(chain, number), dry)
+        for name, x in (("dry", dry), ("wet", wet)):
+            write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
     print(f"{args.out}: {args.count} pairs of {args.seconds:g} s")
     return 0
 
@@ -57,11 +58,12 @@ def draw_values(chain: Effect, seed: int) -> Values:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("out", metavar="OUT", type=Path, help="folder of the pairs")
-    p.add_argument("--count", type=int, default=24, help="how many (default %(default)s)")
-    p.add_argument("--seconds", type=float, default=19.0, help="length of each (default %(default)s: two chunks)")
-    p.add_argument("--fx-config", metavar="YAML", default=PUBLISHED_CHAIN, help="the chain (default: the full one)")
+    p = Parser(__doc__)
+    p.add_argument("out", metavar="OUT", type=file_path, help="folder of the pairs")
+    p.add_argument("--count", type=integer(1, 9999), default=24, help="how many (default %(default)s)")
+    p.add_argument("--seconds", type=real(1, 3600), default=19.0, help="length of each (default %(default)s)")
+    text = "the chain (default: the full one)"
+    p.add_argument("--fx-config", metavar="YAML", type=file_path, default=PUBLISHED_CHAIN, help=text)
     return p
 
 

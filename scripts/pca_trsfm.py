@@ -8,13 +8,16 @@ Writes feature_mask.npy (which parameters say anything) and gaussian.npz (mean, 
 train_index.npy, the rows that are left. A train_index.npy that is already there keeps its force.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import program
+
+import argparse
+
+import numpy as np
 
 from afx.registry import build
 from formats.presets import (
@@ -28,31 +31,29 @@ from formats.presets import (
     write_array,
     write_gaussian,
 )
+from runtime.arguments import Parser, file_path
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        config, sr, _ = read_chain(args.presets, args.fx_config)
-        effect = build(config, sr)
-        presets = load_presets(args.presets, effect)
-        index = args.presets.expanduser() / TRAIN_INDEX
-        rows = list(range(len(presets)))
-        if args.exclude is not None:
-            excluded = set() if args.exclude == "none" else set(read_rows(args.exclude, presets))
-            rows = [row for row in rows if row not in excluded]
-        elif index.exists():
-            rows = read_array(index).tolist()
-        gaussian = fit_gaussian(to_vectors([presets[row] for row in rows], effect), effect)
-        write_gaussian(args.presets, gaussian)
-        if len(rows) < len(presets):
-            write_array(index, np.asarray(rows, dtype=np.int64))
-        else:
-            index.unlink(missing_ok=True)
-    except (ValueError, OSError, IndexError) as error:
-        print(f"pca_trsfm.py: {error}", file=sys.stderr)
-        return 2
+    config, sr, _ = read_chain(args.presets, args.fx_config)
+    effect = build(config, sr)
+    presets = load_presets(args.presets, effect)
+    index = args.presets / TRAIN_INDEX
+    rows = list(range(len(presets)))
+    if args.exclude is not None:
+        excluded = set() if args.exclude == "none" else set(read_rows(args.exclude, presets))
+        rows = [row for row in rows if row not in excluded]
+    elif index.exists():
+        rows = read_array(index).tolist()
+    gaussian = fit_gaussian(to_vectors([presets[row] for row in rows], effect), effect)
+    write_gaussian(args.presets, gaussian)
+    if len(rows) < len(presets):
+        write_array(index, np.asarray(rows, dtype=np.int64))
+    else:
+        index.unlink(missing_ok=True)
     print(
         f"{args.presets}: mean and covariance of {len(gaussian.mean)} of {len(gaussian.mask)} parameters over "
         f"{len(rows)} of {len(presets)} presets"
@@ -61,14 +62,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("presets", type=Path, help="folder of the preset set")
+    p = Parser(__doc__)
+    p.add_argument("presets", type=file_path, help="folder of the preset set")
     p.add_argument(
         "--exclude",
         metavar="ROWS",
         help="rows to leave out: numbers and ranges, names of dry files or tracks, or a file of them; none for no row",
     )
-    p.add_argument("--fx-config", metavar="YAML", help="chain of the set (default: what the set says)")
+    p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: what the set says)")
     return p
 
 

@@ -7,65 +7,67 @@ Memory does not grow with the recording. It is read once to measure its loudness
 render.py it is brought to -18 LUFS unless `--loudness` says otherwise. Ctrl-C stops, and keeps what was written.
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import INTERRUPTED, program
+
+import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, takewhile
-from pathlib import Path
 
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from afx.stream import Stream
-from data.audio import audio_writer, loudness_gain, loudness_of_blocks, read_blocks, read_rate
+from data.audio import audio_writer, loudness_gain, loudness_of_blocks, output_format, read_blocks, read_rate
 from formats.applied import load_chain
+from runtime.arguments import Parser, chain_inputs, chain_options, file_path
 from runtime.errors import UsageError
+from runtime.files import check_output
 from runtime.interrupt import Interrupt
-from runtime.settings import chain_options
 
+LARGEST_BLOCK = 2**24
 Sink = Callable[[Tensor], None]
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        effect, values = load_chain(**vars(args))
-        gain = input_gain(args.input, effect.sr, args.loudness, args.block)
-        stream = Stream(effect, values)
-        with Interrupt() as interrupt, open_sink(args.output, effect.sr, args.block) as write:
-            blocks = takewhile(lambda _: not interrupt(), mono_blocks(args.input, args.block))
-            samples, took = play(stream, (gain * block for block in blocks), write)
-    except (OSError, ValueError) as error:
-        print(f"play.py: {error}", file=sys.stderr)
-        return 2
+    if args.output:
+        output_format(check_output(args.output, chain_inputs(args), new_folder=True))
+    effect, values = load_chain(**vars(args))
+    gain = input_gain(args.input, effect.sr, args.loudness, args.block)
+    stream = Stream(effect, values)
+    with Interrupt() as interrupt, open_sink(args.output, effect.sr, args.block) as write:
+        blocks = takewhile(lambda _: not interrupt(), mono_blocks(args.input, args.block))
+        samples, took = play(stream, (gain * block for block in blocks), write)
     seconds = samples / effect.sr
     print(f"{args.output or 'played'}: {seconds:.1f} s of sound in {took:.1f} s ({seconds / took:.1f} times real time)")
-    return 130 if interrupt() else 0
+    return INTERRUPTED if interrupt() else 0
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[chain_options()]
-    )
-    p.add_argument("input", help="audio file at the chain's sample rate")
-    p.add_argument("output", nargs="?", help="stereo file to write (default: the loudspeakers)")
+    p = Parser(__doc__, parents=[chain_options()])
+    p.add_argument("input", type=file_path, help="audio file at the chain's sample rate")
+    p.add_argument("output", type=file_path, nargs="?", help="stereo file to write (default: the loudspeakers)")
     p.add_argument("--block", type=int, default=2**16, metavar="SAMPLES", help="size of a block (default %(default)s)")
     return p
 
 
-def mono_blocks(path: str, size: int) -> Iterator[Tensor]:
+def mono_blocks(path: Path, size: int) -> Iterator[Tensor]:
     """A recording's blocks as a chain takes them, (1, T)."""
     return (block.mean(0, keepdim=True) for block in read_blocks(path, size))
 
 
-def input_gain(path: str, sr: int, lufs: float | None, size: int) -> float:
+def input_gain(path: Path, sr: int, lufs: float | None, size: int) -> float:
     """The factor that brings a recording to a loudness; UsageError where it cannot be measured or played."""
-    if size < 1:
-        raise UsageError(f"--block {size}: give at least 1 sample")
+    if not 1 <= size <= LARGEST_BLOCK:
+        raise UsageError(f"--block {size}: give at least 1 sample and at most {LARGEST_BLOCK}")
     rate = read_rate(path)
     if rate != sr:
         raise UsageError(f"{path}: {rate} Hz, but the chain runs at {sr} Hz; resample it first, or use render.py")
@@ -89,7 +91,7 @@ def play(stream: Stream, blocks: Iterator[Tensor], write: Sink) -> tuple[int, fl
     return samples, took
 
 
-def open_sink(path: str | None, sr: int, block: int) -> AbstractContextManager[Sink]:
+def open_sink(path: Path | None, sr: int, block: int) -> AbstractContextManager[Sink]:
     """Where stereo blocks (2, T) go."""
     return audio_writer(path, sr, 2) if path else loudspeakers(sr, block)
 
@@ -100,7 +102,8 @@ def loudspeakers(sr: int, block: int) -> Iterator[Sink]:
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: its library, PortAudio, is missing
-        raise UsageError(f"no sound device: {error}; pip install sounddevice, or give a file to write") from None
+        remedy = "pip install sounddevice, or give a file to write"
+        raise UsageError(f"no sound device: {error}; {remedy}") from None
     try:
         device = sounddevice.OutputStream(sr, channels=2, dtype="float32", latency=max(0.2, 2 * block / sr))
         with device:

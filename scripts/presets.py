@@ -11,17 +11,19 @@ A preset is named by its row, its track or its dry file. Distances are between r
 standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for scripts/render.py and all the others.
 """
 
-import argparse
-import signal
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import program
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.effect import Effect
 from afx.param import Param
@@ -42,8 +44,9 @@ from formats.presets import (
 )
 from formats.published import feature_mask
 from report.tables import html_table, number, text_table
+from runtime.arguments import Parser, file_path, integer, non_negative_int
 from runtime.errors import UsageError
-from runtime.files import write_text
+from runtime.files import check_output, write_text
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -68,7 +71,7 @@ class Table:
 class Collection:
     """A preset set in memory, with its chain."""
 
-    folder: str
+    folder: Path
     config: dict
     effect: Effect
     presets: list[Preset]
@@ -162,7 +165,7 @@ def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
     return _write(collection, args.out, names, ends[0].lerp(ends[1], way))
 
 
-def _write(collection: Collection, folder: str, names: list[str], vectors: Tensor) -> Table:
+def _write(collection: Collection, folder: Path, names: list[str], vectors: Tensor) -> Table:
     """Writes vectors as a set whose tracks are called by `names` and have no recordings."""
     effect = collection.effect
     made = [
@@ -184,46 +187,43 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        config, sr, _ = read_chain(args.folder, args.fx_config)
-        effect = build(config, sr)
-        table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
-        if args.html:
-            write_text(args.html, html_table(table.title, table.header, table.rows))
-    except (ValueError, OSError) as error:
-        print(f"presets.py: {error}", file=sys.stderr)
-        return 2
+    if args.html:
+        check_output(args.html, [args.folder, args.fx_config])
+    config, sr, _ = read_chain(args.folder, args.fx_config)
+    effect = build(config, sr)
+    table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
+    if args.html:
+        write_text(args.html, html_table(table.title, table.header, table.rows))
     print(f"{table.title}: {args.html}" if args.html else f"{table.title}\n{text_table(table.header, table.rows)}")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         c = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
-        c.add_argument("folder", metavar="PRESETS", help="folder of the preset set")
+        c.add_argument("folder", type=file_path, metavar="PRESETS", help="folder of the preset set")
         if name in ("show", "nearest", "interpolate"):
             c.add_argument("preset", metavar="PRESET", help="row, track or dry file")
         if name == "interpolate":
             c.add_argument("other", metavar="OTHER", help="the preset at the other end")
         if name in ("sample", "interpolate"):
-            c.add_argument("out", metavar="OUT", help="folder of the new set")
+            c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
         if name in ("nearest", "outliers", "sample", "interpolate"):
-            c.add_argument("--count", type=int, default=5, help="how many (default 5)")
+            c.add_argument("--count", type=integer(1, 100_000), default=5, help="how many (default 5)")
         if name == "sample":
-            c.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+            c.add_argument("--seed", type=non_negative_int, default=0, help="of the draws (default 0)")
         if name == "list":
             c.add_argument("--columns", help="names of parameters with commas between them")
-        c.add_argument("--fx-config", metavar="YAML", help="chain of the set (default: what the set says)")
-        c.add_argument("--html", metavar="FILE", help="write the table as a page instead of printing it")
+        c.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
+        c.add_argument("--html", type=file_path, metavar="FILE", help="write the table as HTML instead of printing it")
     return p
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # as other programs whose output is piped into head
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

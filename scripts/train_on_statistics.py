@@ -13,84 +13,86 @@ Statistics are kept in <log_dir>/statistics: the same command goes on where it w
 to those that there are. The state of the lowest validation loss is written at the end, or at Ctrl-C in the training.
 """
 
-import argparse
-import os
 import sys
-import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import INTERRUPTED, program
+
+import argparse
+import time
 
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from data.excerpts import Excerpts
 from data.recordings import Recording
-from estimation.arguments import above_zero, add_music, natural, positive
+from estimation.arguments import add_music
 from estimation.estimator import Estimator
 from estimation.gather import Processed, Source, Untouched, gather
 from estimation.loaders import SR, find_sources
 from estimation.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
+from runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from runtime.errors import UsageError
+from runtime.files import check_output
 from runtime.interrupt import Interrupt
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")
 ITEMS, VALIDATIONS = 4000, 20
-STOPPED = 130
 # What an estimator need not tell its users.
-PRIVATE = {"data_dir", "log_dir", "out", "init"}
+PRIVATE = {"data_dir", "log_dir", "out", "overwrite", "init"}
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     p.add_argument("--chain", default="peq", help="effects that process the music and are estimated (default peq)")
     add_music(p)
-    p.add_argument("--windows", type=positive, default=16, help="of an untouched recording (default 16)")
-    p.add_argument("--items", type=positive, help="processed excerpts, in fifties (default 4000, for peq and geq none)")
-    p.add_argument("--valid_items", type=positive, default=400, help="processed ones of the validation (default 400)")
-    p.add_argument("--steps", type=positive, default=3000, help="default 3000")
-    p.add_argument("--batch_size", type=positive, default=128, help="default 128")
-    p.add_argument("--lr", type=above_zero, default=2e-3, help="highest learning rate (default 0.002)")
-    p.add_argument("--init", metavar="FILE", help="begin with the weights of this estimator, as of peq for peq_comp")
-    p.add_argument("--seed", type=natural, default=0, help="of weights, excerpts and settings (default 0)")
-    p.add_argument("--out", type=Path, default="estimator.pt", help="default estimator.pt")
+    p.add_argument("--windows", type=positive_int, default=16, help="of a recording (default 16)")
+    p.add_argument(
+        "--items", type=positive_int, help="processed excerpts, in fifties (default 4000, for peq and geq none)"
+    )
+    p.add_argument("--valid_items", type=positive_int, default=400, help="those of the validation (default 400)")
+    p.add_argument("--steps", type=positive_int, default=3000, help="default 3000")
+    p.add_argument("--batch_size", type=positive_int, default=128, help="default 128")
+    p.add_argument("--lr", type=positive_float, default=2e-3, help="highest learning rate (default 0.002)")
+    p.add_argument("--init", type=file_path, metavar="FILE", help="begin with this estimator, as of peq for peq_comp")
+    p.add_argument("--seed", type=non_negative_int, default=0, help="of weights, excerpts and settings (default 0)")
+    p.add_argument("--out", type=file_path, default="estimator.pt", help="default estimator.pt")
+    p.add_argument("--overwrite", action="store_true", help="replace an estimator that is there")
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    args.out = args.out.expanduser()
+    check_output(args.out, [args.init], overwrite=args.overwrite)
+    torch.manual_seed(args.seed)
+    estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
+    if args.init:
+        estimator.begin_with(args.init)
+    if not args.items and args.chain not in EQUALISERS:
+        args.items = ITEMS
+    if args.coded and not args.items:
+        raise UsageError(f"--coded {args.coded:g}: untouched music is not coded; give --items, or leave it out")
+    objective = (SettingsObjective if args.items else EqualiserObjective)(estimator)
+    began = time.perf_counter()
     try:
-        torch.manual_seed(args.seed)
-        if not os.access(args.out.parent, os.W_OK) or args.out.is_dir():
-            raise UsageError(f"--out {args.out}: give a file in a folder that can be written")
-        estimator = Estimator(sfx=args.chain, afx=args.chain, encoder="percentiles", sr=SR)
-        if args.init:
-            estimator.begin_with(args.init)
-        if not args.items and args.chain not in EQUALISERS:
-            args.items = ITEMS
-        if args.coded and not args.items:
-            raise UsageError(f"--coded {args.coded:g}: untouched music is not coded; give --items, or leave it out")
-        objective = (SettingsObjective if args.items else EqualiserObjective)(estimator)
-        began = time.perf_counter()
         pools = take_statistics(args, estimator)
-        taken = time.perf_counter()
-        with Interrupt() as interrupt:
-            best = train(args, objective, pools, interrupt)
-        told = {name: value for name, value in vars(args).items() if name not in PRIVATE}
-        estimator.save(args.out, **told, valid_loss=best)
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the statistics that there are", file=sys.stderr)
-        return STOPPED
-    except (OSError, ValueError) as error:
-        print(f"train_on_statistics.py: {str(error).splitlines()[-1]}", file=sys.stderr)
-        return 2
+        return INTERRUPTED
+    taken = time.perf_counter()
+    with Interrupt() as interrupt:
+        best = train(args, objective, pools, interrupt)
+        told = {name: value for name, value in vars(args).items() if name not in PRIVATE}
+        estimator.save(args.out, **told, valid_loss=best)
     count, ended = sum(len(pool.q) for pool in pools["train"]), time.perf_counter()
     print(f"{count} excerpts in {(taken - began) / 60:.1f} min, training in {(ended - taken) / 60:.1f} min")
-    print(f"{args.out}: validation loss {best:.4f}")
-    return 0
+    print(f"{args.out}: validation loss {best:.4f}{', stopped before its end' if interrupt.asked else ''}")
+    return INTERRUPTED if interrupt.asked else 0
 
 
 def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str, list[Pool]]:
@@ -98,7 +100,7 @@ def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str,
     found, skipped = find_sources(vars(args), {"train": args.pieces, "valid": max(args.pieces // 10, 1)})
     for reason in skipped:
         print(f"skipped {reason}")
-    folder = Path(args.log_dir).expanduser() / "statistics"
+    folder = args.log_dir / "statistics"
     sources = {split: build_sources(args, split, found[split], estimator) for split in SPLITS}
     return {
         split: [gather(source, folder, args.workers, f"{split}: statistics") for source in sources[split]]

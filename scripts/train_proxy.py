@@ -9,18 +9,20 @@ best on held-out pieces is written at the end, or at Ctrl-C, with a card beside 
 Use it as ProxyCompressor(sr, weights="my_proxy.pt").
 """
 
-import argparse
-import os
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime.program import INTERRUPTED, program
+
+import argparse
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afx.dynamics import Compressor
 from afx.functional.level import centre_and_peak
@@ -30,9 +32,10 @@ from data.music import generate_music
 from data.recordings import find_recordings
 from losses.metrics import FFT_SIZES, BlindMetrics
 from losses.stft import MultiResolutionSTFT
+from runtime.arguments import Parser, file_path, integer, positive_float, positive_int, real
 from runtime.device import pick_device
 from runtime.errors import UsageError
-from runtime.files import write_tensors, write_text
+from runtime.files import check_output, write_tensors, write_text
 from runtime.interrupt import Interrupt
 
 SECONDS = 10.0  # of a piece
@@ -43,68 +46,53 @@ FIGURES = ("MAE", "ESR", "MRSTFT", "Mel")
 PUBLISHED = (0.0105, 0.0120, 0.202, 0.0738)
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    try:
-        check(args)
-        measured = [(path, recording(path)) for path in args.measure]
-        music = pool(args, "train", args.pieces)
-        held_out = pool(args, "valid", args.valid_pieces)
-        started = time.perf_counter()
-        proxy, steps = train(args, music.to(args.device), held_out.to(args.device))
+    card_file = args.out.with_suffix(".md")
+    if card_file == args.out:
+        raise UsageError(f"--out {args.out}: this will be the card's name; give a .pt file")
+    for output in (args.out, card_file):
+        check_output(output, args.measure, overwrite=args.overwrite)
+    args.device = pick_device(args.device)
+    measured = [(path, recording(path)) for path in args.measure]
+    music = pool(args, "train", args.pieces)
+    held_out = pool(args, "valid", args.valid_pieces)
+    started = time.perf_counter()
+    with Interrupt() as interrupt:
+        proxy, steps = train(args, music.to(args.device), held_out.to(args.device), interrupt)
         minutes = (time.perf_counter() - started) / 60
         write_tensors(args.out, {name: value.cpu() for name, value in proxy.network.state_dict().items()})
-        tables = [("held-out pieces, each with settings of its own", score(proxy, held_out, settings(len(held_out))))]
-        if measured:
-            title = f"{len(measured)} recordings, each with the same {args.settings} settings"
-            tables.append((title, score_recordings(proxy, [x for _, x in measured], args.settings)))
-        text = card(args, steps, minutes, tables)
-        write_text(args.out.with_suffix(".md"), text)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"train_proxy.py: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 2
+    tables = [("held-out pieces, each with settings of its own", score(proxy, held_out, settings(len(held_out))))]
+    if measured:
+        title = f"{len(measured)} recordings, each with the same {args.settings} settings"
+        tables.append((title, score_recordings(proxy, [x for _, x in measured], args.settings)))
+    text = card(args, steps, minutes, tables)
+    write_text(card_file, text)
     print(text)
-    return 0
+    return INTERRUPTED if interrupt.asked else 0
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=1200)
-    p.add_argument("--batch_size", type=int, default=8, help="excerpts per step (default 8)")
-    p.add_argument("--seconds", type=float, default=3.0, help="length of an excerpt (default 3)")
-    p.add_argument("--lr", type=float, default=4e-3, help="highest learning rate (default 0.004)")
-    p.add_argument("--seed", type=int, default=0, help="of pieces, settings and weights, 0 to 1000")
-    p.add_argument("--data_dir", help="folder of recordings (default: generated music)")
-    p.add_argument("--pieces", type=int, default=120, help="of 10 s, to train on (default 120)")
-    p.add_argument("--valid_pieces", type=int, default=50, help="of 10 s, held out (default 50)")
-    p.add_argument("--validate_every", type=int, default=250, metavar="STEPS")
-    p.add_argument("--measure", nargs="+", default=[], metavar="FILE", help="recordings to measure on as well")
-    p.add_argument("--settings", type=int, default=50, help="random settings for each of these (default 50)")
-    p.add_argument("--out", default="proxy.pt", type=expanded, help="default proxy.pt; the card goes beside it")
+    p = Parser(__doc__)
+    p.add_argument("--steps", type=positive_int, default=1200, help="of the optimiser (default 1200)")
+    p.add_argument("--batch_size", type=positive_int, default=8, help="excerpts per step (default 8)")
+    p.add_argument("--seconds", type=real(0.2, SECONDS), default=3.0, help="length of an excerpt (default 3)")
+    p.add_argument("--lr", type=positive_float, default=4e-3, help="highest learning rate (default 0.004)")
+    p.add_argument("--seed", type=integer(0, 1000), default=0, help="of pieces, settings and weights, 0 to 1000")
+    p.add_argument("--data_dir", type=file_path, help="folder of recordings (default: generated music)")
+    p.add_argument("--pieces", type=integer(1, 900), default=120, help="of 10 s, to train on (default 120)")
+    p.add_argument("--valid_pieces", type=integer(1, 900), default=50, help="of 10 s, held out (default 50)")
+    text = "steps between validations (default 250)"
+    p.add_argument("--validate_every", type=positive_int, default=250, metavar="STEPS", help=text)
+    text = "recordings to measure on as well"
+    p.add_argument("--measure", type=file_path, nargs="+", default=[], metavar="FILE", help=text)
+    p.add_argument("--settings", type=positive_int, default=50, help="random settings for each of these (default 50)")
+    p.add_argument("--out", default="proxy.pt", type=file_path, help="default proxy.pt; the card goes beside it")
+    p.add_argument("--overwrite", action="store_true", help="replace weights that are there")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     return p
-
-
-def expanded(path: str) -> Path:
-    """A path with ~ resolved."""
-    return Path(path).expanduser()
-
-
-def check(args: argparse.Namespace) -> None:
-    """ValueError for numbers that no training can have, and for an output that cannot be written."""
-    if not 0 <= args.seed <= 1000 or args.pieces > 900:
-        raise UsageError(f"--seed {args.seed} --pieces {args.pieces}: give 0 to 1000, and at most 900 pieces")
-    for name in ("steps", "batch_size", "pieces", "valid_pieces", "validate_every", "settings"):
-        if getattr(args, name) < 1:
-            raise UsageError(f"--{name} {getattr(args, name)}: give 1 or more")
-    if not 0.2 <= args.seconds <= SECONDS:
-        raise UsageError(f"--seconds {args.seconds:g}: give 0.2 to {SECONDS:g}")
-    if not args.lr > 0:
-        raise UsageError(f"--lr {args.lr:g}: give a number above 0")
-    if not os.access(args.out.parent, os.W_OK) or args.out.suffix == ".md":
-        raise UsageError(f"--out {args.out}: give a .pt file in a folder that can be written")
-    args.device = pick_device(args.device)
 
 
 def pool(args: argparse.Namespace, split: str, count: int) -> Tensor:
@@ -132,7 +120,9 @@ def settings(count: int) -> Tensor:
     return torch.rand(count, len(Compressor.params), generator=torch.Generator().manual_seed(SETTINGS_SEED))
 
 
-def train(args: argparse.Namespace, music: Tensor, held_out: Tensor) -> tuple[ProxyCompressor, int]:
+def train(
+    args: argparse.Namespace, music: Tensor, held_out: Tensor, interrupt: Interrupt
+) -> tuple[ProxyCompressor, int]:
     """The proxy as it was best on held-out pieces, and the number of steps made until then."""
     torch.manual_seed(args.seed)
     proxy = ProxyCompressor(TRAINED_SR, weights=None).to(args.device)
@@ -141,7 +131,7 @@ def train(args: argparse.Namespace, music: Tensor, held_out: Tensor) -> tuple[Pr
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps + 1, pct_start=0.05)
     stft = MultiResolutionSTFT(TRAINED_SR, FFT_SIZES, [n // 2 for n in FFT_SIZES], FFT_SIZES)
     best, state, reached = float("inf"), {}, 0
-    with Interrupt() as interrupted, tqdm(total=args.steps, desc="training", unit="step") as bar:
+    with tqdm(total=args.steps, desc="training", unit="step") as bar:
         for step, (x, q) in enumerate(excerpts(args, music), start=1):
             # Make-up gain is no part of what the network does, and would weigh the settings unevenly.
             values = exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}
@@ -154,7 +144,7 @@ def train(args: argparse.Namespace, music: Tensor, held_out: Tensor) -> tuple[Pr
             optimiser.step()
             schedule.step()
             bar.update()
-            last = step == args.steps or interrupted()
+            last = step == args.steps or interrupt.asked
             if last or step % args.validate_every == 0:
                 mean = score(proxy, held_out, settings(len(held_out))).mean(0)
                 distance = (mean[0] + mean[2]).item()

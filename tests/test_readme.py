@@ -37,7 +37,7 @@ def shown() -> dict[str, list[str]]:
 CASES = [pytest.param(line, id=f"{name}: {line}") for name, lines in shown().items() for line in lines]
 
 
-class Understood(Exception):
+class Understood(BaseException):
     """Raised where a program has read its arguments, so that it does no more."""
 
 

@@ -38,7 +38,7 @@ PROGRAM_FOLDERS = ("scripts", "benchmarks")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
 GOLDEN_BYTES = 15e6
 # What reads command lines for several programs.
-SHARED = {"runtime/settings.py", "estimation/arguments.py"}
+SHARED = {"runtime/settings.py", "runtime/arguments.py", "estimation/arguments.py"}
 
 
 def files(*folders: str) -> list[Path]:

@@ -1,0 +1,113 @@
+"""Command lines of programs: one parser for all, and the kinds of values that they share."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from runtime.errors import UsageError
+from runtime.files import user_path
+
+LARGEST_INT = 2**31 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows a program's docstring as it is written, and refuses arguments in one line, a UsageError."""
+
+    def __init__(self, description: str | None = None, **options: object) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        if self.add_help:
+            # `runtime.program` takes it out of the arguments.
+            text = "show the traceback of an internal error"
+            self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the arguments")
+
+
+def file_path(text: str) -> Path:
+    """A path, `~` expanded."""
+    try:
+        return user_path(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def integer(lowest: int, highest: int = LARGEST_INT) -> Callable[[str], int]:
+    """Reads whole numbers of a range."""
+    allowed = f"give a whole number from {lowest} to {highest}" if highest < LARGEST_INT else f"give {lowest} or more"
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number: {allowed}") from None
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text[:40]}: {allowed}")
+        return value
+
+    return read
+
+
+def real(lowest: float, highest: float) -> Callable[[str], float]:
+    """Reads numbers of a range, both ends included."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a number from {lowest:g} to {highest:g}")
+        return value
+
+    return read
+
+
+def positive_float(text: str) -> float:
+    """A finite number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a number above 0")
+    return value
+
+
+non_negative_int, positive_int = integer(0), integer(1)
+
+
+def level(text: str) -> float | None:
+    """A loudness in LUFS, or None for off."""
+    try:
+        value = None if text in ("off", "null") else float(text)
+    except ValueError:
+        value = math.nan
+    if value is not None and not -100 <= value <= 100:
+        allowed = "a number of LUFS, or off" if math.isnan(value) else "-100 to 100 LUFS, or off"
+        raise argparse.ArgumentTypeError(f"{text[:40]}: give {allowed}")
+    return value
+
+
+def chain_inputs(args: argparse.Namespace) -> list[Path | None]:
+    """What a program with `chain_options` reads."""
+    return [args.input, args.run, args.preset, args.values, args.fx_config]
+
+
+def chain_options() -> argparse.ArgumentParser:
+    """The options by which programs are told what to apply to a recording, as a parent of their parsers."""
+    p = argparse.ArgumentParser(add_help=False)
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="FOLDER", type=file_path, help="run folder")
+    source.add_argument("--preset", metavar="FOLDER", type=file_path, help="preset set; say which row")
+    source.add_argument("--values", metavar="FILE", type=file_path, help="parametrised.pth")
+    p.add_argument("--row", type=integer(-LARGEST_INT), default=0, help="row of the preset set (default 0)")
+    default = "default: the set's own, or the full one"
+    p.add_argument("--fx-config", metavar="YAML", type=file_path, help=f"their chain ({default})")
+    p.add_argument("--loudness", type=level, default=-18.0, help="LUFS of the input, or off (default -18)")
+    p.add_argument("--no-delay", action="store_true", help="mute the delay")
+    p.add_argument("--no-reverb", action="store_true", help="mute the reverb")
+    p.add_argument("--realtime", action="store_true", help="render delay and reverb sample by sample")
+    return p
