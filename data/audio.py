@@ -1,97 +1,87 @@
 """Audio files read and written, resampling, and loudness (ITU-R BS.1770-4)."""
 
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from scipy.signal import sosfilt
 from torch import Tensor
 
-from afx.functional.torchaudio_import import torchaudio
+from data.audio_output import FORMATS, audio_writer, check_audio_output, output_format, write_audio
+from data.decoding import AUDIO_SUFFIXES, open_audio
+from data.resampling import resample
 from runtime.errors import UsageError
-from runtime.files import atomic_path
+from runtime.memory import free_bytes
 
-log = logging.getLogger(__name__)
+#: The door: what the rest of the project reads and writes audio with.
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "FORMATS",
+    "audio_writer",
+    "check_audio_output",
+    "duration",
+    "loudness",
+    "loudness_gain",
+    "loudness_of_blocks",
+    "normalise_loudness",
+    "output_format",
+    "read_audio",
+    "read_blocks",
+    "read_rate",
+    "resample",
+    "write_audio",
+]
 
-#: What can be written: suffix -> format and sample type of libsndfile. A wav never clips; a flac may.
-FORMATS = {
-    ".wav": ("WAV", "FLOAT"),
-    ".flac": ("FLAC", "PCM_24"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-}
-#: What is looked for in folders.
-AUDIO_SUFFIXES = (*FORMATS, ".aif", ".aiff")
-
-#: The filter that resampy calls "kaiser_best", in torchaudio's terms: aliases stay 140 dB down.
-KAISER_BEST = {
-    "lowpass_filter_width": 64,
-    "rolloff": 0.9475937167399596,
-    "resampling_method": "sinc_interp_kaiser",
-    "beta": 14.769656459379492,
-}
-#: Largest product of the two sides of a ratio of rates: the filter bank has about that many taps.
-LARGEST_RATIO = 4_000_000
-
-WRITE_BLOCK = 65536  # libsndfile's Vorbis encoder overflows its stack where a file is written in one call
+READ_BLOCK = 2**18  # frames; what a header announces need not be there, and is not allocated
 
 
 def duration(path: str | Path) -> float:
-    """Length of an audio file in s, 0 where it tells none."""
+    """Length of an audio file in s as it announces it, 0 where it tells none."""
     try:
-        return soundfile.info(path).duration
-    except (soundfile.LibsndfileError, OSError):
+        with open_audio(path) as file:
+            return file.seconds()
+    except (UsageError, OSError):
         return 0.0
 
 
 def read_audio(path: str | Path) -> tuple[Tensor, int]:
-    """The whole of an audio file (wav, flac, mp3, ogg, opus, aiff) as float32 `(C, T)`, and its sample rate in Hz.
+    """The whole of an audio file, of any format that libsndfile or FFmpeg decodes, as float32 `(C, T)`, and its sample
+    rate in Hz.
 
-    UsageError where the file is missing, a folder, not audio, empty, or holds NaN or infinite samples.
+    UsageError where the file is missing, no regular file, not audio, damaged or empty, where it holds NaN or infinite
+    samples, and where it does not fit into memory.
     """
-    with _opened(path) as file:
-        samples, sr = file.read(dtype="float32", always_2d=True), file.samplerate
-    if not len(samples):
-        raise UsageError(f"{path} is empty: it holds no samples")
-    return _finite(samples, path, 0, sr), sr
+    blocks = list(_within_memory(read_blocks(path, READ_BLOCK), path))
+    return torch.cat(blocks, dim=1), read_rate(path)
 
 
 def read_rate(path: str | Path) -> int:
     """The sample rate of an audio file in Hz; UsageError as for `read_audio`."""
-    with _opened(path) as file:
-        return file.samplerate
+    with open_audio(path) as file:
+        return file.sr
 
 
 def read_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
-    """An audio file in blocks `(C, T)` of `size` samples, the last one shorter; UsageError as for `read_audio`."""
+    """An audio file in blocks `(C, T)` of at most `size` samples; UsageError as for `read_audio`."""
     start = 0
-    with _opened(path) as file:
-        for samples in file.blocks(size, dtype="float32", always_2d=True):
-            yield _finite(samples, path, start, file.samplerate)
+    with open_audio(path) as file:
+        for samples in file.blocks(size):
+            yield _finite(samples, path, start, file.sr)
             start += len(samples)
     if not start:
         raise UsageError(f"{path} is empty: it holds no samples")
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: give an audio file")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: give the path of an audio file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            yield file
-    except soundfile.LibsndfileError as error:
-        why = error.error_string.strip().rstrip(".")
-        raise UsageError(f"{path} cannot be read as audio ({why}): give wav, flac, mp3, ogg, opus or aiff") from None
+def _within_memory(blocks: Iterable[Tensor], path: str | Path) -> Iterator[Tensor]:
+    """Blocks as long as they and a copy of them fit into memory."""
+    room = free_bytes(torch.device("cpu")) / 2
+    for x in blocks:
+        room -= x.nbytes
+        if room < 0:
+            raise UsageError(f"{path} is too long for the memory of this machine: cut it into parts")
+        yield x
 
 
 def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tensor:
@@ -101,64 +91,6 @@ def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tenso
         first = (start + finite.argmin()) / sr
         raise UsageError(f"{path} holds NaN or infinite samples, the first at {first:.3f} s: export it again")
     return torch.from_numpy(samples.T.copy())
-
-
-def output_format(path: str | Path) -> tuple[str, str]:
-    """Format and sample type that a file's suffix asks for; UsageError for an unknown one."""
-    suffix = Path(path).suffix
-    if suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: unknown audio suffix {suffix!r}; known: {', '.join(FORMATS)}")
-    return FORMATS[suffix.lower()]
-
-
-def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
-    """Write `x` `(C, T)` in the format of the suffix; the file is whole at every instant, and its folder is made.
-
-    UsageError for another suffix and for what a format cannot hold (opus: 8, 12, 16, 24 and 48 kHz only).
-    """
-    with audio_writer(path, sr, x.shape[0]) as write:
-        write(x)
-
-
-@contextmanager
-def audio_writer(path: str | Path, sr: int, channels: int) -> Iterator[Callable[[Tensor], None]]:
-    """The same block by block: a function that appends `(channels, T)`; the file is there when the context ends."""
-    path = Path(path).expanduser()
-    format, subtype = output_format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    peak = 0.0
-
-    def write(x: Tensor) -> None:
-        nonlocal peak
-        samples = x.detach().cpu().float().numpy().T
-        peak = max(peak, np.abs(samples).max(initial=0.0))
-        for start in range(0, len(samples), WRITE_BLOCK):
-            file.write(samples[start : start + WRITE_BLOCK])
-
-    try:
-        with atomic_path(path) as part, soundfile.SoundFile(part, "w", sr, channels, subtype, format=format) as file:
-            yield write
-    except soundfile.LibsndfileError:
-        raise UsageError(
-            f"{path}: {path.suffix} cannot hold {channels} channels at {sr} Hz: write wav, or resample"
-        ) from None
-    if subtype.startswith("PCM") and peak > 1.0:
-        log.warning("%s: peaks %.1f dB over full scale are clipped; wav would keep them", path, 20 * math.log10(peak))
-
-
-def resample(x: Tensor, sr_from: int, sr_to: int) -> Tensor:
-    """`x` `(C, T)` at `sr_from` Hz brought to `sr_to` Hz, `(C, ceil(T sr_to / sr_from))`, by a windowed sinc.
-
-    UsageError for rates without a small ratio (44056 : 44100 = 11014 : 11025): the filters would take gigabytes.
-    """
-    common = math.gcd(sr_from, sr_to)
-    ratio = sr_from // common, sr_to // common
-    if ratio[0] * ratio[1] > LARGEST_RATIO:
-        raise UsageError(
-            f"sample rates {sr_from} and {sr_to} Hz have no small ratio ({ratio[0]} : {ratio[1]}): "
-            f"resample the file first, for example sox in.wav -r {sr_to} out.wav"
-        )
-    return torchaudio.functional.resample(x, sr_from, sr_to, **KAISER_BEST)
 
 
 def _k_weighting(sr: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from data.align import RELATED, find_lag, likeness, quiet_level
 from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
+from data.decoding import is_hidden
 from runtime.errors import UsageError
-from runtime.files import user_path
+from runtime.files import printable, user_path
 from runtime.settings import read_yaml
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ VOCAL_INSTRUMENTS = ("speaker", "singer", "vocal", "voice", "speech")
 VOCAL_NAMES = ("lv", "ld", "lead_vocal", "bv")
 OTHER_NAMES = ("synth", "gtr", "guitar", "piano", "strings", "eg", "ag")
 CORRESPONDENCE = "correspondence_pp.yaml"
+LONGEST_LIST = 10_000_000  # bytes of a list of folders
 DEMO = Path(__file__).parent / "demo"
 FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
 
@@ -91,12 +93,18 @@ def _medley_vocal(data_dir: Path) -> Found:
     path = folder / f"{folder.name}_METADATA.yaml"
     if not path.is_file():
         raise UsageError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
-    return vocal_stems(read_yaml(path), folder)
+    metadata = read_yaml(path)
+    try:
+        return vocal_stems(metadata, folder)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not as MedleyDB writes it ({type(error).__name__}: {error})") from error
 
 
 def _internal_vocal(data_dir: Path) -> Found:
     files, skipped = [], []
     for path in sorted(data_dir.rglob(CORRESPONDENCE)):
+        if is_hidden(path, data_dir):
+            continue
         try:
             matched = read_yaml(path)["matched"]
             for wet, dries in matched.items():
@@ -119,7 +127,7 @@ def _folder(data_dir: Path) -> Found:
     top = Path(os.path.abspath(data_dir))
     sides: dict[tuple[Path, str], dict[str, list[Path]]] = {}
     for path in sorted([*top.glob("*"), *top.glob("*/*")]):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not is_hidden(path, top):
             folder, name, side = _side(path)
             if side:
                 sides.setdefault((folder, name), {"dry": [], "wet": []})[side].append(path)
@@ -199,7 +207,7 @@ def find_pairs(
     found = find(**paths)
     if not found.files:
         raise UsageError(f"no pair found: {'; '.join(found.skipped)}")
-    return found
+    return Found([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
 
 
 def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
@@ -224,10 +232,10 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
         names[_free_name(path, names)] = path
         try:
             found = find_pairs(dataset, song)
-        except ValueError as error:
-            failed.append(f"{song}: {error}")
+        except (UsageError, OSError) as error:
+            failed.append(str(error) if song in str(error) else f"{song[:80]}: {error}")
             continue
-        songs[logs / next(reversed(names))] = found.files
+        songs[logs / printable(next(reversed(names)))] = found.files
         skipped += found.skipped
     return songs, skipped, failed
 
@@ -240,11 +248,18 @@ def _free_name(path: Path, taken: Collection[str]) -> str:
 
 
 def _listed(data_dir: str) -> list[str]:
+    path = user_path(data_dir[1:])
     try:
-        lines = Path(data_dir[1:]).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+        if path.stat().st_size > LONGEST_LIST:
+            raise UsageError(f"data_dir={data_dir}: the list is longer than {LONGEST_LIST / 1e6:g} MB; is it a list?")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
         raise UsageError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
-    songs = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if "\0" in text:
+        raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+    songs = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     if not songs:
         raise UsageError(f"data_dir={data_dir}: the list names no folder; give one a line")
     return songs
@@ -255,7 +270,7 @@ def _infer(paths: dict[str, Path]) -> str:
         return "pair"
     if "data_dir" not in paths:
         return "demo"
-    if any(paths["data_dir"].glob("*_METADATA.yaml")):
+    if any(not path.name.startswith(".") for path in paths["data_dir"].glob("*_METADATA.yaml")):
         return "medley_vocal"
     return "internal_vocal" if (paths["data_dir"] / CORRESPONDENCE).is_file() else "folder"
 

@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from data.audio import AUDIO_SUFFIXES, KAISER_BEST, resample
+from data.audio import AUDIO_SUFFIXES, resample
+from data.decoding import is_hidden, open_audio
 from data.generated import MARK, SPLITS
-from data.stems import MP4_SUFFIXES, read_stem, stem_extent
+from data.resampling import resampling_ratio, resampling_reach
 from runtime.errors import UsageError
+from runtime.files import user_path
 
 SILENT = 1e-5  # what peaks below has nothing to learn from
-READABLE = (*AUDIO_SUFFIXES, *MP4_SUFFIXES)
-MP3_PRE_ROLL = 1.0  # s: a frame of mp3 keeps bits in those before it, and is decoded wrongly right after a seek
-REACH = KAISER_BEST["lowpass_filter_width"] / KAISER_BEST["rolloff"]  # of the resampling filter, in slower samples
-
 STRETCHES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of songs too few to be split
 #: The songs of MUSDB18's training folder that the musdb package validates with.
 MUSDB18_VALID = (
@@ -57,8 +54,10 @@ class Recording:
         Equals that slice of the whole recording resampled; a `start` too late for it gives the last `seconds`.
         UsageError where the recording is shorter than `seconds`, and where its file is damaged.
         """
-        common = math.gcd(self.sr, sr)
-        old, new = self.sr // common, sr // common
+        try:
+            old, new = resampling_ratio(self.sr, sr)
+        except UsageError as error:
+            raise UsageError(f"{self.path}: {error}") from None
         length, total = round(seconds * sr), -(-self.frames * new // old)
         if length > total:
             raise UsageError(f"{self.path} has {self.duration:.2f} s, asked for an excerpt of {seconds:g} s")
@@ -66,7 +65,7 @@ class Recording:
         if old == new:
             return torch.from_numpy(self.mono(first, length))
         # `old` samples become `new`: from a multiple of them on, a part is resampled as within the whole.
-        reach = math.ceil(REACH * max(old / new, 1.0))
+        reach = resampling_reach(old, new)
         block = max(first // new - math.ceil(reach / old), 0)
         end = min(-(-(first + length) * old // new) + reach, self.frames)
         x = torch.from_numpy(self.mono(block * old, end - block * old))
@@ -74,40 +73,11 @@ class Recording:
 
     def mono(self, first: int, count: int) -> np.ndarray:
         """The mean of the channels at the file's own rate, `(count,)` float32; UsageError where the file is damaged."""
-        x = _decode(self.path, self.first + first, count)
+        with open_audio(self.path) as file:
+            x = file.read(self.first + first, count)
         if len(x) < count:
             raise UsageError(f"{self.path} ends before the time that it announces: it is damaged, get it again")
         return np.ascontiguousarray(x.T).mean(axis=0)  # five times as fast as x.mean(axis=1)
-
-
-def _decode(path: Path, first: int, count: int) -> np.ndarray:
-    """Frames `first` to `first + count` of a file, `(count, C)` float32; fewer where the file ends."""
-    if path.suffix.lower() in MP4_SUFFIXES:
-        return read_stem(path, first, count)
-    try:
-        with soundfile.SoundFile(path) as file:
-            early = min(first, round(MP3_PRE_ROLL * file.samplerate)) if file.format == "MP3" else 0
-            file.seek(first - early)
-            return file.read(early + count, dtype="float32", always_2d=True)[early:]
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: soundfile.LibsndfileError) -> UsageError:
-    return UsageError(f"{path} cannot be read as audio ({error.error_string.strip() or 'damaged'})")
-
-
-def _extent(path: Path) -> tuple[int, int]:
-    """Sample rate in Hz and number of frames of a file; UsageError where it is not audio."""
-    if path.suffix.lower() in MP4_SUFFIXES:
-        return stem_extent(path)
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(path, error) from None
-    if info.format == "MP3" and not len(_decode(path, info.frames - 1, 1)):
-        return info.samplerate, len(_decode(path, 0, info.frames))  # no header told the length, it was estimated
-    return info.samplerate, info.frames
 
 
 class Song(NamedTuple):
@@ -144,7 +114,7 @@ def _musdb18(folder: Path) -> list[Song]:
 
 
 def _folder(folder: Path) -> list[Song]:
-    paths = [path for path in _files(folder) if path.suffix.lower() in READABLE]
+    paths = [path for path in _files(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
     return [Song(path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
 
 
@@ -171,7 +141,7 @@ class Layout(NamedTuple):
 RECORDINGS = {
     "generated": Layout(_generated, f"{MARK} and the pieces made with it"),
     "musdb18": Layout(_musdb18, "train/ and test/, with *.stem.mp4 or with a folder and mixture.wav for each song"),
-    "folder": Layout(_folder, f"audio ({', '.join(READABLE)})"),
+    "folder": Layout(_folder, f"audio ({', '.join(AUDIO_SUFFIXES)})"),
     "medleydb": Layout(partial(_medleydb, pattern="*/*_MIX.wav"), "SONG/SONG_MIX.wav, or these in Audio/"),
     "medleydb_raw": Layout(partial(_medleydb, pattern="*/*_RAW/*.wav"), "SONG/SONG_RAW/*.wav, or these in Audio/"),
     "enst": Layout(_enst, "drummer_1/, drummer_2/ and drummer_3/ with audio/wet_mix/*.wav or audio/dry_mix/*.wav"),
@@ -189,9 +159,9 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
         if given not in known:
             raise UsageError(f"unknown {noun} {given!r}; known: {', '.join(known)}")
     expected = RECORDINGS[data].expected
-    if data_dir is None:
+    if not data_dir:
         raise UsageError(f"data={data} takes data_dir=FOLDER, a folder of {expected}")
-    folder = Path(os.path.abspath(Path(data_dir).expanduser()))
+    folder = Path(os.path.abspath(user_path(data_dir)))
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"data_dir={data_dir} {problem}: data={data} takes a folder of {expected}")
@@ -213,7 +183,7 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
 def _files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """The files of a pattern, sorted, without those that are hidden or in hidden folders."""
     paths = [path for path in folder.glob(pattern) if path.is_file()]
-    return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    return sorted(path for path in paths if not is_hidden(path, folder))
 
 
 def _some(lines: list[str], separator: str, most: int = 5) -> str:
@@ -223,12 +193,12 @@ def _some(lines: list[str], separator: str, most: int = 5) -> str:
 
 def _other_files(folder: Path) -> list[str]:
     counts = Counter(path.suffix.lower() for path in _files(folder))
-    unknown = sorted(set(counts) - set(READABLE))
+    unknown = sorted(set(counts) - set(AUDIO_SUFFIXES))
     return [f"{counts[suffix]} files *{suffix} are of no known audio format" for suffix in unknown]
 
 
 def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def _members(songs: list[Song], split: str) -> list[tuple[Path, tuple[float, float]]]:
@@ -251,7 +221,8 @@ def _members(songs: list[Song], split: str) -> list[tuple[Path, tuple[float, flo
 
 def _recording(folder: Path, path: Path, stretch: tuple[float, float], seconds: float) -> Recording:
     """The recording in a file; UsageError where it is damaged, shorter than `seconds`, or silent."""
-    sr, frames = _extent(path)
+    with open_audio(path) as file:
+        sr, frames = file.sr, file.length()
     first, end = (round(edge * frames) for edge in stretch)
     recording = Recording(path.relative_to(folder).as_posix(), path, sr, end - first, first)
     if recording.duration < seconds:

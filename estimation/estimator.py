@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from afx.registry import parse_chain
+from data.decoding import HIGHEST_RATE, LOWEST_RATE
 from data.recordings import SILENT
 from encoders import build_controller
 from runtime.errors import UsageError
 from runtime.files import read_tensors, write_tensors
 
+CANCELLED = 0.01  # power of the channels' mean relative to the loudest: of unrelated channels it is 0.25 and more
 STEADY = 0.45  # more than this is noise, see `steadiness`
 
 
@@ -45,12 +47,15 @@ class Estimator(nn.Module):
     def listen(self, x: Tensor, seconds: float = 10.0) -> Tensor:
         """Controls (W, P) heard in each window of a recording (C, T), silent windows left out.
 
-        Windows last `seconds` s and overlap by half; a shorter recording is one window. Raises UsageError where all is
-        silent, or too short for the encoder.
+        Windows last `seconds` s and overlap by half, the last two by up to three quarters; a shorter recording is one
+        window. Raises UsageError where all is silent, or too short for the encoder.
         """
-        x, size = x.mean(0), round(seconds * self.settings["sr"])
+        x, size = to_mono(x)[0], round(seconds * self.settings["sr"])
         last = max(len(x) - size, 0)
-        windows = (x[start : start + size] for start in [*range(0, last, size // 2), last])
+        starts = list(range(0, last, size // 2))
+        if starts and last - starts[-1] < size // 4:  # nearly the same window as the last one
+            starts.pop()
+        windows = (x[start : start + size] for start in [*starts, last])
         heard = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
         if not heard:
             raise UsageError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
@@ -78,6 +83,17 @@ class Estimator(nn.Module):
         write_tensors(path, {"settings": self.settings, "weights": state, "record": record})
 
 
+def to_mono(x: Tensor) -> tuple[Tensor, str]:
+    """The mean of the channels of a recording (C, T), (T,); where they cancel, the loudest channel, and a remark."""
+    power, mono = x.square().mean(1), x.mean(0)
+    if len(x) < 2 or mono.square().mean() >= CANCELLED * power.max():
+        return mono, ""
+    return x[int(power.argmax())], (
+        "the channels cancel when they are added (opposite polarity), which leaves a residue: "
+        f"channel {int(power.argmax()) + 1} alone was used"
+    )
+
+
 def steadiness(x: Tensor) -> float:
     """How little a sound (C, T) changes: geometric over arithmetic mean of power over time, the median over bins.
 
@@ -96,12 +112,24 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     Raises UsageError naming the file when it is damaged or is not an estimator's.
     """
     content = read_tensors(path)
-    settings = content.get("settings")
-    if not isinstance(settings, dict) or set(settings) != {"sfx", "afx", "encoder", "sr"}:
+    settings, weights = content.get("settings"), content.get("weights")
+    kinds = {"sfx": str, "afx": str, "encoder": str, "sr": int}
+    known = isinstance(settings, dict) and set(settings) == set(kinds)
+    if not known or any(type(settings[key]) is not kind for key, kind in kinds.items()):
         raise UsageError(f"{path}: not an estimator; give a file that train_analysis_net.py wrote (estimator.pt)")
+    if not LOWEST_RATE <= settings["sr"] <= HIGHEST_RATE:
+        raise UsageError(f"{path}: not an estimator: its sample rate is {settings['sr']} Hz")
     try:
         estimator = Estimator(**settings)
-        estimator.controller.load_state_dict(content["weights"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise UsageError(f"{path}: its weights are not those of its settings ({str(error).splitlines()[0]})") from error
-    return estimator.eval(), content.get("record", {})
+        if not isinstance(weights, dict) or not all(
+            isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+        ):
+            raise UsageError("no weights by name")
+        estimator.controller.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path}: its weights are not those of its settings ({reason})") from error
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise UsageError(f"{path}: its weights are not finite; train it again")
+    record = content.get("record", {})
+    return estimator.eval(), record if isinstance(record, dict) else {}

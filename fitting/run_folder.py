@@ -1,6 +1,5 @@
 """What the fit of a pair leaves behind, kept up to date while it runs: settings, checkpoints, record, values, audio."""
 
-import os
 import traceback
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fitting.recipe import Recipe
 from fitting.track import Track
 from formats import runs
 from runtime.errors import UsageError
-from runtime.files import write_text
+from runtime.files import absolute, write_text
 from runtime.locks import FolderLock
 from runtime.settings import read_yaml
 
@@ -52,7 +51,7 @@ class RunFolder:
                 cls._go_on(before, track)
             else:
                 files = {"input_path": pair.dry_path, "target_path": pair.wet_path}
-                runs.begin(path, recipe.tree, **{name: os.path.abspath(file) for name, file in files.items()})
+                runs.begin(path, recipe.tree, **{name: absolute(file) for name, file in files.items()})
         except BaseException:
             lock.release()
             raise

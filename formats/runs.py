@@ -1,7 +1,6 @@
 """Run folders, <log_dir>/<wet file's stem>/run_<N>: what a fit leaves behind, and reading ours and published ones."""
 
 import json
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from formats.fields import RUN_RECORD, read_fields
 from formats.published import entries, from_published, shaped
 from formats.published_config import from_published_config, is_published
 from runtime.errors import UsageError
-from runtime.files import read_json, read_tensors, user_path, write_tensors, write_text
+from runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
 from runtime.locks import FolderLock
 from runtime.settings import read_yaml
 
@@ -54,8 +53,7 @@ def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
     """The newest run of a wet file that left a checkpoint; other files of this stem may have runs beside it."""
     for folder in reversed(numbered(user_path(log_dir) / stem)):
         target = read_meta(folder)["target_path"]
-        same = target is None or os.path.realpath(target) == os.path.realpath(wet)
-        if (folder / CHECKPOINT).exists() and same:
+        if (folder / CHECKPOINT).exists() and (target is None or same_file(target, wet)):
             return folder
     return None
 

@@ -47,6 +47,21 @@ def user_path(text: str | Path) -> Path:
     return path
 
 
+def absolute(path: str | Path) -> str:
+    """A path from the root on, without `..`: as records keep it, as they are read in other folders too."""
+    return os.path.abspath(user_path(path))
+
+
+def printable(name: str) -> str:
+    """A file's name as text that everything can print and write: what of it is no UTF-8 appears as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one file, whatever their spelling; it need not exist."""
+    return os.path.realpath(absolute(one)) == os.path.realpath(absolute(other))
+
+
 def check_output(
     path: str | Path,
     inputs: Iterable[str | Path | None] = (),

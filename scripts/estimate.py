@@ -6,7 +6,8 @@
     python scripts/estimate.py song.mp3 --apply other.wav --output like_song.wav
     python scripts/estimate.py song.mp3 --checkpoint a/estimator.pt b/estimator.pt --figure both.png
 
-The recording is heard in windows of 10 s; a setting is the median over them, its spread their middle 68 %.
+The recording is heard in windows of 10 s; a setting is the median over them, its spread their middle 68 %. One window
+has no spread. Bands above what the recording holds (an mp3 or a low sample rate ends early) are not estimated.
 """
 
 import sys
@@ -22,9 +23,10 @@ import json
 import torch
 from torch import Tensor
 
-from afx.effect import Values, flatten
-from data.audio import FORMATS, read_audio, read_rate, resample, write_audio
-from estimation.estimator import STEADY, Estimator, load_estimator, steadiness
+from data.align import RELATED, likeness
+from data.audio import FORMATS, check_audio_output, read_audio, read_rate, resample, write_audio
+from estimation.estimate import Estimate, as_record, estimate_recording
+from estimation.estimator import Estimator, load_estimator, to_mono
 from losses import build_metrics
 from report.curves import settings_figure
 from report.tables import number, text_table
@@ -33,10 +35,8 @@ from runtime.errors import UsageError
 from runtime.files import check_output, whole, write_text
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
+COPY = 1e-6  # share of a recording's power in which its copy at another level may differ from it
 FIGURES = (".png", ".svg", ".pdf")
-QUANTILES = torch.tensor([0.5, 0.16, 0.84])
-# Closer to an end of its range, the truth may well lie beyond it.
-MARGIN = 0.02
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,17 +58,26 @@ def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
     check(args)
-    estimates = {str(path): estimate(path, args.input) for path in args.checkpoint}
+    estimators = {str(path): load_estimator(path)[0] for path in args.checkpoint}
+    if args.output:
+        check_audio_output(args.output, next(iter(estimators.values())).settings["sr"], 2)
+    if args.dry:
+        check_dry(args.dry, args.input, next(iter(estimators.values())))
+    estimates = {path: (each, estimate(each, path, args.input)) for path, each in estimators.items()}
     first = next(iter(estimates.values()))
     if args.figure:
-        curves = {label(path): (e.analysis, e.analysis.from_unit(q[:1])) for path, (e, q) in estimates.items()}
+        curves = {label(path): (e.analysis, e.analysis.from_unit(found.q)) for path, (e, found) in estimates.items()}
         with whole(args.figure) as part:
             settings_figure(curves).savefig(part, dpi=150)
-    record = {"input": str(args.input), "estimates": {path: as_record(*each) for path, each in estimates.items()}}
+    record = {
+        "input": str(args.input),
+        "remarks": first[1].remarks,
+        "estimates": {path: as_record(*each) for path, each in estimates.items()},
+    }
     if args.dry:
-        record["scores"] = {path: compare(*each, args) for path, each in estimates.items()}
+        record["scores"] = {path: compare(each[0], each[1].q, args) for path, each in estimates.items()}
     if args.output:
-        write(process(*first, read(args.apply or args.dry, first[0])), args.output, first[0])
+        write(process(first[0], first[1].q, read(args.apply or args.dry, first[0])), args.output, first[0])
     if args.json:
         write_text(args.json, json.dumps(record, indent=1))
     return 0
@@ -105,55 +114,57 @@ def read(path: Path, estimator: Estimator) -> Tensor:
     return resample(x, sr, estimator.settings["sr"])
 
 
-def estimate(checkpoint: Path, path: Path) -> tuple[Estimator, Tensor]:
-    """An estimator and the controls (3, P) it hears in a recording, median and both ends of the spread; prints them."""
-    estimator, _ = load_estimator(checkpoint)
-    x = read(path, estimator)
+def check_dry(dry: Path, wet: Path, estimator: Estimator) -> None:
+    """UsageError where one recording is a copy of the other, and where they have nothing in common."""
+    sr = estimator.settings["sr"]
+    x, y = (to_mono(read(path, estimator))[0] for path in (dry, wet))
+    length = min(len(x), len(y))
+    x, y = x[None, :length], y[None, :length]
+    common = (x.double() * y).sum().square() / (x.double().square().sum() * y.double().square().sum()).clamp(min=1e-30)
+    if common > 1 - COPY:
+        raise UsageError(f"--dry {dry} holds the same sound as {wet}: give the recording before it was processed")
+    alike = likeness(x, y, sr)
+    if alike < RELATED:
+        raise UsageError(
+            f"--dry {dry} and {wet} seem unrelated: their whitened correlation is {alike:.3f}, at least {RELATED:g} is "
+            "allowed; give the recording before it was processed"
+        )
+
+
+def estimate(estimator: Estimator, checkpoint: str, path: Path) -> Estimate:
+    """What an estimator makes of a recording; prints it."""
     try:
-        heard = estimator.listen(x)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
-    q = heard.quantile(QUANTILES, dim=0)
+        found = estimate_recording(estimator, *read_audio(path))
+    except UsageError as error:
+        raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     rows = [
-        [name, number(s["value"]), f"{number(s['low'])} to {number(s['high'])}", s["unit"], s["note"]]
-        for name, s in as_record(estimator, q).items()
+        [
+            name,
+            "-" if s["value"] is None else number(s["value"]),
+            "-" if s["low"] is None else f"{number(s['low'])} to {number(s['high'])}",
+            s["unit"],
+            s["note"],
+        ]
+        for name, s in as_record(estimator, found).items()
     ]
-    print(f"{path}, by {checkpoint}, {len(heard)} windows")
-    if steadiness(x) > STEADY:
-        print("this is steady noise, not music: what follows says nothing about how it was processed")
+    print(f"{path}, by {checkpoint}, {found.windows} window{'s' * (found.windows > 1)}")
+    for remark in found.remarks:
+        print(remark)
     print(text_table(["setting", "value", "spread", "unit", ""], rows))
-    return estimator, q
-
-
-def as_record(estimator: Estimator, q: Tensor) -> dict[str, dict]:
-    """Each control in physical units, with its spread and unit, and a note where it lies at an end of its range."""
-    units = {name: p.unit for name, p in estimator.analysis.walk()}
-    columns = columns_of(estimator.analysis.from_unit(q))
-    record = {}
-    for i, name in enumerate(estimator.analysis.controls()):
-        value, low, high = columns[:, i].tolist()
-        at = q[0, i].item()
-        note = "at the end of its range" if not MARGIN < at < 1 - MARGIN else ""
-        record[name] = {"value": value, "low": low, "high": high, "unit": units.get(name, ""), "note": note}
-    return record
-
-
-def columns_of(values: Values) -> Tensor:
-    """Values as columns (B, P)."""
-    return torch.cat([value.reshape(len(value), -1) for value in flatten(values).values()], 1)
+    return found
 
 
 @torch.no_grad()
 def process(estimator: Estimator, q: Tensor, x: Tensor) -> Tensor:
     """A recording (C, T) with the estimated settings, at the RMS that it had."""
-    y = estimator.render(x[None], q[:1])[0]
+    y = estimator.render(x[None], q)[0]
     return y * (x.square().mean() / y.square().mean().clamp(min=1e-12)).sqrt()
 
 
 def compare(estimator: Estimator, q: Tensor, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Prints and returns the distances of the dry and of the processed dry recording to the input, level-matched."""
     sr = estimator.settings["sr"]
-    wet, dry = (read(path, estimator).mean(0, keepdim=True) for path in (args.input, args.dry))
+    wet, dry = (to_mono(read(path, estimator))[0][None] for path in (args.input, args.dry))
     length = min(wet.shape[-1], dry.shape[-1])
     metrics = build_metrics({"name": "blind"}, sr)
     again = process(estimator, q, dry)
@@ -162,6 +173,9 @@ def compare(estimator: Estimator, q: Tensor, args: argparse.Namespace) -> dict[s
         scores[name] = {key: v.item() for key, v in metrics(sound[None, :, :length], wet[None, :, :length]).items()}
     names = list(scores["dry"])
     print(text_table(["to the input", *names], [[k, *(f"{s[n]:.4f}" for n in names)] for k, s in scores.items()]))
+    before, after = scores.values()
+    if sum(after[name] > before[name] for name in names) > len(names) / 2:
+        print("the estimate leads away from the input: without any effect the dry recording is closer to it")
     return scores
 
 

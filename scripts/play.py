@@ -23,7 +23,15 @@ from itertools import chain, takewhile
 from torch import Tensor
 
 from afx.stream import Stream
-from data.audio import audio_writer, loudness_gain, loudness_of_blocks, output_format, read_blocks, read_rate
+from data.audio import (
+    audio_writer,
+    check_audio_output,
+    loudness_gain,
+    loudness_of_blocks,
+    output_format,
+    read_blocks,
+    read_rate,
+)
 from formats.applied import load_chain
 from runtime.arguments import Parser, chain_inputs, chain_options, file_path
 from runtime.errors import UsageError
@@ -41,6 +49,8 @@ def main(argv: list[str]) -> int:
     if args.output:
         output_format(check_output(args.output, chain_inputs(args), new_folder=True))
     effect, values = load_chain(**vars(args))
+    if args.output:
+        check_audio_output(args.output, effect.sr, 2)
     gain = input_gain(args.input, effect.sr, args.loudness, args.block)
     stream = Stream(effect, values)
     with Interrupt() as interrupt, open_sink(args.output, effect.sr, args.block) as write:

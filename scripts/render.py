@@ -21,7 +21,7 @@ import time
 from torch import Tensor
 
 from afx.stream import render
-from data.audio import normalise_loudness, output_format, read_audio, resample, write_audio
+from data.audio import check_audio_output, normalise_loudness, output_format, read_audio, resample, write_audio
 from formats.applied import load_chain
 from runtime.arguments import Parser, chain_inputs, chain_options, file_path
 from runtime.errors import UsageError
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     output_format(check_output(args.output, chain_inputs(args), new_folder=True))
     chain, values = load_chain(**vars(args))
+    check_audio_output(args.output, chain.sr, 2)
     x = load_input(args.input, chain.sr, args.loudness)
     started = time.perf_counter()
     write_audio(args.output, render(chain, values, x), chain.sr)

@@ -34,6 +34,7 @@ def test_a_fit_leaves_a_whole_run_folder(fitted: Path):
     assert len(events) == 1 and names - events == RUN_FILES
     meta = read_json(fitted / "meta.json")
     assert meta["input_path"].endswith("take.wav") and meta["target_path"].endswith("song.wav")
+    assert os.path.isabs(meta["input_path"]) and os.path.isabs(meta["target_path"])
     assert meta["alignment_shift"] == 0 and meta["terminated_by"] is None and meta["undone"] == []
     assert len(meta["losses"]) == 3 and meta["losses"][2] < meta["losses"][0]
     state = read_tensors(fitted / "checkpoint.ckpt")

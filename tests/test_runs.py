@@ -362,3 +362,18 @@ def test_a_chain_is_found_in_every_kind_of_file(tmp_path):
     for content, expected, sr in contents:
         (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
         assert runs.read_chain_file(tmp_path / "a.yaml") == (expected, sr)
+
+
+def test_another_spelling_of_the_wet_file_is_the_same_song(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "music").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "music")
+    folder = runs.new_run(tmp_path, "song")
+    runs.save_checkpoint(folder, {"model": {}})
+    spellings = ["music/song.wav", "./music/../music/song.wav", "~/music/song.wav", "link/song.wav"]
+    for recorded in (*spellings, str(tmp_path / "music" / "song.wav")):
+        runs.begin(folder, {}, target_path=recorded)
+        for spelling in (*spellings, tmp_path / "music" / "song.wav"):
+            assert runs.newest_run(tmp_path, "song", Path(spelling)) == folder, (recorded, spelling)
+        assert runs.newest_run(tmp_path, "song", Path("song.wav")) is None

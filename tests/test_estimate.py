@@ -1,0 +1,192 @@
+"""estimate.py on recordings from a desk: band edges, channels that cancel, scraps, and a --dry that is none."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.signal import butter, sosfiltfilt
+from torch import Tensor
+
+from data.audio import resample, write_audio
+from data.music import generate_music
+from estimation.estimate import as_record, estimate_recording
+from estimation.estimator import Estimator, load_estimator, to_mono
+from runtime.errors import UsageError
+from runtime.files import read_tensors, write_tensors
+from scripts import estimate
+
+SR = 44100
+PEQ = Path(__file__).parents[1] / "checkpoints" / "peq.pt"
+
+
+@pytest.fixture(scope="module")
+def estimator() -> Estimator:
+    return load_estimator(PEQ)[0]
+
+
+@pytest.fixture(scope="module")
+def music() -> Tensor:
+    """16 s (1, T) of a piece that reaches half the sample rate."""
+    x = torch.from_numpy(generate_music(3, 16.0, SR)).reshape(1, -1)
+    return x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * x.abs()
+
+
+def low_passed(x: Tensor, freq: float) -> Tensor:
+    filtered = sosfiltfilt(butter(16, freq, fs=SR, output="sos"), x.double().numpy(), axis=1)
+    return torch.from_numpy(filtered.copy()).float()
+
+
+def run(capsys: pytest.CaptureFixture, *argv: object) -> tuple[int, str]:
+    """Exit status, and what was printed, errors too."""
+    status = estimate.main([str(each) for each in argv])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def test_a_full_band_has_nothing_left_out(estimator, music):
+    found = estimate_recording(estimator, music, SR)
+    assert (found.windows, found.reasons, found.remarks) == (2, {}, [])
+    assert all(s["low"] <= s["value"] <= s["high"] for s in as_record(estimator, found).values())
+
+
+@pytest.mark.parametrize("kind", ["16 kHz file", "low-passed"])
+def test_no_shelf_is_made_of_the_end_of_the_band(estimator, music, kind):
+    x, sr = (resample(music, SR, 16000), 16000) if kind == "16 kHz file" else (low_passed(music, 8000), SR)
+    found = estimate_recording(estimator, x, sr)
+    (remark,) = found.remarks
+    assert remark.startswith(("the recording ends at 7.", "the recording ends at 8."))
+    record = as_record(estimator, found)
+    for name in ("freq", "gain", "Q"):
+        shelf = record[f"peq.high_shelf.{name}"]
+        assert shelf["value"] is shelf["low"] is shelf["high"] is None
+        assert shelf["note"] == "not estimated: above what the recording holds"
+    assert record["peq.peak1.gain"]["value"] is not None
+    values = estimator.analysis.from_unit(found.q)["peq"]["high_shelf"]
+    assert float(values["gain"]) == pytest.approx(0.0, abs=1e-5)
+    everywhere = estimate_recording(estimator, low_passed(music, 3000), SR)
+    assert {name.split(".")[1] for name in everywhere.reasons} == {"peak3", "high_shelf"}
+
+
+def test_channels_that_cancel_are_estimated_from_one(estimator, music):
+    short = music[:, : 2 * SR]
+    alone = estimate_recording(estimator, short, SR)
+    for x, channel in ((torch.cat([short, -short]), 1), (torch.cat([-0.97 * short, short]), 2)):
+        found = estimate_recording(estimator, x, SR)
+        assert f"channel {channel} alone was used" in found.remarks[0] and "opposite polarity" in found.remarks[0]
+        torch.testing.assert_close(found.q, alone.q, rtol=0, atol=2e-2)
+    for other in (music, music.roll(20000, 1), torch.zeros_like(music)):
+        assert to_mono(torch.cat([music, other]))[1] == ""
+
+
+@pytest.mark.parametrize("seconds", [0.5, 10.001])
+def test_one_window_has_no_spread(estimator, music, seconds):
+    found = estimate_recording(estimator, music[:, : round(seconds * SR)], SR)
+    assert found.windows == 1 and found.interval is None
+    assert found.remarks[0].startswith(f"{seconds:.2f} s of sound are one window: too short for a spread")
+    assert all(s["low"] is s["high"] is None for s in as_record(estimator, found).values())
+
+
+@pytest.mark.parametrize(("seconds", "windows"), [(1.0, 1), (1.0001, 1), (1.24, 1), (1.26, 2), (1.5, 2), (2.0, 3)])
+def test_windows_that_overlap_nearly_wholly_count_once(estimator, music, seconds, windows):
+    assert len(estimator.listen(music[:, : round(seconds * SR)], seconds=1.0)) == windows
+
+
+def test_a_scrap_is_told_and_written_without_a_spread(tmp_path, music, capsys):
+    write_audio(tmp_path / "x.wav", music[:, : SR // 2], SR)
+    status, printed = run(capsys, tmp_path / "x.wav", "--json", tmp_path / "x.json")
+    assert status == 0 and "1 window\n" in printed and "0.50 s of sound are one window" in printed
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert "0.50 s of sound are one window" in record["remarks"][0]
+    (settings,) = record["estimates"].values()
+    assert {(s["low"], s["high"]) for s in settings.values()} == {(None, None)}
+
+
+@pytest.mark.parametrize("samples", [1, 100, 2000])
+def test_less_than_an_encoder_takes_is_refused(tmp_path, music, capsys, samples):
+    write_audio(tmp_path / "x.wav", music[:, SR : SR + samples], SR)
+    status, printed = run(capsys, tmp_path / "x.wav")
+    assert status == 2 and printed.count("\n") == 1, printed
+
+
+def test_a_dry_that_is_the_input_or_another_song_is_refused(tmp_path, music, capsys):
+    write_audio(tmp_path / "wet.wav", music, SR)
+    write_audio(tmp_path / "quiet.wav", -0.1 * music, SR)
+    write_audio(tmp_path / "other.wav", torch.from_numpy(generate_music(9, 16.0, SR)).reshape(1, -1), SR)
+    for name, message in (("wet", "same sound"), ("quiet", "same sound"), ("other", "seem unrelated")):
+        status, printed = run(capsys, tmp_path / "wet.wav", "--dry", tmp_path / f"{name}.wav")
+        assert status == 2 and message in printed and printed.count("\n") == 1, printed
+
+
+def test_an_estimate_that_is_worse_than_none_is_told(tmp_path, music, capsys):
+    music = music[:, : 4 * SR]
+    write_audio(tmp_path / "dry.wav", music, SR)
+    # Hardly processed: any estimate leads away.
+    write_audio(tmp_path / "wet.wav", music + 0.003 * music.abs().max() * torch.randn(music.shape), SR)
+    status, printed = run(capsys, tmp_path / "wet.wav", "--dry", tmp_path / "dry.wav")
+    assert status == 0 and "the estimate leads away from the input" in printed
+
+
+def test_outputs_that_a_format_does_not_hold_are_refused_before_the_estimate(tmp_path, music, capsys, monkeypatch):
+    def fail(*_: object) -> None:
+        raise AssertionError("it was estimated")
+
+    monkeypatch.setattr(estimate, "estimate_recording", fail)
+    monkeypatch.setattr(
+        estimate, "check_audio_output", lambda path, sr, channels: (_ for _ in ()).throw(UsageError(f"{path} no"))
+    )
+    for name in ("a", "b"):
+        write_audio(tmp_path / f"{name}.wav", music, SR)
+    argv = [tmp_path / "a.wav", "--apply", tmp_path / "b.wav", "--output", tmp_path / "c.mp3"]
+    status, printed = run(capsys, *argv)
+    assert status == 2 and "c.mp3 no" in printed
+
+
+BROKEN_SETTINGS = [
+    {"sfx": 5}, {"sfx": None}, {"sfx": ["peq"]}, {"afx": {}}, {"encoder": 1.5}, {"encoder": "nope"}, {"afx": "peq_"},
+    {"sr": "44100"}, {"sr": 44100.0}, {"sr": True}, {"sr": 0}, {"sr": -1}, {"sr": 2**40}, {"sr": None}, {"more": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN_SETTINGS, ids=str)
+def test_settings_of_wrong_types_are_refused(tmp_path, broken):
+    content = read_tensors(PEQ)
+    content["settings"] = content["settings"] | broken
+    write_tensors(tmp_path / "x.pt", content)
+    with pytest.raises(UsageError, match=r"x\.pt: ") as error:
+        load_estimator(tmp_path / "x.pt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [None, [], 5, {}, {"a": 1}, {5: torch.zeros(1)}, {"a": torch.zeros(1)}], ids=str)
+def test_weights_of_wrong_types_are_refused(tmp_path, weights):
+    write_tensors(tmp_path / "x.pt", read_tensors(PEQ) | {"weights": weights})
+    with pytest.raises(UsageError, match=r"x\.pt: "):
+        load_estimator(tmp_path / "x.pt")
+
+
+def test_weights_that_are_not_finite_are_refused_and_a_record_of_another_kind_is_empty(tmp_path):
+    content = read_tensors(PEQ)
+    write_tensors(tmp_path / "x.pt", content | {"record": [1]})
+    assert load_estimator(tmp_path / "x.pt")[1] == {}
+    name = next(iter(content["weights"]))
+    content["weights"][name] = content["weights"][name] * math.nan
+    write_tensors(tmp_path / "x.pt", content)
+    with pytest.raises(UsageError, match="not finite"):
+        load_estimator(tmp_path / "x.pt")
+
+
+def test_damaged_estimators_load_or_are_refused(tmp_path):
+    rng, raw = random.Random(0), PEQ.read_bytes()
+    for _ in range(12):
+        b = bytearray(raw[:200_000] if rng.random() < 0.2 else raw)
+        for _ in range(rng.choice((1, 4, 64))):
+            i = rng.randrange(min(len(b), rng.choice((3000, len(b)))))
+            b[i] = rng.randrange(256)
+        (tmp_path / "x.pt").write_bytes(b)
+        try:
+            load_estimator(tmp_path / "x.pt")
+        except UsageError as error:
+            assert "\n" not in str(error)
