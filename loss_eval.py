@@ -31,6 +31,7 @@ from losses.mldr import ROWS
 from losses.vocal import TERMS
 from runtime.device import pick_device
 from runtime.errors import UsageError
+from runtime.settings import read_number
 
 MOST_Q = 0.707
 
@@ -136,9 +137,9 @@ def read_root(text: str) -> tuple[str, str]:
 
 
 def read_lufs(text: str) -> float | None:
-    """A number of LUFS, or None for "off"."""
+    """A number of LUFS, or None for off."""
     try:
-        return None if text == "off" else float(text)
+        return read_number(text)
     except ValueError:
         raise UsageError(f"--lufs {text}: give a number of LUFS, or off") from None
 

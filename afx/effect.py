@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from runtime.errors import UsageError
 
+from .options import Bound
 from .param import Bounded, Param
 
 Values = dict[str, "Tensor | Values"]
@@ -27,6 +28,13 @@ class Effect(nn.Module):
     """
 
     params: ClassVar[tuple[Param, ...]] = ()
+    #: What may be chosen at construction, and within which bounds.
+    options: ClassVar[dict[str, Bound]] = {}
+    #: Whether any name at construction is that of an effect inside this one.
+    holds_effects: ClassVar[bool] = False
+    #: How many channels it takes, and how many it gives; None for as many as it takes.
+    takes: ClassVar[tuple[int, ...]] = (1, 2)
+    gives: ClassVar[int | None] = None
 
     def __init__(self, sr: int, **overrides: dict):
         super().__init__()
@@ -36,6 +44,13 @@ class Effect(nn.Module):
             raise UsageError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
         self.sr = sr
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
+
+    def channels(self, given: int, place: str = "chain") -> int:
+        """Channels of the output for so many of the input; UsageError, naming the place, where it takes no such."""
+        if given not in self.takes:
+            wanted = " or ".join("mono" if n == 1 else "stereo" for n in self.takes)
+            raise UsageError(f"{place}: {type(self).__name__} takes {wanted}, but {given} channels come to it")
+        return self.gives or given
 
     @property
     def grouped(self) -> bool:

@@ -9,6 +9,7 @@ from runtime.errors import UsageError
 
 from .effect import Effect
 from .functional import biquad
+from .options import Number
 from .param import Free, Linear, Param
 
 
@@ -72,6 +73,8 @@ class Shelf(Biquad):
     Args:
         steepness: the cookbook's Q of the corner.
     """
+
+    options = {"steepness": Number(0.05, 20)}
 
     def __init__(self, sr: int, *, steepness: float = 0.707, **overrides: dict):
         super().__init__(sr, **overrides)

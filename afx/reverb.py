@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from afx import kernels
@@ -10,7 +11,9 @@ from runtime.errors import UsageError
 
 from .chain import Serial, cascade_coefs
 from .effect import Effect, Values
+from .eq import Biquad
 from .functional import biquad, convolve, fdn
+from .options import Choice, Flag, Number, Part, Whole, Wholes
 from .param import Ceilings, Free, Linear, Negative, Orthogonal, Param, RawNormal, Uniform
 
 RENDERS = ("fs", "realtime")
@@ -34,6 +37,16 @@ class FDN(Effect):
 
     # The longest reverberation time (60 dB) allowed, as a share of the response: its tail wraps around.
     LONGEST = 0.75
+    options = {
+        "render": Choice(RENDERS),
+        "delays": Wholes(1, 100_000, 32, "samples"),
+        "bands": Whole(1, 1025),
+        "shared_decay": Flag(),
+        "trainable_delays": Flag(),
+        "eq": Part(Serial, of=Biquad),
+        "ir_duration": Number(0.01, 60, "s"),
+    }
+    gives = 2
 
     def __init__(
         self,
@@ -50,6 +63,11 @@ class FDN(Effect):
     ):
         if render not in RENDERS:
             raise UsageError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
+        if max(delays) >= ir_duration * sr:
+            raise UsageError(
+                f"delays: a line of {max(delays)} samples is longer than the response, ir_duration={ir_duration:g} s; "
+                "give shorter lines, or a longer response"
+            )
         lines = len(delays)
         decay = tuple(10 ** (-3 * m / (sr * self.LONGEST * ir_duration)) for m in delays)
         # A short response leaves no room for the usual start.
@@ -131,21 +149,49 @@ class NoiseReverb(Effect):
 
     Args:
         ir_length: samples of the response. n_fft, hop: of the STFT (Hann window, centred).
+        downsample_factor: of the frequencies at which level and decay are parameters; between them they are linear.
 
     Source: the reverb of the public DiffVox release.
     """
 
-    def __init__(self, sr: int, *, ir_length: int = 60000, n_fft: int = 384, hop: int = 192, **overrides: dict):
+    options = {
+        "ir_length": Whole(2, 10_000_000, "samples"),
+        "n_fft": Whole(2, 65536, "samples"),
+        "hop": Whole(1, 32768, "samples"),
+        "downsample_factor": Whole(1, 1024),
+    }
+    gives = 2
+    MOST_NUMBERS = 10_000_000
+
+    def __init__(
+        self,
+        sr: int,
+        *,
+        ir_length: int = 60000,
+        n_fft: int = 384,
+        hop: int = 192,
+        downsample_factor: int = 1,
+        **overrides: dict,
+    ):
+        if ir_length < n_fft:
+            raise UsageError(f"ir_length={ir_length}: shorter than a frame, n_fft={n_fft}")
+        if not n_fft // 4 <= 2 * hop <= n_fft:
+            lowest, highest = max(n_fft // 8, 1), n_fft // 2
+            raise UsageError(f"hop={hop}: give {lowest} to {highest}, an eighth to half of n_fft={n_fft}")
         bins, frames = n_fft // 2 + 1, (ir_length - n_fft) // hop + 1
+        if bins * frames > self.MOST_NUMBERS:
+            raise UsageError(f"ir_length={ir_length}: gives {bins} bins x {frames} frames; at most {self.MOST_NUMBERS}")
+        knots = n_fft // downsample_factor // 2 + 1
         self.params = (
-            Param("level", "Np", -1.0, Negative(), (2, bins)),
-            Param("decay", "Np/frame", -5.0, Negative(), (2, bins)),
+            Param("level", "Np", -1.0, Negative(), (2, knots)),
+            Param("decay", "Np/frame", -5.0, Negative(), (2, knots)),
             Param("phase", "rad", Uniform(0, 2 * math.pi), Free(), (2, bins, frames), preset=False),
         )
         super().__init__(sr, **overrides)
         self.n_fft, self.hop = n_fft, hop
 
     def forward(self, x: Tensor, *, level: Tensor, decay: Tensor, phase: Tensor) -> Tensor:
+        level, decay = (self._at_every_bin(curve) for curve in (level, decay))
         k = torch.arange(phase.shape[-1], dtype=x.dtype, device=x.device)
         mid, side = torch.polar(torch.exp(level.unsqueeze(-1) + decay.unsqueeze(-1) * k), phase).unbind(-3)
         noise = torch.stack([mid + side, mid - side], -3) / math.sqrt(2)
@@ -159,12 +205,23 @@ class NoiseReverb(Effect):
         return y.reshape(-1, 2, x.shape[-1])
 
 
+    def _at_every_bin(self, curve: Tensor) -> Tensor:
+        """(…, 2, knots) to (…, 2, bins)."""
+        bins = self.n_fft // 2 + 1
+        if curve.shape[-1] == bins:
+            return curve
+        rows = curve.reshape(-1, 2, curve.shape[-1])
+        return F.interpolate(rows, bins, mode="linear", align_corners=True).reshape(*curve.shape[:-1], bins)
+
+
 class FIR(Effect):
     """A filter whose taps are the parameters, the same on every channel; it starts as the identity.
 
     Args:
         length: number of taps.
     """
+
+    options = {"length": Whole(1, 1_000_000, "taps")}
 
     def __init__(self, sr: int, *, length: int = 1024, **overrides: dict):
         self.params = (Param("taps", "", (1.0,) + (0.0,) * (length - 1), Free(), (length,)),)

@@ -19,6 +19,7 @@ class Panning(Effect):
     """Constant-power panning, 0 dB at the centre; mono is copied to both sides, stereo is balanced."""
 
     params = (Param("pan", "", 0.5, Linear(0, 1)),)
+    gives = 2
 
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         return x * pan_gains(pan).unsqueeze(-1)
@@ -32,6 +33,7 @@ class StereoWidth(Effect):
     """Stereo width: the constant-power law between mid and side; 0.5 leaves the signal as it is."""
 
     params = (Param("pan", "", 0.5, Linear(0, 1)),)
+    takes = (2,)
 
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         mid_side = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1) / math.sqrt(2)

@@ -201,17 +201,23 @@ def find_pairs(
     return found
 
 
-def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
-    """The pairs that settings name, by the folder for their logs; what was skipped, and what failed, a line each.
+def find_songs(
+    log_dir: Path,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    dry: str | None = None,
+    wet: str | None = None,
+) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
+    """The pairs of a data set or of several songs, by the folder in `log_dir` for their logs; what was skipped, and
+    what failed, a line each.
 
     `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
     folder's logs then have a folder of its name, and one without a pair has failed. UsageError as in `find_pairs`, and
     for a list that cannot be read or is empty.
     """
-    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], Path(settings["log_dir"]).expanduser()
     if not (data_dir or "").startswith("@"):
-        found = find_pairs(dataset, data_dir, settings["dry"], settings["wet"])
-        return {logs: found.files}, found.skipped, []
+        found = find_pairs(dataset, data_dir, dry, wet)
+        return {log_dir: found.files}, found.skipped, []
     songs, skipped, failed = {}, [], []
     for song in _listed(data_dir):
         try:
@@ -219,7 +225,7 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
         except ValueError as error:
             failed.append(f"{song}: {error}")
             continue
-        folder = logs / Path(os.path.abspath(song)).name
+        folder = log_dir / Path(os.path.abspath(song)).name
         if folder in songs:
             failed.append(f"{song}: another song of the list has this folder name; fit it with another log_dir")
             continue

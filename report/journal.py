@@ -1,5 +1,6 @@
 """What the fit of a pair leaves behind, kept up to date while it runs: run folder, checkpoints, TensorBoard, sound."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from afx.stream import render
 from data.audio import write_audio
 from data.pairs import Pair
 from fitting.fit import Fit, Terms
+from fitting.settings import FitSettings
 from fitting.track import Track
 from formats import runs
 from report.board import Board
@@ -40,7 +42,7 @@ class Journal:
             folder = runs.new_run(log_dir, pair.name)
             runs.begin(folder, settings, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
             return cls(folder, pair, track)
-        runs.check_same_fit(before, settings)
+        runs.check_same_fit(before, settings, asdict(FitSettings()))
         state = runs.load_checkpoint(before)
         try:
             track.load_state_dict(state)

@@ -121,8 +121,7 @@ def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path):
     for parent in ("one", "two"):
         write_take(tmp_path / parent / "Song", 0)
     (tmp_path / "list.txt").write_text(f"{tmp_path}/one/Song\n{tmp_path}/two/Song\n")
-    settings = {"dataset": None, "data_dir": f"@{tmp_path / 'list.txt'}", "log_dir": "logs"}
-    songs, _, failed = find_songs(settings)
+    songs, _, failed = find_songs(Path("logs"), data_dir=f"@{tmp_path / 'list.txt'}")
     assert [files[0].wet_path.parts[-4] for files in songs.values()] == ["one"]
     told = "another song of the list has this folder name; fit it with another log_dir"
     assert failed == [f"{tmp_path}/two/Song: {told}"]
