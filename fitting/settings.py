@@ -9,7 +9,6 @@ from afx.registry import build, check_fittable
 from data.pairs import DATASETS
 from fitting.optimiser import METHODS
 from losses import VocalLoss
-from losses.mldr import ROWS
 from losses.vocal import TERMS
 from runtime.errors import UsageError
 from runtime.settings import option
@@ -71,8 +70,6 @@ class FitSettings:
 
     def build_loss(self) -> VocalLoss:
         """The loss; UsageError where its settings make none."""
-        if self.loss.mldr_rows not in ROWS:
-            raise UsageError(f"loss.mldr_rows={self.loss.mldr_rows}: unknown; known: {', '.join(ROWS)}")
         weights = self.loss.weights
         if len(weights) == len(TERMS) and (min(weights) < 0 or not any(weights)):
             raise UsageError(f"loss.weights={weights}: give numbers of at least 0, one of them above 0")

@@ -43,7 +43,7 @@ def refusal(argv: list[str]) -> str:
         ("loss.weights=[0,0,0,0]", "give numbers of at least 0, one of them above 0"),
         ("loss.weights=[1,-1,1,1]", "give numbers of at least 0, one of them above 0"),
         ("loss.weights=[1,1]", "2 loss weights given; give 4"),
-        ("loss.mldr_rows=odd", "loss.mldr_rows=odd: unknown; known: separate, rolled"),
+        ("loss.mldr_rows=odd", "unknown treatment of rows 'odd'; known: separate, rolled"),
         ("--lr=0.1", "unknown setting 'lr'; did you mean optimiser.lr?"),
         ("chain.comp.lookahead.default=20", "chain.comp: lookahead: the default 20 lies outside its range; allowed: 0"),
         ("chain.comp.attack.default=0", "chain.comp: attack: the default 0 lies outside its range; allowed: above 0"),
