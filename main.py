@@ -14,59 +14,41 @@ Ctrl-C keeps the best so far; resume=true goes on from there.
 
 from runtime.program import FAULT, INTERRUPTED, MISTAKE, program, tell
 
+import logging
 import sys
+from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 
+from afx.registry import with_changes
 from data.pairs import DATASETS, find_songs
-from fitting.optimiser import METHODS
 from fitting.session import Outcome, Session
+from fitting.settings import FitSettings
 from formats import runs
 from formats.published_config import from_published_settings
 from report.board import TensorBoardWriter
 from report.progress import Progress, summary
 from runtime.errors import UsageError
+from runtime.files import user_path
 from runtime.interrupt import Interrupt
 from runtime.memory import keep_freed_memory
-from runtime.settings import Setting, load_settings, merge
+from runtime.settings import load_settings
+from runtime.trees import interpolated
+
+log = logging.getLogger(__name__)
 
 CHAINS = Path(__file__).parent / "cfg" / "model"
-
-SETTINGS = (
-    Setting("dataset", str, None, f"how to find the pairs: {', '.join(DATASETS)}; found out when not given"),
-    Setting("data_dir", str, None, "folder of a song, or of pairs; @LIST: a file with such folders, one a line"),
-    Setting("dry", str, None, "unprocessed recording"),
-    Setting("wet", str, None, "processed recording"),
-    Setting("align", bool, True, "roll the dry file onto the wet one, by the peak of their cross-correlation"),
-    Setting("check_pair", bool, True, "refuse a wet file that does not come from the dry one"),
-    Setting("log_dir", str, "logs", "folder of the run folders"),
-    Setting("resume", bool, False, "go on with the newest run of a track; leave it alone if it has its epochs"),
-    Setting("model", str, "diffvox", "chain file in cfg/model, or a path; null: `chain` says it all", nullable=True),
-    Setting("chain", dict, {}, "changes inside the chain, as chain.sends.reverb.ir_duration=6"),
-    Setting("sr", int, 44100, "sample rate in Hz; other files are resampled"),
-    Setting("lufs", float, -18.0, "loudness that dry and wet are brought to; null keeps their levels", nullable=True),
-    Setting("chunk_duration", float, 12.0, "length of a chunk in s"),
-    Setting("chunk_overlap", float, 5.0, "part of a chunk in s that only warms the effects up"),
-    Setting("batch_size", int, 35, "most chunks of a step"),
-    Setting("epochs", int, 2000, "number of steps"),
-    Setting("optimiser.lr", float, 0.01, "learning rate of Adam"),
-    Setting("optimiser.method", str, "adam", "adam, as published; annealed: larger steps that shrink, for 400 epochs"),
-    Setting("loss.weights", list, [1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s"),
-    Setting("loss.mldr_rows", str, "separate", "separate, or rolled as in the published release"),
-    Setting("device", str, "auto", "auto, cpu or cuda"),
-    Setting("graph", bool, False, "on a GPU: record a step once and replay it as one launch"),
-    Setting("memory_gb", float, None, "what steps may take of the memory; found out when not given"),
-    Setting("seed", int, 0, "of the random defaults and of the draws of chunks"),
-)
-
 
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = read_settings(argv)
-    songs, skipped, empty = find_songs(settings)
+    songs, skipped, empty = find_songs(
+        user_path(settings.log_dir), settings.dataset, settings.data_dir, settings.dry, settings.wet
+    )
     keep_freed_memory()
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
-    progress, board = Progress(len(pairs), settings["epochs"]), TensorBoardWriter()
+    progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter()
     session = Session(settings, (progress, board))
     for line in (*(f"skipped {reason}" for reason in skipped), *(f"failed: {reason}" for reason in empty)):
         print(line, flush=True)
@@ -84,20 +66,38 @@ def main(argv: list[str]) -> int:
     return FAULT if any(song.is_fault for song in failed) else MISTAKE if failed or empty else 0
 
 
-def read_settings(argv: list[str]) -> dict:
-    """Checked settings by dotted name, with the whole chain under `chain`."""
-    settings = load_settings(SETTINGS, argv, description=__doc__, translate=from_published_settings)
-    for name in ("sr", "chunk_duration", "batch_size", "epochs", "optimiser.lr", "memory_gb"):
-        if settings[name] is not None and not settings[name] > 0:
-            raise UsageError(f"{name}={settings[name]}: must be above 0")
-    if settings["optimiser.method"] not in METHODS:
-        raise UsageError(f"optimiser.method={settings['optimiser.method']}: unknown; known: {', '.join(METHODS)}")
-    if settings["model"]:
-        chain, _ = runs.read_chain_file(chain_file(settings["model"]))
-        settings["chain"] = merge(chain, settings["chain"])
-    if not settings["chain"]:
-        raise UsageError("the chain is empty: choose a model, or put effects into chain")
+def read_settings(argv: list[str]) -> FitSettings:
+    """Checked settings, with the whole chain under `chain`."""
+    of_file: dict = {}
+
+    def translate(tree: dict, given: Collection[str]) -> dict:
+        tree = _of_file(tree, given)
+        if isinstance(tree.get("chain"), dict):
+            of_file.update(tree.pop("chain"))
+        return tree
+
+    settings = load_settings(FitSettings, argv, description=__doc__, translate=translate)
+    chain = {}
+    if settings.model:
+        path = chain_file(settings.model)
+        chain, sr = runs.read_chain_file(path, default_sr=settings.sr)
+        if sr != settings.sr:
+            log.warning("%s is a chain of a fit at %d Hz; this one runs at sr=%d", path, sr, settings.sr)
+    of_file = interpolated({"chain": of_file}, asdict(settings))["chain"]
+    settings.chain = with_changes(with_changes(chain, of_file), settings.chain)
+    settings.check()
     return settings
+
+
+def _of_file(tree: dict, given: Collection[str]) -> dict:
+    """Our settings of a configuration file; paths of the command line take the place of the file's."""
+    tree = from_published_settings(tree)
+    others = {"dry": ("data_dir",), "wet": ("data_dir",), "data_dir": ("dry", "wet")}
+    replaced = {name for path in others if path in given for name in others[path]}
+    takes = DATASETS[tree["dataset"]].takes if tree.get("dataset") in DATASETS else None
+    if takes is not None and "dataset" not in given and any(path in given and path not in takes for path in others):
+        replaced.add("dataset")
+    return {name: value for name, value in tree.items() if name not in replaced}
 
 
 def chain_file(model: str) -> Path:
@@ -105,7 +105,7 @@ def chain_file(model: str) -> Path:
     known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
     if model not in known and not Path(model).suffix:
         raise UsageError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")
-    return CHAINS / f"{model}.yaml" if model in known else Path(model)
+    return CHAINS / f"{model}.yaml" if model in known else user_path(model)
 
 
 if __name__ == "__main__":

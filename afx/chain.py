@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.errors import UsageError
+
 from . import stages
 from .curve import Curve, in_series
 from .effect import Effect, Values
 from .eq import Biquad
 from .functional import biquad, convolve
 from .functional.level import centre_and_peak
+from .options import Flag, Part
 from .param import Linear, Param
 from .stages import Stage
 from .stereo import Panning
@@ -26,17 +29,21 @@ class Serial(Effect):
         effects: by name, in order.
     """
 
+    holds_effects = True
+
     def __init__(self, sr: int, **effects: Effect):
         super().__init__(sr)
         for name, effect in effects.items():
             self.add_module(name, effect)
 
+    def channels(self, given: int, place: str = "chain") -> int:
+        for name, part in self.parts():
+            given = part.channels(given, f"{place}.{name}")
+        return given
+
     @property
     def grouped(self) -> bool:
         return True
-
-    def channels(self, inputs: int) -> int:
-        return reduce(lambda count, part: part[1].channels(count), self.parts(), inputs)
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Effect]]:
         for name, part in self.parts():
@@ -114,21 +121,42 @@ class Sends(Effect):
 
     Args:
         direct: panning of the direct path.
-        effects: by name, in order; each has a `response`.
+        pan_direct: whether the direct path has a panning; without, mono is copied to both sides.
+        cross_send: whether there are sends from effect to effect.
+        effects: by name, in order; each has a `response`. Also overrides of the sends' levels, by name.
 
     Source: DiffVox, arXiv 2504.14735.
     """
 
     label = "SEND"
+    options = {"direct": Part(Panning), "pan_direct": Flag(), "cross_send": Flag()}
+    holds_effects = True
+    takes, gives = (1,), 2
 
-    def __init__(self, sr: int, *, direct: Panning | None = None, **effects: Effect):
+    def __init__(
+        self,
+        sr: int,
+        *,
+        direct: Panning | None = None,
+        pan_direct: bool = True,
+        cross_send: bool = True,
+        **effects: "Effect | dict",
+    ):
+        overrides = {name: value for name, value in effects.items() if isinstance(value, dict)}
+        effects = {name: effect for name, effect in effects.items() if name not in overrides}
+        for name, effect in effects.items():
+            if not hasattr(effect, "response"):
+                raise UsageError(
+                    f"{name}: {type(effect).__name__} cannot stand beside a direct path, as it has no impulse "
+                    "response; a delay, a reverb (fdn) or a panning can"
+                )
         names = list(effects)
-        self.sends = [(a, b, f"{a}_to_{b}") for j, b in enumerate(names) for a in names[:j]]
+        self.sends = [(a, b, f"{a}_to_{b}") for j, b in enumerate(names) for a in names[:j]] if cross_send else []
         self.params = tuple(Param(send, "", 0.01, Linear(0, 1)) for _, _, send in self.sends)
-        super().__init__(sr)
+        super().__init__(sr, **overrides)
         for name, effect in effects.items():
             self.add_module(name, effect)
-        self.direct = direct or Panning(sr)
+        self.direct = direct or Panning(sr) if pan_direct else None
 
     @property
     def runs_by_sample(self) -> bool:
@@ -137,9 +165,6 @@ class Sends(Effect):
     @property
     def grouped(self) -> bool:
         return not self.runs_by_sample
-
-    def channels(self, inputs: int) -> int:
-        return 2
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Effect]]:
         for name, part in self.parts():
@@ -169,7 +194,7 @@ class Sends(Effect):
             return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))[..., skip:]
         return convolve.convolve(x, self.response(most=x.shape[-1], **values), skip)
 
-    def response(self, *, direct: Values, most: int | None = None, **values: Values) -> Tensor:
+    def response(self, *, direct: Values | None = None, most: int | None = None, **values: Values) -> Tensor:
         """Impulse response of the whole from mono to stereo, (…, 2, 1, samples), or the first `most` samples of it."""
         responses: dict[str, Tensor] = {}
         for name, part in self.parts():
@@ -182,7 +207,12 @@ class Sends(Effect):
                 responses[name] = convolve.in_series(add_up([unit, *fed]), h, most)
             else:
                 responses[name] = h.sum(-2, keepdim=True)
-        return add_up([self.direct.response(**direct), *responses.values()])
+        if self.direct is not None:
+            return add_up([self.direct.response(**direct), *responses.values()])
+        if not responses:
+            raise UsageError("sends without an effect and without a direct panning do nothing; give one")
+        unit = next(iter(responses.values())).new_ones(2, 1, 1)
+        return add_up([unit.expand(*next(iter(responses.values())).shape[:-1], 1), *responses.values()])
 
     def mix(self, x: Tensor, values: Values, path: Callable[[str, Tensor], Tensor]) -> Tensor:
         """The same in time, (…, 1, T) to (…, 2, T), where `path(name, fed)` runs one effect."""
@@ -190,4 +220,4 @@ class Sends(Effect):
         for name, _ in self.parts():
             fed = [values[send][..., None, None] * outputs[a] for a, b, send in self.sends if b == name]
             outputs[name] = path(name, x + sum(fed))
-        return sum(outputs.values())
+        return sum(outputs.values(), 0 if self.direct is not None else x.expand(*x.shape[:-2], 2, -1))

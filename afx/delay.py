@@ -12,6 +12,7 @@ from .effect import Effect, Values
 from .eq import Biquad
 from .functional import biquad, convolve, echo
 from .functional.fft import irfft, rfft
+from .options import Choice, Flag, Number, Part
 from .param import Linear, Negative, Param, Precise
 from .stages import Stage, convolution
 from .stereo import Panning, pan_gains
@@ -39,6 +40,18 @@ class PingPongDelay(Effect):
     label, family = "DLY", "delay"
     realtime_options: ClassVar = {"render": "realtime"}
     FASTEST_MS, SLOWEST_MS = 100, 1000
+    # An echo every few samples is no echo, and costs a term each.
+    LEAST_MS = 10
+    options = {
+        "render": Choice(RENDERS),
+        "eq": Part(Biquad),
+        "recursive_eq": Flag(),
+        "surrogate": Flag(),
+        "straight_through": Flag(),
+        "regularise": Flag(),
+        "ir_duration": Number(0.1, 60, "s"),
+    }
+    takes, gives = (1,), 2
 
     def __init__(
         self,
@@ -67,6 +80,13 @@ class PingPongDelay(Effect):
         self.render, self.recursive_eq, self.surrogate = render, recursive_eq, surrogate
         self.straight_through, self.regularise = straight_through, regularise
         self.ir_length = int(max(ir_duration, 2) * sr)
+        echoes = next(p.mapping for p in self.params if p.name == "delay")
+        longest_ms = 1000 * self.ir_length / sr
+        if echoes.lo < self.LEAST_MS or echoes.hi >= longest_ms:
+            raise UsageError(
+                f"delay: the range {echoes.allowed} ms reaches beyond what the response of {longest_ms / 1000:g} s "
+                f"holds; allowed: {self.LEAST_MS} to below {longest_ms:g}"
+            )
         if render == "realtime" and eq is not None and not recursive_eq:
             raise UsageError("render='realtime' filters inside the loop only; use recursive_eq=true")
         if eq is not None:
@@ -83,9 +103,6 @@ class PingPongDelay(Effect):
     @property
     def grouped(self) -> bool:
         return not self.runs_by_sample
-
-    def channels(self, inputs: int) -> int:
-        return 2
 
     def off_values(self) -> dict[str, float]:
         return {"gain": 0.0}

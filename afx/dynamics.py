@@ -11,6 +11,7 @@ from .effect import Effect
 from .functional import convolve
 from .functional.level import gain_reduction, rise_to_coef, tau_to_coef
 from .functional.units import db_to_gain, gain_to_db
+from .options import Flag, Number
 from .param import Free, Linear, Log, Param, RiseTime, Wrapped
 from .stages import Stage, whole
 
@@ -19,22 +20,23 @@ class CompressorExpander(Effect):
     """Feed-forward compressor and downward expander with a smoothed power level and lookahead.
 
     Args:
-        lookahead: whether the gain is advanced in time by the parameter of that name, at most 15 ms.
+        lookahead: whether the gain is advanced in time by the parameter of that name.
+        max_lookahead: below which that parameter stays, in ms.
 
     Source: DiffVox, arXiv 2504.14735.
     """
 
     label = "COMP"
-    MAX_LOOKAHEAD_MS = 15
+    options = {"lookahead": Flag(), "max_lookahead": Number(1, 100, "ms")}
     # How far the advancing filter reaches beyond the lookahead, both ways.
     MARGIN_MS = 1
 
-    def __init__(self, sr: int, *, lookahead: bool | dict = True, **overrides: dict):
+    def __init__(self, sr: int, *, lookahead: bool | dict = True, max_lookahead: float = 15, **overrides: dict):
         self.params = (
             Param("cmp_threshold", "dB", -18.0, Free()),
             Param("exp_threshold", "dB", -48.0, Free()),
             Param("makeup", "dB", 0.0, Free()),
-            *([Param("lookahead", "ms", 1000 / sr, Wrapped(self.MAX_LOOKAHEAD_MS))] if lookahead else []),
+            *([Param("lookahead", "ms", 1000 / sr, Wrapped(max_lookahead))] if lookahead else []),
             Param("attack", "ms", 50.0, RiseTime(sr)),
             Param("release", "ms", 50.0, RiseTime(sr)),
             Param("avg_coef", "", 0.3, Linear(0, 1)),
@@ -44,6 +46,7 @@ class CompressorExpander(Effect):
         if isinstance(lookahead, dict):
             overrides["lookahead"] = lookahead
         super().__init__(sr, **overrides)
+        self.max_lookahead = max_lookahead
 
     def forward(self, x: Tensor, *, makeup: Tensor, lookahead: Tensor | None = None, **curve: Tensor) -> Tensor:
         gain = self.gain(x, **curve)
@@ -95,7 +98,7 @@ class CompressorExpander(Effect):
     def reach(self) -> tuple[int, int]:
         """Samples that the advancing filter sees before and after the present."""
         before = self.sr * self.MARGIN_MS // 1000
-        return before, self.sr * (self.MAX_LOOKAHEAD_MS + self.MARGIN_MS) // 1000 - before
+        return before, int(self.sr * (self.max_lookahead + self.MARGIN_MS) / 1000) - before
 
     def advance(self, gain: Tensor, lookahead: Tensor) -> Tensor:
         """The gain (B, C, T) `lookahead` ms earlier."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from runtime.errors import UsageError
 
 from .curve import Curve
+from .options import Bound
 from .param import Bounded, Param
 from .stages import Stage
 
@@ -36,6 +37,13 @@ class Effect(nn.Module):
     family: ClassVar[str] = ""
     #: The options of its form that runs sample by sample; empty where the usual form is the only one.
     realtime_options: ClassVar[dict[str, object]] = {}
+    #: What may be chosen at construction, and within which bounds.
+    options: ClassVar[dict[str, Bound]] = {}
+    #: Whether any name at construction is that of an effect inside this one.
+    holds_effects: ClassVar[bool] = False
+    #: How many channels it takes, and how many it gives; None for as many as it takes.
+    takes: ClassVar[tuple[int, ...]] = (1, 2)
+    gives: ClassVar[int | None] = None
 
     def __init__(self, sr: int, **overrides: dict):
         super().__init__()
@@ -45,6 +53,13 @@ class Effect(nn.Module):
             raise UsageError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
         self.sr = sr
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
+
+    def channels(self, given: int, place: str = "chain") -> int:
+        """Channels of the output for so many of the input; UsageError, naming the place, where it takes no such."""
+        if given not in self.takes:
+            wanted = " or ".join("mono" if n == 1 else "stereo" for n in self.takes)
+            raise UsageError(f"{place}: {type(self).__name__} takes {wanted}, but {given} channels come to it")
+        return self.gives or given
 
     @property
     def grouped(self) -> bool:
@@ -66,10 +81,6 @@ class Effect(nn.Module):
     def runs_by_sample(self) -> bool:
         """Whether this is the form that runs sample by sample, which has no impulse response and no gradient."""
         return False
-
-    def channels(self, inputs: int) -> int:
-        """How many channels come out where so many go in."""
-        return inputs
 
     def stage(self, values: Values) -> Stage:
         """A fresh stage that runs it block by block with one set of values, without a batch dimension."""

@@ -10,6 +10,7 @@ from runtime.errors import UsageError
 from .curve import Curve, response_curve
 from .effect import Effect
 from .functional import biquad
+from .options import Number
 from .param import Free, Linear, Param
 from .stages import Stage, cascade
 
@@ -86,6 +87,8 @@ class Shelf(Biquad):
     Args:
         steepness: the cookbook's Q of the corner.
     """
+
+    options = {"steepness": Number(0.05, 20)}
 
     def __init__(self, sr: int, *, steepness: float = 0.707, **overrides: dict):
         super().__init__(sr, **overrides)

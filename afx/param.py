@@ -12,8 +12,32 @@ from afx.functional.level import rise_to_coef
 from afx.functional.matrix import exponential
 from runtime.errors import UsageError
 
+# How far outside its range float32 may leave a value, as a share of the range.
+ROUNDING = 1e-5
+# A level in dB has no range to be fitted in, but beyond this it is a mistake, and overflows.
+MOST_DB = 200.0
 
-class Bounded(ABC):
+
+class Mapping(ABC):
+    """The map from a raw number to a value."""
+
+    #: The values there are, in words.
+    allowed: str
+
+    @abstractmethod
+    def value(self, raw: Tensor) -> Tensor:
+        """The value of a raw number."""
+
+    @abstractmethod
+    def raw(self, value: Tensor) -> Tensor:
+        """The raw number of a value."""
+
+    @abstractmethod
+    def holds(self, value: Tensor) -> bool:
+        """Whether all numbers are values there are, or the ends that rounding reaches."""
+
+
+class Bounded(Mapping):
     """A value reached through a unit position u = σ(raw), which is where a controller and a fit meet."""
 
     @abstractmethod
@@ -30,6 +54,10 @@ class Bounded(ABC):
     def raw(self, value: Tensor) -> Tensor:
         return torch.logit(self.to_unit(value))
 
+    def holds(self, value: Tensor) -> bool:
+        position = self.to_unit(value.double())
+        return bool(((position >= -ROUNDING) & (position <= 1 + ROUNDING)).all())
+
 
 @dataclass(frozen=True)
 class Linear(Bounded):
@@ -37,6 +65,10 @@ class Linear(Bounded):
 
     lo: float
     hi: float
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.lo} to {self.hi}"
 
     def from_unit(self, u: Tensor) -> Tensor:
         return self.lo + (self.hi - self.lo) * u
@@ -70,6 +102,10 @@ class Ceilings(Bounded):
 
     hi: tuple[float, ...]
 
+    @property
+    def allowed(self) -> str:
+        return f"0 to {', '.join(f'{hi:.4g}' for hi in self.hi)}"
+
     def from_unit(self, u: Tensor) -> Tensor:
         # One by one, as a tensor of ceilings would have to be brought to the device.
         return torch.stack([column * hi for column, hi in zip(u.unbind(-1), self.hi, strict=True)], -1)
@@ -79,8 +115,10 @@ class Ceilings(Bounded):
 
 
 @dataclass(frozen=True)
-class Free:
+class Free(Mapping):
     """An unbounded value: value = raw."""
+
+    allowed = "any finite number"
 
     def value(self, raw: Tensor) -> Tensor:
         return raw
@@ -88,10 +126,15 @@ class Free:
     def raw(self, value: Tensor) -> Tensor:
         return value
 
+    def holds(self, value: Tensor) -> bool:
+        return bool(value.isfinite().all())
+
 
 @dataclass(frozen=True)
-class Negative:
+class Negative(Mapping):
     """A value below zero: value = -softplus(raw)."""
+
+    allowed = "below 0"
 
     def value(self, raw: Tensor) -> Tensor:
         return -F.softplus(raw)
@@ -100,12 +143,19 @@ class Negative:
         # log(expm1(-value)), which overflows far below zero
         return torch.log(-torch.expm1(value)) - value
 
+    def holds(self, value: Tensor) -> bool:
+        return bool((value.isfinite() & (value <= 0)).all())
+
 
 @dataclass(frozen=True)
-class Wrapped:
+class Wrapped(Mapping):
     """A value in [0, period): value = |raw| mod period."""
 
     period: float
+
+    @property
+    def allowed(self) -> str:
+        return f"0 to below {self.period}"
 
     def value(self, raw: Tensor) -> Tensor:
         return raw.abs() % self.period
@@ -113,12 +163,16 @@ class Wrapped:
     def raw(self, value: Tensor) -> Tensor:
         return value
 
+    def holds(self, value: Tensor) -> bool:
+        return bool(((value >= 0) & (value <= self.period)).all())
+
 
 @dataclass(frozen=True)
-class RiseTime:
+class RiseTime(Mapping):
     """A 10-90 % rise time in ms, held as the coefficient of its one-pole average: rise_to_coef(value) = σ(raw)."""
 
     sr: int
+    allowed = "above 0"
 
     def value(self, raw: Tensor) -> Tensor:
         # 1 - σ(raw) = σ(-raw) keeps its digits where the coefficient is close to 1.
@@ -127,10 +181,15 @@ class RiseTime:
     def raw(self, value: Tensor) -> Tensor:
         return torch.logit(rise_to_coef(value, self.sr))
 
+    def holds(self, value: Tensor) -> bool:
+        return bool((value.isfinite() & (value > 0)).all())
+
 
 @dataclass(frozen=True)
-class Orthogonal:
+class Orthogonal(Mapping):
     """An orthogonal matrix: value = expm(S), S = triu(raw, 1) - triu(raw, 1)ᵀ; only the upper triangle is read."""
+
+    allowed = "a rotation matrix"
 
     def value(self, raw: Tensor) -> Tensor:
         upper = raw.triu(1)
@@ -142,8 +201,8 @@ class Orthogonal:
         log = (vectors * eigenvalues.log().unsqueeze(-2)) @ torch.linalg.inv(vectors)
         return log.real.triu(1)
 
-
-Mapping = Bounded | Free | Negative | Wrapped | RiseTime | Orthogonal
+    def holds(self, value: Tensor) -> bool:
+        return bool(((value @ value.mT - torch.eye(value.shape[-1]).to(value)).abs() < 1e-2).all())
 
 
 @dataclass(frozen=True)
@@ -184,28 +243,79 @@ class Param:
     shape: tuple[int, ...] = ()
     preset: bool = True
 
-    def with_(self, default: float | None = None, range: list[float] | None = None) -> "Param":
+    @property
+    def allowed(self) -> str:
+        """The values there are, in words."""
+        return f"-{MOST_DB:g} to {MOST_DB:g}" if self._is_level else self.mapping.allowed
+
+    @property
+    def _is_level(self) -> bool:
+        return self.unit == "dB" and isinstance(self.mapping, Free)
+
+    def with_(self, default: object = None, range: object = None) -> "Param":
         """This parameter with another default or a narrower range; UsageError when they do not fit."""
-        changes = {} if default is None else {"default": default}
+        changes = {} if default is None else {"default": self._default_of(default)}
         if range is not None:
-            if not isinstance(self.mapping, Linear):
-                raise UsageError(f"{self.name} has no range to set; its mapping is {type(self.mapping).__name__}")
-            lo, hi = (float(bound) for bound in range)
-            if not lo < hi:
-                raise UsageError(f"{self.name}: the range {range} is empty; give [lowest, highest]")
-            changes["mapping"] = replace(self.mapping, lo=lo, hi=hi)
+            changes["mapping"] = self._narrowed(range)
         return replace(self, **changes).checked()
 
+    def _default_of(self, given: object) -> float | tuple[float, ...]:
+        if _is_number(given):
+            return given
+        if isinstance(given, (list, tuple)) and self.shape == (len(given),) and all(map(_is_number, given)):
+            return tuple(given)
+        wanted = "a number" if len(self.shape) != 1 else f"a number, or a list of {self.shape[0]}"
+        raise UsageError(f"{self.name}: the default {str(given)[:80]} is not {wanted}")
+
+    def _narrowed(self, given: object) -> Mapping:
+        """The mapping with another range."""
+        if not isinstance(self.mapping, Linear):
+            raise UsageError(f"{self.name} has no range to set; its mapping is {type(self.mapping).__name__}")
+        if not isinstance(given, (list, tuple)) or len(given) != 2 or not all(map(_is_number, given)):
+            raise UsageError(f"{self.name}: the range {str(given)[:80]} is none; give [lowest, highest]")
+        lo, hi = (float(bound) for bound in given)
+        if not lo < hi:
+            raise UsageError(f"{self.name}: the range {given} is empty; give [lowest, highest]")
+        declared = self.mapping
+        # What starts at zero is a share of something, and other ranges above it are of frequencies, times and ratios.
+        beyond = (lo < 0 or hi > declared.hi * (1 + ROUNDING)) if declared.lo == 0 else declared.lo > 0 and lo <= 0
+        if beyond:
+            within = declared.allowed if declared.lo == 0 else "above 0"
+            raise UsageError(f"{self.name}: the range {given} holds values there are not; allowed: {within}")
+        return replace(declared, lo=lo, hi=hi)
+
     def checked(self) -> "Param":
-        """This parameter; UsageError when its default lies outside its open range."""
-        if not isinstance(self.mapping, Linear) or isinstance(self.default, (tuple, RawNormal)):
+        """This parameter; UsageError when its mapping does not reach its default, or only with an infinite raw number.
+
+        So a range is open: its ends are at infinity.
+        """
+        if isinstance(self.default, RawNormal):
             return self
-        drawn = isinstance(self.default, Uniform)
-        lowest, highest = (self.default.lo, self.default.hi) if drawn else (self.default, self.default)
-        lo, hi = self.mapping.lo, self.mapping.hi
-        if not lo < lowest <= highest < hi:
-            raise UsageError(f"{self.name}: the default {self.default} lies outside its range; allowed: {lo} to {hi}")
+        ends = (self.default.lo, self.default.hi) if isinstance(self.default, Uniform) else (self.default,)
+        if not all(self._reaches(value) for value in ends):
+            raise UsageError(
+                f"{self.name}: the default {self.default} lies outside its range; allowed: {self.allowed}"
+            )
         return self
+
+    def _reaches(self, number: float | tuple[float, ...]) -> bool:
+        value = torch.tensor(number, dtype=torch.float64).expand(self.shape)
+        if self._is_level and value.abs().max() > MOST_DB:
+            return False
+        try:
+            raw = self.mapping.raw(value).float()
+            back = self.mapping.value(raw.double())
+        except RuntimeError:  # a matrix without a logarithm
+            return False
+        return bool(raw.isfinite().all()) and torch.allclose(back, value, rtol=1e-4, atol=1e-6)
+
+    def check(self, value: Tensor, name: str = "") -> None:
+        """Raises UsageError where a value in physical units is none that this parameter can have."""
+        within = value.abs().max() <= MOST_DB if self._is_level else self.mapping.holds(value)
+        if not value.isfinite().all() or not within:
+            shown = f"{value.item():g}" if value.numel() == 1 else f"{value.min():g} to {value.max():g}"
+            unit = f" {self.unit}" if self.unit else ""
+            raise UsageError(f"{name or self.name}={shown}{unit} lies outside its range; allowed: {self.allowed}")
 
     def initial_raw(self, generator: torch.Generator | None = None) -> Tensor:
         """Raw numbers of the declared shape at the default, drawn where the default is a distribution."""
@@ -216,3 +326,7 @@ class Param:
         # float64, so that a default comes back from its logit as it was written.
         value = torch.tensor(self.default, dtype=torch.float64).expand(self.shape).clone()
         return self.mapping.raw(value).float()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e9

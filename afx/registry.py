@@ -4,18 +4,20 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 
 from runtime.errors import UsageError
+from runtime.trees import is_off
 
 from .chain import Normalised, Sends, Serial
 from .clipper import Chebyshev, Clipper, Taylor
 from .deesser import DeEsser
 from .delay import PingPongDelay
 from .dynamics import Compressor, CompressorExpander, SimpleCompressor
-from .effect import Effect
+from .effect import Effect, Knobs
 from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
 from .equaliser import graphic_equaliser, parametric_equaliser
+from .options import Flag, Part
 from .proxy import ProxyCompressor
 from .reverb import FDN, FIR, NoiseReverb
 from .stereo import Panning, StereoWidth
@@ -37,6 +39,9 @@ EFFECTS: dict[str, type[Effect]] = {
     "serial": Serial,
     "sends": Sends,
 }
+
+#: What may be said of a parameter.
+OVERRIDES = {"default", "range"}
 
 
 @dataclass(frozen=True)
@@ -98,41 +103,155 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
     """An effect from its configuration.
 
     A configuration is a dict with the effect's key under `effect` ("serial" if absent) and, by name, its options, its
-    parameters' overrides (`default`, `range`) and the effects inside it.
+    parameters' overrides (`default`, `range`) and the effects inside it. What is null or off is left out: an effect, or
+    a change of an option or parameter.
 
     Args:
         sr: sample rate in Hz.
         place: where the configuration stands, for messages.
 
-    Raises UsageError, naming the place, for an unknown effect, option or parameter and for an impossible range.
+    Raises UsageError, naming the place, for an unknown effect, option or parameter, for an option or default out of
+    bounds and for an impossible range.
     """
     if not isinstance(config, dict):
-        raise UsageError(f"{place}: expected an effect's settings (effect: …), got {config!r}")
-    kind = lookup(EFFECTS, config.get("effect", "serial"), "effect", place)
-    options = inspect.signature(kind.__init__).parameters
+        raise UsageError(f"{place}: expected an effect's settings (effect: …), got {str(config)[:80]!r}")
+    key = config.get("effect", "serial")
+    if not isinstance(key, str):
+        raise UsageError(f"{place}.effect: expected the name of an effect, got {str(key)[:80]}; known: {_names()}")
+    kind = lookup(EFFECTS, key, "effect", place)
     settings = {}
     for name, value in config.items():
-        if name == "effect":
-            continue
-        inner = isinstance(value, dict) and ("effect" in value or _holds_effects(value))
-        settings[name] = build(value, sr, f"{place}.{name}") if inner else value
-        if not inner and not isinstance(value, dict) and name not in options:
-            known = ", ".join(_known(kind))
-            raise UsageError(
-                f"{place}: {kind.__name__} has no option {name!r}; known: {known}; "
-                "a parameter takes {default: …, range: …}"
-            )
+        if name != "effect":
+            settings |= _entry(kind, name, value, sr, place, config)
     try:
         return kind(sr, **settings)
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise UsageError(f"{place}: {error}") from error
 
 
-def _holds_effects(config: dict) -> bool:
-    return any(isinstance(value, dict) and "effect" in value for value in config.values())
+def _entry(kind: type[Effect], name: str, value: object, sr: int, place: str, config: dict) -> dict[str, object]:
+    """What one entry of a configuration gives the effect; nothing where it is left out."""
+    bound, here = kind.options.get(name), f"{place}.{name}"
+    if is_off(value) and not (isinstance(bound, Flag) and value is not None):
+        if bound is None and not kind.holds_effects and name not in _known(kind):
+            raise _unknown(kind, name, place)
+        return {}
+    try:
+        if isinstance(bound, Part):
+            return {name: bound.read(name, build(value, sr, here))}
+        if bound is not None and not isinstance(value, dict):
+            return {name: bound.read(name, value)}
+    except UsageError as error:
+        message = str(error)
+        raise error if message.startswith(place) else UsageError(f"{place}: {message}") from error
+    is_override = isinstance(value, dict) and value.keys() <= OVERRIDES and value
+    if kind.holds_effects and not (is_override and kind is Sends):
+        _check_name(kind, name, place)
+        return {name: _part(value, sr, here, config)}
+    if not isinstance(value, dict):
+        raise _unknown(kind, name, place)
+    if not is_override and value:
+        raise UsageError(f"{here}: a parameter takes default and range; given: {', '.join(map(str, value))}")
+    return {name: value}
+
+
+def _part(value: object, sr: int, place: str, config: dict) -> Effect:
+    """An effect of a chain."""
+    if isinstance(value, dict) and "effect" not in value and not any(isinstance(v, dict) for v in value.values()):
+        name = place.rpartition(".")[2]
+        elsewhere = [path for path in _paths(config, name) if path != name]
+        typo = get_close_matches("effect", value, 1)
+        hint = f"; did you mean {place.removesuffix(name)}{elsewhere[0]}?" if elsewhere else ""
+        hint = f"; did you mean effect: {value[typo[0]]}?" if typo else hint
+        raise UsageError(f"{place}: says no effect{hint or ', as in {effect: peak}; null leaves one out'}")
+    part = build(value, sr, place)
+    if isinstance(part, Serial) and not list(part.parts()):
+        raise UsageError(f"{place}: an empty chain; put effects into it, or leave it out by null")
+    return part
+
+
+def _paths(config: dict, name: str, prefix: str = "") -> list[str]:
+    """Where effects of a name stand in a configuration."""
+    found = [prefix + name] if isinstance(config.get(name), dict) and prefix else []
+    inside = [(key, value) for key, value in config.items() if isinstance(value, dict)]
+    return found + [path for key, value in inside for path in _paths(value, name, f"{prefix}{key}.")]
+
+
+def _check_name(kind: type[Effect], name: str, place: str) -> None:
+    """Refuses names that an effect of a chain cannot have; UsageError."""
+    if not str(name).isidentifier() or name.startswith("_"):
+        raise UsageError(f"{place}: an effect cannot be called {str(name)[:80]!r}; give letters, digits and _")
+    if name in _taken(kind):
+        raise UsageError(f"{place}: an effect cannot be called {name!r}, which means something else; give another name")
+
+
+@cache
+def _taken(kind: type[Effect]) -> frozenset[str]:
+    """Names that mean something else to a chain, to what holds its parameters, or to the functions that run it."""
+    plain = kind(44100)
+    arguments = {name for _, method in inspect.getmembers(kind, inspect.isfunction) for name in _arguments(method)}
+    return frozenset(arguments | {*dir(plain), *dir(Knobs(plain))})
+
+
+def _arguments(method: Callable) -> list[str]:
+    """Arguments that stand beside the parts' values."""
+    declared = inspect.signature(method).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in declared):
+        return []
+    return [p.name for p in declared if p.kind is not p.VAR_KEYWORD]
+
+
+def _unknown(kind: type[Effect], name: str, place: str) -> UsageError:
+    known = ", ".join(_known(kind))
+    return UsageError(
+        f"{place}: {kind.__name__} has no option {str(name)[:80]!r}; known: {known}; "
+        "a parameter takes {default: …, range: …}"
+    )
 
 
 def _known(kind: type[Effect]) -> list[str]:
     """Options and parameters of an effect."""
     options = [n for n, p in inspect.signature(kind.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
     return options + [p.name for p in kind.params]
+
+
+def _names() -> str:
+    return ", ".join(EFFECTS)
+
+
+def with_changes(config: dict, changes: dict, place: str = "chain") -> dict:
+    """A chain's configuration with changes laid over it; null or off leaves out what stands there, as `build` reads it.
+
+    Raises UsageError, naming the nearest, where there is nothing to take away.
+    """
+    changed = dict(config)
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(changed.get(name), dict):
+            changed[name] = with_changes(changed[name], value, f"{place}.{name}")
+        elif is_off(value) and isinstance(changed.get(name), dict):
+            changed[name] = None
+        elif value is None and name not in changed and any(isinstance(v, dict) for v in changed.values()):
+            close = get_close_matches(name, changed, 1)
+            hint = f"; did you mean {close[0]}?" if close else f"; it has: {', '.join(changed)}"
+            raise UsageError(f"{place}.{name}={value}: there is no {name!r} to leave out{hint}")
+        else:
+            changed[name] = value
+    return changed
+
+
+def check_fittable(chain: Effect) -> None:
+    """Raises UsageError where a fit of this chain to stereo recordings is not possible."""
+    if not list(chain.walk()):
+        raise UsageError("the chain is empty: choose a model, or put effects into chain")
+    for place, part in chain.named_modules(prefix="chain"):
+        if getattr(part, "render", "") == "realtime":
+            others = " or ".join(f"render={name}" for name in part.options["render"].known if name != "realtime")
+            raise UsageError(
+                f"{place}.render=realtime has no gradient, so its parameters cannot be fitted; fit with {others}, and "
+                "apply the result with scripts/render.py --realtime"
+            )
+    if (given := chain.channels(1)) != 2:
+        raise UsageError(
+            f"the chain ends in {given} channel, but wet is stereo; end it with {{effect: panning}}, as in "
+            "chain.direct.effect=panning"
+        )

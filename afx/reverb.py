@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from afx import kernels
@@ -13,7 +14,9 @@ from runtime.errors import UsageError
 from .chain import Serial, cascade_coefs
 from .curve import FREQUENCIES, Curve
 from .effect import Effect, Values
+from .eq import Biquad
 from .functional import biquad, convolve, fdn
+from .options import Choice, Flag, Number, Part, Whole, Wholes
 from .param import Ceilings, Free, Linear, Negative, Orthogonal, Param, RawNormal, Uniform
 from .stages import Stage, convolution, overlapping, whole
 
@@ -41,6 +44,16 @@ class FDN(Effect):
     realtime_options: ClassVar = {"render": "realtime"}
     # The longest reverberation time (60 dB) allowed, as a share of the response: its tail wraps around.
     LONGEST = 0.75
+    options = {
+        "render": Choice(RENDERS),
+        "delays": Wholes(1, 100_000, 32, "samples"),
+        "bands": Whole(1, 1025),
+        "shared_decay": Flag(),
+        "trainable_delays": Flag(),
+        "eq": Part(Serial, of=Biquad),
+        "ir_duration": Number(0.01, 60, "s"),
+    }
+    gives = 2
 
     def __init__(
         self,
@@ -57,6 +70,11 @@ class FDN(Effect):
     ):
         if render not in RENDERS:
             raise UsageError(f"unknown render {render!r}; known: {', '.join(RENDERS)}")
+        if max(delays) >= ir_duration * sr:
+            raise UsageError(
+                f"delays: a line of {max(delays)} samples is longer than the response, ir_duration={ir_duration:g} s; "
+                "give shorter lines, or a longer response"
+            )
         lines = len(delays)
         decay = tuple(10 ** (-3 * m / (sr * self.LONGEST * ir_duration)) for m in delays)
         # A short response leaves no room for the usual start.
@@ -83,9 +101,6 @@ class FDN(Effect):
     @property
     def grouped(self) -> bool:
         return not self.runs_by_sample
-
-    def channels(self, inputs: int) -> int:
-        return 2
 
     def off_values(self) -> dict[str, float]:
         return {"c": 0.0}
@@ -173,26 +188,49 @@ class NoiseReverb(Effect):
     Args:
         ir_length: samples of the response. n_fft, hop: of the STFT (Hann window, centred).
         seed: of the phases.
+        downsample_factor: of the frequencies at which level and decay are parameters; between them they are linear.
 
     Source: the reverb of the public DiffVox release.
     """
 
     label, family = "REV", "reverb"
+    options = {
+        "ir_length": Whole(2, 10_000_000, "samples"),
+        "n_fft": Whole(2, 65536, "samples"),
+        "hop": Whole(1, 32768, "samples"),
+        "downsample_factor": Whole(1, 1024),
+        "seed": Whole(0, 2**63 - 1),
+    }
+    gives = 2
+    MOST_NUMBERS = 10_000_000
 
     def __init__(
-        self, sr: int, *, ir_length: int = 60000, n_fft: int = 384, hop: int = 192, seed: int = 0, **overrides: dict
+        self,
+        sr: int,
+        *,
+        ir_length: int = 60000,
+        n_fft: int = 384,
+        hop: int = 192,
+        downsample_factor: int = 1,
+        seed: int = 0,
+        **overrides: dict,
     ):
+        if ir_length < n_fft:
+            raise UsageError(f"ir_length={ir_length}: shorter than a frame, n_fft={n_fft}")
+        if not n_fft // 4 <= 2 * hop <= n_fft:
+            lowest, highest = max(n_fft // 8, 1), n_fft // 2
+            raise UsageError(f"hop={hop}: give {lowest} to {highest}, an eighth to half of n_fft={n_fft}")
         bins, frames = n_fft // 2 + 1, (ir_length - n_fft) // hop + 1
+        if bins * frames > self.MOST_NUMBERS:
+            raise UsageError(f"ir_length={ir_length}: gives {bins} bins x {frames} frames; at most {self.MOST_NUMBERS}")
+        knots = n_fft // downsample_factor // 2 + 1
         self.params = (
-            Param("level", "Np", -1.0, Negative(), (2, bins)),
-            Param("decay", "Np/frame", -5.0, Negative(), (2, bins)),
+            Param("level", "Np", -1.0, Negative(), (2, knots)),
+            Param("decay", "Np/frame", -5.0, Negative(), (2, knots)),
             Param("phase", "rad", Uniform(0, 2 * math.pi, seed), Free(), (2, bins, frames), preset=False),
         )
         super().__init__(sr, **overrides)
         self.n_fft, self.hop = n_fft, hop
-
-    def channels(self, inputs: int) -> int:
-        return 2
 
     def stage(self, values: Values) -> Stage:
         # The transforms are centred on the ends of the sound.
@@ -204,6 +242,7 @@ class NoiseReverb(Effect):
     def forward(self, x: Tensor, *, level: Tensor, decay: Tensor, phase: Tensor) -> Tensor:
         if self.training:
             phase = phase.detach()
+        level, decay = (self._at_every_bin(curve) for curve in (level, decay))
         k = torch.arange(phase.shape[-1], dtype=x.dtype, device=x.device)
         # Not polar(size, phase), whose gradient divides by the size: that of a denormal number is not finite.
         size = torch.exp(level.unsqueeze(-1) + decay.unsqueeze(-1) * k)
@@ -219,6 +258,15 @@ class NoiseReverb(Effect):
         return y.reshape(-1, 2, x.shape[-1])
 
 
+    def _at_every_bin(self, curve: Tensor) -> Tensor:
+        """(…, 2, knots) to (…, 2, bins)."""
+        bins = self.n_fft // 2 + 1
+        if curve.shape[-1] == bins:
+            return curve
+        rows = curve.reshape(-1, 2, curve.shape[-1])
+        return F.interpolate(rows, bins, mode="linear", align_corners=True).reshape(*curve.shape[:-1], bins)
+
+
 class FIR(Effect):
     """A filter whose taps are the parameters, the same on every channel; it starts as the identity.
 
@@ -227,6 +275,7 @@ class FIR(Effect):
     """
 
     label = "FIR"
+    options = {"length": Whole(1, 1_000_000, "taps")}
 
     def __init__(self, sr: int, *, length: int = 1024, **overrides: dict):
         self.params = (Param("taps", "", (1.0,) + (0.0,) * (length - 1), Free(), (length,)),)

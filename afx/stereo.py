@@ -21,9 +21,7 @@ class Placement(Effect):
 
     label = ""
     params = (Param("pan", "", 0.5, Linear(0, 1)),)
-
-    def channels(self, inputs: int) -> int:
-        return 2
+    gives = 2
 
     def stage(self, values: dict[str, Tensor]) -> Stage:
         return overlapping(self, values)
@@ -47,6 +45,7 @@ class StereoWidth(Placement):
     """Stereo width: the constant-power law between mid and side; 0.5 leaves the signal as it is."""
 
     label = "WIDTH"
+    takes = (2,)
 
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         mid_side = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1) / math.sqrt(2)

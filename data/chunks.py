@@ -26,10 +26,11 @@ class Chunks:
         return (self.dry.nbytes + self.wet.nbytes) // len(self.dry)
 
 
-def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0) -> Chunks:
+def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0, least: int = 1) -> Chunks:
     """Chunks of `duration` s, starting every `duration - overlap` s; the incomplete tail is dropped.
 
-    Chunks whose wet side peaks at or below -60 dBFS after the first `overlap` s are dropped.
+    Chunks whose wet side peaks at or below -60 dBFS after the first `overlap` s are dropped. `least` is how many
+    samples must be left to compare after the overlap, for the advice to be one that works.
     UsageError where 0 <= overlap < duration does not hold, where the pair is shorter than one chunk, and where no
     chunk is left.
     """
@@ -38,14 +39,20 @@ def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0) -> Chun
         raise UsageError(f"chunk_overlap={overlap:g} s must be at least 0 and below chunk_duration={duration:g} s")
     total = pair.dry.shape[-1]
     if total < length:
-        fits = 100 * total // pair.sr / 100  # rounded down, so that the advice works
-        raise UsageError(
-            f"{pair.name} is {total / pair.sr:.2f} s long, a chunk {duration:g} s: "
-            f"set chunk_duration={fits:g} or less, and chunk_overlap below it"
-        )
+        raise UsageError(f"{pair.name} is {total / pair.sr:.2f} s long, {_advice(total, least, pair.sr, duration)}")
     starts = range(0, total - length + 1, length - warm_up)
     loud = tuple(s for s in starts if pair.wet[:, s + warm_up : s + length].abs().max() > SILENCE)
     if not loud:
         raise UsageError(f"{pair.name} has nothing to fit: wet stays at or below -60 dBFS in all {len(starts)} chunks")
     dry, wet = (torch.stack([x[:, s : s + length] for s in loud]) for x in (pair.dry, pair.wet))
     return Chunks(dry, wet, warm_up, loud)
+
+
+def _advice(total: int, least: int, sr: int, duration: float) -> str:
+    """What to do with a pair that is shorter than a chunk."""
+    fits = 100 * total // sr / 100  # rounded down, so that the advice works
+    spare = round(fits * sr) - least
+    if spare < 0:
+        return f"too short for the loss, which compares {least / sr:.2f} s and more: take a longer pair"
+    overlap = min(100 * spare // sr / 100, fits / 2)
+    return f"a chunk {duration:g} s: set chunk_duration={fits:g} or less, and chunk_overlap={overlap:g} or less"

@@ -210,18 +210,24 @@ def find_pairs(
     return Found([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
 
 
-def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
-    """The pairs that settings name, by the folder for their logs; what was skipped, and what failed, a line each.
+def find_songs(
+    log_dir: Path,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    dry: str | None = None,
+    wet: str | None = None,
+) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
+    """The pairs of a data set or of several songs, by the folder in `log_dir` for their logs; what was skipped, and
+    what failed, a line each.
 
     `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
     folder's logs then have a folder of its name, of which a later one of the same name takes as many folders above it
     as tell it apart (Intro, Artist_Intro); one without a pair has failed. UsageError as in `find_pairs`, and for a list
     that cannot be read or is empty.
     """
-    dataset, data_dir, logs = settings["dataset"], settings["data_dir"], user_path(settings["log_dir"])
     if not (data_dir or "").startswith("@"):
-        found = find_pairs(dataset, data_dir, settings["dry"], settings["wet"])
-        return {logs: found.files}, found.skipped, []
+        found = find_pairs(dataset, data_dir, dry, wet)
+        return {log_dir: found.files}, found.skipped, []
     songs, skipped, failed = {}, [], []
     names: dict[str, Path] = {}
     for song in _listed(data_dir):
@@ -233,9 +239,9 @@ def find_songs(settings: dict) -> tuple[dict[Path, list[PairFiles]], list[str], 
         try:
             found = find_pairs(dataset, song)
         except (UsageError, OSError) as error:
-            failed.append(str(error) if song in str(error) else f"{song[:80]}: {error}")
+            failed.append(str(error) if song in str(error) else f"{song[:300]}: {error}")
             continue
-        songs[logs / printable(next(reversed(names)))] = found.files
+        songs[log_dir / printable(next(reversed(names)))] = found.files
         skipped += found.skipped
     return songs, skipped, failed
 

@@ -1,16 +1,15 @@
 """What the settings of a fit stand for: the chain, the loss, how a pair is loaded and fitted."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from afx.effect import nest
-from afx.registry import build
 from data.chunks import cut_chunks
 from data.pairs import Pair, PairFiles, load_pair
 from fitting.batch import Budget
 from fitting.fit import Fit
 from fitting.optimiser import METHODS
+from fitting.settings import FitSettings
 from fitting.track import Track
-from losses import VocalLoss
 from runtime.device import pick_device
 
 
@@ -18,52 +17,52 @@ class Recipe:
     """How pairs are fitted; the only place that reads settings.
 
     Args:
-        settings: of main.py, by dotted name, with the whole chain under `chain`.
+        settings: of main.py, with the whole chain under `chain`.
 
     Raises UsageError where they do not make a chain, a loss or a device.
     """
 
-    def __init__(self, settings: dict):
-        self.settings, self.device = settings, pick_device(settings["device"])
-        self.chain = build(settings["chain"], settings["sr"]).to(self.device)
-        self.loss = VocalLoss(settings["sr"], settings["loss.weights"], settings["loss.mldr_rows"])
+    def __init__(self, settings: FitSettings):
+        self.settings, self.device = settings, pick_device(settings.device)
+        self.chain = settings.build_chain().to(self.device)
+        self.loss = settings.build_loss()
 
     @property
     def epochs(self) -> int:
-        return self.settings["epochs"]
+        return self.settings.epochs
 
     @property
     def resumes(self) -> bool:
-        return self.settings["resume"]
+        return self.settings.resume
 
     @property
     def is_annealed(self) -> bool:
         """Whether the learning rate follows the number of epochs."""
-        return METHODS[self.settings["optimiser.method"]].annealed
+        return METHODS[self.settings.optimiser.method].annealed
 
     @property
     def tree(self) -> dict:
         """The settings as config.yaml holds them."""
-        return nest(self.settings)
+        return asdict(self.settings)
 
     def budget(self) -> Budget:
         """The memory that steps may take, from what is free now."""
-        limit = self.settings["memory_gb"] and int(1e9 * self.settings["memory_gb"])
-        shared = self.settings["loss.mldr_rows"] != "rolled"
-        return Budget(self.device, self.settings["batch_size"], limit, shared=shared)
+        limit = self.settings.memory_gb and int(1e9 * self.settings.memory_gb)
+        shared = self.settings.loss.mldr_rows != "rolled"
+        return Budget(self.device, self.settings.batch_size, limit, shared=shared)
 
     def load(self, files: PairFiles) -> Pair:
         """A pair as it is compared; UsageError for what cannot be one."""
         settings = self.settings
         return load_pair(
-            files, settings["sr"], settings["lufs"], align=settings["align"], check=settings["check_pair"]
+            files, settings.sr, settings.lufs, align=settings.align, check=settings.check_pair
         )
 
     def track(self, pair: Pair) -> Track:
         """A pair at the beginning of its fit; UsageError where it gives no chunk."""
         settings = self.settings
-        chunks = cut_chunks(pair, settings["chunk_duration"], settings["chunk_overlap"])
-        return Track(self.chain, chunks, epochs=settings["epochs"], seed=settings["seed"])
+        chunks = cut_chunks(pair, settings.chunk_duration, settings.chunk_overlap, self.loss.least_samples)
+        return Track(self.chain, chunks, epochs=settings.epochs, seed=settings.seed)
 
     def fit(self, tracks: Sequence[Track]) -> Fit:
         """A fit of some tracks together."""
@@ -72,9 +71,9 @@ class Recipe:
             self.chain,
             tracks,
             self.loss,
-            lr=settings["optimiser.lr"],
-            batch_size=settings["batch_size"],
-            method=settings["optimiser.method"],
+            lr=settings.optimiser.lr,
+            batch_size=settings.batch_size,
+            method=settings.optimiser.method,
             device=self.device,
-            graphed=settings["graph"] and self.device.type == "cuda",
+            graphed=settings.graph and self.device.type == "cuda",
         )

@@ -1,6 +1,7 @@
 """What the fit of a pair leaves behind, kept up to date while it runs: settings, checkpoints, record, values, audio."""
 
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from afx.stream import render
 from data.audio import write_audio
 from data.pairs import Pair
 from fitting.recipe import Recipe
+from fitting.settings import FitSettings
 from fitting.track import Track
 from formats import runs
 from runtime.errors import UsageError
@@ -103,7 +105,7 @@ def check_resumable(folder: Path, recipe: Recipe) -> None:
     Where the learning rate is annealed over the epochs, their number is one of these settings: the steps that were
     taken would have had another size. Otherwise it is free.
     """
-    runs.check_same_fit(folder, recipe.tree)
+    runs.check_same_fit(folder, recipe.tree, asdict(FitSettings()))
     planned = read_yaml(folder / runs.CONFIG).get("epochs")
     if not recipe.is_annealed or planned in (None, recipe.epochs):
         return

@@ -16,6 +16,7 @@ from fitting.batch import fit_all
 from fitting.fit import Fit, Terms
 from fitting.recipe import Recipe
 from fitting.run_folder import RunFolder, check_resumable, write_error
+from fitting.settings import FitSettings
 from fitting.track import Track
 from formats import runs
 from runtime.errors import UsageError
@@ -80,7 +81,7 @@ class Session:
         observers: what follows the fits, in the order in which they are told.
     """
 
-    def __init__(self, settings: dict, observers: Sequence[Observer] = ()):
+    def __init__(self, settings: FitSettings, observers: Sequence[Observer] = ()):
         self.recipe, self.observers = Recipe(settings), observers
         self.songs: list[Song] = []
         self._of: dict[Track, Song] = {}

@@ -1,19 +1,27 @@
-"""Configuration files of the published DiffVox release, read as data: class paths are looked up, never run."""
+"""Configuration files of the published DiffVox release, read as data: class paths are looked up, never run.
 
+What they say is honoured or refused, and what they leave out means what it means there.
+"""
+
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
-from afx.param import Linear
+from afx.param import Linear, Param
 from afx.registry import EFFECTS, lookup
 from runtime.errors import UsageError
+from runtime.trees import interpolated
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Class:
-    """How a class of the release is written here: effect key, fixed settings, and names that differ."""
+    """How a class of the release is written here: effect key, what it does by default, and names that differ."""
 
     effect: str
-    fixed: dict = field(default_factory=dict)
+    defaults: dict = field(default_factory=dict)
     renamed: dict = field(default_factory=dict)
 
 
@@ -29,31 +37,38 @@ _FDN = {
     "delay_independent_decay": "shared_decay",
     "trainable_delay": "trainable_delays",
 }
+_DELAY = {"delay": {"default": 200}, "recursive_eq": False}
+_SURROGATE = {"surrogate": True, "straight_through": False}
+_NETWORK = {"ir_duration": 1, "bands": 1, "shared_decay": False}
 
 _CLASSES = {
     "Sequential": _Class("serial"),
-    "SendFXsAndSum": _Class("sends"),
+    "SendFXsAndSum": _Class("sends", {"pan_direct": False}),
     "Peak": _Class("peak"),
     "LowShelf": _Class("low_shelf", renamed={"Q": "steepness"}),
-    "HighShelf": _Class("high_shelf", renamed={"Q": "steepness"}),
+    "HighShelf": _Class("high_shelf", {"freq": {"default": 4525}}, {"Q": "steepness"}),
     "LowPass": _Class("low_pass"),
     "HighPass": _Class("high_pass"),
-    "CompressorExpander": _Class("compressor_expander", {"lookahead": False}, _COMP),
+    "CompressorExpander": _Class("compressor_expander", {"lookahead": False, "exp_threshold": {"default": -54}}, _COMP),
     "Panning": _Class("panning"),
     "StereoWidth": _Class("stereo_width"),
-    "Delay": _Class("ping_pong_delay"),
-    "SurrogateDelay": _Class("ping_pong_delay", {"surrogate": True}),
-    "FSDelay": _Class("ping_pong_delay", {"render": "fs"}),
-    "FSSurrogateDelay": _Class("ping_pong_delay", {"render": "fs", "surrogate": True}),
-    "RealTimeDelay": _Class("ping_pong_delay", {"render": "realtime"}),
-    "FDN": _Class("fdn", renamed=_FDN),
-    "RealTimeFDN": _Class("fdn", {"render": "realtime"}, _FDN),
+    "Delay": _Class("ping_pong_delay", _DELAY | {"ir_duration": 2}),
+    "SurrogateDelay": _Class("ping_pong_delay", _DELAY | _SURROGATE | {"ir_duration": 2}),
+    "FSDelay": _Class("ping_pong_delay", _DELAY | {"render": "fs", "ir_duration": 6}),
+    "FSSurrogateDelay": _Class(
+        "ping_pong_delay", _DELAY | _SURROGATE | {"render": "fs", "ir_duration": 6, "damping": {"default": -0.0001}}
+    ),
+    "RealTimeDelay": _Class("ping_pong_delay", _DELAY | {"render": "realtime", "ir_duration": 2}),
+    "FDN": _Class("fdn", _NETWORK, _FDN),
+    "RealTimeFDN": _Class("fdn", _NETWORK | {"render": "realtime"}, _FDN),
     "Reverb": _Class("noise_reverb", renamed={"ir_len": "ir_length", "hop_length": "hop"}),
 }
 # What the effects are called in a chain, where it is not by their key.
 _NAMES = {"compressor_expander": "comp", "ping_pong_delay": "delay", "fdn": "reverb", "noise_reverb": "reverb"}
-# Settings that say nothing here: the sample rate is given once, and these have one value only.
-_SILENT = {"_target_", "_args_", "_convert_", "sr", "max_lookahead", "dropout", "downsample_factor", "cross_send"}
+# Hydra's own words; the sample rate is given once, beside the chain.
+_SILENT = {"_target_", "_args_", "_convert_", "_recursive_", "sr"}
+# What has one value only here, and what it is there by default.
+_ONLY = {"dropout": 0, "delay": 0}
 
 
 def is_published(config: object) -> bool:
@@ -61,28 +76,45 @@ def is_published(config: object) -> bool:
     return isinstance(config, dict) and "_target_" in config
 
 
-def from_published_config(config: dict) -> dict:
-    """Our configuration of a chain from the release's; UsageError for a class or setting that has no counterpart."""
+def from_published_config(config: dict, sr: int | None = None) -> dict:
+    """Our configuration of a chain from the release's, its references written out.
+
+    UsageError for a class or setting that has no counterpart, and for a sample rate other than `sr`, where that is
+    given.
+    """
     target = str(config["_target_"])
     kind = lookup(_CLASSES, target.split(".")[-1], "published effect", target)
-    ours: dict = {"effect": kind.effect, **kind.fixed}
+    own = config.get("sr")
+    if sr is not None and isinstance(own, (int, float)) and own != sr:
+        raise UsageError(f"{target}: sr={own}, beside a sample rate of {sr} Hz; give one, as in sr: ${{sr}}")
+    ours: dict = {"effect": kind.effect, **{k: dict(v) if isinstance(v, dict) else v for k, v in kind.defaults.items()}}
     for key, value in config.items():
-        if key == "dropout" and value:
-            raise UsageError(f"{target}: dropout={value} has no counterpart here; give 0")
-        if key in _SILENT or (key == "pan_direct" and value):
+        if key in _SILENT or _says_nothing(kind.effect, target, str(key), value):
             continue
         if is_published(value):
-            ours["direct" if key == "pan" and kind.effect == "sends" else key] = from_published_config(value)
+            inner = "direct" if key == "pan" and kind.effect == "sends" else key
+            ours[inner] = from_published_config(value, sr)
         elif isinstance(value, list) and any(map(is_published, value)):
-            ours |= _named(value)
+            ours |= _named(value, target, sr)
         else:
-            _set(ours, kind, key, value)
-    return ours | _named(config.get("_args_", []))
+            _set(ours, kind, str(key), value)
+    return ours | _named(config.get("_args_", []), target, sr)
 
 
-def _named(configs: list[dict]) -> dict[str, dict]:
+def _says_nothing(effect: str, target: str, key: str, value: object) -> bool:
+    """Whether a setting has the one value that there is; UsageError where it has another."""
+    if key not in _ONLY or (key == "delay" and effect != "compressor_expander"):
+        return False
+    if value != _ONLY[key]:
+        raise UsageError(f"{target}: {key}={str(value)[:80]} has no counterpart here; give {_ONLY[key]}")
+    return True
+
+
+def _named(configs: object, target: str, sr: int | None) -> dict[str, dict]:
     """Effects of a list by name: their key, numbered where it occurs more than once."""
-    effects = [from_published_config(config) for config in configs if is_published(config)]
+    if not isinstance(configs, list) or not all(map(is_published, configs)):
+        raise UsageError(f"{target}: holds {str(configs)[:80]}; expected a list of effects, each with its _target_")
+    effects = [from_published_config(config, sr) for config in configs]
     stems = [_NAMES.get(effect["effect"], effect["effect"]) for effect in effects]
     many, seen, named = Counter(stems), Counter(), {}
     for stem, effect in zip(stems, effects, strict=True):
@@ -91,42 +123,105 @@ def _named(configs: list[dict]) -> dict[str, dict]:
     return named
 
 
+@cache
+def _declared(effect: str) -> dict[str, Param]:
+    forms = {"surrogate": True} if effect == "ping_pong_delay" else {}
+    return {p.name: p for p in EFFECTS[effect](44100, **forms).params}
+
+
 def _set(ours: dict, kind: _Class, key: str, value: object) -> None:
     """Sets one option, default or end of a range."""
     bound, _, name = key.partition("_")
-    name = kind.renamed.get(name, name) if bound in ("min", "max") else kind.renamed.get(key, key)
-    declared = {p.name: p for p in EFFECTS[kind.effect].params}
-    if kind.effect == "ping_pong_delay" and name in ("delay", "feedback", "gain"):
-        declared = {name: None}
-    elif kind.effect == "compressor_expander" and name not in ("lookahead",):
-        declared = {name: None}
-    if name not in declared:
+    is_end = bound in ("min", "max")
+    name = kind.renamed.get(name, name) if is_end else kind.renamed.get(key, key)
+    declared = _declared(kind.effect)
+    options = EFFECTS[kind.effect].options
+    if key in options:
+        is_end, name = False, key
+    if name not in declared or (name in options and not is_end):
         ours[name] = value
         return
     override = ours.setdefault(name, {})
-    if bound in ("min", "max"):
-        mapping = declared[name].mapping if declared[name] else Linear(float("nan"), float("nan"))
+    if is_end and isinstance(declared[name].mapping, Linear):
+        mapping = declared[name].mapping
         ends = override.setdefault("range", [mapping.lo, mapping.hi])
         ends[bound == "max"] = value
+    elif is_end:
+        override["range"] = value  # which the parameter refuses
+    elif name == "pan" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise UsageError(f"pan={str(value)[:80]}: give -100 to 100")
     else:
         override["default"] = (value + 100) / 200 if name == "pan" else value
 
 
 _SAME = "dataset data_dir log_dir sr lufs chunk_duration chunk_overlap batch_size epochs device".split()
+_HYDRAS = {"defaults", "hydra"}
+# What the release's configuration holds besides; a progress bar there is in any case.
+_OTHERS = {"model", "optimiser", "loss_fn", "mss", "mldr", "regularise_delay", "enable_progress_bar"}
+_STFT = {"fft_sizes": [128, 512, 2048], "hop_sizes": [32, 128, 512], "win_lengths": [128, 512, 2048]}
+_STFT |= {"perceptual_weighting": True}
+_MLDR = {"s_taus": [50, 100], "l_taus": [1000, 2000], "mid_side": False}
+# The terms of the loss in the order of its weights.
+_TERMS = (
+    ("MultiResolutionSTFTLoss", _STFT),
+    ("SumAndDifferenceSTFTLoss", _STFT),
+    ("MLDRLoss", _MLDR),
+    ("MLDRLoss", _MLDR | {"mid_side": True}),
+)
 
 
 def from_published_settings(tree: dict) -> dict:
-    """Our settings of a configuration file, ours as it is or the release's; what is Hydra's own is left out."""
+    """Our settings of a configuration file, ours as it is or the release's; what is Hydra's own is left out.
+
+    UsageError for a setting that has no counterpart here.
+    """
     if not is_published(tree.get("model")):
         return tree
-    tree = {key: value for key, value in tree.items() if value != "???"}
-    ours = {key: tree[key] for key in _SAME if key in tree and not str(tree[key]).startswith("${")}
-    chain = from_published_config(tree["model"])
+    tree = {key: value for key, value in tree.items() if value != "???" and key not in _HYDRAS}
+    unknown = sorted(tree.keys() - {*_SAME, *_OTHERS})
+    if unknown:
+        raise UsageError(f"unknown published setting {unknown[0]!r}; known: {', '.join([*_SAME, *sorted(_OTHERS)])}")
+    for key in ("log_dir", "data_dir"):
+        if isinstance(tree.get(key), str) and "${" in tree[key] and ":" in tree[key]:
+            log.warning("%s=%s is not read, as files do not read the environment; give %s=…", key, tree[key], key)
+            del tree[key]
+    tree = interpolated(tree, {"sr": 44100})
+    ours = {key: tree[key] for key in _SAME if key in tree and not (key == "log_dir" and tree[key] is None)}
+    if str(ours.get("device", "")).startswith("cuda"):
+        ours["device"] = "auto"  # the release has no other way to say that
+    if isinstance(ours.get("batch_size"), int) and ours["batch_size"] <= 0:
+        ours["batch_size"] = 1_000_000  # all chunks
+    chain = from_published_config(tree["model"], tree.get("sr"))
     ours |= {"model": None, "chain": _regularised(chain) if tree.get("regularise_delay") else chain}
-    for theirs, name, mine in (("optimiser", "lr", "optimiser"), ("loss_fn", "weights", "loss")):
-        if isinstance(tree.get(theirs), dict) and name in tree[theirs]:
-            ours[mine] = {name: tree[theirs][name]}
+    if isinstance(tree.get("optimiser"), dict):
+        ours["optimiser"] = _optimiser(tree["optimiser"])
+    if isinstance(tree.get("loss_fn"), dict):
+        ours["loss"] = _loss(tree["loss_fn"])
     return ours
+
+
+def _optimiser(theirs: dict) -> dict:
+    """Adam and its rate; UsageError for anything else."""
+    plain = {"_target_": "torch.optim.Adam", "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
+    for key, value in theirs.items():
+        if key != "lr" and plain.get(key, value) != value or key not in {"lr", *plain}:
+            raise UsageError(f"optimiser.{key}={str(value)[:80]} has no counterpart here; the optimiser is Adam")
+    return {"lr": theirs["lr"]} if "lr" in theirs else {}
+
+
+def _loss(theirs: dict) -> dict:
+    """The weights of the published loss; UsageError where it is another."""
+    terms = theirs.get("loss_fns")
+    if terms is not None and (not isinstance(terms, list) or len(terms) != len(_TERMS)):
+        raise UsageError(f"loss_fn.loss_fns: expected the {len(_TERMS)} terms of the published loss")
+    for i, (term, (name, settings)) in enumerate(zip(terms or [], _TERMS, strict=False)):
+        given = term if isinstance(term, dict) else {}
+        if str(given.get("_target_")).split(".")[-1] != name:
+            raise UsageError(f"loss_fn.loss_fns.{i}: expected {name}, as in the published loss")
+        for key, value in settings.items():
+            if given.get(key, value if key != "mid_side" else False) != value:
+                raise UsageError(f"loss_fn.loss_fns.{i}.{key}={str(given.get(key))[:80]}: this loss has {value}")
+    return {"weights": theirs["weights"]} if "weights" in theirs else {}
 
 
 def _regularised(config: dict) -> dict:

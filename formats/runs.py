@@ -22,8 +22,10 @@ from runtime.errors import UsageError
 from runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
 from runtime.locks import FolderLock
 from runtime.settings import read_yaml
+from runtime.trees import interpolated
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
+RATES = (8000, 192_000)  # Hz, that chains are made for
 # What a fit needs to go on.
 STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator"}
 
@@ -87,9 +89,12 @@ def update_settings(folder: Path, **changed: object) -> None:
         write_text(folder / CONFIG, yaml.safe_dump(before | changed, sort_keys=False, allow_unicode=True))
 
 
-def check_same_fit(folder: Path, settings: dict) -> None:
-    """Refuses to resume a run with other settings; UsageError that names them."""
-    before = read_yaml(folder / CONFIG)
+def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -> None:
+    """Refuses to resume a run with other settings; UsageError that names them.
+
+    `defaults` are those of settings that the run may be older than.
+    """
+    before = (defaults or {}) | read_yaml(folder / CONFIG)
     free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
@@ -134,27 +139,31 @@ class Run:
     raws: dict[str, Tensor]
 
 
-def read_chain_file(path: str | Path) -> tuple[dict, int]:
-    """The configuration of the chain in a file, and its sample rate in Hz.
+def read_chain_file(path: str | Path, *, default_sr: int = 44100) -> tuple[dict, int]:
+    """The configuration of the chain in a file, and its sample rate in Hz, `default_sr` where it says none.
 
     The file holds a chain, or settings with one, ours or published. Raises UsageError naming it when there is none.
     """
     settings = read_yaml(path)
     try:
-        return _chain_of(settings), int(settings.get("sr", 44100))
+        sr = default_sr if is_published(settings) else settings.get("sr", default_sr)
+        if not isinstance(sr, int) or not RATES[0] <= sr <= RATES[1]:
+            raise UsageError(f"sr={str(sr)[:80]}: give {RATES[0]} to {RATES[1]} Hz")
+        return _chain_of(settings, sr), sr
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _chain_of(settings: dict) -> dict:
-    for tree in (settings, settings.get("model")):
-        if is_published(tree):
-            return from_published_config(tree)
+def _chain_of(settings: dict, sr: int) -> dict:
+    if is_published(settings):
+        return from_published_config(interpolated(settings, {"sr": sr}), sr)
+    if is_published(settings.get("model")):
+        return from_published_config(interpolated({"model": settings["model"]}, {"sr": sr} | settings)["model"], sr)
     if not {"model", "chain"} & settings.keys():
-        return settings
+        return interpolated({key: value for key, value in settings.items() if key != "sr"}, {"sr": sr})
     if not isinstance(settings.get("chain"), dict) or not settings["chain"]:
         raise UsageError("no effect chain in it (expected `chain:` or a published `model:`)")
-    return settings["chain"]
+    return interpolated({"chain": settings["chain"]}, settings)["chain"]
 
 
 def load_run(folder: str | Path) -> Run:
@@ -176,12 +185,19 @@ def load_run(folder: str | Path) -> Run:
 
 
 def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
-    """Values in physical units of a parametrised.pth, ours or published, by our names; UsageError naming the file."""
+    """Values in physical units of a parametrised.pth, ours or published, by our names; UsageError naming the file.
+
+    Also for a value that its parameter cannot have, with its name and what is allowed.
+    """
     state = read_tensors(user_path(path))
     try:
-        return _own(state, effect) or _published_values(state, effect)
+        values = _own(state, effect) or _published_values(state, effect)
+        for name, p in effect.walk():
+            if name in values:
+                p.check(values[name], name)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
+    return values
 
 
 def _own(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:

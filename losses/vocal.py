@@ -51,6 +51,11 @@ class VocalLoss:
         )
         self.mldr = MLDR(sr, rows=mldr_rows, mid_side=True)
 
+    @property
+    def least_samples(self) -> int:
+        """The shortest signals that it compares: the averages look ahead, the transforms are padded by reflection."""
+        return max(max(self.mldr.shifts.tolist()), max(FFT_SIZES) // 2) + 1
+
     def to(self, device: torch.device) -> "VocalLoss":
         """The same with its windows and its filter on a device."""
         moved = copy.copy(self)

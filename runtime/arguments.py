@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from runtime.errors import UsageError
 from runtime.files import user_path
+from runtime.settings import read_number
 
 LARGEST_INT = 2**31 - 1
 
@@ -91,7 +92,7 @@ non_negative_int, positive_int = integer(0), integer(1)
 def level(text: str) -> float | None:
     """A loudness in LUFS, or None for off."""
     try:
-        value = None if text in ("off", "null") else float(text)
+        value = read_number(text)
     except ValueError:
         value = math.nan
     if value is not None and not -100 <= value <= 100:

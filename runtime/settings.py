@@ -1,57 +1,117 @@
-"""Settings of a program: flags over a YAML file over defaults, each declared once with its type and its help."""
+"""Settings of a program: flags over a YAML file over the defaults of a dataclass, which OmegaConf checks.
+
+A program declares its settings as a dataclass whose fields are made by `option`, with a type, a default and a help; a
+field that is such a dataclass itself is a group (`optimiser.lr`), and a field of type dict a tree that others check.
+"""
 
 import argparse
-import copy
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
+from difflib import SequenceMatcher
+from types import NoneType, UnionType
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runtime.errors import UsageError
-from runtime.files import user_path
+from runtime.trees import copy_tree, interpolated, is_off, merge, parse_yaml, read_yaml
+
+__all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml"]
+
+T = TypeVar("T")
+CLOSE = 0.6
+
+
+def option(default: object, help: str, *, above: float | None = None, within: tuple | None = None) -> dataclasses.Field:
+    """A field of a dataclass of settings.
+
+    Args:
+        help: what `--help` says of it.
+        above: what a number must exceed.
+        within: the lowest and the highest number allowed.
+    """
+    metadata = {"help": help, "above": above, "within": within}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: copy_tree(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One setting: dotted name, type, default and help. `kind` dict stands for a tree that others check (a chain)."""
+class Option:
+    """One declared setting: dotted name, type, default, help and bounds; `kind` dict is a tree that others check."""
 
     name: str
     kind: type
     default: object
     help: str
     nullable: bool = False
+    above: float | None = None
+    within: tuple[float, float] | None = None
 
     def checked(self, value: object) -> object:
         """The value as the declared type; UsageError that says what was given and what is allowed."""
-        if value is None and (self.default is None or self.nullable):
+        if self.nullable and is_off(value):
             return None
         try:
-            return _READERS[self.kind](value)
+            value = _READERS[self.kind](value)
         except (TypeError, ValueError):
             allowed = _WORDS[self.kind] + (" or null" if self.nullable else "")
-            raise UsageError(f"{self.name}={value}: expected {allowed}") from None
+            raise UsageError(f"{self.name}={str(value)[:200]}: expected {allowed}") from None
+        if self.above is not None and not value > self.above:
+            raise UsageError(f"{self.name}={value}: must be above {self.above:g}")
+        if self.within is not None and not self.within[0] <= value <= self.within[1]:
+            raise UsageError(f"{self.name}={value}: give {self.within[0]:g} to {self.within[1]:g}")
+        return value
 
 
-CONFIG = Setting("config", str, None, "YAML file of settings; flags go over it")
+CONFIG = Option("config", str, None, "YAML file of settings; flags go over it", nullable=True)
+
+
+def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
+    """The declared settings of a dataclass by dotted name."""
+    types, found = get_type_hints(schema), {}
+    for field in dataclasses.fields(schema):
+        kind, name = types[field.name], prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            found |= options_of(kind, f"{name}.")
+            continue
+        nullable = get_origin(kind) is UnionType and NoneType in get_args(kind)
+        kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        declared = {key: field.metadata[key] for key in ("help", "above", "within")}
+        found[name] = Option(name, kind, default, nullable=nullable, **declared)
+    return found
+
+
+def read_number(text: str) -> float | None:
+    """A finite number, or None for off, null and none; ValueError for anything else."""
+    if is_off(text):
+        return None
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 def _read_bool(value: object) -> bool:
+    if isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
+        return value.lower() in ("yes", "on")
     if not isinstance(value, bool):
         raise TypeError(value)
     return value
 
 
 def _read_int(value: object) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+    if isinstance(value, (bool, str)) or (isinstance(value, float) and not value.is_integer()):
         raise TypeError(value)
     return int(value)
 
 
 def _read_float(value: object) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
+    if isinstance(value, (bool, str)) or abs(value) > 1e300 or not math.isfinite(value):
         raise TypeError(value)
     return float(value)
 
@@ -85,66 +145,85 @@ _WORDS = {
 }
 
 
-def read_yaml(path: str | Path, below: tuple[Path, ...] = ()) -> dict:
-    """A YAML file as a tree, as data only; UsageError naming the file when it is missing or no tree.
-
-    A file that says `base: OTHER.yaml`, from its own folder on, holds the changes to that one; `below` are the files
-    that this one is the base of.
-    """
-    path = user_path(path)
-    if path.resolve() in below:
-        raise UsageError(f"{path}: is its own base; give base: another file, or none")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from error
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: expected settings, one `name: value` a line")
-    base = tree.pop("base", None)
-    return tree if base is None else merge(read_yaml(path.parent / str(base), (*below, path.resolve())), tree)
-
-
 def load_settings(
-    declared: Sequence[Setting],
+    schema: type[T],
     argv: Sequence[str],
     *,
     description: str,
-    translate: Callable[[dict], dict] | None = None,
-) -> dict:
-    """The settings of one run, by dotted name; trees (kind dict) hold what was set inside them.
+    translate: Callable[[dict, Collection[str]], dict] | None = None,
+) -> T:
+    """The settings of one run.
 
     `argv` holds `key=value` or `--key=value` or `--key value`; `--config=FILE` reads a YAML file first; `--help`
-    prints every setting and exits. `translate` rewrites the file's tree first. Raises UsageError for an unknown key,
-    naming the nearest, and for a wrong type.
+    prints every setting and exits. References (`${sr}`) are written out last. `translate` rewrites the file's tree
+    first, and gets the names that `argv` gives. Raises UsageError for an unknown key, naming the nearest, and for a
+    wrong type.
     """
-    given = dict(_pairs(argv, (CONFIG, *declared), description))
-    settings = {s.name: copy.deepcopy(s.default) for s in declared}
+    options = options_of(schema)
+    given = dict(_pairs(argv, {"config": CONFIG} | options, description))
+    trees = {name: copy_tree(o.default) for name, o in options.items() if o.kind is dict}
+    values = {name: o.default for name, o in options.items() if o.kind is not dict}
     config = given.pop("config", None)
     if config:
         tree = read_yaml(config)
-        for name, value in _flatten(translate(tree) if translate else tree, declared):
-            _assign(settings, declared, name, value)
+        for name, value in _flatten(translate(tree, given) if translate else tree, options):
+            _assign(values, trees, options, name, value)
     for name, text in given.items():
-        _assign(settings, declared, name, _parse(text, declared, name))
+        _assign(values, trees, options, name, _parse(text, _find(options, name)))
+    return _typed(schema, options, _written_out(values | trees))
+
+
+def _written_out(values: dict[str, object]) -> dict[str, object]:
+    """Values by dotted name with their references written out."""
+    root: dict = {}
+    for name, value in values.items():
+        *parents, leaf = name.split(".")
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    root, found = interpolated(root), {}
+    for name in values:
+        node = root
+        for step in name.split("."):
+            node = node[step]
+        found[name] = node
+    return found
+
+
+def _typed(schema: type[T], options: dict[str, Option], values: dict[str, object]) -> T:
+    """An instance of the schema with these values by dotted name, each checked by OmegaConf and by its declaration."""
+    typed = OmegaConf.structured(schema)
+    for name, value in values.items():
+        if options[name].kind is dict:
+            continue
+        value = options[name].checked(value)
+        try:
+            OmegaConf.update(typed, name, value)
+        except OmegaConfBaseException as error:
+            raise UsageError(f"{name}={value}: {str(error).splitlines()[0]}") from error
+    settings = OmegaConf.to_object(typed)
+    for name, declared in options.items():
+        if declared.kind is dict:
+            # OmegaConf would take a node for each of its values, and read them once more.
+            setattr(settings, name, declared.checked(values[name]))
     return settings
 
 
-def _pairs(argv: Sequence[str], declared: Sequence[Setting], description: str) -> list[tuple[str, str]]:
+def _pairs(argv: Sequence[str], options: dict[str, Option], description: str) -> list[tuple[str, str]]:
     """(key, text) of every argument, in order."""
     if "--help" in argv or "-h" in argv:
-        _parser(declared, description).print_help()
+        _parser(options, description).print_help()
         raise SystemExit(0)
     pairs, rest = [], list(argv)
     while rest:
         argument = rest.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not equals and not argument.startswith("--"):
-            raise UsageError(f"{argument!r}: expected key=value; --help lists the keys")
-        kind = _find(declared, key).kind
+            raise UsageError(f"{argument[:200]!r}: expected key=value; --help lists the keys")
+        kind = _find(options, key).kind
         if not equals:
-            follows = rest and not rest[0].startswith("--") and (kind is not bool or rest[0] in ("true", "false"))
+            follows = rest and not rest[0].startswith("--") and (kind is not bool or _is_bool(rest[0]))
             if not follows and kind is not bool:
                 raise UsageError(f"--{key}: its value is missing; give --{key}=VALUE")
             text = rest.pop(0) if follows else "true"
@@ -152,70 +231,67 @@ def _pairs(argv: Sequence[str], declared: Sequence[Setting], description: str) -
     return pairs
 
 
-def _parser(declared: Sequence[Setting], description: str) -> argparse.ArgumentParser:
+def _is_bool(text: str) -> bool:
+    return text.lower() in ("true", "false", "yes", "no", "on", "off")
+
+
+def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentParser:
     """Only for its help: argparse itself cannot read `key=value`."""
     parser = argparse.ArgumentParser(
         description=description, usage="%(prog)s [key=value …]", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for s in declared:
-        default = "" if s.default in (None, {}) else f" (default {s.default})"
-        parser.add_argument(f"--{s.name}", metavar=s.kind.__name__, help=(s.help + default).replace("%", "%%"))
+    for o in options.values():
+        default = "" if o.default in (None, {}) else f" (default {o.default})"
+        parser.add_argument(f"--{o.name}", metavar=o.kind.__name__, help=(o.help + default).replace("%", "%%"))
     return parser
 
 
-def _find(declared: Sequence[Setting], name: str) -> Setting:
-    """The setting of a name, or the tree that the name is inside of."""
-    for s in declared:
-        if s.name == name or (s.kind is dict and name.startswith(s.name + ".")):
-            return s
-    known = [s.name for s in declared]
-    close = get_close_matches(name, known, 1, 0.5)
-    hint = f"did you mean {close[0]}? --help lists all" if close else f"known: {', '.join(known)}"
-    raise UsageError(f"unknown setting {name!r}; {hint}")
+def _find(options: dict[str, Option], name: str) -> Option:
+    """The setting of a name, or the tree that the name is inside of; UsageError that names the nearest."""
+    top = name.partition(".")[0]
+    if name in options or (top in options and options[top].kind is dict):
+        return options.get(name) or options[top]
+
+    def alike(known: str) -> float:
+        return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))
+
+    close = max(options, key=alike)
+    hint = f"did you mean {close}? --help lists all" if alike(close) >= CLOSE else f"known: {', '.join(options)}"
+    raise UsageError(f"unknown setting {name[:200]!r}; {hint}")
 
 
-def _parse(text: str, declared: Sequence[Setting], name: str) -> object:
+def _parse(text: str, declared: Option) -> object:
     """A flag's text as YAML would read it; text and paths stay as they are."""
-    if _find(declared, name).kind is str:
-        return None if text in ("null", "None") else text
+    if declared.kind is str:
+        return text
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: an integer of too many digits
+        return parse_yaml(text)
+    except (UsageError, yaml.YAMLError, UnicodeError):
         return text
 
 
-def _assign(settings: dict, declared: Sequence[Setting], name: str, value: object) -> None:
+def _assign(values: dict, trees: dict, options: dict[str, Option], name: str, value: object) -> None:
     """Sets one setting, or one place inside a tree."""
-    setting = _find(declared, name)
-    if name == setting.name:
-        settings[name] = setting.checked(value)
+    declared = _find(options, name)
+    if name == declared.name:
+        # What is not a reference is checked where it is given, so that the message says what was given.
+        is_reference = isinstance(value, str) and "${" in value
+        (trees if declared.kind is dict else values)[name] = value if is_reference else declared.checked(value)
         return
-    *path, leaf = name[len(setting.name) + 1 :].split(".")
-    node = settings[setting.name]
+    *path, leaf = name[len(declared.name) + 1 :].split(".")
+    node = trees[declared.name]
     for step in path:
         if not isinstance(node.get(step, {}), dict):
-            raise UsageError(f"{name}: {step!r} is a value, not a tree")
-        # A copy, as the aliases of a YAML file share their trees.
-        node[step] = dict(node.get(step, {}))
-        node = node[step]
+            raise UsageError(f"{name[:200]}: {step!r} is a value, not a tree")
+        node = node.setdefault(step, {})
     node[leaf] = value
 
 
-def _flatten(tree: dict, declared: Sequence[Setting], prefix: str = "") -> list[tuple[str, object]]:
+def _flatten(tree: dict, options: dict[str, Option], prefix: str = "") -> list[tuple[str, object]]:
     """(dotted name, value) of a file's settings, not looking inside declared trees."""
     rows = []
-    names = {s.name for s in declared}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        inside = isinstance(value, dict) and name not in names
-        rows += _flatten(value, declared, f"{name}.") if inside else [(name, value)]
+        inside = isinstance(value, dict) and name not in options
+        rows += _flatten(value, options, f"{name}.") if inside else [(name, value)]
     return rows
-
-
-def merge(base: dict, changes: dict) -> dict:
-    """A tree with the changes of another laid over it."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged

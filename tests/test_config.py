@@ -1,30 +1,51 @@
 """Settings: every way to write one, files under flags, published files, and what is refused with which words."""
 
+from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import main
-from afx.effect import nest
 from afx.registry import build
+from fitting.settings import FitSettings
 from formats.published import entries
 from formats.published_config import from_published_config, from_published_settings
-from runtime.settings import Setting, load_settings, merge, read_yaml
-
-DECLARED = (
-    Setting("dry", str, None, "a path"),
-    Setting("sr", int, 44100, "a rate"),
-    Setting("lufs", float, -18.0, "a level, 100 % of it", nullable=True),
-    Setting("resume", bool, False, "a switch"),
-    Setting("optimiser.lr", float, 0.01, "a rate inside a tree"),
-    Setting("loss.weights", list, [1.0, 0.5], "numbers"),
-    Setting("chain", dict, {}, "a tree that others check"),
-)
+from runtime.settings import load_settings, merge, option, options_of, read_yaml
 
 
-def settings(*argv: str, **options: object) -> dict:
-    return load_settings(DECLARED, argv, description="What it does.", **options)
+@dataclass
+class Optimiser:
+    lr: float = option(0.01, "a rate inside a tree")
+
+
+@dataclass
+class Loss:
+    weights: list[float] = option([1.0, 0.5], "numbers")
+
+
+@dataclass
+class Settings:
+    dry: str | None = option(None, "a path")
+    sr: int = option(44100, "a rate")
+    lufs: float | None = option(-18.0, "a level, 100 % of it")
+    resume: bool = option(False, "a switch")
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    loss: Loss = field(default_factory=Loss)
+    chain: dict[str, Any] = option({}, "a tree that others check")
+
+
+DECLARED = options_of(Settings)
+
+
+def settings(*argv: str, **options: object) -> Settings:
+    return load_settings(Settings, argv, description="What it does.", **options)
+
+
+def value_of(settings: Settings, name: str) -> object:
+    return reduce(getattr, name.split("."), settings)
 
 
 def write(path: Path, text: str) -> str:
@@ -33,17 +54,17 @@ def write(path: Path, text: str) -> str:
 
 
 def test_without_arguments_every_setting_has_its_default():
-    assert settings() == {
+    assert asdict(settings()) == {
         "dry": None,
         "sr": 44100,
         "lufs": -18.0,
         "resume": False,
-        "optimiser.lr": 0.01,
-        "loss.weights": [1.0, 0.5],
+        "optimiser": {"lr": 0.01},
+        "loss": {"weights": [1.0, 0.5]},
         "chain": {},
     }
-    settings("chain.a=1")["loss.weights"].append(3.0)
-    assert settings()["chain"] == {} and settings()["loss.weights"] == [1.0, 0.5]
+    settings("chain.a=1").loss.weights.append(3.0)
+    assert settings().chain == {} and settings().loss.weights == [1.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +86,16 @@ def test_without_arguments_every_setting_has_its_default():
         (["--resume", "false"], "resume", False),
         (["--resume", "sr=48000"], "resume", True),
         (["--resume", "--sr", "48000"], "resume", True),
+        (["resume=off"], "resume", False),
+        (["resume=yes"], "resume", True),
         (["dry=null"], "dry", None),
+        (["dry=off"], "dry", None),
+        (["lufs=off"], "lufs", None),
+        (["lufs=none"], "lufs", None),
+        (["lufs=-1e1"], "lufs", -10.0),
+        (["chain.a=1e-3"], "chain", {"a": 0.001}),
+        (["optimiser.lr=${sr}"], "optimiser.lr", 44100.0),
+        (["sr=8000", "dry=take_${sr}.wav"], "dry", "take_8000.wav"),
         (["dry=a=b/c (1) [x] {y}: #2, 'z'.wav"], "dry", "a=b/c (1) [x] {y}: #2, 'z'.wav"),
         (["--dry", "take=2.wav"], "dry", "take=2.wav"),
         (["--dry=--odd.wav"], "dry", "--odd.wav"),
@@ -77,8 +107,8 @@ def test_without_arguments_every_setting_has_its_default():
     ],
 )
 def test_a_setting_may_be_written_in_every_form(argv: list[str], name: str, value: object):
-    assert settings(*argv)[name] == value
-    assert type(settings(*argv)[name]) is type(value)
+    given = value_of(settings(*argv), name)
+    assert given == value and type(given) is type(value)
 
 
 def test_flags_go_over_a_file_and_a_file_over_defaults(tmp_path):
@@ -86,21 +116,21 @@ def test_flags_go_over_a_file_and_a_file_over_defaults(tmp_path):
     file = write(path, "sr: 48000\nlufs: -20\noptimiser: {lr: 0.5}\nchain: {a: {x: 1, y: 2}}\ndry: 7\n")
     for argv in (["sr=96000", file], [file, "--sr", "96000"], ["--config", str(path), "sr=96000"]):
         got = settings(*argv, "chain.a.x=5")
-        assert got["sr"] == 96000 and got["lufs"] == -20.0 and got["optimiser.lr"] == 0.5
-        assert got["chain"] == {"a": {"x": 5, "y": 2}} and got["dry"] == "7"
-        assert got["loss.weights"] == [1.0, 0.5] and "config" not in got
+        assert got.sr == 96000 and got.lufs == -20.0 and got.optimiser.lr == 0.5
+        assert got.chain == {"a": {"x": 5, "y": 2}} and got.dry == "7"
+        assert got.loss.weights == [1.0, 0.5] and "config" not in asdict(got)
 
 
 def test_what_a_file_shares_by_alias_is_changed_in_one_place_only(tmp_path):
     file = write(tmp_path / "a.yaml", "chain:\n  one: &band {freq: {default: 100}}\n  two: *band\n")
-    chain = settings(file, "chain.two.freq.default=200")["chain"]
+    chain = settings(file, "chain.two.freq.default=200").chain
     assert chain == {"one": {"freq": {"default": 100}}, "two": {"freq": {"default": 200}}}
 
 
 def test_a_file_may_be_the_changes_to_another(tmp_path):
     (tmp_path / "base.yaml").write_text("sr: 8000\nchain: {a: {x: 1, y: 2}}\n")
     file = write(tmp_path / "top.yaml", "base: base.yaml\nchain: {a: {y: 3}}\n")
-    assert settings(file)["sr"] == 8000 and settings(file)["chain"] == {"a": {"x": 1, "y": 3}}
+    assert settings(file).sr == 8000 and settings(file).chain == {"a": {"x": 1, "y": 3}}
     (tmp_path / "base.yaml").write_text("base: top.yaml\n")
     with pytest.raises(ValueError, match="is its own base"):
         settings(file)
@@ -112,8 +142,9 @@ def test_a_file_may_be_the_changes_to_another(tmp_path):
         (["srr=1"], "unknown setting 'srr'; did you mean sr? --help lists all"),
         (["--optimizer.lr=1"], "unknown setting 'optimizer.lr'; did you mean optimiser.lr? --help lists all"),
         (["--weights", "[1]"], "unknown setting 'weights'; did you mean loss.weights? --help lists all"),
+        (["--lr=1"], "unknown setting 'lr'; did you mean optimiser.lr? --help lists all"),
         (["confg=a.yaml"], "unknown setting 'confg'; did you mean config? --help lists all"),
-        (["xyzzy=1"], "unknown setting 'xyzzy'; known: config, " + ", ".join(s.name for s in DECLARED)),
+        (["xyzzy=1"], "unknown setting 'xyzzy'; known: config, " + ", ".join(DECLARED)),
         (["sr=fast"], "sr=fast: expected a whole number"),
         (["sr=44100.5"], "sr=44100.5: expected a whole number"),
         (["sr=true"], "sr=True: expected a whole number"),
@@ -178,11 +209,11 @@ def test_no_file_can_run_code(tmp_path):
         with pytest.raises(ValueError, match="not a YAML file"):
             settings(file)
     flag = f'chain.a=!!python/object/apply:os.system ["touch {witness}"]'
-    assert isinstance(settings(flag)["chain"]["a"], str)
+    assert isinstance(settings(flag).chain["a"], str)
     published = with_model({"_target_": "os.system", "command": f"touch {witness}"})
     file = write(tmp_path / "a.yaml", yaml.safe_dump(published))
     with pytest.raises(ValueError, match="unknown published effect 'system' in 'os.system'; known: Sequential"):
-        settings(file, translate=from_published_settings)
+        settings(file, translate=lambda tree, _: from_published_settings(tree))
     assert not witness.exists()
 
 
@@ -193,10 +224,10 @@ def test_help_lists_every_setting_with_its_default(capsys):
         assert exit.value.code == 0
         text = capsys.readouterr().out
         assert "What it does." in text and "(default -18.0)" in text and "100 % of it" in text
-        assert all(f"--{s.name} " in text for s in DECLARED) and "--config " in text
+        assert all(f"--{name} " in text for name in DECLARED) and "--config " in text
     assert main.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"--{s.name} " in text and s.help[:20] in text for s in main.SETTINGS)
+    assert all(f"--{name} " in text and o.help[:20] in text for name, o in options_of(FitSettings).items())
 
 
 def test_merging_lays_changes_over_a_tree_and_leaves_it_alone():
@@ -205,17 +236,11 @@ def test_merging_lays_changes_over_a_tree_and_leaves_it_alone():
     assert base == {"a": {"x": 1, "y": {"z": 2}}, "b": 3}
 
 
-def test_settings_written_to_a_file_come_back():
-    given = main.read_settings(["loss.weights=[1,2,3,4]", "chain.peak1.Q.default=0.9", "lufs=null", "model=eq_comp"])
-    written = yaml.safe_load(yaml.safe_dump(nest(given)))
-    assert load_settings(main.SETTINGS, [], description="") | flat(written) == given
-
-
-def flat(tree: dict) -> dict:
-    """A settings file by dotted name."""
-    tree = dict(tree)
-    inside = {f"{top}.{name}": v for top in ("optimiser", "loss") for name, v in tree.pop(top).items()}
-    return tree | inside
+def test_settings_written_to_a_file_come_back(tmp_path):
+    changes = ["chain.peak1.Q.default=0.9", "chain.low_pass=null"]
+    given = main.read_settings(["loss.weights=[1,2,3,4]", *changes, "lufs=null", "model=eq_comp"])
+    assert main.read_settings([write(tmp_path / "config.yaml", yaml.safe_dump(asdict(given)))]) == given
+    assert "low_pass" not in dict(build(given.chain, 44100).parts())
 
 
 def test_the_shipped_settings_file_says_the_defaults():
@@ -224,12 +249,13 @@ def test_the_shipped_settings_file_says_the_defaults():
 
 def test_the_program_reads_models_by_name_and_by_path(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("peak: {effect: peak}\n")
-    assert main.read_settings([f"model={path}", "chain.peak.Q.default=2"])["chain"] == {
-        "peak": {"effect": "peak", "Q": {"default": 2}}
+    path.write_text("peak: {effect: peak}\npan: {effect: panning}\n")
+    assert main.read_settings([f"model={path}", "chain.peak.Q.default=2"]).chain == {
+        "peak": {"effect": "peak", "Q": {"default": 2}},
+        "pan": {"effect": "panning"},
     }
-    assert "sends" not in main.read_settings(["model=eq_comp"])["chain"]
-    chain = main.read_settings(["chain.sends.reverb.ir_duration=6"])["chain"]
+    assert "sends" not in main.read_settings(["model=eq_comp"]).chain
+    chain = main.read_settings(["chain.sends.reverb.ir_duration=6"]).chain
     assert chain["sends"]["reverb"]["ir_duration"] == 6 and chain["sends"]["delay"]["ir_duration"] == 4
     refused = {
         "unknown model 'diffvx'; known: diffvox, eq_comp": ["model=diffvx"],
@@ -268,6 +294,7 @@ COMP = band("CompressorExpander", at_ms=50, rt_ms=50, **CURVE)
 DELAY = band(
     "SurrogateDelay", delay=400, ir_duration=4, straight_through=True, recursive_eq=True, min_delay=100, max_delay=1000
 ) | {"eq": band("LowPass", freq=8000, min_freq=200, max_freq=16000, min_Q=0.5, max_Q=2)}
+PAN = {"_target_": "modules.fx.Panning"}
 REVERB_EQ = [
     band("Peak", freq=800, min_freq=200, max_freq=2500, min_Q=0.1, max_Q=3),
     band("Peak", freq=4000, min_freq=600, max_freq=7000, min_Q=0.1, max_Q=3),
@@ -301,30 +328,30 @@ def with_model(*effects: dict) -> dict:
 def test_a_published_settings_file_gives_our_full_chain(tmp_path):
     published = with_model(*PEAKS, *SHELVES, *PASSES, COMP | {"lookahead": True}, SENDS)
     got = main.read_settings([write(tmp_path / "a.yaml", yaml.safe_dump(published)), "epochs=7"])
-    assert (got["dataset"], got["data_dir"], got["log_dir"]) == ("medley_vocal", None, "logs")
-    assert (got["optimiser.lr"], got["epochs"], got["model"]) == (0.005, 7, None)
-    theirs, ours = build(got["chain"], 44100), build(main.read_settings([])["chain"], 44100)
+    assert (got.dataset, got.data_dir, got.log_dir) == ("medley_vocal", None, "logs")
+    assert (got.optimiser.lr, got.epochs, got.model) == (0.005, 7, None)
+    theirs, ours = build(got.chain, 44100), build(main.read_settings([]).chain, 44100)
     assert entries(theirs) == entries(ours)
     assert [(n, p.default, p.mapping, p.shape) for n, p in theirs.walk()] == [
         (n, p.default, p.mapping, p.shape) for n, p in ours.walk()
     ]
-    delay, reverb = got["chain"]["sends"]["delay"], got["chain"]["sends"]["reverb"]
+    delay, reverb = got.chain["sends"]["delay"], got.chain["sends"]["reverb"]
     assert delay["surrogate"] and delay["straight_through"] and delay["regularise"]
     assert reverb["bands"] == 49 and reverb["shared_decay"]
 
 
 def test_a_published_chain_stands_alone_and_can_be_changed_inside(tmp_path):
-    file = write(tmp_path / "a.yaml", yaml.safe_dump(with_model(PEAKS[0], COMP)))
-    chain = main.read_settings([file, "chain.peak.freq.default=900"])["chain"]
-    assert list(chain) == ["effect", "peak", "comp"]
+    file = write(tmp_path / "a.yaml", yaml.safe_dump(with_model(PEAKS[0], COMP, PAN)))
+    chain = main.read_settings([file, "chain.peak.freq.default=900"]).chain
+    assert list(chain) == ["effect", "peak", "comp", "panning"]
     assert chain["peak"]["freq"] == {"default": 900, "range": [33, 5400]}
     assert {"comp.attack", "peak.freq"} < {name for name, _ in build(chain, 44100).walk()}
 
 
 def test_a_chain_file_may_be_a_published_one(tmp_path):
     path = tmp_path / "fx_config.yaml"
-    path.write_text(yaml.safe_dump(with_model(PEAKS[0], COMP)["model"]))
-    assert list(main.read_settings([f"model={path}"])["chain"]) == ["effect", "peak", "comp"]
+    path.write_text(yaml.safe_dump(with_model(PEAKS[0], COMP, PAN)["model"]))
+    assert list(main.read_settings([f"model={path}"]).chain) == ["effect", "peak", "comp", "panning"]
 
 
 @pytest.mark.parametrize(
@@ -336,6 +363,11 @@ def test_a_chain_file_may_be_a_published_one(tmp_path):
         (band("Reverb", ir_len=60000, n_fft=384), {"effect": "noise_reverb", "ir_length": 60000, "n_fft": 384}),
         (band("Panning", pan=-100), {"effect": "panning", "pan": {"default": 0.0}}),
         (band("StereoWidth", pan=0), {"effect": "stereo_width", "pan": {"default": 0.5}}),
+        (band("Reverb", downsample_factor=2), {"effect": "noise_reverb", "downsample_factor": 2}),
+        (COMP | {"lookahead": True, "max_lookahead": 7}, {"lookahead": True, "max_lookahead": 7}),
+        (SENDS | {"cross_send": False, "pan_direct": False}, {"cross_send": False, "pan_direct": False}),
+        (band("Delay"), {"delay": {"default": 200}, "recursive_eq": False, "ir_duration": 2}),
+        (band("HighShelf"), {"freq": {"default": 4525}}),
         (band("HighShelf", Q=0.5), {"effect": "high_shelf", "steepness": 0.5}),
         (COMP, {"effect": "compressor_expander", "lookahead": False, "makeup": {"default": 0}}),
     ],

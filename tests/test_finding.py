@@ -19,8 +19,7 @@ def songs_of(tmp_path: Path, content: str | bytes) -> tuple[list[str], list[str]
     """The names of the songs of a list, and what failed."""
     raw = content.encode() if isinstance(content, str) else content
     (tmp_path / "list.txt").write_bytes(raw)
-    settings = {"dataset": None, "data_dir": f"@{tmp_path / 'list.txt'}", "log_dir": str(tmp_path / "logs")}
-    songs, _, failed = find_songs(settings)
+    songs, _, failed = find_songs(tmp_path / "logs", data_dir=f"@{tmp_path / 'list.txt'}")
     return [folder.name for folder in songs], failed
 
 
@@ -72,7 +71,7 @@ def test_lists_that_cannot_be_read_are_refused_at_once(tmp_path, monkeypatch):
         "x" * 5000: "no path that a file can have",
     }.items():
         with pytest.raises(UsageError, match=message) as error:
-            find_songs({"dataset": None, "data_dir": f"@{name}", "log_dir": "logs", "dry": None, "wet": None})
+            find_songs(Path("logs"), data_dir=f"@{name}")
         assert "\n" not in str(error.value)
 
 

@@ -27,7 +27,7 @@ PUBLISHED = {
     "_args_": [
         {"_target_": "modules.fx.Peak", "sr": SR, "freq": 800, "min_freq": 33, "max_freq": 5400},
         {"_target_": "modules.fx.LowShelf", "sr": SR},
-        {"_target_": "modules.fx.CompressorExpander", "sr": SR, "lookahead": True},
+        {"_target_": "modules.fx.CompressorExpander", "sr": SR, "lookahead": True, "exp_th": -48.0},
     ],
 }
 GOOD = [3.0, 2.5, 2.2, 2.1, 2.0]

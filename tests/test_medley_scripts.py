@@ -122,8 +122,7 @@ def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path):
     for folder in listed:
         write_take(tmp_path / folder, 0)
     (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{folder}\n" for folder in listed))
-    settings = {"dataset": None, "data_dir": f"@{tmp_path / 'list.txt'}", "log_dir": "logs"}
-    songs, skipped, failed = find_songs(settings)
+    songs, skipped, failed = find_songs(Path("logs"), data_dir=f"@{tmp_path / 'list.txt'}")
     found = {folder.name: files[0].wet_path.parents[1] for folder, files in songs.items()}
     assert found == {
         "Song": tmp_path / "one" / "Song",

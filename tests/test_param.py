@@ -42,7 +42,7 @@ PEAK = Param("freq", "Hz", 2000.0, Linear(33, 17500))
 
 
 def test_every_mapping_is_covered():
-    assert {type(mapping) for mapping, _ in MAPPINGS.values()} | {Bounded} >= set(Mapping.__args__)
+    assert {type(mapping) for mapping, _ in MAPPINGS.values()} | {Bounded} >= set(Mapping.__subclasses__())
 
 
 @pytest.mark.parametrize("mapping, raw", MAPPINGS.values(), ids=MAPPINGS)
@@ -130,6 +130,46 @@ def test_an_impossible_default_or_range_is_refused(param: Param, changes: dict, 
     with pytest.raises(ValueError) as error:
         param.with_(**changes)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "mapping, within, outside",
+    [
+        (Linear(-3, 40), [-2.9, 0.0, 39.9], [-3, 40, 41, 1e9]),
+        (Log(20, 20000), [20.1, 440.0], [20, 20000, 0, -5]),
+        (Ceilings((0.5, 2.0)), [0.1, 0.4], [0, 0.5, 1.9, -1]),
+        (Free(), [-1e6, 0.0, 1e6], [math.inf, math.nan]),
+        (Negative(), [-0.01, -5.0], [0, 1]),
+        (Wrapped(15), [0.0, 7.3, 14.9], [15, 20, -1]),
+        (RiseTime(SR), [0.05, 3000.0], [0, -5, math.inf]),
+        (Orthogonal(), [], [0.3, 0]),
+    ],
+)
+def test_a_default_that_its_mapping_cannot_hold_is_refused_for_every_mapping(
+    mapping: Mapping, within: list[float], outside: list[float]
+):
+    shape = {Ceilings: (3, 2), Orthogonal: (2, 2)}.get(type(mapping), ())
+    for default in within:
+        param = Param("a", "", default, mapping, shape).checked()
+        assert param.initial_raw().isfinite().all()
+        param.check(torch.full(shape, default))
+    for default in outside:
+        with pytest.raises(ValueError, match=f"a: the default {default} lies outside its range; allowed: "):
+            Param("a", "", default, mapping, shape).checked()
+
+
+@pytest.mark.parametrize("default", [[1, 2], {"a": 1}, "high", True, math.inf, math.nan, 1e300])
+def test_a_default_must_be_a_number(default: object):
+    with pytest.raises(ValueError, match="freq: the default .* is not a number"):
+        PEAK.with_(default=default)
+
+
+@pytest.mark.parametrize("given", ["wide", [1], [1, 2, 3], [1, "x"], [1, math.inf], {"lo": 1}, 5, [-10, 100], [0, 100]])
+def test_a_range_is_two_numbers_that_the_quantity_can_have(given: object):
+    with pytest.raises(ValueError, match="freq: the range .*(is none|holds values there are not)"):
+        PEAK.with_(range=given)
+    with pytest.raises(ValueError, match="allowed: 0 to 1"):
+        Param("feedback", "", 0.5, Linear(0, 1)).with_(range=[0, 1.5])
 
 
 @pytest.mark.parametrize("shared_decay", [True, False])

@@ -13,7 +13,7 @@ from takes import QUICK, RUN_FILES, SMALL, SR, mixed, take, write_pair
 
 import main
 from data.audio import read_audio, write_audio
-from fitting import recipe
+from fitting import recipe, settings
 from fitting.session import Song
 from formats.runs import load_run, lock
 from report.board import TensorBoardWriter
@@ -179,11 +179,11 @@ def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path, capsys):
 
 
 def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(tmp_path, capsys, monkeypatch):
-    class Broken(recipe.VocalLoss):
+    class Broken(settings.VocalLoss):
         def weigh(self, terms: torch.Tensor) -> torch.Tensor:
             return super().weigh(terms) * float("nan")
 
-    monkeypatch.setattr(recipe, "VocalLoss", Broken)
+    monkeypatch.setattr(settings, "VocalLoss", Broken)
     assert main.main([*write_pair(tmp_path), *QUICK]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("main.py: song: step 0: not finite; it breaks at the loss itself. Try a smaller")

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from afx.registry import build
-from runtime.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -56,10 +55,9 @@ def test_a_shown_command_names_a_program_and_its_arguments(line: str, monkeypatc
     monkeypatch.chdir(ROOT)
     assert (ROOT / (name.replace(".", "/") + ".py")).is_file()
     program = importlib.import_module(name)
-    if hasattr(program, "SETTINGS"):
-        settings = load_settings(program.SETTINGS, argv, description="")
-        if "chain" in settings:
-            build(program.read_settings(argv)["chain"], settings["sr"])
+    if hasattr(program, "read_settings"):
+        settings = program.read_settings(argv)
+        build(settings.chain, settings.sr)
         return
     read = argparse.ArgumentParser.parse_args
 

@@ -1,5 +1,6 @@
 """Chains built from keys, the published names of their parameters, and published configurations read as ours."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from afx.effect import Effect, Knobs
-from afx.registry import EFFECTS, build, lookup
+from afx.registry import EFFECTS, build, lookup, with_changes
 from formats.published import entries, feature_mask, from_published, split_vector, to_published
 from formats.published_config import from_published_config, is_published
 from runtime.settings import read_yaml
@@ -126,6 +127,29 @@ def test_a_wrong_configuration_is_refused_with_its_place_and_what_is_known(confi
         build(config, SR)
     assert [message for message in messages if message not in str(error.value)] == []
     assert "\n" not in str(error.value)
+
+
+def test_every_option_of_every_effect_has_bounds():
+    for key, kind in EFFECTS.items():
+        chosen = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "sr")]
+        assert set(chosen) - {"overrides", "effects"} == set(kind.options), key
+
+
+def test_changes_are_laid_over_a_chain_and_take_away_by_name():
+    chain = {"a": {"effect": "peak", "Q": {"default": 2}}, "b": {"effect": "peak"}}
+    changed = with_changes(chain, {"a": {"Q": None, "freq": {"default": 300}}, "b": None})
+    assert changed == {"a": {"effect": "peak", "Q": None, "freq": {"default": 300}}, "b": None}
+    defaults = [(name, p.default) for name, p in build(changed, SR).walk()]
+    assert defaults == [("a.gain", 0), ("a.freq", 300), ("a.Q", 0.707)]
+    assert chain["b"] == {"effect": "peak"}
+    with pytest.raises(ValueError, match="chain.c=None: there is no 'c' to leave out; it has: a, b"):
+        with_changes(chain, {"c": None})
+
+
+def test_levels_of_sends_can_be_set():
+    parts = {"d": {"effect": "ping_pong_delay"}, "r": {"effect": "fdn"}}
+    effect = build({"effect": "sends", **parts, "d_to_r": {"default": 0.5}}, SR)
+    assert effect.params[0].default == 0.5
 
 
 def test_a_key_that_resembles_nothing_gets_no_suggestion():

@@ -76,7 +76,8 @@ def never() -> bool:
 def session_of(arguments: list[str], *observers: object, stopped: Callable[[], bool] = never) -> dict[str, Song]:
     """The songs of a session, by name, after it."""
     settings = main.read_settings(arguments)
-    found, _, _ = find_songs(settings)
+    paths = settings.dataset, settings.data_dir, settings.dry, settings.wet
+    found, _, _ = find_songs(Path(settings.log_dir), *paths)
     pairs = [(log_dir, files) for log_dir, group in found.items() for files in group]
     return {song.files.name: song for song in Session(settings, observers).fit(pairs, stopped)}
 

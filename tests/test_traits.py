@@ -38,7 +38,7 @@ def test_any_split_into_blocks_equals_the_whole(name: str, sizes: list[int]):
         assert relative_rms(y, effect(x[None], **values)[0]) < 1e-6
 
 
-@pytest.mark.parametrize("name", INSTANCES.keys() - WHOLE)
+@pytest.mark.parametrize("name", [name for name in INSTANCES if name not in WHOLE])
 def test_what_a_stage_holds_back_is_bounded(name: str):
     effect, values = opened(name)
     x = audio(name, 1, random(), torch.float64)[0]

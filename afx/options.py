@@ -1,0 +1,113 @@
+"""Options of effects: choices that are made, not fitted, each declared with what it may be."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runtime.errors import UsageError
+
+
+class Bound(ABC):
+    """What an option may be."""
+
+    @abstractmethod
+    def read(self, name: str, value: object) -> object:
+        """The value; UsageError that says what was given and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Number(Bound):
+    """A number from `lo` to `hi`."""
+
+    lo: float
+    hi: float
+    unit: str = ""
+
+    def read(self, name: str, value: object) -> float:
+        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not plain or not math.isfinite(value) or not self.lo <= value <= self.hi:
+            raise UsageError(f"{name}={_shown(value)}: give {self.lo:g} to {self.hi:g} {self.unit}".rstrip())
+        return value
+
+
+@dataclass(frozen=True)
+class Whole(Bound):
+    """A whole number from `lo` to `hi`."""
+
+    lo: int
+    hi: int
+    unit: str = ""
+
+    def read(self, name: str, value: object) -> int:
+        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not plain or not self.lo <= value <= self.hi or int(value) != value:
+            allowed = f"{self.lo} to {self.hi} {self.unit}".rstrip()
+            raise UsageError(f"{name}={_shown(value)}: give a whole number, {allowed}")
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Wholes(Bound):
+    """A list of 1 to `most` whole numbers from `lo` to `hi`."""
+
+    lo: int
+    hi: int
+    most: int
+    unit: str = ""
+
+    def read(self, name: str, value: object) -> list[int]:
+        if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= self.most:
+            raise UsageError(f"{name}={_shown(value)}: give a list of 1 to {self.most} whole numbers")
+        return [Whole(self.lo, self.hi, self.unit).read(f"{name}.{i}", item) for i, item in enumerate(value)]
+
+
+class Flag(Bound):
+    """True or false."""
+
+    WORDS: Mapping[str, bool] = {"on": True, "yes": True, "off": False, "no": False}
+
+    def read(self, name: str, value: object) -> bool:
+        value = self.WORDS.get(value.lower(), value) if isinstance(value, str) else value
+        if not isinstance(value, bool):
+            raise UsageError(f"{name}={_shown(value)}: give true or false")
+        return value
+
+
+@dataclass(frozen=True)
+class Choice(Bound):
+    """One of some words."""
+
+    known: tuple[str, ...]
+
+    def read(self, name: str, value: object) -> str:
+        if value not in self.known:
+            raise UsageError(f"unknown {name} {_shown(value)}; known: {', '.join(self.known)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Part(Bound):
+    """An effect of one kind, or with `of` a chain of such; it may be left out."""
+
+    kind: type
+    of: type | None = None
+
+    def read(self, name: str, value: object) -> object:
+        inside = [part for _, part in value.parts()] if self.of and isinstance(value, self.kind) else []
+        if not isinstance(value, self.kind) or (self.of and not all(isinstance(part, self.of) for part in inside)):
+            wanted = f"a chain of {_kinds(self.of)}" if self.of else _kinds(self.kind)
+            raise UsageError(f"{name}: {type(value).__name__} cannot stand here; give {wanted}")
+        if self.of and not inside:
+            raise UsageError(f"{name}: an empty chain; put effects into it, or leave it out")
+        return value
+
+
+def _kinds(kind: type) -> str:
+    below = [sub.__name__ for sub in kind.__subclasses__()]
+    return f"a {kind.__name__}" + (f" ({', '.join(below)}, …)" if below else "")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,104 @@
+"""The settings of a fit, typed, and what can be said of them before any recording is read."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from afx.effect import Effect
+from afx.registry import build, check_fittable
+from data.pairs import DATASETS
+from fitting.optimiser import METHODS
+from losses import VocalLoss
+from losses.vocal import TERMS
+from runtime.errors import UsageError
+from runtime.settings import option
+
+# How many chunks a sample may lie in: all chunks of a pair are held in memory.
+MOST_OVERLAPPING = 20
+
+
+@dataclass
+class OptimiserSettings:
+    """How the parameters move."""
+
+    lr: float = option(0.01, "learning rate of Adam", above=0)
+    method: str = option("adam", "adam, as published; annealed: larger steps that shrink, for 400 epochs")
+
+
+@dataclass
+class LossSettings:
+    """What a fit minimises."""
+
+    weights: list[float] = option([1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s")
+    mldr_rows: str = option("separate", "separate, or rolled as in the published release")
+
+
+@dataclass
+class FitSettings:
+    """The settings of `main.py`; `chain` is the whole chain once the program has read its model."""
+
+    dataset: str | None = option(None, f"how to find the pairs: {', '.join(DATASETS)}; found out when not given")
+    data_dir: str | None = option(None, "folder of a song, or of pairs; @LIST: a file with such folders, one a line")
+    dry: str | None = option(None, "unprocessed recording")
+    wet: str | None = option(None, "processed recording")
+    align: bool = option(True, "align the dry file to the wet one, by the peak of their cross-correlation")
+    check_pair: bool = option(True, "refuse a wet file that does not come from the dry one")
+    fix_drift: bool = option(False, "resample where the clocks of the two recordings drift apart")
+    fix_channel_polarity: bool = option(False, "also undo a polarity that only one channel has")
+    log_dir: str = option("logs", "folder of the run folders")
+    resume: bool = option(False, "go on with the newest run of a track; leave it alone if it has its epochs")
+    model: str | None = option("diffvox", "chain file in cfg/model, or a path; null: `chain` says it all")
+    chain: dict[str, Any] = option({}, "changes inside the chain: chain.sends.reverb.ir_duration=6, chain.comp=null")
+    sr: int = option(44100, "sample rate in Hz; other files are resampled", above=0, within=(8000, 192_000))
+    lufs: float | None = option(-18.0, "loudness that dry and wet are brought to; null keeps their levels")
+    chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
+    chunk_overlap: float = option(5.0, "part of a chunk in s that only warms the effects up", within=(0, 3600))
+    batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
+    epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    device: str = option("auto", "auto, cpu or cuda")
+    graph: bool = option(False, "on a GPU: record a step once and replay it as one launch")
+    memory_gb: float | None = option(None, "what steps may take of the memory; found out when not given", above=0)
+    seed: int = option(0, "of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
+
+    def build_chain(self) -> Effect:
+        """The chain; UsageError where it is none, or none that can be fitted."""
+        chain = build(self.chain, self.sr)
+        check_fittable(chain)
+        return chain
+
+    def build_loss(self) -> VocalLoss:
+        """The loss; UsageError where its settings make none."""
+        weights = self.loss.weights
+        if len(weights) == len(TERMS) and (min(weights) < 0 or not any(weights)):
+            raise UsageError(f"loss.weights={weights}: give numbers of at least 0, one of them above 0")
+        return VocalLoss(self.sr, weights, self.loss.mldr_rows)
+
+    def check(self) -> None:
+        """Raises UsageError for what no fit can be made of, before any recording is read."""
+        if self.optimiser.method not in METHODS:
+            raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
+        self._check_chunks(self.build_loss())
+        self.build_chain()
+
+    def _check_chunks(self, loss: VocalLoss) -> None:
+        """Whether a chunk leaves enough after its warm-up, and chunks do not lie on each other too often."""
+        duration, overlap = self.chunk_duration, self.chunk_overlap
+        if overlap >= duration:
+            raise UsageError(f"chunk_overlap={overlap:g} s must be at least 0 and below chunk_duration={duration:g} s")
+        compared, least = round(duration * self.sr) - round(overlap * self.sr), loss.least_samples
+        if compared < least:
+            most = f"chunk_overlap={math.floor(1000 * (duration - least / self.sr)) / 1000:g} or less"
+            longer = f"chunk_duration={math.ceil(1000 * (overlap + least / self.sr)) / 1000:g} or more"
+            advice = f"{most}, or {longer}" if duration * self.sr > least else longer
+            raise UsageError(
+                f"chunk_duration={duration:g} and chunk_overlap={overlap:g} leave {compared} samples to compare, the "
+                f"longest window of the loss takes {least}: set {advice}"
+            )
+        if duration > MOST_OVERLAPPING * (duration - overlap):
+            raise UsageError(
+                f"chunk_overlap={overlap:g} of chunk_duration={duration:g}: every sample would lie in "
+                f"{duration / (duration - overlap):.0f} chunks, all in memory; set chunk_overlap="
+                f"{duration * (1 - 1 / MOST_OVERLAPPING):g} or less"
+            )
