@@ -210,7 +210,7 @@ def check_relation(check: PairCheck, dry: Tensor, wet: Tensor, sr: int, found: A
         return  # what drifts is not explained by one filter
     first = int(_loudest_start(wet, round(EXCERPT * sr)))
     part = slice(first, first + round(EXCERPT * sr))
-    dry, wet = dry[:, part], wet[:, part].mean(dim=0, keepdim=True)
+    dry, wet = dry[:, part], _folded(wet[:, part])
     if _is_copy(dry, wet):
         check.add(
             "identical", WARNING, "wet is dry up to its level", "there is nothing to fit; give the processed file"
@@ -235,6 +235,12 @@ def refuse_unrelated(check: PairCheck, found: Alignment, files: object, severity
     )
     check.add("unrelated", severity, text, "check the two files, or set check_pair=false")
     return False
+
+
+def _folded(x: Tensor) -> Tensor:
+    """The mean of two channels, or half their difference where they are of opposite polarity."""
+    sign = 1.0 if (x[0] * x[1]).sum() >= 0 else -1.0
+    return 0.5 * (x[:1] + sign * x[1:])
 
 
 def _loudest_start(x: Tensor, length: int) -> int:

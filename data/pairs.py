@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from data.align import measure_alignment
@@ -289,7 +288,7 @@ def load_pair(
     """
     found = PairCheck()
     try:
-        dry, wet = _read(found, files, sr)
+        dry, wet = _read(found, files, sr, examine=not wrap)
         if wrap:
             length, shift = min(dry.shape[-1], wet.shape[-1]), shift or 0
             dry, wet = dry[:, :length].roll(shift, dims=-1), wet[:, :length]
@@ -309,17 +308,18 @@ def load_pair(
     return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift, found)
 
 
-def _read(found: PairCheck, files: PairFiles, sr: int) -> tuple[Tensor, Tensor]:
-    """Both files at `sr` Hz, dry mono and wet stereo, and what they show by themselves."""
+def _read(found: PairCheck, files: PairFiles, sr: int, examine: bool) -> tuple[Tensor, Tensor]:
+    """Both files at `sr` Hz, dry mono and wet stereo; with `examine` without DC offset, and what they show."""
     sides, rates = {}, {}
     for side, path in (("dry", files.dry_path), ("wet", files.wet_path)):
         x, rates[side] = read_audio(path)
         if x.shape[0] > 2:
             raise UsageError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
-        x, offset = without_offset(x)
-        if offset:
-            found.add("dc", NOTE, f"{path}: a DC offset of {offset:+.3f}", "removed")
-        check_file(found, side, x, rates[side], sr, path)
+        if examine:
+            x, offset = without_offset(x)
+            if offset:
+                found.add("dc", NOTE, f"{path}: a DC offset of {offset:+.3f}", "removed")
+            check_file(found, side, x, rates[side], sr, path)
         if rates[side] != sr:
             found.add("rates", NOTE, f"{path}: resampled from {rates[side]} to {sr} Hz")
         sides[side] = resample(x, rates[side], sr) if rates[side] != sr else x
@@ -355,11 +355,11 @@ def place(
     """`dry` `(1, T1)` and `wet` `(2, T2)` where they overlap, in one length and polarity, and the shift of dry."""
     alignment = measure_alignment(dry, wet, sr)
     related = refuse_unrelated(found, alignment, files, REFUSAL if check else WARNING)
-    shift, signs = fixes.shift, wet.new_tensor(alignment.polarity)[:, None]
+    shift = fixes.shift
     if related:
         check_alignment(found, alignment, sr, fixes.drift, fixes.channel_polarity)
         if fixes.channel_polarity or len(set(alignment.polarity)) == 1:
-            wet, signs = wet * signs, torch.ones_like(signs)
+            wet = wet * wet.new_tensor(alignment.polarity)[:, None]
         if fixes.drift and alignment.drift_ppm:
             wet = undo_drift(wet, alignment.drift_ppm, alignment.lag_samples)
         if shift is None and fixes.align:
@@ -374,7 +374,7 @@ def place(
         what = "cut to the shorter" if lengths[1] < lengths[0] else f"{wet.shape[-1] / sr:.2f} s are used"
         found.add("lengths", NOTE, f"{what} of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)")
     if related:
-        check_relation(found, dry, wet * signs, sr, alignment, fixes.drift)
+        check_relation(found, dry, wet, sr, alignment, fixes.drift)
     return dry, wet, shift
 
 

@@ -92,11 +92,8 @@ def undo_drift(wet: Tensor, drift_ppm: float, lag_samples: float = 0.0, taps: in
         n = torch.arange(start, min(start + 65536, length), dtype=torch.float64)
         place = (lag_samples + (n - lag_samples) * (1 - share)).clamp(0, wet.shape[-1] - 1)
         phase = place.frac() * (len(filters) - 1)
-        weights = torch.lerp(
-            filters[phase.long()],
-            filters[(phase.long() + 1).clamp(max=len(filters) - 1)],
-            phase.frac().float()[:, None],
-        )
+        lower = phase.long().clamp(max=len(filters) - 2)
+        weights = torch.lerp(filters[lower], filters[lower + 1], (phase - lower).float()[:, None])
         y[:, start : start + len(n)] = (padded[:, place.long()[:, None] + steps + taps] * weights).sum(-1)
     return y
 
