@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import fft
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool1d, pad
 
 from data.bandwidth import band_edge
 
@@ -68,7 +69,8 @@ def measure_alignment(dry: Tensor, wet: Tensor, sr: int) -> Alignment:
     edit. A second pass along that line, up to 16 kHz and without the phase of an equaliser (see `_minimum_phase`),
     gives fractions of a sample. The sign of a channel's peak is its polarity.
     """
-    a, b = (pad(x.detach().cpu().float(), (0, max(0, 1024 - x.shape[-1]))).numpy() for x in (dry, wet))
+    a, b = (x.detach().cpu().float() for x in (dry, wet))
+    a, b = (pad(x, (0, 1024 - x.shape[-1])).numpy() if x.shape[-1] < 1024 else x.numpy() for x in (a, b))
     step = max(1, round(sr / COARSE_RATE))
     low = _decimated(a, step), _decimated(b, step)
     candidates = _candidates(*low, sr / step)
@@ -110,8 +112,7 @@ def _summary(times: np.ndarray, lags: "_Lags", line: _Line, sr: int) -> Alignmen
 
 def _decimated(x: np.ndarray, step: int) -> np.ndarray:
     """Means of `step` samples of x (C, T); what aliases in dry aliases in wet as well."""
-    length = x.shape[1] // step * step
-    return x[:, :length].reshape(len(x), -1, step).mean(axis=2)
+    return avg_pool1d(torch.from_numpy(x), step).numpy()
 
 
 def _candidates(a: np.ndarray, b: np.ndarray, rate: float, count: int = 3) -> list[float]:

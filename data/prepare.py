@@ -53,11 +53,11 @@ def to_mono(x: Tensor, name: object) -> Mono:
 
 def without_offset(x: Tensor) -> tuple[Tensor, float]:
     """`x` `(C, T)` without its DC offset, and the largest offset; 0 where there is none worth removing."""
-    offset = x.double().mean(dim=1, keepdim=True)
-    power = x.double().square().mean(dim=1, keepdim=True)
-    if not (offset.abs() > OFFSET * power.sqrt()).any():
+    offset = x.mean(dim=1, keepdim=True)
+    rms = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
+    if not (offset.abs() > OFFSET * rms).any():
         return x, 0.0
-    return (x - offset.to(x)), float(offset[offset.abs().argmax()])
+    return x - offset, float(offset[offset.abs().argmax()])
 
 
 def gain_to(x: Tensor, sr: int, lufs: float | None, name: object) -> float:
