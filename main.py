@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from afx.registry import with_changes
-from data.pairs import DATASETS, find_songs
+from data.pair_files import DATASETS, find_songs
 from fitting.session import Outcome, Session
 from fitting.settings import FitSettings
 from formats import runs

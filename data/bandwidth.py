@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 FRAME = 4096  # samples of a spectrum
-FRAMES = 1000  # spectra averaged at most, spread evenly over the recording
+FRAMES = 500  # spectra averaged at most, spread evenly over the recording
 PER_OCTAVE = 12  # bands in which the spectrum is smoothed
 SPAN = 3  # bands: a quarter octave, within which the level falls at an edge
 LOWEST = 1500.0  # Hz; below, single partials end steeply by themselves
@@ -44,7 +44,8 @@ def band_edge(x: Tensor, sr: int) -> float:
 def mean_spectrum(x: Tensor) -> np.ndarray:
     """Mean power `(FRAME / 2 + 1,)` of Hann windowed frames of `x` `(C, T)` over frames and channels."""
     samples = x.detach().cpu().float()
-    samples = pad(samples, (0, max(0, FRAME - samples.shape[-1])))
+    if samples.shape[-1] < FRAME:
+        samples = pad(samples, (0, FRAME - samples.shape[-1]))
     frames = samples.unfold(-1, FRAME, FRAME // 2)
     step = -(-frames.shape[1] // FRAMES)
     frames = frames[:, ::step].reshape(-1, FRAME).numpy()

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from data.chunks import cut_chunks
-from data.pairs import Pair, PairFiles, load_pair
+from data.pair_files import PairFiles
+from data.pairs import Pair, load_pair
 from fitting.batch import Budget
 from fitting.fit import Fit
 from fitting.optimiser import METHODS
@@ -55,7 +56,13 @@ class Recipe:
         """A pair as it is compared; UsageError for what cannot be one."""
         settings = self.settings
         return load_pair(
-            files, settings.sr, settings.lufs, align=settings.align, check=settings.check_pair
+            files,
+            settings.sr,
+            settings.lufs,
+            align=settings.align,
+            check=settings.check_pair,
+            fix_drift=settings.fix_drift,
+            fix_channel_polarity=settings.fix_channel_polarity,
         )
 
     def track(self, pair: Pair) -> Track:

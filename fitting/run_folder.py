@@ -53,7 +53,8 @@ class RunFolder:
                 cls._go_on(before, track)
             else:
                 files = {"input_path": pair.dry_path, "target_path": pair.wet_path}
-                runs.begin(path, recipe.tree, **{name: absolute(file) for name, file in files.items()})
+                paths = {name: absolute(file) for name, file in files.items()}
+                runs.begin(path, recipe.tree, **paths, pair_check=pair.check.record())
         except BaseException:
             lock.release()
             raise

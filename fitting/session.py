@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data.audio import duration
-from data.pairs import PairFiles
+from data.pair_files import PairFiles
 from fitting.batch import fit_all
 from fitting.fit import Fit, Terms
 from fitting.recipe import Recipe

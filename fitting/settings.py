@@ -6,7 +6,7 @@ from typing import Any
 
 from afx.effect import Effect
 from afx.registry import build, check_fittable
-from data.pairs import DATASETS
+from data.pair_files import DATASETS
 from fitting.optimiser import METHODS
 from losses import VocalLoss
 from losses.vocal import TERMS

@@ -123,4 +123,5 @@ PRESET_SET = {
     "wet_files": Field(_list_of(_text), "a list of paths"),
     "alignment_shifts": Field(_list_of(_shift), "a list of whole numbers of samples"),
     "runs": Field(_list_of(_text), "a list of paths"),
+    "alignment": Field(_text, "crop or roll"),
 }

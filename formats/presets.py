@@ -197,6 +197,7 @@ def write_presets(
         "params_original_shapes": [list(row.shape) for row in rows],
         "params_keys": [row.theirs for row in rows],
         "problematic_runs": rejected,
+        "alignment": "crop",  # how the shifts move dry; the release rolls it around its end
     }
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_array(temporary / VECTORS, to_vectors(presets, effect).numpy())

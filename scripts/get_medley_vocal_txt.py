@@ -15,7 +15,7 @@ from runtime.program import program
 
 import argparse
 
-from data.pairs import vocal_stems
+from data.pair_files import vocal_stems
 from runtime.arguments import Parser, file_path
 from runtime.errors import UsageError
 from runtime.files import check_output, write_text

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.audio import read_audio, resample
 from data.bandwidth import band_edge
-from data.pairs import DEMO
+from data.pair_files import DEMO
 
 SR = 44100
 

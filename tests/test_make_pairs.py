@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from data.audio import read_audio
-from data.pairs import PairFiles, load_pair
+from data.pair_files import PairFiles
+from data.pairs import load_pair
 from scripts import make_pairs
 
 ROOT = Path(__file__).parents[1]

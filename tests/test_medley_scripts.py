@@ -10,7 +10,7 @@ from takes import QUICK, RUN_FILES, SR, mixed, take
 
 import main
 from data.audio import write_audio
-from data.pairs import find_songs
+from data.pair_files import find_songs
 from runtime.files import read_json
 from scripts import get_medley_vocal_txt
 

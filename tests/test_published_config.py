@@ -7,7 +7,7 @@ import pytest
 
 import main
 from afx.registry import build
-from data.pairs import DEMO
+from data.pair_files import DEMO
 from formats.published import entries
 from formats.published_config import from_published_config, from_published_settings
 from runtime.errors import UsageError

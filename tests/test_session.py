@@ -14,7 +14,7 @@ from takes import SR, mixed, take
 
 import main
 from data.audio import write_audio
-from data.pairs import PairFiles, find_songs
+from data.pair_files import PairFiles, find_songs
 from fitting import fit, recipe, run_folder
 from fitting.fit import Fit, Terms
 from fitting.run_folder import RunFolder

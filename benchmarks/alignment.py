@@ -1,0 +1,158 @@
+"""How well pairs are aligned and checked: faults of known size made out of good pairs, and the time of the check.
+
+    python -m benchmarks.alignment FOLDER... [--json F]
+
+A folder holds pairs as dry.* and wet.*, or anchor.* and oracle.*, each in a folder of its own. A pair's own lag,
+measured as it is, is the origin: a case is right where its lag is within half a sample (with a drift: two), its drift
+within 5 ppm and its polarity that of the pair turned as made. Otherwise it is told where a finding above a note, or an
+uncertain polarity, says so.
+"""
+
+from runtime.program import program
+
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.audio import read_audio, write_audio
+from data.doctor import NOTE, PairCheck
+from data.pair_files import PairFiles
+from data.pairs import Pair, PairError, load_pair
+from report.tables import text_table
+from runtime.arguments import Parser, file_path
+from runtime.errors import UsageError
+from runtime.files import write_text
+
+NAMES = (("dry", "wet"), ("anchor", "oracle"))
+DELAYS = (0.25, 0.5, 1, 37, 317, 4410, 44100, 441000)  # samples
+DRIFTS = (-300, -100, -20, 20, 100, 300)  # ppm
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    pairs = [files for folder in args.folders for files in find(folder)]
+    if not pairs:
+        raise UsageError(f"{' '.join(map(str, args.folders))}: no pair; looked for dry.* and wet.*, anchor.* and oracle.*")
+    logging.getLogger("data.pairs").disabled = True
+    counts: dict[str, dict[str, int]] = {}
+    alarms, origins = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for files in pairs:
+            own = check(files)
+            origins[files.name] = own.record()
+            alarms += [f"{files.name}: {f}" for f in own.findings if f.severity != NOTE]
+            for name, verdict in judged(files, own, Path(folder)):
+                row = counts.setdefault(name, {"right": 0, "told": 0, "wrong": 0})
+                row[verdict] += 1
+        seconds = time_of_check(pairs, Path(folder))
+    print(text_table(["case", "right", "told", "wrong"], [[k, *map(str, v.values())] for k, v in counts.items()]))
+    print(f"findings above a note on {len(pairs)} pairs as they are: {len(alarms)}", *alarms, sep="\n  ")
+    print(f"check of 240 s at 44.1 kHz: {seconds[0]:.2f} s, {seconds[1]:.2f} s of CPU, decoding left out")
+    if args.json:
+        record = {"counts": counts, "alarms": alarms, "seconds": seconds, "pairs": origins}
+        write_text(args.json, json.dumps(record, indent=1))
+    return 0
+
+
+def find(folder: Path) -> Iterator[PairFiles]:
+    """The pairs in the folders below a folder."""
+    for song in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for names in NAMES:
+            paths = [next(iter(sorted(song.glob(f"{name}.*"))), None) for name in names]
+            if all(paths):
+                yield PairFiles(*paths, song.name)
+
+
+def check(files: PairFiles) -> PairCheck:
+    try:
+        return load_pair(files, lufs=None).check
+    except PairError as error:
+        return error.check
+
+
+def judged(files: PairFiles, own: PairCheck, folder: Path) -> Iterator[tuple[str, str]]:
+    """Every case of a pair, and whether it came out right, told or wrong."""
+    dry, wet = (read_audio(path)[0] for path in (files.dry_path, files.wet_path))
+    wet = wet.expand(2, -1)
+    for name, made, lag, drift, signs in cases(wet):
+        paths = folder / "dry.wav", folder / "wet.wav"
+        for x, path in zip((dry, made), paths, strict=True):
+            write_audio(path, x, 44100)
+        found = check(PairFiles(*paths, files.name))
+        polarity = tuple(a * b for a, b in zip(own.polarity, signs, strict=True))
+        near = abs(found.lag_samples - own.lag_samples - lag) <= (2.0 if drift else 0.5)
+        right = near and abs(found.drift_ppm - own.drift_ppm - drift) <= 5 and found.polarity == polarity
+        told = any(f.severity != NOTE or f.code in ("polarity_uncertain", "retimed") for f in found.findings)
+        if name == "0 dB of other music":
+            right = right and any(f.code == "foreign" for f in found.findings)
+        yield name, "right" if right else "told" if told else "wrong"
+
+
+def cases(wet: Tensor) -> Iterator[tuple[str, Tensor, float, float, tuple[int, int]]]:
+    """Name, wet `(2, T)`, the lag in samples and the drift in ppm that were added, and the signs of the channels."""
+    yield "as it is", wet, 0, 0, (1, 1)
+    yield "inverted", -wet, 0, 0, (-1, -1)
+    yield "one channel inverted", wet * torch.tensor([[1.0], [-1.0]]), 0, 0, (1, -1)
+    for delay in DELAYS:
+        yield f"{delay:g} samples later", delayed(wet, delay), delay, 0, (1, 1)
+    for drift in DRIFTS:
+        yield f"drift {drift:+d} ppm", drifting(wet, drift), 0, drift, (1, 1)
+    other = wet.flip(1).roll(12345, 1)
+    yield "0 dB of other music", wet + other * (wet.norm() / other.norm()), 0, 0, (1, 1)
+
+
+def delayed(x: Tensor, samples: float) -> Tensor:
+    """x (C, T) later by a number of samples, fractions by the phase."""
+    whole = int(samples)
+    x = torch.nn.functional.pad(x, (whole, 64))
+    if samples == whole:
+        return x[:, :-64]
+    freq = torch.fft.rfftfreq(x.shape[-1])
+    return torch.fft.irfft(torch.fft.rfft(x) * torch.exp(-2j * torch.pi * freq * (samples - whole)), x.shape[-1])
+
+
+def drifting(x: Tensor, ppm: float) -> Tensor:
+    """x (C, T) by a clock that is `ppm` off; linear interpolation."""
+    t = np.arange(x.shape[-1])
+    return torch.from_numpy(np.stack([np.interp(t * (1 + 1e-6 * ppm), t, c) for c in x.numpy()])).float()
+
+
+def time_of_check(pairs: list[PairFiles], folder: Path) -> tuple[float, float]:
+    """Least wall and CPU seconds of three checks of 240 s made of the pairs, less those of reading and levelling."""
+    loaded = [load_pair(files) for files in pairs]
+    sides = [torch.cat([getattr(pair, side) for pair in loaded], dim=1) for side in ("dry", "wet")]
+    paths = folder / "dry.wav", folder / "wet.wav"
+    for x, path in zip(sides, paths, strict=True):
+        x = torch.cat([x, x.flip(1)], dim=1)
+        write_audio(path, x.repeat(1, 1 + 240 * 44100 // x.shape[1])[:, : 240 * 44100], 44100)
+    files = PairFiles(*paths, "song")
+    checked, plain = (min(clock(files, wrap) for _ in range(3)) for wrap in (False, True))
+    return checked[0] - plain[0], checked[1] - plain[1]
+
+
+def clock(files: PairFiles, wrap: bool) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    pair: Pair = load_pair(files, wrap=wrap)
+    assert pair.dry.shape[-1] > 0
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def parser() -> Parser:
+    p = Parser(__doc__)
+    p.add_argument("folders", metavar="FOLDER", type=file_path, nargs="+", help="folder of folders of pairs")
+    p.add_argument("--json", metavar="F", type=file_path, help="file for the figures")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Where data sets keep the files of their dry/wet pairs."""
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from data.audio import AUDIO_SUFFIXES
+from data.decoding import is_hidden
+from runtime.errors import UsageError
+from runtime.files import printable, user_path
+from runtime.settings import read_yaml
+
+VOCAL_INSTRUMENTS = ("speaker", "singer", "vocal", "voice", "speech")
+VOCAL_NAMES = ("lv", "ld", "lead_vocal", "bv")
+OTHER_NAMES = ("synth", "gtr", "guitar", "piano", "strings", "eg", "ag")
+CORRESPONDENCE = "correspondence_pp.yaml"
+LONGEST_LIST = 10_000_000  # bytes of a list of folders
+DEMO = Path(__file__).parent / "demo"
+FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The two files of a pair, unread."""
+
+    dry_path: Path
+    wet_path: Path
+    name: str  # the wet file's stem, without _wet; for dry.* and wet.* in a folder of pairs the folder's name
+
+
+class Found(NamedTuple):
+    """The pairs of a data set, and one line for each candidate that is not one and why."""
+
+    files: list[PairFiles]
+    skipped: list[str]
+
+
+def vocal_stems(metadata: dict, folder: Path) -> Found:
+    """The vocal stems of a MedleyDB song that were made from one raw track, out of the song's metadata.
+
+    Wet is the stem, dry its raw track. UsageError where the metadata lacks what is needed.
+    """
+    missing = {"stems", "stem_dir", "raw_dir"} - set(metadata)
+    if missing:
+        raise UsageError(f"the metadata of {folder.name} lacks {', '.join(sorted(missing))}: is it MedleyDB's?")
+    if metadata.get("instrumental") in ("yes", True):
+        return Found([], [f"{folder.name} is instrumental"])
+    files, skipped, heard = [], [], set()
+    for key, stem in metadata["stems"].items():
+        given = stem.get("instrument") or []
+        names = [given] if isinstance(given, str) else [str(name) for name in given]
+        heard.update(names)
+        if not any(word in name.lower() for name in names for word in VOCAL_INSTRUMENTS):
+            continue
+        raw = list((stem.get("raw") or {}).values())
+        if len(raw) != 1:
+            skipped.append(f"{folder.name} {key} ({', '.join(names)}) has {len(raw)} raw tracks, not one")
+            continue
+        wet = folder / metadata["stem_dir"] / stem["filename"]
+        files.append(PairFiles(folder / metadata["raw_dir"] / raw[0]["filename"], wet, wet.stem))
+    if not files and not skipped:
+        skipped.append(f"{folder.name} has no vocal stem (its instruments: {', '.join(sorted(heard))})")
+    return Found(files, skipped)
+
+
+def _medley_vocal(data_dir: Path) -> Found:
+    folder = Path(os.path.abspath(data_dir))  # "." has no name of its own
+    path = folder / f"{folder.name}_METADATA.yaml"
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist: dataset medley_vocal takes the folder of one MedleyDB song")
+    metadata = read_yaml(path)
+    try:
+        return vocal_stems(metadata, folder)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not as MedleyDB writes it ({type(error).__name__}: {error})") from error
+
+
+def _internal_vocal(data_dir: Path) -> Found:
+    files, skipped = [], []
+    for path in sorted(data_dir.rglob(CORRESPONDENCE)):
+        if is_hidden(path, data_dir):
+            continue
+        try:
+            matched = read_yaml(path)["matched"]
+            for wet, dries in matched.items():
+                name = wet.lower()
+                if not any(w in name for w in VOCAL_NAMES) or any(w in name for w in OTHER_NAMES):
+                    skipped.append(f"{path.parent.name} {wet} is not named as a vocal")
+                elif len(dries) != 1:
+                    skipped.append(f"{path.parent.name} {wet} has {len(dries)} dry files, not one")
+                else:
+                    wet_path = path.parent / "multi" / wet
+                    files.append(PairFiles(path.parent / "dry" / dries[0], wet_path, wet_path.stem))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            skipped.append(f"{path} is broken ({type(error).__name__}: {error})")
+    if not files and not skipped:
+        skipped.append(f"{data_dir} holds no {CORRESPONDENCE}")
+    return Found(files, skipped)
+
+
+def _folder(data_dir: Path) -> Found:
+    top = Path(os.path.abspath(data_dir))
+    sides: dict[tuple[Path, str], dict[str, list[Path]]] = {}
+    for path in sorted([*top.glob("*"), *top.glob("*/*")]):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not is_hidden(path, top):
+            folder, name, side = _side(path)
+            if side:
+                sides.setdefault((folder, name), {"dry": [], "wet": []})[side].append(path)
+    files, skipped = [], []
+    for (_, name), paths in sides.items():
+        wrong = [f"{len(found)} {side} files" for side, found in paths.items() if len(found) != 1]
+        if wrong:
+            skipped.append(f"{name} has {' and '.join(wrong)}, not one")
+        else:
+            files.append(PairFiles(paths["dry"][0], paths["wet"][0], name))
+    if not sides:
+        skipped.append(f"{top} holds no pair; looked for {FOLDER_LAYOUTS}")
+    return Found(files, skipped)
+
+
+def _side(path: Path) -> tuple[Path, str, str]:
+    """The folder and name of the pair that a file belongs to, and its side, "dry", "wet" or "" for neither."""
+    stem = path.stem.lower()
+    for side in ("dry", "wet"):
+        if stem == side:
+            return path.parent, path.parent.name, side
+        if stem.endswith(f"_{side}"):
+            return path.parent, path.stem[:-4], side
+        if path.parent.name.lower() == side:
+            return path.parent.parent, path.stem, side
+    return path.parent, path.stem, ""
+
+
+def _pair(dry: Path, wet: Path) -> Found:
+    if dry.exists() and wet.exists() and dry.samefile(wet):
+        raise UsageError(f"dry and wet are the same file, {dry}: give the take and its mix")
+    return Found([PairFiles(dry, wet, wet.stem)], [])
+
+
+def _demo() -> Found:
+    return _folder(DEMO)
+
+
+class Dataset(NamedTuple):
+    """How the pairs of a data set are found, and which paths that takes."""
+
+    find: Callable[..., Found]
+    takes: tuple[str, ...]
+
+
+DATASETS = {
+    "medley_vocal": Dataset(_medley_vocal, ("data_dir",)),
+    "internal_vocal": Dataset(_internal_vocal, ("data_dir",)),
+    "pair": Dataset(_pair, ("dry", "wet")),
+    "folder": Dataset(_folder, ("data_dir",)),
+    "demo": Dataset(_demo, ()),
+}
+
+
+def find_pairs(
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    dry: str | Path | None = None,
+    wet: str | Path | None = None,
+) -> Found:
+    """The pairs of a data set, unread; without a `dataset`, the paths tell which it is (none: the built-in demo).
+
+    UsageError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
+    """
+    named = {"data_dir": data_dir, "dry": dry, "wet": wet}
+    paths = {key: user_path(path) for key, path in named.items() if path is not None}
+    dataset = dataset or _infer(paths)
+    if dataset not in DATASETS:
+        raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
+    find, takes = DATASETS[dataset]
+    if set(paths) != set(takes):
+        given = ", ".join(f"{key}={path}" for key, path in paths.items())
+        raise UsageError(f"dataset {dataset} takes {' and '.join(takes) or 'no path'}; given: {given or 'none'}")
+    if "data_dir" in paths and not paths["data_dir"].is_dir():
+        problem = "is a file" if paths["data_dir"].exists() else "does not exist"
+        raise UsageError(f"data_dir={paths['data_dir']} {problem}: give a folder, or two files as dry=... and wet=...")
+    found = find(**paths)
+    if not found.files:
+        raise UsageError(f"no pair found: {'; '.join(found.skipped)}")
+    return Found([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
+
+
+def find_songs(
+    log_dir: Path,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    dry: str | None = None,
+    wet: str | None = None,
+) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
+    """The pairs of a data set or of several songs, by the folder in `log_dir` for their logs; what was skipped, and
+    what failed, a line each.
+
+    `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
+    folder's logs then have a folder of its name, of which a later one of the same name takes as many folders above it
+    as tell it apart (Intro, Artist_Intro); one without a pair has failed. UsageError as in `find_pairs`, and for a list
+    that cannot be read or is empty.
+    """
+    if not (data_dir or "").startswith("@"):
+        found = find_pairs(dataset, data_dir, dry, wet)
+        return {log_dir: found.files}, found.skipped, []
+    songs, skipped, failed = {}, [], []
+    names: dict[str, Path] = {}
+    for song in _listed(data_dir):
+        path = Path(os.path.abspath(os.path.expanduser(song)))
+        if path in names.values():
+            skipped.append(f"{song} is listed twice")
+            continue
+        names[_free_name(path, names)] = path
+        try:
+            found = find_pairs(dataset, song)
+        except (UsageError, OSError) as error:
+            failed.append(str(error) if song in str(error) else f"{song[:300]}: {error}")
+            continue
+        songs[log_dir / printable(next(reversed(names)))] = found.files
+        skipped += found.skipped
+    return songs, skipped, failed
+
+
+def _free_name(path: Path, taken: Collection[str]) -> str:
+    """A folder's name, with as many of those above it as it takes to be none of those taken."""
+    parts = path.parts[1:]
+    names = ("_".join(parts[-depth:]) for depth in range(1, len(parts) + 1))
+    return next((name for name in names if name not in taken), f"{'_'.join(parts)}_{len(taken)}")
+
+
+def _listed(data_dir: str) -> list[str]:
+    path = user_path(data_dir[1:])
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+        if path.stat().st_size > LONGEST_LIST:
+            raise UsageError(f"data_dir={data_dir}: the list is longer than {LONGEST_LIST / 1e6:g} MB; is it a list?")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
+    if "\0" in text:
+        raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+    songs = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    if not songs:
+        raise UsageError(f"data_dir={data_dir}: the list names no folder; give one a line")
+    return songs
+
+
+def _infer(paths: dict[str, Path]) -> str:
+    if "dry" in paths or "wet" in paths:
+        return "pair"
+    if "data_dir" not in paths:
+        return "demo"
+    if any(not path.name.startswith(".") for path in paths["data_dir"].glob("*_METADATA.yaml")):
+        return "medley_vocal"
+    return "internal_vocal" if (paths["data_dir"] / CORRESPONDENCE).is_file() else "folder"
