@@ -31,7 +31,8 @@ estimated; *options* are chosen and stay as they are. Defaults and ranges are th
 setting may change a default, narrow a range or choose an option, as in the [chain of DiffVox](#the-chain-of-diffvox):
 
 ```bash
-python main.py chain.peak1.freq.range='[60,4000]' chain.peak1.freq.default=500 chain.sends.reverb.ir_duration=6
+python main.py 'chain.peak1.freq.range=[60,4000]' chain.peak1.freq.default=500 \\
+    chain.sends.reverb.ir_duration=6
 ```
 
 The column *mapping* says how an unconstrained (raw) parameter becomes a value; see [mappings](#mappings).
