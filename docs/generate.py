@@ -11,10 +11,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
 
+from afx import param
 from afx.effect import Effect
-from afx.param import Mapping, Param, RawNormal, Uniform
+from afx.param import Param, RawNormal, Uniform
 from afx.registry import EFFECTS, KEYS, build, parse_chain
 from runtime.settings import read_yaml
 
@@ -63,12 +63,12 @@ def effect_section(key: str, kind: type[Effect]) -> str:
     if params:
         lines += [parameter_table((p.name, p) for p in params)]
     listed = [
-        f"| `{name}` | {default_of(parameter)} | {options.get(name, '')} |"
+        f"| `{name}` | {default_of(parameter)} | {allowed(kind, name)} | {options.get(name, '')} |"
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
     if listed:
-        lines += ["| option | default | meaning |", "|---|---|---|", *listed, ""]
+        lines += ["| option | default | allowed | meaning |", "|---|---|---|---|", *listed, ""]
     return "\n".join([*lines, *rest, ""] if rest else lines)
 
 
@@ -102,6 +102,16 @@ def default_of(parameter: inspect.Parameter) -> str:
     if value is parameter.empty:
         return "required"
     return words[value] if value is None or isinstance(value, bool) else f"{value}".strip("()")
+
+
+def allowed(kind: type[Effect], name: str) -> str:
+    """What an effect declares of an option: its bounds, or its words."""
+    bound = getattr(kind, "options", {}).get(name)
+    if hasattr(bound, "known"):
+        return ", ".join(bound.known)
+    if hasattr(bound, "lo"):
+        return f"{number(bound.lo)} to {number(bound.hi)} {bound.unit}".rstrip()
+    return {"Flag": "true, false", "Part": "effects"}.get(type(bound).__name__, "")
 
 
 def parameter_table(params: Iterator[tuple[str, Param]]) -> str:
@@ -180,15 +190,10 @@ def first_sentence(make: Callable) -> str:
 def mappings_section() -> str:
     """How raw parameters become values."""
     lines = ["## Mappings\n", "σ is the logistic function, u = σ(raw) a position in the range.\n"]
-    kinds = [kind for kind in get_args(Mapping) for kind in [kind, *family(kind)] if not inspect.isabstract(kind)]
-    for kind in kinds:
+    classes = [kind for kind in vars(param).values() if inspect.isclass(kind) and hasattr(kind, "raw")]
+    for kind in (kind for kind in classes if not inspect.isabstract(kind)):
         lines += [f"### {kind.__name__}\n", f"{plain(inspect.getdoc(kind) or '')}\n"]
     return "\n".join(lines)
-
-
-def family(kind: type) -> list[type]:
-    """All subclasses of a class."""
-    return [one for direct in kind.__subclasses__() for one in [direct, *family(direct)]]
 
 
 PAGES: dict[str, Callable[[], str]] = {"effects.md": effects_page}

@@ -103,7 +103,8 @@ def test_a_shown_command_names_a_program_and_its_arguments(line: str, monkeypatc
         return
     if hasattr(program, "read_settings"):
         settings = program.read_settings(argv)
-        build(settings["chain"], settings["sr"])
+        held = settings if isinstance(settings, dict) else vars(settings)
+        build(held["chain"], held["sr"])
         return
     if "…" in line:
         return
