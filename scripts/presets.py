@@ -3,7 +3,7 @@
     python scripts/presets.py list presets/own --columns comp.cmp_threshold,sends.delay.delay
     python scripts/presets.py show presets/own 0                          one preset in physical units
     python scripts/presets.py nearest presets/own 0 --count 5             the presets most like it
-    python scripts/presets.py outliers presets/own                   the presets least like the others
+    python scripts/presets.py outliers presets/own                        the presets least like the others
     python scripts/presets.py sample presets/own OUT --count 10           new ones, drawn from the set's Gaussian
     python scripts/presets.py interpolate presets/own 0 3 OUT             new ones, from one preset to another
 
