@@ -25,7 +25,7 @@ from afx.effect import Effect, Values
 from afx.registry import build
 from afx.stream import render
 from data.pairs import PairFiles, load_pair
-from formats.presets import Preset, load_presets, read_chain, read_rows
+from formats.presets import Preset, load_presets, read_chain, read_info, read_rows
 from losses.metrics import VocalMetrics
 from losses.mldr import ROWS
 from losses.vocal import TERMS
@@ -46,12 +46,13 @@ class Scorer:
     roots: list[tuple[str, str]]  # (old, new) beginnings of paths
     process: bool  # or score the dry recording
     clip_q: bool
+    rolled: bool  # whether the set's shifts roll dry around its end, as those of the release
 
     @torch.no_grad()
     def __call__(self, preset: Preset) -> dict[str, float]:
         """The four terms of a preset; UsageError where its files cannot be read or its render is not finite."""
         files = PairFiles(self._here(preset.dry_file), self._here(preset.wet_file), preset.stem)
-        pair = load_pair(files, self.chain.sr, self.lufs, shift=preset.alignment_shift, check=False)
+        pair = load_pair(files, self.chain.sr, self.lufs, shift=preset.alignment_shift, wrap=self.rolled, check=False)
         dry, wet = pair.dry.to(self.device), pair.wet.to(self.device)
         y = self.render(dry, preset) if self.process else dry.expand(2, -1)
         if not y.isfinite().all():
@@ -90,7 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         device = pick_device("cpu" if args.cpu else "auto")
         chain = build(config, sr).eval().to(device)
         metrics, roots = VocalMetrics(sr, args.mldr_rows), [read_root(text) for text in args.root]
-        scorer = Scorer(chain, metrics, device, read_lufs(args.lufs), roots, not args.no_process, args.clip_Q)
+        rolled = read_info(args.presets).get("alignment") != "crop"
+        lufs, process = read_lufs(args.lufs), not args.no_process
+        scorer = Scorer(chain, metrics, device, lufs, roots, process, args.clip_Q, rolled)
         presets = load_presets(args.presets, chain)
         if args.subset is not None:
             presets = [presets[row] for row in read_rows(args.subset, presets)]

@@ -1,17 +1,28 @@
 """Pairs of a dry take and its mix: where a data set keeps them, and how one is loaded, checked and aligned."""
 
 import logging
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from data.align import RELATED, find_lag, likeness, quiet_level
-from data.audio import AUDIO_SUFFIXES, loudness, read_audio, resample
+from data.align import measure_alignment
+from data.audio import AUDIO_SUFFIXES, read_audio, resample
+from data.doctor import (
+    NOTE,
+    REFUSAL,
+    WARNING,
+    PairCheck,
+    check_alignment,
+    check_file,
+    check_relation,
+    refuse_unrelated,
+)
+from data.prepare import crop_to_overlap, gain_to, ringing, to_mono, undo_drift, without_offset
 from runtime.errors import UsageError
 from runtime.settings import read_yaml
 
@@ -23,9 +34,6 @@ OTHER_NAMES = ("synth", "gtr", "guitar", "piano", "strings", "eg", "ag")
 CORRESPONDENCE = "correspondence_pp.yaml"
 DEMO = Path(__file__).parent / "demo"
 FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
-
-LOUDEST_SIDE = -10.0  # dB; a dry file whose side signal peaks higher is not a mono recording
-QUIETER = -2.0  # dB; compression and reverb raise the quiet moments of a mix: ten real pairs measured +1.6 and more
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ class Pair:
     sr: int  # Hz
     dry_path: Path
     wet_path: Path
-    alignment_shift: int  # samples by which dry was rolled; negative: to an earlier time
+    alignment_shift: int  # samples by which dry is later than in its file; negative: earlier
+    check: PairCheck = field(default_factory=PairCheck)  # what was found of the two files
 
 
 def vocal_stems(metadata: dict, folder: Path) -> Found:
@@ -249,6 +258,14 @@ def _infer(paths: dict[str, Path]) -> str:
     return "internal_vocal" if (paths["data_dir"] / CORRESPONDENCE).is_file() else "folder"
 
 
+class PairError(UsageError):
+    """A pair that cannot be one; `check` holds what was found of it."""
+
+    def __init__(self, message: str, check: PairCheck):
+        super().__init__(message)
+        self.check = check
+
+
 def load_pair(
     files: PairFiles,
     sr: int = 44100,
@@ -256,88 +273,113 @@ def load_pair(
     *,
     align: bool = True,
     shift: int | None = None,
+    wrap: bool = False,
     check: bool = True,
+    fix_drift: bool = False,
+    fix_channel_polarity: bool = False,
 ) -> Pair:
-    """The two files as mono and stereo of one length, dry rolled (circularly) onto wet, each brought to `lufs` LUFS.
+    """The two files as mono and stereo, cut to what overlaps once dry is `shift` samples later, at `lufs` LUFS each.
 
-    `lufs` None keeps the levels. `shift` in samples is used as it stands; without it, and with `align`, the lag is
-    measured. `check` refuses files that are unrelated and warns where they look swapped. What is changed on the way is
-    logged. UsageError, one line, for what cannot be a pair.
+    The shift is measured where none is given and `align` is set, else it is 0. Where wet goes on after dry its tail
+    stays, beside silence. A wet of opposite polarity is inverted and a DC offset removed; `fix_drift` resamples a wet
+    whose clock drifts, `fix_channel_polarity` turns a single inverted channel. `lufs` None keeps the levels. With
+    `wrap` dry is rolled around its end and nothing else is done, as the published preset sets were made.
+    All that is found is logged and in the pair's `check`; PairError (a UsageError, one line) for what cannot be a
+    pair, without `check` unrelated files are a warning only.
     """
-    dry, wet = _read(files.dry_path, sr), _read(files.wet_path, sr)
-    if wet.shape[0] < dry.shape[0]:
-        log.warning("%s is mono and %s is stereo: are dry and wet swapped?", files.wet_path, files.dry_path)
-    dry, wet = _to_mono(dry, files.dry_path), _to_stereo(wet, files.wet_path)
-    length = min(dry.shape[-1], wet.shape[-1])
-    if dry.shape[-1] != wet.shape[-1]:
-        seconds = [x.shape[-1] / sr for x in (dry, wet)]
-        log.info("%s: cut to the shorter of %.2f s (dry) and %.2f s (wet)", files.name, *seconds)
-    dry, wet = dry[:, :length], wet[:, :length]
-    if shift is None:
-        shift = find_lag(dry, wet) if align else 0
-    dry = dry.roll(shift, dims=-1)
-    gains = [_gain(x, sr, lufs, path) for x, path in ((dry, files.dry_path), (wet, files.wet_path))]
-    if check:
-        _check(dry, wet, sr, files)
-    return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift)
-
-
-def _read(path: Path, sr: int) -> Tensor:
-    x, sr_file = read_audio(path)
-    if x.shape[0] > 2:
-        raise UsageError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
-    if sr_file != sr:
-        log.info("%s: resampled from %d to %d Hz", path, sr_file, sr)
-        x = resample(x, sr_file, sr)
-    return x
-
-
-def _to_mono(x: Tensor, path: Path) -> Tensor:
-    """The mean of the channels; refused where side = 0.707 (L / max|L| - R / max|R|) peaks above -10 dB."""
-    if x.shape[0] == 1:
-        return x
-    peaks = x.abs().amax(dim=1, keepdim=True)
-    if peaks.min() == 0:
-        log.info("%s: one channel is silent, the other is used", path)
-        return x.sum(dim=0, keepdim=True)
-    side = 0.707 * (x[0] / peaks[0] - x[1] / peaks[1])
-    level = 20 * math.log10(max(float(side.abs().max()), 1e-10))
-    if level > LOUDEST_SIDE:
-        raise UsageError(
-            f"{path} is no mono recording: its side signal peaks at {level:.1f} dB, dry files may have at most "
-            f"{LOUDEST_SIDE:g} dB; give the mono take (or are dry and wet swapped?)"
-        )
-    log.info("%s: stereo, averaged to mono", path)
-    return x.mean(dim=0, keepdim=True)
-
-
-def _to_stereo(x: Tensor, path: Path) -> Tensor:
-    if x.shape[0] == 1:
-        log.warning("%s is mono: copied to both sides, the panoramas will have nothing to find", path)
-    return x.expand(2, -1)
-
-
-def _gain(x: Tensor, sr: int, lufs: float | None, path: Path) -> float:
+    found = PairCheck()
     try:
-        level = loudness(x, sr)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from None
-    if level == -math.inf:
-        raise UsageError(f"{path} is silent: nothing lies above -70 LUFS")
-    return 1.0 if lufs is None else 10 ** ((lufs - level) / 20)
+        dry, wet = _read(found, files, sr)
+        if wrap:
+            length, shift = min(dry.shape[-1], wet.shape[-1]), shift or 0
+            dry, wet = dry[:, :length].roll(shift, dims=-1), wet[:, :length]
+        else:
+            fixes = Fixes(align, shift, fix_drift, fix_channel_polarity)
+            dry, wet, shift = place(found, dry, wet, sr, files, fixes, check)
+        refusal = next(iter(found.refusals), None)
+        if refusal:
+            raise UsageError(str(refusal))
+        gains = gain_to(dry, sr, lufs, files.dry_path), gain_to(wet, sr, lufs, files.wet_path)
+    except UsageError as error:
+        if not found.refusals:
+            found.add("unusable", REFUSAL, str(error))
+        raise PairError(str(error), found) from None
+    if not wrap:
+        _tell(found, files.name)
+    return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift, found)
 
 
-def _check(dry: Tensor, wet: Tensor, sr: int, files: PairFiles) -> None:
-    alike = likeness(dry, wet, sr)
-    if alike < RELATED:
-        raise UsageError(
-            f"{files.dry_path} and {files.wet_path} seem unrelated: their whitened correlation is {alike:.3f}, a take "
-            f"and its mix have 0.1 to 1, {RELATED:g} is the least allowed; check the two files, or set check_pair=false"
-        )
-    rise = quiet_level(wet, sr) - quiet_level(dry, sr)
-    if rise < QUIETER:
-        log.warning(
-            "%s: the quiet moments of wet are %.1f dB below those of dry, in a mix they lie above: are both swapped?",
-            files.name,
-            -rise,
-        )
+def _read(found: PairCheck, files: PairFiles, sr: int) -> tuple[Tensor, Tensor]:
+    """Both files at `sr` Hz, dry mono and wet stereo, and what they show by themselves."""
+    sides, rates = {}, {}
+    for side, path in (("dry", files.dry_path), ("wet", files.wet_path)):
+        x, rates[side] = read_audio(path)
+        if x.shape[0] > 2:
+            raise UsageError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
+        x, offset = without_offset(x)
+        if offset:
+            found.add("dc", NOTE, f"{path}: a DC offset of {offset:+.3f}", "removed")
+        check_file(found, side, x, rates[side], sr, path)
+        if rates[side] != sr:
+            found.add("rates", NOTE, f"{path}: resampled from {rates[side]} to {sr} Hz")
+        sides[side] = resample(x, rates[side], sr) if rates[side] != sr else x
+    dry, wet = sides["dry"], sides["wet"]
+    found.dry_sr = rates["dry"]
+    if len(wet) < len(dry):
+        text = f"{files.wet_path} is mono and {files.dry_path} is stereo: are dry and wet swapped?"
+        found.add("swapped", WARNING, text)
+    if len(wet) == 1:
+        text = f"{files.wet_path} is mono: copied to both sides, the panoramas will have nothing to find"
+        found.add("mono_wet", WARNING, text)
+    folded = to_mono(dry, files.dry_path)
+    if folded.channels == 2:
+        found.add("mono_dry", NOTE, f"{files.dry_path}: stereo, averaged to mono")
+    for x, path in ((folded.x, files.dry_path), (wet, files.wet_path)):
+        if x.shape[-1] < 0.4 * sr or not x.any():
+            gain_to(x, sr, None, path)  # raises
+    return folded.x, wet.expand(2, -1)
+
+
+class Fixes(NamedTuple):
+    """What `load_pair` is asked to do about time and polarity."""
+
+    align: bool
+    shift: int | None
+    drift: bool
+    channel_polarity: bool
+
+
+def place(
+    found: PairCheck, dry: Tensor, wet: Tensor, sr: int, files: PairFiles, fixes: Fixes, check: bool
+) -> tuple[Tensor, Tensor, int]:
+    """`dry` `(1, T1)` and `wet` `(2, T2)` where they overlap, in one length and polarity, and the shift of dry."""
+    alignment = measure_alignment(dry, wet, sr)
+    related = refuse_unrelated(found, alignment, files, REFUSAL if check else WARNING)
+    shift, signs = fixes.shift, wet.new_tensor(alignment.polarity)[:, None]
+    if related:
+        check_alignment(found, alignment, sr, fixes.drift, fixes.channel_polarity)
+        if fixes.channel_polarity or len(set(alignment.polarity)) == 1:
+            wet, signs = wet * signs, torch.ones_like(signs)
+        if fixes.drift and alignment.drift_ppm:
+            wet = undo_drift(wet, alignment.drift_ppm, alignment.lag_samples)
+        if shift is None and fixes.align:
+            shift = round(alignment.lag_samples)
+    shift = shift or 0
+    lengths = dry.shape[-1] - max(0, -shift), wet.shape[-1] - max(0, shift)
+    dry, wet = crop_to_overlap(dry, wet, shift, ringing(wet, dry.shape[-1] + shift, sr))
+    if not wet.shape[-1]:
+        raise UsageError(f"{files.name}: with shift={shift} samples dry and wet do not overlap; give another shift")
+    if abs(lengths[0] - lengths[1]) > 0.1 * sr:
+        seconds = [x / sr for x in lengths]
+        what = "cut to the shorter" if lengths[1] < lengths[0] else f"{wet.shape[-1] / sr:.2f} s are used"
+        found.add("lengths", NOTE, f"{what} of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)")
+    if related:
+        check_relation(found, dry, wet * signs, sr, alignment, fixes.drift)
+    return dry, wet, shift
+
+
+def _tell(found: PairCheck, name: str) -> None:
+    for finding in found.findings:
+        log.log(logging.INFO if finding.severity == NOTE else logging.WARNING, "%s: %s", name, finding)
+    if not found.findings:
+        log.info("%s: a good pair: %s", name, found.summary())

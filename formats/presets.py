@@ -171,6 +171,7 @@ def write_presets(
         "params_original_shapes": [list(row.shape) for row in rows],
         "params_keys": [row.theirs for row in rows],
         "problematic_runs": rejected,
+        "alignment": "crop",  # how the shifts move dry; the release rolls it around its end
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name in (MASK, GAUSSIAN, TRAIN_INDEX):

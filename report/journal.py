@@ -38,7 +38,8 @@ class Journal:
         """
         if before is None:
             folder = runs.new_run(log_dir, pair.name)
-            runs.begin(folder, settings, input_path=str(pair.dry_path), target_path=str(pair.wet_path))
+            paths = {"input_path": str(pair.dry_path), "target_path": str(pair.wet_path)}
+            runs.begin(folder, settings, **paths, pair_check=pair.check.record())
             return cls(folder, pair, track)
         runs.check_same_fit(before, settings)
         state = runs.load_checkpoint(before)

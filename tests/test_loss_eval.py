@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 
 import loss_eval
 from afx.effect import Effect, Knobs
@@ -51,7 +52,7 @@ def scored_set(tmp_path: Path, chain: Effect) -> Path:
         paths = [f"/elsewhere/song{i}/{side}.wav" for side in ("take", "mix")]
         preset = Preset(i, *paths, -50, raws)
         folder = tmp_path / "audio" / f"song{i}"
-        write_audio(folder / "take.wav", dry.roll(50, -1), SR)
+        write_audio(folder / "take.wav", pad(dry, (50, 0)), SR)
         write_audio(folder / "mix.wav", render(chain.eval(), preset.values(chain), dry), SR)
         presets.append(preset)
     write_presets(tmp_path / "set", presets, chain, chain=CHAIN, rejected={})

@@ -248,19 +248,21 @@ def test_the_built_in_pair_is_whole_aligned_and_long_enough_for_two_chunks():
 
 @pytest.mark.parametrize("delay", [0, 1, 37, -1, -700])
 def test_a_pair_is_cut_aligned_and_brought_to_one_loudness(tmp_path, caplog, delay):
-    dry = take()
-    files = write_pair(tmp_path, torch.cat([dry, dry[:, :5000]], dim=1), mix(dry, delay=delay))
+    dry, overlap = take(), 2 * SR - abs(delay)
+    files = write_pair(tmp_path, torch.cat([dry, dry[:, :9000]], dim=1), mix(dry, delay=delay))
     with caplog.at_level(logging.INFO):
         pair = load_pair(files)
     assert (pair.name, pair.sr, pair.dry_path, pair.wet_path) == ("song", SR, files.dry_path, files.wet_path)
-    assert pair.dry.shape == (1, 2 * SR) and pair.wet.shape == (2, 2 * SR)
+    length = 2 * SR - max(delay, 0)
+    assert pair.dry.shape == (1, length) and pair.wet.shape == (2, length)
     assert pair.alignment_shift == delay
     assert loudness(pair.dry, SR) == pytest.approx(-18.0, abs=0.01)
     assert loudness(pair.wet, SR) == pytest.approx(-18.0, abs=0.01)
-    assert torch.allclose(pair.dry / pair.dry.norm(), dry.roll(delay, dims=-1) / dry.norm(), atol=1e-7)
-    assert [record.getMessage() for record in caplog.records] == [
-        "song: cut to the shorter of 2.11 s (dry) and 2.00 s (wet)"
-    ]
+    wanted = dry[:, max(-delay, 0) :][:, :overlap]
+    assert torch.allclose(pair.dry[:, :overlap] / pair.dry[:, :overlap].norm(), wanted / wanted.norm(), atol=1e-7)
+    seconds = (2 * SR + 9000 - max(-delay, 0)) / SR, (2 * SR - max(delay, 0)) / SR
+    (cut,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("song: cut")]
+    assert cut == f"song: cut to the shorter of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)"
 
 
 def test_levels_stay_and_a_given_shift_is_used_as_it_stands(tmp_path):
@@ -269,7 +271,10 @@ def test_levels_stay_and_a_given_shift_is_used_as_it_stands(tmp_path):
     files = write_pair(tmp_path, dry, wet)
     pair = load_pair(files, lufs=None, shift=-49)
     assert pair.alignment_shift == -49
-    assert torch.equal(pair.dry, dry.roll(-49, dims=-1)) and torch.equal(pair.wet, wet)
+    both = 2 * SR - 49
+    assert torch.equal(pair.dry[:, :both], dry[:, 49:]) and torch.equal(pair.wet[:, :both], wet[:, :both])
+    rolled = load_pair(files, lufs=None, shift=-49, wrap=True)
+    assert torch.equal(rolled.dry, dry.roll(-49, dims=-1)) and torch.equal(rolled.wet, wet)
     unmoved = load_pair(files, lufs=None, align=False)
     assert unmoved.alignment_shift == 0 and torch.equal(unmoved.dry, dry)
 
@@ -280,7 +285,7 @@ def test_other_rates_are_resampled_with_a_notice(tmp_path, caplog):
     write_audio(tmp_path / "wet.opus", mix(dry, 48000, 480), 48000)
     with caplog.at_level(logging.INFO):
         pair = load_pair(PairFiles(tmp_path / "dry.wav", tmp_path / "wet.opus", "x"))
-    assert pair.dry.shape == (1, 2 * SR) and pair.alignment_shift == 441
+    assert pair.dry.shape == (1, 2 * SR - 441) and pair.alignment_shift == 441
     assert "dry.wav: resampled from 48000 to 44100 Hz" in caplog.text and "wet.opus: resampled" in caplog.text
 
 

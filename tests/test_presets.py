@@ -62,7 +62,7 @@ def published_to_the_letter(folder: Path) -> dict[str, np.ndarray]:
 def test_a_set_written_here_has_the_published_format(name: str, own_set: Path):
     assert pca_trsfm.main([str(own_set), "--exclude", "0"]) == 0
     ours, theirs = (json.loads((folder / "info.json").read_text()) for folder in (own_set, SHARED / name))
-    assert list(ours) == list(theirs)
+    assert list(ours) == [*theirs, "alignment"] and ours["alignment"] == "crop"
     assert ours["params_keys"] == theirs["params_keys"]
     assert ours["params_original_shapes"] == theirs["params_original_shapes"]
     for file in ("raw_params.npy", "feature_mask.npy"):

@@ -1,0 +1,107 @@
+"""Checks a dry and a wet recording before a fit: what is wrong, how sure that is, and what to do.
+
+    python scripts/check_pair.py dry.wav wet.wav
+    python scripts/check_pair.py dry.wav wet.wav --json findings.json
+    python scripts/check_pair.py dry.wav wet.wav --fix mended      mended/dry.wav and mended/wet.wav, aligned
+
+A good pair takes one line. `--fix` writes float files at the dry file's rate, cut to what overlaps, with drift,
+polarity and DC offset corrected, at their own levels. The exit status is 2 where the pair is refused.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.audio import read_rate, write_audio
+from data.doctor import CODES, PairCheck
+from data.pairs import Pair, PairError, PairFiles, load_pair
+from runtime.errors import UsageError
+from runtime.files import user_path, write_text
+from runtime.program import program
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    dry, wet = user_path(args.dry), user_path(args.wet)
+    targets = fix_targets(args.fix, dry, wet) if args.fix else None
+    fix = bool(targets)
+    refusal = None
+    try:
+        with unlogged("data.pairs"):  # the findings are printed here
+            pair = load_pair(
+                PairFiles(dry, wet, wet.stem), read_rate(dry), lufs=None, fix_drift=fix, fix_channel_polarity=fix
+            )
+        check = pair.check
+    except PairError as error:
+        refusal, check = error, error.check
+    show(check)
+    if args.json:
+        write_text(user_path(args.json), json.dumps(check.record(), indent=1, ensure_ascii=False))
+    if refusal:
+        raise UsageError(str(refusal))
+    if targets:
+        write_fixed(pair, targets)
+    return 0
+
+
+@contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """Nothing of a logger's for a while."""
+    logger = logging.getLogger(name)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def show(check: PairCheck) -> None:
+    """Prints the findings, a line each, and the alignment."""
+    for finding in check.findings:
+        if finding.severity != "refusal":  # told as the program's error
+            print(f"{finding.severity}, {finding.code}: {finding}")
+    if not check.refusals:
+        print(f"{'aligned' if check.findings else 'a good pair'}: {check.summary()}")
+
+
+def fix_targets(folder: str, dry: Path, wet: Path) -> tuple[Path, Path]:
+    """The files that `--fix` writes; UsageError where they exist."""
+    targets = user_path(folder) / "dry.wav", user_path(folder) / "wet.wav"
+    for target in targets:
+        if any(target.exists() and source.exists() and target.samefile(source) for source in (dry, wet)):
+            raise UsageError(f"--fix {folder}: {target} is an input; give another folder")
+        if target.exists():
+            raise UsageError(f"--fix {folder}: {target} exists; give another folder")
+    return targets
+
+
+def write_fixed(pair: Pair, targets: tuple[Path, Path]) -> None:
+    for x, target in ((pair.dry, targets[0]), (pair.wet, targets[1])):
+        write_audio(target, x, pair.sr)
+        print(target)
+
+
+def parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code:20}{meaning}" for code, meaning in CODES.items())
+    p = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"codes of findings:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("dry", metavar="DRY", help="the unprocessed recording")
+    p.add_argument("wet", metavar="WET", help="the processed recording")
+    p.add_argument("--fix", metavar="OUT", help="folder for the aligned and corrected pair")
+    p.add_argument("--json", metavar="F", help="file for the findings as JSON")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
