@@ -132,6 +132,7 @@ RUN = {
 }
 #: What a command must name, if its program reads recordings.
 RECORDINGS = ("dry.wav", "in.wav", "song.mp3", "data_dir=my_pairs")
+OUTPUTS = ("out.wav", "again.wav", "like_song.wav", "song.png", "song.json", "findings.json")
 WITHOUT_RECORDINGS = ("scripts.presets", "scripts.pca_trsfm")
 
 
@@ -175,8 +176,7 @@ def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeyp
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert importlib.import_module(name).main([*argv, *small]) == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
-    outputs = [word for word in argv if word in ("out.wav", "again.wav", "like_song.wav", "song.png", "song.json")]
-    assert {tmp_path / word for word in outputs} <= made
+    assert {tmp_path / word for word in argv if word in OUTPUTS} <= made
     assert name != "main" or any(path.name == "fitted.wav" for path in made)
 
 
