@@ -257,3 +257,22 @@ def test_examples_in_python_name_what_the_package_has(page: Path):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "reknob":
                 assert hasattr(reknob, node.attr), f"reknob.{node.attr}"
+
+
+def test_the_examples_of_extending_run():
+    reknob = pytest.importorskip("reknob")
+    if not hasattr(reknob, "build"):
+        pytest.skip("the package has no API yet")
+    tables = [importlib.import_module(name) for name in ("reknob.afx.registry", "reknob.losses", "reknob.encoders")]
+    held = [(table, dict(table)) for table in (tables[0].EFFECTS, tables[1].LOSSES, tables[2].ENCODERS)]
+    names: dict[str, object] = {}
+    try:
+        for text in examples((ROOT / "docs" / "extending.md").read_text()):
+            exec(compile(text, "docs/extending.md", "exec"), names)
+    finally:
+        for table, before in held:
+            table.clear()
+            table.update(before)
+    assert names["y"].shape == (2, 2, 44100) and names["knobs"].sat.drive.grad is not None
+    assert names["loss"](names["y"], names["y"]) == 0
+    assert names["controller"](names["x"]).shape == (2, 15)
