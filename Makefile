@@ -1,10 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
+DOCS := .venv-docs
 PY := $(VENV)/bin/python
 # Waiting threads sleep; those that spin take the cores from threads that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=100 optimiser.method=annealed log_dir=logs
@@ -15,6 +16,9 @@ test: $(VENV)/.tested
 lint: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
 
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --strict
+
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -r requirements.txt
@@ -24,5 +28,10 @@ $(VENV)/.tested: $(VENV)/.installed requirements-dev.txt
 	$(PY) -m pip install -q -r requirements-dev.txt
 	touch $@
 
+$(DOCS)/.installed: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -q -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS) site .pytest_cache .ruff_cache

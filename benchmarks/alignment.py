@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     pairs = [files for folder in args.folders for files in find(folder)]
     if not pairs:
-        raise UsageError(f"{' '.join(map(str, args.folders))}: no pair; looked for dry.* and wet.*, anchor.* and oracle.*")
+        given = ' '.join(map(str, args.folders))
+        raise UsageError(f"{given}: no pair; looked for dry.* and wet.*, anchor.* and oracle.*")
     logging.getLogger("data.pairs").disabled = True
     counts: dict[str, dict[str, int]] = {}
     alarms, origins = [], {}

@@ -1,11 +1,11 @@
 """What is in a preset set, and new presets out of it.
 
-    python scripts/presets.py list presets/medleydb --columns comp.cmp_threshold,sends.delay.delay
-    python scripts/presets.py show presets/medleydb 0                     one preset in physical units
-    python scripts/presets.py nearest presets/medleydb 0 --count 5        the presets most like it
-    python scripts/presets.py outliers presets/medleydb                   the presets least like the others
-    python scripts/presets.py sample presets/medleydb OUT --count 10      new ones, drawn from the set's Gaussian
-    python scripts/presets.py interpolate presets/medleydb 0 3 OUT        new ones, from one preset to another
+    python scripts/presets.py list presets/own --columns comp.cmp_threshold,sends.delay.delay
+    python scripts/presets.py show presets/own 0                          one preset in physical units
+    python scripts/presets.py nearest presets/own 0 --count 5             the presets most like it
+    python scripts/presets.py outliers presets/own                        the presets least like the others
+    python scripts/presets.py sample presets/own OUT --count 10           new ones, drawn from the set's Gaussian
+    python scripts/presets.py interpolate presets/own 0 3 OUT             new ones, from one preset to another
 
 A preset is named by its row, its track or its dry file. Distances are between raw parameters, each in units of its
 standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for scripts/render.py and all the others; a

@@ -1,7 +1,7 @@
 """Applies a fitted chain to any recording.
 
     python scripts/render.py --run logs/demo/run_0 in.wav out.wav                   a run folder, ours or published
-    python scripts/render.py --preset presets/medleydb --row 0 in.wav out.wav       a row of a preset set
+    python scripts/render.py --preset presets/own --row 0 in.wav out.wav            a row of a preset set
     python scripts/render.py --values run_0/parametrised.pth in.wav out.wav         values in physical units
 
 The input is brought to -18 LUFS first, the level that presets are fitted at; `--loudness off` leaves it as it is.
