@@ -9,7 +9,7 @@ with its wet file by the four terms of the vocal loss. A row of OUT.csv is writt
 over all rows is printed. Tracks whose render is not finite, or that cannot be read, are named and left out.
 """
 
-from runtime.program import MISTAKE, program, reason, tell
+from reknob.runtime.program import MISTAKE, program, reason, tell
 
 import argparse
 import csv
@@ -22,19 +22,19 @@ from pathlib import Path, PurePath
 import torch
 from torch import Tensor
 
-from afx.effect import Effect
-from afx.registry import build
-from afx.stream import render
-from data.pair_files import PairFiles
-from data.pairs import load_pair
-from formats.presets import Preset, load_presets, read_chain, read_info, read_rows
-from losses.metrics import VocalMetrics
-from losses.mldr import ROWS
-from losses.vocal import TERMS
-from runtime.arguments import Parser, file_path, level
-from runtime.device import pick_device
-from runtime.errors import UsageError
-from runtime.files import check_output, user_path
+from reknob.afx.effect import Effect
+from reknob.afx.registry import build
+from reknob.afx.stream import render
+from reknob.data.pair_files import PairFiles
+from reknob.data.pairs import load_pair
+from reknob.formats.presets import Preset, load_presets, read_chain, read_info, read_rows
+from reknob.losses.metrics import VocalMetrics
+from reknob.losses.mldr import ROWS
+from reknob.losses.vocal import TERMS
+from reknob.runtime.arguments import Parser, file_path, level
+from reknob.runtime.device import pick_device
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, user_path
 
 MOST_Q = 0.707
 

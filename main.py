@@ -12,7 +12,7 @@ Several pairs are fitted together, as many as the memory holds. Results go to <l
 Ctrl-C keeps the best so far; resume=true goes on from there.
 """
 
-from runtime.program import FAULT, INTERRUPTED, MISTAKE, program, tell
+from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, program, tell
 
 import logging
 import sys
@@ -20,20 +20,20 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
-from afx.registry import with_changes
-from data.pair_files import DATASETS, find_songs
-from fitting.session import Outcome, Session
-from fitting.settings import FitSettings
-from formats import runs
-from formats.published_config import from_published_settings
-from report.board import TensorBoardWriter
-from report.progress import Progress, summary
-from runtime.errors import UsageError
-from runtime.files import user_path
-from runtime.interrupt import Interrupt
-from runtime.memory import keep_freed_memory
-from runtime.settings import load_settings
-from runtime.trees import interpolated
+from reknob.afx.registry import with_changes
+from reknob.data.pair_files import DATASETS, find_songs
+from reknob.fitting.session import Outcome, Session
+from reknob.fitting.settings import FitSettings
+from reknob.formats import runs
+from reknob.formats.published_config import from_published_settings
+from reknob.report.board import TensorBoardWriter
+from reknob.report.progress import Progress, summary
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.memory import keep_freed_memory
+from reknob.runtime.settings import load_settings
+from reknob.runtime.trees import interpolated
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ and dist, joined by _; they run in this order. Results go to <log_dir>/<prefix>_
 epoch), metrics.json, TensorBoard. Ctrl-C keeps what was reached; --resume goes on with the next epoch.
 """
 
-from runtime.program import INTERRUPTED, program
+from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
 import json
@@ -25,20 +25,20 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from encoders import ENCODERS
-from estimation.arguments import add_music
-from estimation.estimator import Estimator
-from estimation.loaders import SR, build_loaders
-from estimation.train import OBJECTIVES, StopWhenAsked, Training, score
-from report.board import quiet_writer_threads
-from report.tables import scores_table
-from report.training_board import CarefulLogger, DataWait, EstimateBoard, OneBar
-from runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
-from runtime.device import pick_device
-from runtime.errors import UsageError
-from runtime.files import read_json, read_tensors, user_path, write_text
-from runtime.interrupt import Interrupt
-from runtime.memory import keep_freed_memory
+from reknob.encoders import ENCODERS
+from reknob.estimation.arguments import add_music
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.loaders import SR, build_loaders
+from reknob.estimation.train import OBJECTIVES, StopWhenAsked, Training, score
+from reknob.report.board import quiet_writer_threads
+from reknob.report.tables import scores_table
+from reknob.report.training_board import CarefulLogger, DataWait, EstimateBoard, OneBar
+from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
+from reknob.runtime.device import pick_device
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json, read_tensors, user_path, write_text
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.memory import keep_freed_memory
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What may differ between a run and its continuation.

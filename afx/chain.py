@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from . import stages
 from .curve import Curve, in_series

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from afx import kernels
-from runtime.errors import UsageError
+from reknob.afx import kernels
+from reknob.runtime.errors import UsageError
 
 from .effect import Effect, Values
 from .eq import Biquad

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afx import kernels
+from reknob.afx import kernels
 
 from .curve import LEVELS, Curve
 from .effect import Effect

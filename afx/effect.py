@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .curve import Curve
 from .options import Bound

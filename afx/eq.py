@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .curve import Curve, response_curve
 from .effect import Effect

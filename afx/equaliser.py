@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .chain import Normalised
 from .eq import Biquad

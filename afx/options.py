@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 
 class Bound(ABC):

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afx.functional.level import rise_to_coef
-from afx.functional.matrix import exponential
-from runtime.errors import UsageError
+from reknob.afx.functional.level import rise_to_coef
+from reknob.afx.functional.matrix import exponential
+from reknob.runtime.errors import UsageError
 
 # How far outside its range float32 may leave a value, as a share of the range.
 ROUNDING = 1e-5

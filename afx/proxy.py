@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .dynamics import Compressor
 from .effect import Values

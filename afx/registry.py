@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 
-from runtime.errors import UsageError
-from runtime.trees import is_off
+from reknob.runtime.errors import UsageError
+from reknob.runtime.trees import is_off
 
 from .chain import Normalised, Sends, Serial
 from .clipper import Chebyshev, Clipper, Taylor

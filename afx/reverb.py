@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afx import kernels
-from runtime.errors import UsageError
+from reknob.afx import kernels
+from reknob.runtime.errors import UsageError
 
 from .chain import Serial, cascade_coefs
 from .curve import FREQUENCIES, Curve

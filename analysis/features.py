@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from afx.curve import Curve
-from afx.effect import Effect, nest
-from afx.registry import build
-from formats.presets import (
+from reknob.afx.curve import Curve
+from reknob.afx.effect import Effect, nest
+from reknob.afx.registry import build
+from reknob.formats.presets import (
     TRAIN_INDEX,
     Preset,
     column_names,
@@ -21,8 +21,8 @@ from formats.presets import (
     read_row_numbers,
     to_vectors,
 )
-from formats.published import feature_mask
-from runtime.errors import UsageError
+from reknob.formats.published import feature_mask
+from reknob.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)

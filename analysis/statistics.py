@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)

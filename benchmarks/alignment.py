@@ -8,7 +8,7 @@ within 5 ppm and its polarity that of the pair turned as made. Otherwise it is t
 uncertain polarity, says so.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import json
 import logging
@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.audio import read_audio, write_audio
-from data.doctor import NOTE, PairCheck
-from data.pair_files import PairFiles
-from data.pairs import Pair, PairError, load_pair
-from report.tables import text_table
-from runtime.arguments import Parser, file_path
-from runtime.errors import UsageError
-from runtime.files import write_text
+from reknob.data.audio import read_audio, write_audio
+from reknob.data.doctor import NOTE, PairCheck
+from reknob.data.pair_files import PairFiles
+from reknob.data.pairs import Pair, PairError, load_pair
+from reknob.report.tables import text_table
+from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import write_text
 
 NAMES = (("dry", "wet"), ("anchor", "oracle"))
 DELAYS = (0.25, 0.5, 1, 37, 317, 4410, 44100, 441000)  # samples
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     if not pairs:
         given = ' '.join(map(str, args.folders))
         raise UsageError(f"{given}: no pair; looked for dry.* and wet.*, anchor.* and oracle.*")
-    logging.getLogger("data.pairs").disabled = True
+    logging.getLogger("reknob.data.pairs").disabled = True
     counts: dict[str, dict[str, int]] = {}
     alarms, origins = [], {}
     with tempfile.TemporaryDirectory() as folder:

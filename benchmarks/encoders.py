@@ -7,7 +7,7 @@ training does (its target requires a gradient). On a machine that does other wor
 threads that wait for each other out of the CPU seconds.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Comparison, Task, clock, machine, paired, peak_memory, table
 from benchmarks.peer_encoders import PEERS
-from encoders import build_encoder
-from encoders.cqt import CQT
-from runtime.arguments import Parser, positive_float, positive_int
+from reknob.encoders import build_encoder
+from reknob.encoders.cqt import CQT
+from reknob.runtime.arguments import Parser, positive_float, positive_int
 
 SR = 44100
 

@@ -6,7 +6,7 @@ Items are excerpts of the folders' test splits with random settings, the same fo
 folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 import sys
@@ -16,16 +16,16 @@ from statistics import fmean, median, stdev
 
 import torch
 
-from data.audio import read_audio, resample
-from data.coding import CODECS, through
-from data.excerpts import Excerpts, excerpt_loader
-from data.recordings import RECORDINGS, find_recordings
-from estimation.estimator import Estimator, load_estimator
-from estimation.loaders import SR
-from estimation.train import score
-from losses import build_metrics
-from report.tables import text_table
-from runtime.arguments import Parser, file_path, positive_float, positive_int
+from reknob.data.audio import read_audio, resample
+from reknob.data.coding import CODECS, through
+from reknob.data.excerpts import Excerpts, excerpt_loader
+from reknob.data.recordings import RECORDINGS, find_recordings
+from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.loaders import SR
+from reknob.estimation.train import score
+from reknob.losses import build_metrics
+from reknob.report.tables import text_table
+from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
 
 METRICS = ("mrstft", "mse", "mel", "params")
 SEED, BATCH = 7, 10

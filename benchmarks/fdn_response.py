@@ -5,7 +5,7 @@
 Six lines, stereo to stereo, in float32. The peer gets the phases of its lines, exact, for nothing.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import math
 import sys
@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from afx import kernels
-from afx.functional.fdn import line_gains
 from benchmarks.measure import Comparison, paired, table
-from runtime.arguments import Parser, positive_int
+from reknob.afx import kernels
+from reknob.afx.functional.fdn import line_gains
+from reknob.runtime.arguments import Parser, positive_int
 
 DELAYS = torch.tensor([997, 1153, 1327, 1559, 1801, 2099])
 

@@ -5,7 +5,7 @@
 A step renders 12 s chunks, compares their last 7 s, goes back through everything and moves the parameters once.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from afx.registry import build
 from benchmarks.measure import Comparison, Task, Worker, clock, compared, peak_memory, table
 from benchmarks.peer import SR, PeerChain
 from benchmarks.peer_loss import PeerLoss
-from data.chunks import Chunks
-from fitting.fit import Fit
-from fitting.track import Track
-from formats.published import from_published
-from losses import VocalLoss
-from runtime.arguments import Parser, positive_int
-from runtime.memory import keep_freed_memory
-from runtime.settings import read_yaml
+from reknob.afx.registry import build
+from reknob.data.chunks import Chunks
+from reknob.fitting.fit import Fit
+from reknob.fitting.track import Track
+from reknob.formats.published import from_published
+from reknob.losses import VocalLoss
+from reknob.runtime.arguments import Parser, positive_int
+from reknob.runtime.memory import keep_freed_memory
+from reknob.runtime.settings import read_yaml
 
 CHAIN = Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml"
 SECONDS, WARM_UP = 12, 5 * SR

@@ -6,7 +6,7 @@ against one at a time; peak memory; blind-estimation steps. A part that fails sa
 `--device cpu --chunks 1 --seconds 6.1 --steps 3 --batch 2` goes through the same on a processor.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 import json
@@ -24,11 +24,11 @@ import torch
 from benchmarks import fit, train
 from benchmarks.measure import Task, machine
 from benchmarks.peer_encoders import PEERS
-from fitting.batch import SHARE
-from runtime.arguments import Parser, file_path, positive_float, positive_int
-from runtime.errors import UsageError
-from runtime.files import check_output
-from runtime.memory import free_bytes, peak_bytes
+from reknob.fitting.batch import SHARE
+from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
+from reknob.runtime.memory import free_bytes, peak_bytes
 
 # On paper, of a chunk of 12 s: what a step reads and writes, and the operations of its transforms.
 BYTES_PER_CHUNK, FLOP_PER_CHUNK = 9e9 / 35, 30e9 / 35

@@ -5,7 +5,7 @@
 Both sides run in one process, taking turns; a ratio is the median over the pairs of peer time / our time.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from scipy.signal import butter
 from torch import Tensor
 from torchlpc import sample_wise_lpc
 
-from afx.kernels import recursions
 from benchmarks.measure import Comparison, paired, table
-from runtime.arguments import Parser, positive_int
+from reknob.afx.kernels import recursions
+from reknob.runtime.arguments import Parser, positive_int
 
 Program = Callable[..., Tensor]
 SR = 44100

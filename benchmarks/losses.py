@@ -5,7 +5,7 @@
 Forward and backward in float32. Ours knows the target beforehand, as in a fit, where it is prepared once.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ from torchcomp import avg
 
 from benchmarks.measure import Comparison, clock, paired, table
 from benchmarks.peer_loss import SR, mid_side, peer_mss
-from losses.mldr import MLDR
-from losses.stft import MultiResolutionSTFT, all_together
-from losses.vocal import FFT_SIZES
-from runtime.arguments import Parser, positive_float, positive_int
+from reknob.losses.mldr import MLDR
+from reknob.losses.stft import MultiResolutionSTFT, all_together
+from reknob.losses.vocal import FFT_SIZES
+from reknob.runtime.arguments import Parser, positive_float, positive_int
 
 Loss = Callable[[Tensor], Tensor]
 

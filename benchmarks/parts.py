@@ -6,7 +6,7 @@ Both sides hold the published start and see the same dry chunks; each part gets 
 would hand it something else, so that none depends on another.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from collections.abc import Callable
@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afx.chain import Serial, is_biquad
-from afx.effect import Knobs
-from afx.functional import convolve
 from benchmarks import fit
 from benchmarks.losses import loudness_losses, music, stft_losses
 from benchmarks.measure import clock
 from benchmarks.peer import causal_convolve, line_gains, peer_eq, peer_fdn_eq, peer_fdn_response
-from fitting.fit import Fit
-from runtime.arguments import Parser, positive_int
+from reknob.afx.chain import Serial, is_biquad
+from reknob.afx.effect import Knobs
+from reknob.afx.functional import convolve
+from reknob.fitting.fit import Fit
+from reknob.runtime.arguments import Parser, positive_int
 
 Program = Callable[[Tensor], Tensor]
 

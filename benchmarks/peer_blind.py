@@ -9,9 +9,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from afx.functional.torchaudio_import import torchaudio
 from benchmarks.peer_encoders import PEERS
-from encoders import Controller
+from reknob.afx.functional.torchaudio_import import torchaudio
+from reknob.encoders import Controller
 
 SR = 44100
 TAIL = 3019

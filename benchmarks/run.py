@@ -7,7 +7,7 @@ blind-estimation step against its plain build. kernels: the loops and losses, ea
 Where other programs share the cores, OMP_WAIT_POLICY=PASSIVE keeps waiting threads out of the CPU seconds.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from functools import partial
 
 from benchmarks import fdn_response, fit, kernels, losses, parts, train
 from benchmarks.measure import machine, table, write_json
-from runtime.arguments import Parser, file_path, positive_int
-from runtime.files import check_output
+from reknob.runtime.arguments import Parser, file_path, positive_int
+from reknob.runtime.files import check_output
 
 # Of each benchmark: the name of a table, what measures its rows given the repeats, and what lays them out.
 Section = tuple[str, Callable[[int], list], Callable[[list], str]]

@@ -3,7 +3,7 @@
     python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks import fit
 from benchmarks.measure import clock, write_json
-from runtime.arguments import Parser, file_path, positive_int
-from runtime.files import check_output
+from reknob.runtime.arguments import Parser, file_path, positive_int
+from reknob.runtime.files import check_output
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

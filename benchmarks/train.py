@@ -6,7 +6,7 @@ A step hears processed excerpts, estimates the settings, runs the equaliser and 
 making of the processed excerpts is left out on both sides.
 """
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import sys
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from benchmarks.encoders import music
 from benchmarks.measure import Comparison, Task, machine, paired, peak_memory, table
 from benchmarks.peer_blind import Mel, PlainTraining, equalise
 from benchmarks.peer_encoders import PEERS
-from estimation.estimator import Estimator
-from estimation.train import Batch, Training, synthesise
-from losses import MelLoss
-from runtime.arguments import Parser, positive_float, positive_int
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.train import Batch, Training, synthesise
+from reknob.losses import MelLoss
+from reknob.runtime.arguments import Parser, positive_float, positive_int
 
 SR = 44100
 

@@ -8,7 +8,7 @@ from scipy import fft
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, pad
 
-from data.bandwidth import band_edge
+from reknob.data.bandwidth import band_edge
 
 #: Blocks in which takes are compared, in seconds: the length for which `RELATED` was found.
 BLOCK = 12.0

@@ -9,11 +9,11 @@ import torch
 from scipy.signal import sosfilt
 from torch import Tensor
 
-from data.audio_output import FORMATS, audio_writer, check_audio_output, output_format, write_audio
-from data.decoding import AUDIO_SUFFIXES, open_audio
-from data.resampling import resample
-from runtime.errors import UsageError
-from runtime.memory import free_bytes
+from reknob.data.audio_output import FORMATS, audio_writer, check_audio_output, output_format, write_audio
+from reknob.data.decoding import AUDIO_SUFFIXES, open_audio
+from reknob.data.resampling import resample
+from reknob.runtime.errors import UsageError
+from reknob.runtime.memory import free_bytes
 
 #: The door: what the rest of the project reads and writes audio with.
 __all__ = [

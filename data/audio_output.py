@@ -12,9 +12,9 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from data.resampling import BlockResampler, resampling_ratio
-from runtime.errors import UsageError
-from runtime.files import atomic_path, user_path
+from reknob.data.resampling import BlockResampler, resampling_ratio
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import atomic_path, user_path
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.pairs import Pair
-from runtime.errors import UsageError
+from reknob.data.pairs import Pair
+from reknob.runtime.errors import UsageError
 
 SILENCE = 10 ** (-60 / 20)  # a chunk whose wet peak is at most this has nothing to fit
 

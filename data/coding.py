@@ -6,7 +6,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from data.audio import resample
+from reknob.data.audio import resample
 
 #: Formats by name: libsndfile's settings of them, and the sample rate in Hz where only one is possible.
 CODECS: dict[str, tuple[dict[str, str], int | None]] = {

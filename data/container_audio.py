@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame

@@ -14,9 +14,9 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from data.container_audio import CONTAINER_SUFFIXES, ContainerAudio
-from runtime.errors import UsageError
-from runtime.files import user_path
+from reknob.data.container_audio import CONTAINER_SUFFIXES, ContainerAudio
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from data.align import Alignment, quiet_level
-from data.bandwidth import band_edge
+from reknob.data.align import Alignment, quiet_level
+from reknob.data.bandwidth import band_edge
 
 NOTE, WARNING, REFUSAL = "note", "warning", "refusal"
 

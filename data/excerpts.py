@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.audio import resample
-from data.recordings import SILENT, Recording
-from runtime.errors import UsageError
-from runtime.interrupt import leave_to_the_program
+from reknob.data.audio import resample
+from reknob.data.recordings import SILENT, Recording
+from reknob.runtime.errors import UsageError
+from reknob.runtime.interrupt import leave_to_the_program
 
 TRIES = 20  # excerpts of a silent recording before another one, and recordings before giving up
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from data.audio import write_audio
-from data.music import generate_music
-from runtime.errors import UsageError
-from runtime.files import read_json, write_text
-from runtime.workers import spread
+from reknob.data.audio import write_audio
+from reknob.data.music import generate_music
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json, write_text
+from reknob.runtime.workers import spread
 
 SPLITS = ("train", "valid", "test")
 GENERATOR = 1  # version of data.music: raised when a seed comes to sound different

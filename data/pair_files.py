@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data.audio import AUDIO_SUFFIXES
-from data.decoding import is_hidden
-from runtime.errors import UsageError
-from runtime.files import printable, user_path
-from runtime.settings import read_yaml
+from reknob.data.audio import AUDIO_SUFFIXES
+from reknob.data.decoding import is_hidden
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import printable, user_path
+from reknob.runtime.settings import read_yaml
 
 VOCAL_INSTRUMENTS = ("speaker", "singer", "vocal", "voice", "speech")
 VOCAL_NAMES = ("lv", "ld", "lead_vocal", "bv")

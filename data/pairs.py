@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from data.align import measure_alignment
-from data.audio import read_audio, resample
-from data.doctor import (
+from reknob.data.align import measure_alignment
+from reknob.data.audio import read_audio, resample
+from reknob.data.doctor import (
     NOTE,
     REFUSAL,
     WARNING,
@@ -19,9 +19,9 @@ from data.doctor import (
     check_relation,
     refuse_unrelated,
 )
-from data.pair_files import PairFiles
-from data.prepare import crop_to_overlap, gain_to, ringing, to_mono, undo_drift, without_offset
-from runtime.errors import UsageError
+from reknob.data.pair_files import PairFiles
+from reknob.data.prepare import crop_to_overlap, gain_to, ringing, to_mono, undo_drift, without_offset
+from reknob.runtime.errors import UsageError
 
 log = logging.getLogger(__name__)
 

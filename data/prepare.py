@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from data.audio import loudness
-from runtime.errors import UsageError
+from reknob.data.audio import loudness
+from reknob.runtime.errors import UsageError
 
 LOUDEST_SIDE = -10.0  # dB; a dry file whose side signal peaks higher is not a mono recording
 CANCELLED = 1e-3  # peak of the mean of two channels, relative to theirs, below which they cancel

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.audio import AUDIO_SUFFIXES, resample
-from data.decoding import is_hidden, open_audio
-from data.generated import MARK, SPLITS
-from data.resampling import resampling_ratio, resampling_reach
-from runtime.errors import UsageError
-from runtime.files import user_path
+from reknob.data.audio import AUDIO_SUFFIXES, resample
+from reknob.data.decoding import is_hidden, open_audio
+from reknob.data.generated import MARK, SPLITS
+from reknob.data.resampling import resampling_ratio, resampling_reach
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
 
 SILENT = 1e-5  # what peaks below has nothing to learn from
 STRETCHES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of songs too few to be split

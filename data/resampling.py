@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from afx.functional.torchaudio_import import torchaudio
-from runtime.errors import UsageError
+from reknob.afx.functional.torchaudio_import import torchaudio
+from reknob.runtime.errors import UsageError
 
 #: The filter that resampy calls "kaiser_best", in torchaudio's terms: aliases stay 140 dB down.
 KAISER_BEST = {

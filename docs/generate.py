@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from afx import param
-from afx.effect import Effect
-from afx.param import Param, RawNormal, Uniform
-from afx.registry import EFFECTS, KEYS, build, parse_chain
-from data.doctor import CODES
-from runtime.settings import read_yaml
+from reknob.afx import param
+from reknob.afx.effect import Effect
+from reknob.afx.param import Param, RawNormal, Uniform
+from reknob.afx.registry import EFFECTS, KEYS, build, parse_chain
+from reknob.data.doctor import CODES
+from reknob.runtime.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SR = 44100  # Hz; defaults and ranges that depend on the sample rate are given at this one

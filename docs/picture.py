@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from scipy.signal import welch
 from torch import Tensor
 
-from afx.chain import cascade_coefs, is_biquad
-from afx.effect import Effect, Values
-from afx.functional import biquad
-from afx.functional.units import gain_to_db
-from data.audio import normalise_loudness, read_audio, resample
-from formats.applied import load_chain
-from formats.runs import META
-from runtime.files import read_json
+from reknob.afx.chain import cascade_coefs, is_biquad
+from reknob.afx.effect import Effect, Values
+from reknob.afx.functional import biquad
+from reknob.afx.functional.units import gain_to_db
+from reknob.data.audio import normalise_loudness, read_audio, resample
+from reknob.formats.applied import load_chain
+from reknob.formats.runs import META
+from reknob.runtime.files import read_json
 
 FREQS = torch.logspace(np.log10(20), np.log10(20000), 400, dtype=torch.float64)
 LUFS = -18.0

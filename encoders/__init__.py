@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .blocks import init_convolutions
 from .controller import Controller

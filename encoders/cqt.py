@@ -9,7 +9,7 @@ from scipy.signal import firwin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 LOWEST, N_BINS, PER_OCTAVE = 32.70, 113, 12  # from C1 in Hz to 21 kHz by semitones
 HOP = 512  # samples between frames

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .blocks import LogCQT, peak_normalise
 from .cqt import N_BINS

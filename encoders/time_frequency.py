@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .blocks import LogCQT, conv_block
 from .cqt import N_BINS

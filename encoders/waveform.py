@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from .blocks import conv_block, peak_normalise
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from data.recordings import RECORDINGS
-from runtime.arguments import file_path, integer, positive_int, real
+from reknob.data.recordings import RECORDINGS
+from reknob.runtime.arguments import file_path, integer, positive_int, real
 
 MOST_WORKERS = 256
 

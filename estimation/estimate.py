@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afx.effect import Effect, flatten
-from afx.eq import Biquad
-from afx.functional import biquad
-from data.audio import resample
-from data.bandwidth import band_edge
-from estimation.estimator import STEADY, Estimator, steadiness, to_mono
+from reknob.afx.effect import Effect, flatten
+from reknob.afx.eq import Biquad
+from reknob.afx.functional import biquad
+from reknob.data.audio import resample
+from reknob.data.bandwidth import band_edge
+from reknob.estimation.estimator import STEADY, Estimator, steadiness, to_mono
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
 CENTRAL = torch.tensor([0.16, 0.84])

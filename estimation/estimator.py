@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from afx.registry import parse_chain
-from data.decoding import HIGHEST_RATE, LOWEST_RATE
-from data.recordings import SILENT
-from encoders import build_controller
-from runtime.errors import UsageError
-from runtime.files import read_tensors, write_tensors
+from reknob.afx.registry import parse_chain
+from reknob.data.decoding import HIGHEST_RATE, LOWEST_RATE
+from reknob.data.recordings import SILENT
+from reknob.encoders import build_controller
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_tensors, write_tensors
 
 CANCELLED = 0.01  # power of the channels' mean relative to the loudest: of unrelated channels it is 0.25 and more
 STEADY = 0.45  # more than this is noise, see `steadiness`

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.coding import coded
-from data.excerpts import Excerpts
-from data.recordings import SILENT, Recording
-from estimation.estimator import Estimator
-from estimation.pools import Pool
-from estimation.train import synthesise
-from runtime.files import read_tensors, write_tensors
-from runtime.seeds import stream
-from runtime.workers import spread
+from reknob.data.coding import coded
+from reknob.data.excerpts import Excerpts
+from reknob.data.recordings import SILENT, Recording
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.pools import Pool
+from reknob.estimation.train import synthesise
+from reknob.runtime.files import read_tensors, write_tensors
+from reknob.runtime.seeds import stream
+from reknob.runtime.workers import spread
 
 PART, BATCH = 50, 10  # excerpts of a file, and of what is processed at once
 VERSION = 2  # raised when the same music comes to have other statistics

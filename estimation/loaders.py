@@ -5,12 +5,12 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.excerpts import Excerpts, excerpt_loader
-from data.generated import prepare_generated
-from data.recordings import Recording, find_recordings
-from runtime.errors import UsageError
-from runtime.files import user_path
-from runtime.seeds import stream_seed
+from reknob.data.excerpts import Excerpts, excerpt_loader
+from reknob.data.generated import prepare_generated
+from reknob.data.recordings import Recording, find_recordings
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
+from reknob.runtime.seeds import stream_seed
 
 SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.

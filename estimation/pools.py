@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from afx.chain import cascade_coefs, is_biquad
-from afx.functional.biquad import response
-from encoders.cqt import bins
-from encoders.percentiles import N_CHANGES, Percentiles
-from estimation.estimator import Estimator
-from losses import MelLoss, ParameterLoss
-from runtime.errors import UsageError
+from reknob.afx.chain import cascade_coefs, is_biquad
+from reknob.afx.functional.biquad import response
+from reknob.encoders.cqt import bins
+from reknob.encoders.percentiles import N_CHANGES, Percentiles
+from reknob.estimation.estimator import Estimator
+from reknob.losses import MelLoss, ParameterLoss
+from reknob.runtime.errors import UsageError
 
 WARM_UP = 200  # steps
 

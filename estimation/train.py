@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.coding import coded
-from estimation.estimator import Estimator
-from losses import MelLoss, ParameterLoss, build_metrics
-from runtime.interrupt import Interrupt
-from runtime.seeds import stream, stream_seed
+from reknob.data.coding import coded
+from reknob.estimation.estimator import Estimator
+from reknob.losses import MelLoss, ParameterLoss, build_metrics
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.seeds import stream, stream_seed
 
 #: What can be trained for.
 OBJECTIVES = ("mel", "params")

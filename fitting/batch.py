@@ -7,9 +7,9 @@ from enum import Enum, auto
 
 import torch
 
-from fitting.fit import Fit, OnStep, run
-from fitting.track import Track
-from runtime.memory import PeakMemory, free_bytes
+from reknob.fitting.fit import Fit, OnStep, run
+from reknob.fitting.track import Track
+from reknob.runtime.memory import PeakMemory, free_bytes
 
 OnFault = Callable[[Track, Exception], str]
 

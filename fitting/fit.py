@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from afx.chain import Serial
-from afx.effect import Effect, Knobs, Values
-from fitting.graph import Graph
-from fitting.optimiser import METHODS, Place
-from fitting.track import State, Track
-from losses import VocalLoss
-from losses.vocal import TERMS
-from runtime.device import OnItsWay
+from reknob.afx.chain import Serial
+from reknob.afx.effect import Effect, Knobs, Values
+from reknob.fitting.graph import Graph
+from reknob.fitting.optimiser import METHODS, Place
+from reknob.fitting.track import State, Track
+from reknob.losses import VocalLoss
+from reknob.losses.vocal import TERMS
+from reknob.runtime.device import OnItsWay
 
 Terms = dict[str, float]
 OnStep = Callable[["Fit", Track, Terms], None]

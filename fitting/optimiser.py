@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from afx.effect import Effect
-from afx.param import Free
+from reknob.afx.effect import Effect
+from reknob.afx.param import Free
 
 WARM_UP, LAST = 0.05, 0.05
 EPSILON = 1e-8

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from data.chunks import cut_chunks
-from data.pair_files import PairFiles
-from data.pairs import Pair, load_pair
-from fitting.batch import Budget
-from fitting.fit import Fit
-from fitting.optimiser import METHODS
-from fitting.settings import FitSettings
-from fitting.track import Track
-from runtime.device import pick_device
+from reknob.data.chunks import cut_chunks
+from reknob.data.pair_files import PairFiles
+from reknob.data.pairs import Pair, load_pair
+from reknob.fitting.batch import Budget
+from reknob.fitting.fit import Fit
+from reknob.fitting.optimiser import METHODS
+from reknob.fitting.settings import FitSettings
+from reknob.fitting.track import Track
+from reknob.runtime.device import pick_device
 
 
 class Recipe:

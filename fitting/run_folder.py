@@ -6,18 +6,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from afx.effect import Values, flatten, nest
-from afx.stream import render
-from data.audio import write_audio
-from data.pairs import Pair
-from fitting.recipe import Recipe
-from fitting.settings import FitSettings
-from fitting.track import Track
-from formats import runs
-from runtime.errors import UsageError
-from runtime.files import absolute, write_text
-from runtime.locks import FolderLock
-from runtime.settings import read_yaml
+from reknob.afx.effect import Values, flatten, nest
+from reknob.afx.stream import render
+from reknob.data.audio import write_audio
+from reknob.data.pairs import Pair
+from reknob.fitting.recipe import Recipe
+from reknob.fitting.settings import FitSettings
+from reknob.fitting.track import Track
+from reknob.formats import runs
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import absolute, write_text
+from reknob.runtime.locks import FolderLock
+from reknob.runtime.settings import read_yaml
 
 FITTED, ERRORS = "fitted.wav", "error.log"
 

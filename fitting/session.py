@@ -1,6 +1,6 @@
 """Fits of several pairs with the same settings: who follows them, and what becomes of each."""
 
-from runtime.program import explain, one_line
+from reknob.runtime.program import explain, one_line
 
 import contextlib
 import logging
@@ -10,16 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from data.audio import duration
-from data.pair_files import PairFiles
-from fitting.batch import fit_all
-from fitting.fit import Fit, Terms
-from fitting.recipe import Recipe
-from fitting.run_folder import RunFolder, check_resumable, write_error
-from fitting.settings import FitSettings
-from fitting.track import Track
-from formats import runs
-from runtime.errors import UsageError
+from reknob.data.audio import duration
+from reknob.data.pair_files import PairFiles
+from reknob.fitting.batch import fit_all
+from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.recipe import Recipe
+from reknob.fitting.run_folder import RunFolder, check_resumable, write_error
+from reknob.fitting.settings import FitSettings
+from reknob.fitting.track import Track
+from reknob.formats import runs
+from reknob.runtime.errors import UsageError
 
 log = logging.getLogger(__name__)
 

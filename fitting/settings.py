@@ -4,14 +4,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from afx.effect import Effect
-from afx.registry import build, check_fittable
-from data.pair_files import DATASETS
-from fitting.optimiser import METHODS
-from losses import VocalLoss
-from losses.vocal import TERMS
-from runtime.errors import UsageError
-from runtime.settings import option
+from reknob.afx.effect import Effect
+from reknob.afx.registry import build, check_fittable
+from reknob.data.pair_files import DATASETS
+from reknob.fitting.optimiser import METHODS
+from reknob.losses import VocalLoss
+from reknob.losses.vocal import TERMS
+from reknob.runtime.errors import UsageError
+from reknob.runtime.settings import option
 
 # How many chunks a sample may lie in: all chunks of a pair are held in memory.
 MOST_OVERLAPPING = 20

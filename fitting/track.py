@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from afx.effect import Effect, Knobs, Values
-from data.chunks import Chunks
-from fitting.optimiser import Place
-from runtime.errors import UsageError
+from reknob.afx.effect import Effect, Knobs, Values
+from reknob.data.chunks import Chunks
+from reknob.fitting.optimiser import Place
+from reknob.runtime.errors import UsageError
 
 # A step that breaks is tried again at half its size, this often.
 RETRIES = 10

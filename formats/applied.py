@@ -2,11 +2,11 @@
 
 import torch
 
-from afx.effect import Effect, Knobs, Values, nest
-from afx.registry import EFFECTS, build
-from formats.presets import PUBLISHED_CHAIN, load_presets, read_chain
-from formats.runs import load_run, load_values, read_chain_file
-from runtime.errors import UsageError
+from reknob.afx.effect import Effect, Knobs, Values, nest
+from reknob.afx.registry import EFFECTS, build
+from reknob.formats.presets import PUBLISHED_CHAIN, load_presets, read_chain
+from reknob.formats.runs import load_run, load_values, read_chain_file
+from reknob.runtime.errors import UsageError
 
 
 def load_chain(

@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.errors import UsageError
-from runtime.files import read_json
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json
 
 MOST_SAMPLES = 1 << 40  # of a shift: 289 days at 44.1 kHz
 MOST_NUMBERS = 1 << 20  # of one parameter

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from afx.effect import Effect
-from afx.registry import build
-from formats.fields import RUN_RECORD, read_fields
-from formats.presets import Preset
-from formats.runs import META, Run, load_run
-from runtime.errors import UsageError
-from runtime.files import user_path
+from reknob.afx.effect import Effect
+from reknob.afx.registry import build
+from reknob.formats.fields import RUN_RECORD, read_fields
+from reknob.formats.presets import Preset
+from reknob.formats.runs import META, Run, load_run
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
 
 DATES = ("%Y-%m-%d:%H", "%Y-%m-%d:%H:%M", "%Y-%m-%d")
 

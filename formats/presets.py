@@ -13,12 +13,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from afx.effect import Effect, Knobs, Values
-from formats.fields import PRESET_SET, read_fields
-from formats.published import entries, feature_mask, from_published, split_vector
-from formats.runs import CONFIG, read_chain_file
-from runtime.errors import UsageError
-from runtime.files import (
+from reknob.afx.effect import Effect, Knobs, Values
+from reknob.formats.fields import PRESET_SET, read_fields
+from reknob.formats.published import entries, feature_mask, from_published, split_vector
+from reknob.formats.runs import CONFIG, read_chain_file
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import (
     atomic_folder,
     read_array,
     read_arrays,

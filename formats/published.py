@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afx.chain import Sends, Serial
-from afx.dynamics import CompressorExpander
-from afx.effect import Effect
-from afx.param import Free, Param
-from afx.reverb import NoiseReverb
-from runtime.errors import UsageError
+from reknob.afx.chain import Sends, Serial
+from reknob.afx.dynamics import CompressorExpander
+from reknob.afx.effect import Effect
+from reknob.afx.param import Free, Param
+from reknob.afx.reverb import NoiseReverb
+from reknob.runtime.errors import UsageError
 
 _SHORT = {
     CompressorExpander: {

@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 
-from afx.param import Linear, Param
-from afx.registry import EFFECTS, lookup
-from runtime.errors import UsageError
-from runtime.trees import interpolated
+from reknob.afx.param import Linear, Param
+from reknob.afx.registry import EFFECTS, lookup
+from reknob.runtime.errors import UsageError
+from reknob.runtime.trees import interpolated
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from afx.effect import Effect
-from afx.param import RiseTime
-from afx.registry import build
-from formats.fields import RUN_RECORD, read_fields
-from formats.published import entries, from_published, shaped
-from formats.published_config import from_published_config, is_published
-from runtime.errors import UsageError
-from runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
-from runtime.locks import FolderLock
-from runtime.settings import read_yaml
-from runtime.trees import interpolated
+from reknob.afx.effect import Effect
+from reknob.afx.param import RiseTime
+from reknob.afx.registry import build
+from reknob.formats.fields import RUN_RECORD, read_fields
+from reknob.formats.published import entries, from_published, shaped
+from reknob.formats.published_config import from_published_config, is_published
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
+from reknob.runtime.locks import FolderLock
+from reknob.runtime.settings import read_yaml
+from reknob.runtime.trees import interpolated
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
 RATES = (8000, 192_000)  # Hz, that chains are made for

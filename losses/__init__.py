@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Callable, Mapping
 
-from losses.mel import MelLoss, norm_signal
-from losses.metrics import BlindMetrics, VocalMetrics
-from losses.mldr import MLDR
-from losses.params import ParameterLoss
-from losses.stft import MultiResolutionSTFT
-from losses.vocal import VocalLoss, VocalTarget
-from runtime.errors import UsageError
+from reknob.losses.mel import MelLoss, norm_signal
+from reknob.losses.metrics import BlindMetrics, VocalMetrics
+from reknob.losses.mldr import MLDR
+from reknob.losses.params import ParameterLoss
+from reknob.losses.stft import MultiResolutionSTFT
+from reknob.losses.vocal import VocalLoss, VocalTarget
+from reknob.runtime.errors import UsageError
 
 __all__ = [
     "LOSSES",

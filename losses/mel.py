@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from afx.functional.fft import stft
-from afx.functional.torchaudio_import import torchaudio
+from reknob.afx.functional.fft import stft
+from reknob.afx.functional.torchaudio_import import torchaudio
 
 
 def norm_signal(x: Tensor) -> Tensor:

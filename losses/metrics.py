@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from losses.mel import MelLoss, norm_signal
-from losses.stft import MultiResolutionSTFT
-from losses.vocal import VocalLoss
+from reknob.losses.mel import MelLoss, norm_signal
+from reknob.losses.stft import MultiResolutionSTFT
+from reknob.losses.vocal import VocalLoss
 
 FFT_SIZES = (256, 1024, 4096)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from afx.functional.level import rise_to_coef
-from afx.kernels import loudness, one_pole
-from runtime.errors import UsageError
+from reknob.afx.functional.level import rise_to_coef
+from reknob.afx.kernels import loudness, one_pole
+from reknob.runtime.errors import UsageError
 
 ROWS = ("separate", "rolled")
 

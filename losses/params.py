@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 
 class ParameterLoss:

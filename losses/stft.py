@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afx.kernels import spectral
-from losses.weighting import a_weighting_fir
-from runtime.errors import UsageError
+from reknob.afx.kernels import spectral
+from reknob.losses.weighting import a_weighting_fir
+from reknob.runtime.errors import UsageError
 
 # Signals that share one loss, of L, R, L + R and L - R; the loss is the mean over such groups.
 GROUPS = {

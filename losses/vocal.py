@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from losses.mldr import MLDR, LoudnessTarget
-from losses.stft import MultiResolutionSTFT, StftTarget, all_together, batch_sums, each_alone
-from runtime.errors import UsageError
+from reknob.losses.mldr import MLDR, LoudnessTarget
+from reknob.losses.stft import MultiResolutionSTFT, StftTarget, all_together, batch_sums, each_alone
+from reknob.runtime.errors import UsageError
 
 TERMS = ("mss_lr", "mss_ms", "mldr_lr", "mldr_ms")
 FFT_SIZES = (128, 512, 2048)

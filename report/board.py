@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from afx.effect import flatten
-from data.audio import normalise_loudness
-from fitting.fit import Fit, Terms
-from fitting.session import Song
-from runtime.errors import UsageError
+from reknob.afx.effect import flatten
+from reknob.data.audio import normalise_loudness
+from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.session import Song
+from reknob.runtime.errors import UsageError
 
 # Steps between two records of the parameters; the loss terms are recorded at every step.
 PARAMETERS_EVERY = 20

@@ -4,9 +4,9 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from afx.chain import Normalised
-from afx.effect import Values, flatten, nest
-from report.figures import frame
+from reknob.afx.chain import Normalised
+from reknob.afx.effect import Values, flatten, nest
+from reknob.report.figures import frame
 
 #: A chain and one set of values for it, (1,) each.
 Setting = tuple[Normalised, Values]

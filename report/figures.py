@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from afx.curve import Curve
-from analysis.statistics import area_under, components_needed, cumulative
+from reknob.afx.curve import Curve
+from reknob.analysis.statistics import area_under, components_needed, cumulative
 
 COLOURS = ("#1b6ca8", "#d9731a", "#3b8f5a", "#8a4f9e")
 # Below, at and above a mean.

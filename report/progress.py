@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from afx import kernels
-from fitting.fit import Fit, Terms
-from fitting.session import Outcome, Song
-from report.tables import settings_table
+from reknob.afx import kernels
+from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.session import Outcome, Song
+from reknob.report.tables import settings_table
 
 
 class Progress:

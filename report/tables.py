@@ -6,7 +6,7 @@ from statistics import mean, median
 
 from torch import Tensor
 
-from afx.effect import Effect, Values, flatten
+from reknob.afx.effect import Effect, Values, flatten
 
 
 def settings_table(chain: Effect, values: Values) -> str:

@@ -1,6 +1,6 @@
 """What a training shows: one progress bar, and in TensorBoard the first item of each validation."""
 
-from runtime.program import explain, one_line
+from reknob.runtime.program import explain, one_line
 
 import logging
 import time
@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from estimation.estimator import Estimator
-from estimation.train import Training
-from report.curves import settings_figure
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.train import Training
+from reknob.report.curves import settings_figure
 
 log = logging.getLogger(__name__)
 

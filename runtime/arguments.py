@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from runtime.errors import UsageError
-from runtime.files import user_path
-from runtime.settings import read_number
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
+from reknob.runtime.settings import read_number
 
 LARGEST_INT = 2**31 - 1
 

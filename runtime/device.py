@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 
 class OnItsWay:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 # The most that is read of a file of a kind: a preset set of 50 000 tracks has 20 and 31 MB.
 TEXT_BYTES, ARRAY_BYTES = 1 << 25, 1 << 28

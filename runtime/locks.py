@@ -9,8 +9,8 @@ from socket import gethostname
 
 from filelock import FileLock, Timeout
 
-from runtime.errors import UsageError
-from runtime.files import read_json, write_text
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json, write_text
 
 LOCK, HOLDER = ".lock", ".lock.json"
 

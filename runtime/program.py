@@ -1,6 +1,6 @@
 """How every program runs: its exit status, its messages, and the signals that end it. To be imported first."""
 
-from runtime.startup import INTERRUPTED, MISTAKE, why_not_loaded
+from reknob.runtime.startup import INTERRUPTED, MISTAKE, why_not_loaded
 
 import functools
 import logging
@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from runtime.errors import UsageError
-from runtime.interrupt import stopping_at_once
+from reknob.runtime.errors import UsageError
+from reknob.runtime.interrupt import stopping_at_once
 
 Main = Callable[[list[str]], int]
 

@@ -17,8 +17,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runtime.errors import UsageError
-from runtime.trees import copy_tree, interpolated, is_off, merge, parse_yaml, read_yaml
+from reknob.runtime.errors import UsageError
+from reknob.runtime.trees import copy_tree, interpolated, is_off, merge, parse_yaml, read_yaml
 
 __all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml"]
 

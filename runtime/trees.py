@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from runtime.errors import UsageError
-from runtime.files import user_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_BYTES = 1_000_000

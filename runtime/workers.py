@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import torch
 
-from runtime.errors import UsageError
-from runtime.interrupt import kept_from_children, leave_to_the_program
+from reknob.runtime.errors import UsageError
+from reknob.runtime.interrupt import kept_from_children, leave_to_the_program
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")

@@ -13,20 +13,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from data.audio import read_rate, write_audio
-from data.doctor import CODES, PairCheck
-from data.pair_files import PairFiles
-from data.pairs import Pair, PairError, load_pair
-from runtime.arguments import Parser, file_path
-from runtime.errors import UsageError
-from runtime.files import check_output, write_text
+from reknob.data.audio import read_rate, write_audio
+from reknob.data.doctor import CODES, PairCheck
+from reknob.data.pair_files import PairFiles
+from reknob.data.pairs import Pair, PairError, load_pair
+from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, write_text
 
 
 @program
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     fix = bool(targets)
     refusal = None
     try:
-        with unlogged("data.pairs"):  # the findings are printed here
+        with unlogged("reknob.data.pairs"):  # the findings are printed here
             pair = load_pair(
                 PairFiles(dry, wet, wet.stem), read_rate(dry), lufs=None, fix_drift=fix, fix_channel_polarity=fix
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 import json
@@ -23,16 +23,16 @@ import json
 import torch
 from torch import Tensor
 
-from data.align import RELATED, likeness
-from data.audio import FORMATS, check_audio_output, read_audio, read_rate, resample, write_audio
-from estimation.estimate import Estimate, as_record, estimate_recording
-from estimation.estimator import Estimator, load_estimator, to_mono
-from losses import build_metrics
-from report.curves import settings_figure
-from report.tables import number, text_table
-from runtime.arguments import Parser, file_path
-from runtime.errors import UsageError
-from runtime.files import check_output, whole, write_text
+from reknob.data.align import RELATED, likeness
+from reknob.data.audio import FORMATS, check_audio_output, read_audio, read_rate, resample, write_audio
+from reknob.estimation.estimate import Estimate, as_record, estimate_recording
+from reknob.estimation.estimator import Estimator, load_estimator, to_mono
+from reknob.losses import build_metrics
+from reknob.report.curves import settings_figure
+from reknob.report.tables import number, text_table
+from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, whole, write_text
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
 COPY = 1e-6  # share of a recording's power in which its copy at another level may differ from it

@@ -11,15 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 
-from data.pair_files import vocal_stems
-from runtime.arguments import Parser, file_path
-from runtime.errors import UsageError
-from runtime.files import check_output, write_text
-from runtime.settings import read_yaml
+from reknob.data.pair_files import vocal_stems
+from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, write_text
+from reknob.runtime.settings import read_yaml
 
 SUFFIX = "_METADATA.yaml"
 

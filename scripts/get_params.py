@@ -13,15 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 from datetime import datetime
 
-from formats.harvest import Rules, gather, lines, parse_date, select
-from formats.presets import check_new, write_presets
-from runtime.arguments import Parser, file_path
-from runtime.errors import UsageError
+from reknob.formats.harvest import Rules, gather, lines, parse_date, select
+from reknob.formats.presets import check_new, write_presets
+from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.errors import UsageError
 
 
 @program

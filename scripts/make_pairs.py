@@ -10,21 +10,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 
 import torch
 
-from afx.effect import Effect, Knobs, Values
-from afx.param import Free
-from afx.registry import build
-from afx.stream import render
-from data.audio import normalise_loudness, write_audio
-from data.music import generate_tracks
-from formats.presets import PUBLISHED_CHAIN
-from formats.runs import read_chain_file
-from runtime.arguments import Parser, file_path, integer, real
+from reknob.afx.effect import Effect, Knobs, Values
+from reknob.afx.param import Free
+from reknob.afx.registry import build
+from reknob.afx.stream import render
+from reknob.data.audio import normalise_loudness, write_audio
+from reknob.data.music import generate_tracks
+from reknob.formats.presets import PUBLISHED_CHAIN
+from reknob.formats.runs import read_chain_file
+from reknob.runtime.arguments import Parser, file_path, integer, real
 
 LUFS = -18.0
 PEAK = 0.9

@@ -13,14 +13,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 
 import numpy as np
 
-from afx.registry import build
-from formats.presets import (
+from reknob.afx.registry import build
+from reknob.formats.presets import (
     TRAIN_INDEX,
     fit_gaussian,
     load_presets,
@@ -30,8 +30,8 @@ from formats.presets import (
     to_vectors,
     write_gaussian,
 )
-from runtime.arguments import Parser, file_path
-from runtime.files import write_array
+from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.files import write_array
 
 
 @program

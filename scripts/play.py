@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import INTERRUPTED, program
+from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
 import time
@@ -22,8 +22,8 @@ from itertools import chain, takewhile
 
 from torch import Tensor
 
-from afx.stream import Stream
-from data.audio import (
+from reknob.afx.stream import Stream
+from reknob.data.audio import (
     audio_writer,
     check_audio_output,
     loudness_gain,
@@ -32,11 +32,11 @@ from data.audio import (
     read_blocks,
     read_rate,
 )
-from formats.applied import load_chain
-from runtime.arguments import Parser, chain_inputs, chain_options, file_path
-from runtime.errors import UsageError
-from runtime.files import check_output
-from runtime.interrupt import Interrupt
+from reknob.formats.applied import load_chain
+from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
+from reknob.runtime.interrupt import Interrupt
 
 LARGEST_BLOCK = 2**24
 Sink = Callable[[Tensor], None]

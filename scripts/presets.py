@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from afx.effect import Effect
-from afx.param import Param
-from afx.registry import build, lookup
-from formats.presets import (
+from reknob.afx.effect import Effect
+from reknob.afx.param import Param
+from reknob.afx.registry import build, lookup
+from reknob.formats.presets import (
     MOST_PRESETS,
     Preset,
     check_new,
@@ -45,11 +45,11 @@ from formats.presets import (
     to_vectors,
     write_presets,
 )
-from formats.published import feature_mask
-from report.tables import html_table, number, text_table
-from runtime.arguments import Parser, file_path, integer, non_negative_int
-from runtime.errors import UsageError
-from runtime.files import check_output, write_text
+from reknob.formats.published import feature_mask
+from reknob.report.tables import html_table, number, text_table
+from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, write_text
 
 COLUMNS = (
     "comp.cmp_threshold",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import program
+from reknob.runtime.program import program
 
 import argparse
 import logging
@@ -20,12 +20,12 @@ import time
 
 from torch import Tensor
 
-from afx.stream import render
-from data.audio import check_audio_output, normalise_loudness, output_format, read_audio, resample, write_audio
-from formats.applied import load_chain
-from runtime.arguments import Parser, chain_inputs, chain_options, file_path
-from runtime.errors import UsageError
-from runtime.files import check_output
+from reknob.afx.stream import render
+from reknob.data.audio import check_audio_output, normalise_loudness, output_format, read_audio, resample, write_audio
+from reknob.formats.applied import load_chain
+from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_path
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
 
 
 @program

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import INTERRUPTED, program
+from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
 import time
@@ -26,18 +26,18 @@ import time
 import torch
 from tqdm import tqdm
 
-from data.excerpts import Excerpts
-from data.recordings import Recording
-from estimation.arguments import add_music
-from estimation.estimator import Estimator
-from estimation.gather import Processed, Source, Untouched, gather
-from estimation.loaders import SR, find_sources
-from estimation.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
-from runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
-from runtime.errors import UsageError
-from runtime.files import check_output
-from runtime.interrupt import Interrupt
-from runtime.seeds import stream_seed
+from reknob.data.excerpts import Excerpts
+from reknob.data.recordings import Recording
+from reknob.estimation.arguments import add_music
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.gather import Processed, Source, Untouched, gather
+from reknob.estimation.loaders import SR, find_sources
+from reknob.estimation.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
+from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.seeds import stream_seed
 
 EQUALISERS = ("peq", "geq")
 SPLITS = ("train", "valid")

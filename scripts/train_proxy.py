@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.program import INTERRUPTED, program
+from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
 import time
@@ -24,20 +24,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from afx.dynamics import Compressor
-from afx.functional.level import centre_and_peak
-from afx.proxy import TRAINED_SR, ProxyCompressor
-from data.audio import read_audio, resample
-from data.music import generate_music
-from data.recordings import find_recordings
-from losses.metrics import FFT_SIZES, BlindMetrics
-from losses.stft import MultiResolutionSTFT
-from runtime.arguments import Parser, file_path, integer, positive_float, positive_int, real
-from runtime.device import pick_device
-from runtime.errors import UsageError
-from runtime.files import check_output, write_tensors, write_text
-from runtime.interrupt import Interrupt
-from runtime.seeds import stream
+from reknob.afx.dynamics import Compressor
+from reknob.afx.functional.level import centre_and_peak
+from reknob.afx.proxy import TRAINED_SR, ProxyCompressor
+from reknob.data.audio import read_audio, resample
+from reknob.data.music import generate_music
+from reknob.data.recordings import find_recordings
+from reknob.losses.metrics import FFT_SIZES, BlindMetrics
+from reknob.losses.stft import MultiResolutionSTFT
+from reknob.runtime.arguments import Parser, file_path, integer, positive_float, positive_int, real
+from reknob.runtime.device import pick_device
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, write_tensors, write_text
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.seeds import stream
 
 SECONDS = 10.0  # of a piece
 HELD_OUT = 1_000_000  # first seed of the generated pieces that nothing is trained on

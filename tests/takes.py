@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.audio import write_audio
+from reknob.data.audio import write_audio
 
 SR = 44100
 SMALL = ["chunk_duration=1.5", "chunk_overlap=0.5", "epochs=3"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.align import measure_alignment
-from data.audio import read_audio
-from data.pair_files import DEMO
-from data.prepare import crop_to_overlap, undo_drift
+from reknob.data.align import measure_alignment
+from reknob.data.audio import read_audio
+from reknob.data.pair_files import DEMO
+from reknob.data.prepare import crop_to_overlap, undo_drift
 
 SR = 44100
 KNOWN = Path(__file__).parents[2] / "shared" / "audio" / "known_presets"

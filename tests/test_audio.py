@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from data.audio import loudness, normalise_loudness, read_audio, resample, write_audio
-from runtime.errors import UsageError
+from reknob.data.audio import loudness, normalise_loudness, read_audio, resample, write_audio
+from reknob.runtime.errors import UsageError
 
 
 def tone(sr: int, seconds: float, freq: float = 1000.0, amplitude: float = 0.5, channels: int = 1) -> torch.Tensor:

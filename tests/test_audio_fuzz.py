@@ -9,10 +9,10 @@ import soundfile
 from test_decoding import CONTAINERS, encode, music
 from test_recordings import write_stems
 
-from data.audio import read_audio, write_audio
-from data.decoding import open_audio
-from data.recordings import find_recordings
-from runtime.errors import UsageError
+from reknob.data.audio import read_audio, write_audio
+from reknob.data.decoding import open_audio
+from reknob.data.recordings import find_recordings
+from reknob.runtime.errors import UsageError
 
 EACH = 8  # damaged copies of a file
 SNDFILE = [".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".w64", ".caf", ".au"]

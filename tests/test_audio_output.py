@@ -10,10 +10,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from data import audio_output
-from data.audio import audio_writer, check_audio_output, read_audio, write_audio
-from data.resampling import BlockResampler, resample
-from runtime.errors import UsageError
+from reknob.data import audio_output
+from reknob.data.audio import audio_writer, check_audio_output, read_audio, write_audio
+from reknob.data.resampling import BlockResampler, resample
+from reknob.runtime.errors import UsageError
 
 
 def noise(channels: int, length: int, seed: int = 0) -> Tensor:

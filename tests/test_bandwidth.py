@@ -6,9 +6,9 @@ import torch
 from scipy.signal import butter, resample_poly, sosfilt, sosfiltfilt
 from torch import Tensor
 
-from data.audio import read_audio, resample
-from data.bandwidth import band_edge
-from data.pair_files import DEMO
+from reknob.data.audio import read_audio, resample
+from reknob.data.bandwidth import band_edge
+from reknob.data.pair_files import DEMO
 
 SR = 44100
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from test_fit import CHAIN, SR, recorded
 
-from afx.registry import build
-from fitting import batch
-from fitting.batch import Budget, fit_all
-from fitting.fit import Fit, Terms
-from fitting.track import Track
-from losses import VocalLoss
+from reknob.afx.registry import build
+from reknob.fitting import batch
+from reknob.fitting.batch import Budget, fit_all
+from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.track import Track
+from reknob.losses import VocalLoss
 
 CPU = torch.device("cpu")
 

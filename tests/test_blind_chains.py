@@ -5,9 +5,9 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from afx.effect import flatten
-from afx.functional.level import centre_and_peak
-from afx.registry import KEYS, parse_chain
+from reknob.afx.effect import flatten
+from reknob.afx.functional.level import centre_and_peak
+from reknob.afx.registry import KEYS, parse_chain
 
 SR = 44100
 # compfull is a network everywhere, with tests of its own.

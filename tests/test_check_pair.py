@@ -6,8 +6,8 @@ import pair_faults as faults
 import pytest
 import torch
 
-from data.audio import read_audio, write_audio
-from data.pair_files import DEMO
+from reknob.data.audio import read_audio, write_audio
+from reknob.data.pair_files import DEMO
 from scripts import check_pair
 
 SR = 44100

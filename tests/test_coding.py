@@ -4,8 +4,8 @@ import pytest
 import torch
 from measures import relative_rms
 
-from data.coding import CODECS, coded, through
-from data.music import generate_music
+from reknob.data.coding import CODECS, coded, through
+from reknob.data.music import generate_music
 
 SR = 44100
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 import main
-from afx.registry import build
-from fitting.settings import FitSettings
-from formats.published import entries
-from formats.published_config import from_published_config, from_published_settings
-from runtime.settings import load_settings, merge, option, options_of, read_yaml
+from reknob.afx.registry import build
+from reknob.fitting.settings import FitSettings
+from reknob.formats.published import entries
+from reknob.formats.published_config import from_published_config, from_published_settings
+from reknob.runtime.settings import load_settings, merge, option, options_of, read_yaml
 
 
 @dataclass

@@ -7,11 +7,11 @@ from measures import relative_rms
 from scipy.signal import fftconvolve
 from torch import Tensor
 
-from afx.functional.convolve import advance, convolve, in_series
-from afx.functional.fft import fast_length
-from afx.kernels import bins
-from afx.kernels.numba_cpu import bins as compiled
-from afx.kernels.reference import bins as reference
+from reknob.afx.functional.convolve import advance, convolve, in_series
+from reknob.afx.functional.fft import fast_length
+from reknob.afx.kernels import bins
+from reknob.afx.kernels.numba_cpu import bins as compiled
+from reknob.afx.kernels.reference import bins as reference
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.chunks import cut_chunks
-from data.pairs import Pair
+from reknob.data.chunks import cut_chunks
+from reknob.data.pairs import Pair
 
 
 def pair_of(seconds: float, sr: int = 1000) -> Pair:

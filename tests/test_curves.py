@@ -7,11 +7,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.signal import freqz
 
-from afx.chain import cascade_coefs
-from afx.curve import FREQUENCIES, LEVELS
-from afx.functional import biquad
-from afx.registry import parse_chain
-from report.curves import Setting, settings_figure
+from reknob.afx.chain import cascade_coefs
+from reknob.afx.curve import FREQUENCIES, LEVELS
+from reknob.afx.functional import biquad
+from reknob.afx.registry import parse_chain
+from reknob.report.curves import Setting, settings_figure
 
 SR = 44100
 

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 import torch
 
-from data import container_audio
-from data.audio import AUDIO_SUFFIXES, duration, read_audio, read_blocks, read_rate, write_audio
-from data.decoding import open_audio
-from data.recordings import find_recordings
-from runtime.errors import UsageError
+from reknob.data import container_audio
+from reknob.data.audio import AUDIO_SUFFIXES, duration, read_audio, read_blocks, read_rate, write_audio
+from reknob.data.decoding import open_audio
+from reknob.data.recordings import find_recordings
+from reknob.runtime.errors import UsageError
 
 SR = 44100
 
@@ -168,7 +168,7 @@ def test_a_flac_that_claims_too_much_is_refused_without_taking_memory(tmp_path):
 
 def test_what_does_not_fit_into_memory_is_refused_on_the_way(tmp_path, monkeypatch):
     write_audio(tmp_path / "x.wav", music(10.0), SR)
-    monkeypatch.setattr("data.audio.free_bytes", lambda _: 6e6)
+    monkeypatch.setattr("reknob.data.audio.free_bytes", lambda _: 6e6)
     with pytest.raises(UsageError, match="too long for the memory"):
         read_audio(tmp_path / "x.wav")
 
@@ -264,7 +264,7 @@ def test_without_pyav_other_files_are_refused_as_before(tmp_path, monkeypatch):
 
     (tmp_path / "x.wav").write_text("no audio")
     (tmp_path / "x.mkv").write_text("no audio")
-    monkeypatch.setattr("data.decoding.ContainerAudio", missing)
+    monkeypatch.setattr("reknob.data.decoding.ContainerAudio", missing)
     with pytest.raises(UsageError, match=r"x\.wav cannot be read as audio \(Format not recognised\)"):
         read_audio(tmp_path / "x.wav")
     with pytest.raises(UsageError, match=r"\.mkv files take PyAV; pip install av"):

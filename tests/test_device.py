@@ -10,15 +10,15 @@ from test_fit import SR, recorded
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afx.kernels import backends
-from afx.registry import build
-from fitting import fit as fitting_fit
-from fitting.fit import Fit
-from fitting.track import Track
-from losses import VocalLoss
-from runtime import device
-from runtime.device import pick_device
-from runtime.settings import read_yaml
+from reknob.afx.kernels import backends
+from reknob.afx.registry import build
+from reknob.fitting import fit as fitting_fit
+from reknob.fitting.fit import Fit
+from reknob.fitting.track import Track
+from reknob.losses import VocalLoss
+from reknob.runtime import device
+from reknob.runtime.device import pick_device
+from reknob.runtime.settings import read_yaml
 
 WAITING = {"aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.is_nonzero", "aten.masked_select"}
 STANDARD = read_yaml(Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml")
@@ -99,7 +99,7 @@ def shapes_only() -> dict[str, SimpleNamespace]:
 def shapes_device(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(backends.BACKENDS, "meta", "shapes_only")
     for family, module in shapes_only().items():
-        monkeypatch.setitem(sys.modules, f"afx.kernels.shapes_only.{family}", module)
+        monkeypatch.setitem(sys.modules, f"reknob.afx.kernels.shapes_only.{family}", module)
     monkeypatch.setattr(fitting_fit, "OnItsWay", lambda *tensors: None)
     return "meta"
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.audio import loudness, read_audio, write_audio
-from data.doctor import CODES, clipped_share
-from data.pair_files import DEMO, PairFiles
-from data.pairs import Pair, PairError, load_pair
+from reknob.data.audio import loudness, read_audio, write_audio
+from reknob.data.doctor import CODES, clipped_share
+from reknob.data.pair_files import DEMO, PairFiles
+from reknob.data.pairs import Pair, PairError, load_pair
 
 SR = 44100
 

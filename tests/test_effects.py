@@ -5,13 +5,13 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from afx import stream
-from afx.chain import Sends, Serial
-from afx.delay import PingPongDelay
-from afx.effect import Effect, Knobs, Values, flatten, nest
-from afx.functional import convolve, echo
-from afx.param import Negative
-from afx.registry import EFFECTS, build
+from reknob.afx import stream
+from reknob.afx.chain import Sends, Serial
+from reknob.afx.delay import PingPongDelay
+from reknob.afx.effect import Effect, Knobs, Values, flatten, nest
+from reknob.afx.functional import convolve, echo
+from reknob.afx.param import Negative
+from reknob.afx.registry import EFFECTS, build
 
 SR = 44100
 # Of effects with long responses, to keep them quick.

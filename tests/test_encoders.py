@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import ENCODERS, Controller, build_encoder
-from encoders.cqt import CQT, bins, kernel
-from encoders.peaks import ConvNormMax, conv_max, window_moments
+from reknob.encoders import ENCODERS, Controller, build_encoder
+from reknob.encoders.cqt import CQT, bins, kernel
+from reknob.encoders.peaks import ConvNormMax, conv_max, window_moments
 
 GOLDEN = Path(__file__).parent / "golden" / "beafx"
 SHAPES = json.loads((GOLDEN / "encoders.json").read_text())

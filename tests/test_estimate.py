@@ -10,12 +10,12 @@ import torch
 from scipy.signal import butter, sosfiltfilt
 from torch import Tensor
 
-from data.audio import resample, write_audio
-from data.music import generate_music
-from estimation.estimate import as_record, estimate_recording
-from estimation.estimator import Estimator, load_estimator, to_mono
-from runtime.errors import UsageError
-from runtime.files import read_tensors, write_tensors
+from reknob.data.audio import resample, write_audio
+from reknob.data.music import generate_music
+from reknob.estimation.estimate import as_record, estimate_recording
+from reknob.estimation.estimator import Estimator, load_estimator, to_mono
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_tensors, write_tensors
 from scripts import estimate
 
 SR = 44100

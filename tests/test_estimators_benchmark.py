@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks import estimators
-from data.audio import write_audio
-from data.music import generate_music
-from estimation.estimator import Estimator
+from reknob.data.audio import write_audio
+from reknob.data.music import generate_music
+from reknob.estimation.estimator import Estimator
 
 SR = 44100
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.audio import write_audio
-from data.excerpts import Excerpts, excerpt_loader
-from data.recordings import Recording, find_recordings
+from reknob.data.audio import write_audio
+from reknob.data.excerpts import Excerpts, excerpt_loader
+from reknob.data.recordings import Recording, find_recordings
 
 SR = 22050
 SECONDS = 0.25

@@ -16,10 +16,10 @@ import pytest
 import torch
 import yaml
 
-from formats import runs
-from runtime import files
-from runtime.errors import UsageError
-from runtime.files import (
+from reknob.formats import runs
+from reknob.runtime import files
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import (
     atomic_folder,
     atomic_path,
     read_array,
@@ -32,7 +32,7 @@ from runtime.files import (
     write_tensors,
     write_text,
 )
-from runtime.locks import FolderLock
+from reknob.runtime.locks import FolderLock
 
 ODD_NAMES = ["\udcff", "音", "a b", "x" * 250, "ü" * 120, ".hidden", "-", "a\nb"]
 
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path, monkey
     def read_only(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("runtime.locks.FileLock.acquire", read_only)
+    monkeypatch.setattr("reknob.runtime.locks.FileLock.acquire", read_only)
     with pytest.raises(UsageError) as refused:
         runs.lock(tmp_path)
     assert str(refused.value) == f"{tmp_path}: cannot be written (Read-only file system); give another log_dir"

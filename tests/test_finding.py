@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data.pair_files import find_pairs, find_songs
-from runtime.errors import UsageError
+from reknob.data.pair_files import find_pairs, find_songs
+from reknob.runtime.errors import UsageError
 
 
 def touch(*paths: Path) -> None:
@@ -58,7 +58,7 @@ def test_lists_that_cannot_be_read_are_refused_at_once(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()
     (tmp_path / "long").write_text("# much\n" * 10)
-    monkeypatch.setattr("data.pair_files.LONGEST_LIST", 50)
+    monkeypatch.setattr("reknob.data.pair_files.LONGEST_LIST", 50)
     for name, message in {
         tmp_path / "fifo": "is no text file",
         "/dev/zero": "is no text file",

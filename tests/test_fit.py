@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from afx.effect import Effect, Knobs
-from afx.registry import build
-from data.chunks import Chunks
-from fitting.fit import Fit, Terms, run
-from fitting.optimiser import METHODS, Place
-from fitting.track import RETRIES, Track
-from losses import VocalLoss
-from runtime.device import pick_device
-from runtime.files import read_tensors, write_tensors
+from reknob.afx.effect import Effect, Knobs
+from reknob.afx.registry import build
+from reknob.data.chunks import Chunks
+from reknob.fitting.fit import Fit, Terms, run
+from reknob.fitting.optimiser import METHODS, Place
+from reknob.fitting.track import RETRIES, Track
+from reknob.losses import VocalLoss
+from reknob.runtime.device import pick_device
+from reknob.runtime.files import read_tensors, write_tensors
 
 SR = 16000
 PEAK = {"effect": "peak", "freq": {"range": [33, 7900]}}
@@ -342,7 +342,7 @@ class Recorded:
 
 @pytest.mark.parametrize("batch_size", [35, 2])
 def test_a_recorded_step_gives_what_the_step_gives(monkeypatch: pytest.MonkeyPatch, batch_size: int):
-    monkeypatch.setattr("fitting.fit.Graph", Recorded)
+    monkeypatch.setattr("reknob.fitting.fit.Graph", Recorded)
     chunks = recorded(3)
     plain, graphed = (new_fit(CHAIN, chunks, batch_size=batch_size, graphed=graphed) for graphed in (False, True))
     assert run_until(graphed, 4).losses == run_until(plain, 4).losses

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.audio import write_audio
-from data.excerpts import Excerpts
-from data.music import generate_music
-from data.recordings import Recording, find_recordings
-from estimation.estimator import Estimator
-from estimation.gather import PART, Processed, Untouched, gather
-from estimation.pools import Pool
-from estimation.train import synthesise
+from reknob.data.audio import write_audio
+from reknob.data.excerpts import Excerpts
+from reknob.data.music import generate_music
+from reknob.data.recordings import Recording, find_recordings
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.gather import PART, Processed, Untouched, gather
+from reknob.estimation.pools import Pool
+from reknob.estimation.train import synthesise
 
 SR = 44100
 SECONDS = 0.8

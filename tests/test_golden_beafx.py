@@ -11,13 +11,13 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from afx.chain import Normalised
-from afx.clipper import Chebyshev, Clipper, Taylor
-from afx.dynamics import Compressor, SimpleCompressor
-from afx.effect import Effect, flatten
-from afx.equaliser import graphic_equaliser, parametric_equaliser
-from afx.functional.level import centre_and_peak
-from afx.registry import parse_chain
+from reknob.afx.chain import Normalised
+from reknob.afx.clipper import Chebyshev, Clipper, Taylor
+from reknob.afx.dynamics import Compressor, SimpleCompressor
+from reknob.afx.effect import Effect, flatten
+from reknob.afx.equaliser import graphic_equaliser, parametric_equaliser
+from reknob.afx.functional.level import centre_and_peak
+from reknob.afx.registry import parse_chain
 
 SR = 44100
 STRIDE = 5

@@ -11,11 +11,11 @@ import yaml
 from measures import relative_rms, rms
 from torch import Tensor
 
-from afx.effect import Effect, Knobs, flatten
-from afx.functional import biquad
-from afx.functional.level import rise_to_coef
-from afx.registry import build
-from formats.published import Entry, entries, from_published
+from reknob.afx.effect import Effect, Knobs, flatten
+from reknob.afx.functional import biquad
+from reknob.afx.functional.level import rise_to_coef
+from reknob.afx.registry import build
+from reknob.formats.published import Entry, entries, from_published
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "diffvox"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from runtime.files import read_json
+from reknob.runtime.files import read_json
 
 SMALL = ["--device=cpu", "--chunks=1", "--seconds=6.1", "--steps=2", "--repeats=1"]
 

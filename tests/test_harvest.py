@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from afx.effect import Knobs
-from afx.registry import build
-from formats.published import to_published
+from reknob.afx.effect import Knobs
+from reknob.afx.registry import build
+from reknob.formats.published import to_published
 from scripts import get_params
 
 SR = 44100

@@ -13,12 +13,12 @@ import pytest
 import torch
 from takes import QUICK, SR, take, write_pair
 
-from data.audio import write_audio
-from estimation.train import StopWhenAsked
-from runtime.errors import UsageError
-from runtime.files import read_json
-from runtime.interrupt import SIGNALS, Interrupt, kept_from_children, leave_to_the_program, stopping_at_once
-from runtime.workers import spread
+from reknob.data.audio import write_audio
+from reknob.estimation.train import StopWhenAsked
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json
+from reknob.runtime.interrupt import SIGNALS, Interrupt, kept_from_children, leave_to_the_program, stopping_at_once
+from reknob.runtime.workers import spread
 from scripts import train_on_statistics, train_proxy
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from afx import kernels
-from afx.kernels.numba_cpu import cache
+from reknob.afx import kernels
+from reknob.afx.kernels.numba_cpu import cache
 
 NOWHERE = Path(os.devnull) / "nowhere"  # not even root can make a folder there
 HELPER = """

@@ -11,10 +11,10 @@ from measures import relative_rms
 from scipy.signal import fftconvolve
 from torch import Tensor
 
-from afx.functional.fdn import line_gains
-from afx.kernels import fdn_response
-from afx.kernels.numba_cpu import fdn as compiled
-from afx.kernels.reference import fdn as reference
+from reknob.afx.functional.fdn import line_gains
+from reknob.afx.kernels import fdn_response
+from reknob.afx.kernels.numba_cpu import fdn as compiled
+from reknob.afx.kernels.reference import fdn as reference
 
 GOLDEN = Path(__file__).parent / "golden" / "diffvox"
 NAMES = ("feedback", "line_gain", "b", "c", "delays")

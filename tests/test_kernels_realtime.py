@@ -10,11 +10,11 @@ from measures import relative_rms
 from scipy.signal import firwin2, sosfilt
 from torch import Tensor
 
-from afx.functional import biquad
-from afx.functional.fdn import decay_fir
-from afx.kernels.numba_cpu import realtime as compiled
-from afx.kernels.realtime import DelayState, FdnState, realtime_delay, realtime_fdn
-from afx.kernels.reference import realtime as reference
+from reknob.afx.functional import biquad
+from reknob.afx.functional.fdn import decay_fir
+from reknob.afx.kernels.numba_cpu import realtime as compiled
+from reknob.afx.kernels.realtime import DelayState, FdnState, realtime_delay, realtime_fdn
+from reknob.afx.kernels.reference import realtime as reference
 
 GOLDEN = Path(__file__).parent / "golden" / "diffvox"
 SR = 44100

@@ -9,9 +9,9 @@ from measures import relative_rms
 from scipy.signal import butter, sosfilt
 from torch import Tensor
 
-from afx.kernels import ballistics, biquad_cascade, compressor_gain, one_pole
-from afx.kernels.numba_cpu import recursion_loops, recursions
-from afx.kernels.reference import recursions as reference
+from reknob.afx.kernels import ballistics, biquad_cascade, compressor_gain, one_pole
+from reknob.afx.kernels.numba_cpu import recursion_loops, recursions
+from reknob.afx.kernels.reference import recursions as reference
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-6}
 KERNELS = ("biquad_cascade", "one_pole", "ballistics", "compressor_gain")

@@ -7,12 +7,12 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from afx.kernels import loudness, spectral
-from afx.kernels.numba_cpu import loudness as compiled_loudness
-from afx.kernels.numba_cpu import spectral as compiled_spectral
-from afx.kernels.reference import loudness as reference_loudness
-from afx.kernels.reference import recursions
-from afx.kernels.reference import spectral as reference_spectral
+from reknob.afx.kernels import loudness, spectral
+from reknob.afx.kernels.numba_cpu import loudness as compiled_loudness
+from reknob.afx.kernels.numba_cpu import spectral as compiled_spectral
+from reknob.afx.kernels.reference import loudness as reference_loudness
+from reknob.afx.kernels.reference import recursions
+from reknob.afx.kernels.reference import spectral as reference_spectral
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 SHAPES = [(1, 2, 1001), (3, 2, 640), (3, 1, 777), (1, 1, 333), (2, 3, 501)]

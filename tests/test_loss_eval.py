@@ -10,12 +10,12 @@ import torch
 from torch.nn.functional import pad
 
 import loss_eval
-from afx.effect import Effect, Knobs
-from afx.registry import build
-from afx.stream import render
-from data.audio import normalise_loudness, write_audio
-from formats.presets import Preset, load_presets, write_presets
-from losses.vocal import TERMS, VocalLoss
+from reknob.afx.effect import Effect, Knobs
+from reknob.afx.registry import build
+from reknob.afx.stream import render
+from reknob.data.audio import normalise_loudness, write_audio
+from reknob.formats.presets import Preset, load_presets, write_presets
+from reknob.losses.vocal import TERMS, VocalLoss
 
 SR = 44100
 SHARED = Path(__file__).parents[2] / "shared"

@@ -8,7 +8,7 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from losses import (
+from reknob.losses import (
     LOSSES,
     METRICS,
     MLDR,
@@ -20,8 +20,8 @@ from losses import (
     build_metrics,
     norm_signal,
 )
-from losses.vocal import FFT_SIZES, TERMS
-from losses.weighting import a_weighting_fir
+from reknob.losses.vocal import FFT_SIZES, TERMS
+from reknob.losses.weighting import a_weighting_fir
 
 SR = 44100
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from data.audio import read_audio
-from data.pair_files import PairFiles
-from data.pairs import load_pair
+from reknob.data.audio import read_audio
+from reknob.data.pair_files import PairFiles
+from reknob.data.pairs import load_pair
 from scripts import make_pairs
 
 ROOT = Path(__file__).parents[1]

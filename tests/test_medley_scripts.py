@@ -9,9 +9,9 @@ import pytest
 from takes import QUICK, RUN_FILES, SR, mixed, take
 
 import main
-from data.audio import write_audio
-from data.pair_files import find_songs
-from runtime.files import read_json
+from reknob.data.audio import write_audio
+from reknob.data.pair_files import find_songs
+from reknob.runtime.files import read_json
 from scripts import get_medley_vocal_txt
 
 ROOT = Path(__file__).parents[1]

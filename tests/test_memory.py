@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime import memory
-from runtime.memory import PeakMemory, free_bytes
+from reknob.runtime import memory
+from reknob.runtime.memory import PeakMemory, free_bytes
 
 CPU = torch.device("cpu")
 GB = 10**9

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.music import STYLES, generate_music, generate_tracks
-from data.music.beats import GROOVES
-from data.music.drums import DRUMS
-from data.music.parts import PARTS
-from data.music.phrased import PHRASED
-from data.music.struck import STRUCK
-from data.music.styles import KITS
-from data.music.sustained import SUSTAINED
+from reknob.data.music import STYLES, generate_music, generate_tracks
+from reknob.data.music.beats import GROOVES
+from reknob.data.music.drums import DRUMS
+from reknob.data.music.parts import PARTS
+from reknob.data.music.phrased import PHRASED
+from reknob.data.music.struck import STRUCK
+from reknob.data.music.styles import KITS
+from reknob.data.music.sustained import SUSTAINED
 
 SECONDS, SR = 3.0, 44100
 DIGEST = """
 import hashlib
-from data.music import generate_music
+from reknob.data.music import generate_music
 print(hashlib.sha256(b"".join(generate_music(seed, 1.5).tobytes() for seed in range(6))).hexdigest())
 """
 

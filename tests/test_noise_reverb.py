@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from afx.effect import Effect, Knobs
-from afx.registry import build
+from reknob.afx.effect import Effect, Knobs
+from reknob.afx.registry import build
 
 SR = 44100
 

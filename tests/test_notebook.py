@@ -9,12 +9,12 @@ import torch
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from afx.effect import Knobs
-from afx.registry import build
-from analysis.features import effect_curves, load_sets
-from formats.presets import Preset, write_presets
-from report import figures
-from runtime.settings import read_yaml
+from reknob.afx.effect import Knobs
+from reknob.afx.registry import build
+from reknob.analysis.features import effect_curves, load_sets
+from reknob.formats.presets import Preset, write_presets
+from reknob.report import figures
+from reknob.runtime.settings import read_yaml
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "presets"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from takes import SR, take
 
-from data.audio import write_audio
-from runtime.errors import UsageError
-from runtime.files import check_output, user_path
+from reknob.data.audio import write_audio
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, user_path
 from scripts import estimate, make_pairs, play, render, train_on_statistics, train_proxy
 
 OWN = str(Path(__file__).parents[1] / "presets" / "own")

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from takes import SHORT, SMALL, SR, mixed, take
 
-from afx.registry import build
-from data.audio import write_audio
 from docs import generate
+from reknob.afx.registry import build
+from reknob.data.audio import write_audio
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

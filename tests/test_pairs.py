@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from data.align import find_lag, likeness, quiet_level
-from data.audio import loudness, write_audio
-from data.pair_files import DEMO, Found, PairFiles, find_pairs, vocal_stems
-from data.pairs import load_pair
+from reknob.data.align import find_lag, likeness, quiet_level
+from reknob.data.audio import loudness, write_audio
+from reknob.data.pair_files import DEMO, Found, PairFiles, find_pairs, vocal_stems
+from reknob.data.pairs import load_pair
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 GOLDEN = Path(__file__).parent / "golden" / "diffvox" / "find_time_offset.npz"

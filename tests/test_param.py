@@ -6,8 +6,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from afx.effect import Knobs, flatten
-from afx.param import (
+from reknob.afx.effect import Knobs, flatten
+from reknob.afx.param import (
     Bounded,
     Ceilings,
     Free,
@@ -22,7 +22,7 @@ from afx.param import (
     Uniform,
     Wrapped,
 )
-from afx.registry import build
+from reknob.afx.registry import build
 
 SR = 44100
 SPREAD = torch.linspace(-6, 6, 13, dtype=torch.float64)

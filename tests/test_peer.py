@@ -12,8 +12,8 @@ for library in ("torchlpc", "torchcomp", "torch_fftconv", "auraloss"):
 from benchmarks.peer import PeerChain  # noqa: E402
 from benchmarks.peer_blind import Mel, equalise  # noqa: E402
 from benchmarks.peer_loss import PeerLoss  # noqa: E402
-from estimation.estimator import Estimator  # noqa: E402
-from losses import MelLoss  # noqa: E402
+from reknob.estimation.estimator import Estimator  # noqa: E402
+from reknob.losses import MelLoss  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
 GOLDEN = Path(__file__).parent / "golden" / "diffvox"

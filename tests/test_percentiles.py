@@ -7,8 +7,8 @@ import pytest
 import torch
 from measures import relative_rms
 
-from data.music import generate_music
-from encoders.percentiles import (
+from reknob.data.music import generate_music
+from reknob.encoders.percentiles import (
     CHANGES,
     LEVELS,
     N_CHANGES,
@@ -18,11 +18,11 @@ from encoders.percentiles import (
     spectral_statistics,
     wave_statistics,
 )
-from estimation.estimator import Estimator, load_estimator
-from estimation.gather import Processed, heard
-from estimation.pools import EqualiserObjective, Pool, SettingsObjective, learn
-from estimation.train import score
-from losses import MelLoss
+from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.gather import Processed, heard
+from reknob.estimation.pools import EqualiserObjective, Pool, SettingsObjective, learn
+from reknob.estimation.train import score
+from reknob.losses import MelLoss
 from scripts import train_on_statistics
 
 SR = 44100

@@ -10,7 +10,7 @@ import torch
 from measures import relative_rms
 from takes import SR, mixed, take
 
-from data.audio import loudness, loudness_of_blocks, read_audio, read_blocks, write_audio
+from reknob.data.audio import loudness, loudness_of_blocks, read_audio, read_blocks, write_audio
 from scripts import play, render
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-import formats.presets
-from afx.effect import Effect, Knobs, flatten
-from afx.registry import build
-from formats.presets import Preset, load_presets, read_chain, read_rows, to_vectors, write_presets
-from runtime.settings import read_yaml
+from reknob.afx.effect import Effect, Knobs, flatten
+from reknob.afx.registry import build
+from reknob.formats import presets as sets
+from reknob.formats.presets import Preset, load_presets, read_chain, read_rows, to_vectors, write_presets
+from reknob.runtime.settings import read_yaml
 from scripts import pca_trsfm, presets
 
 ROOT = Path(__file__).parents[1]
@@ -272,7 +272,7 @@ def test_a_set_that_fails_on_its_way_leaves_the_old_one_whole(own_set: Path, cha
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formats.presets, "write_text", full)
+    monkeypatch.setattr(sets, "write_text", full)
     with pytest.raises(OSError):
         write_again(own_set, loaded[:2], chain)
     assert files_of(own_set) == before and [path.name for path in own_set.parent.iterdir()] == [own_set.name]

@@ -1,6 +1,6 @@
 """How every program ends: its exit status, its one line on stderr, and what nothing on the way can break."""
 
-from runtime.program import explain, one_line, program
+from reknob.runtime.program import explain, one_line, program
 
 import errno
 import io
@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from runtime import startup
-from runtime.arguments import Parser, file_path, integer, level, real
-from runtime.errors import UsageError
+from reknob.runtime import startup
+from reknob.runtime.arguments import Parser, file_path, integer, level, real
+from reknob.runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 
@@ -221,7 +221,7 @@ def test_a_missing_requirement_is_told_with_the_remedy():
 def test_what_goes_wrong_before_main_ends_in_a_line(line: str, status: int, said: str):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     ended = subprocess.run(
-        [sys.executable, "-S", "-c", f"from runtime.program import program\n{line}"],
+        [sys.executable, "-S", "-c", f"from reknob.runtime.program import program\n{line}"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -12,12 +12,12 @@ import torch
 from takes import QUICK, RUN_FILES, SMALL, SR, mixed, take, write_pair
 
 import main
-from data.audio import read_audio, write_audio
-from fitting import recipe, settings
-from fitting.session import Song
-from formats.runs import load_run, lock
-from report.board import TensorBoardWriter
-from runtime.files import read_json, read_tensors
+from reknob.data.audio import read_audio, write_audio
+from reknob.fitting import recipe, settings
+from reknob.fitting.session import Song
+from reknob.formats.runs import load_run, lock
+from reknob.report.board import TensorBoardWriter
+from reknob.runtime.files import read_json, read_tensors
 
 
 def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:

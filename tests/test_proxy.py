@@ -7,11 +7,11 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from afx.dynamics import Compressor
-from afx.functional.level import centre_and_peak
-from afx.proxy import FRAME, WEIGHTS, ProxyCompressor
-from afx.registry import parse_chain
-from data.music import generate_music
+from reknob.afx.dynamics import Compressor
+from reknob.afx.functional.level import centre_and_peak
+from reknob.afx.proxy import FRAME, WEIGHTS, ProxyCompressor
+from reknob.afx.registry import parse_chain
+from reknob.data.music import generate_music
 from scripts import train_proxy
 
 SR = 44100

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.audio import read_audio
+from reknob.data.audio import read_audio
 from scripts import render
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import main
-from afx.registry import build
-from data.pair_files import DEMO
-from formats.published import entries
-from formats.published_config import from_published_config, from_published_settings
-from runtime.errors import UsageError
+from reknob.afx.registry import build
+from reknob.data.pair_files import DEMO
+from reknob.formats.published import entries
+from reknob.formats.published_config import from_published_config, from_published_settings
+from reknob.runtime.errors import UsageError
 
 BAND = "{{_target_: modules.fx.{}, sr: '${{sr}}', freq: {}, min_freq: {}, max_freq: {}{}}}"
 BANDS = [("Peak", 800, 33, 5400), ("Peak", 4000, 200, 17500), ("LowShelf", 115, 30, 200)]

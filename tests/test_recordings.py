@@ -10,10 +10,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from data.audio import read_audio, resample, write_audio
-from data.generated import GENERATOR, SPLITS, prepare_generated
-from data.music import generate_music
-from data.recordings import MUSDB18_VALID, RECORDINGS, find_recordings
+from reknob.data.audio import read_audio, resample, write_audio
+from reknob.data.generated import GENERATOR, SPLITS, prepare_generated
+from reknob.data.music import generate_music
+from reknob.data.recordings import MUSDB18_VALID, RECORDINGS, find_recordings
 
 SR = 44100
 

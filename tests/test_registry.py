@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from afx.effect import Effect, Knobs
-from afx.registry import EFFECTS, build, lookup, with_changes
-from formats.published import entries, feature_mask, from_published, split_vector, to_published
-from formats.published_config import from_published_config, is_published
-from runtime.settings import read_yaml
+from reknob.afx.effect import Effect, Knobs
+from reknob.afx.registry import EFFECTS, build, lookup, with_changes
+from reknob.formats.published import entries, feature_mask, from_published, split_vector, to_published
+from reknob.formats.published_config import from_published_config, is_published
+from reknob.runtime.settings import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_SETS = ROOT.parent / "shared" / "presets"

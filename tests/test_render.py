@@ -10,11 +10,11 @@ from measures import relative_rms, rms
 from takes import SR, mixed, take
 from torch import Tensor
 
-from afx.registry import build
-from data.audio import loudness, read_audio, write_audio
-from formats.presets import Preset, write_presets
-from formats.runs import load_run
-from runtime.files import read_tensors
+from reknob.afx.registry import build
+from reknob.data.audio import loudness, read_audio, write_audio
+from reknob.formats.presets import Preset, write_presets
+from reknob.formats.runs import load_run
+from reknob.runtime.files import read_tensors
 from scripts import render
 
 

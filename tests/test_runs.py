@@ -10,13 +10,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from afx.effect import Effect, Knobs, flatten
-from afx.param import RiseTime
-from afx.registry import build
-from formats import runs
-from formats.published import entries, to_published
-from formats.published_config import from_published_config
-from runtime.files import atomic_path, read_json, read_tensors, write_tensors, write_text
+from reknob.afx.effect import Effect, Knobs, flatten
+from reknob.afx.param import RiseTime
+from reknob.afx.registry import build
+from reknob.formats import runs
+from reknob.formats.published import entries, to_published
+from reknob.formats.published_config import from_published_config
+from reknob.runtime.files import atomic_path, read_json, read_tensors, write_tensors, write_text
 
 SR = 44100
 PEAK = {"_target_": "modules.fx.Peak", "sr": "${sr}", "freq": 800, "min_freq": 33, "max_freq": 5400}

@@ -13,18 +13,18 @@ import torch
 from takes import SR, mixed, take
 
 import main
-from data.audio import write_audio
-from data.pair_files import PairFiles, find_songs
-from fitting import fit, recipe, run_folder
-from fitting.fit import Fit, Terms
-from fitting.run_folder import RunFolder
-from fitting.session import Outcome, Session, Song
-from fitting.track import Track
-from formats import runs
-from report.board import TensorBoardWriter
-from report.progress import Progress, summary
-from runtime.files import read_json, read_tensors
-from runtime.settings import read_yaml
+from reknob.data.audio import write_audio
+from reknob.data.pair_files import PairFiles, find_songs
+from reknob.fitting import fit, recipe, run_folder
+from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.run_folder import RunFolder
+from reknob.fitting.session import Outcome, Session, Song
+from reknob.fitting.track import Track
+from reknob.formats import runs
+from reknob.report.board import TensorBoardWriter
+from reknob.report.progress import Progress, summary
+from reknob.runtime.files import read_json, read_tensors
+from reknob.runtime.settings import read_yaml
 
 TINY = ["model=null", "chain.peak.effect=peak", "chain.pan.effect=panning", "chunk_duration=1.2", "chunk_overlap=0.1"]
 QUICK = [*TINY, "epochs=2", "align=false", "check_pair=false", "device=cpu"]

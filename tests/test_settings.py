@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import main
-from afx.effect import Knobs, flatten
-from afx.registry import build
-from formats import runs
-from runtime.errors import UsageError
-from runtime.trees import interpolated, parse_yaml, read_yaml
+from reknob.afx.effect import Knobs, flatten
+from reknob.afx.registry import build
+from reknob.formats import runs
+from reknob.runtime.errors import UsageError
+from reknob.runtime.trees import interpolated, parse_yaml, read_yaml
 
 PAN = "pan: {effect: panning}\n"
 LETTERS = "abcdefghij"

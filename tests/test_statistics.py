@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afx.registry import build
-from analysis.features import Features, effect_labels, load_sets
-from analysis.statistics import (
+from reknob.afx.registry import build
+from reknob.analysis.features import Features, effect_labels, load_sets
+from reknob.analysis.statistics import (
     area_under,
     components_needed,
     group_correlation,

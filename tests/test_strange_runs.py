@@ -10,10 +10,10 @@ import torch
 import yaml
 from strange import DEEP, LIST, NULL, NUMBER, TEXT, TREE, Change, bounded, circle, device, enormous, fifo, folder
 
-from afx.effect import Knobs
-from afx.registry import build
-from formats import runs
-from runtime.errors import UsageError
+from reknob.afx.effect import Knobs
+from reknob.afx.registry import build
+from reknob.formats import runs
+from reknob.runtime.errors import UsageError
 from scripts import get_params
 
 SR = 44100

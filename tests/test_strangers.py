@@ -13,9 +13,9 @@ import torch
 from strange import DEEP, LIST, NULL, NUMBER, TEXT, TREE, Change, bounded, circle, device, enormous, fifo, folder
 
 import loss_eval
-from afx.effect import Knobs
-from afx.registry import build
-from formats.presets import Preset, write_presets
+from reknob.afx.effect import Knobs
+from reknob.afx.registry import build
+from reknob.formats.presets import Preset, write_presets
 from scripts import pca_trsfm, presets
 
 SR = 44100

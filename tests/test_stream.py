@@ -5,11 +5,11 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from afx.effect import Effect, Knobs, Values
-from afx.registry import EFFECTS, KEYS, build, parse_chain
-from afx.stream import Stream, render, stream
 from main import CHAINS
-from runtime.settings import merge, read_yaml
+from reknob.afx.effect import Effect, Knobs, Values
+from reknob.afx.registry import EFFECTS, KEYS, build, parse_chain
+from reknob.afx.stream import Stream, render, stream
+from reknob.runtime.settings import merge, read_yaml
 
 SR = 44100
 SAMPLES = 6000

@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "estimation": FORMATS | {"losses", "encoders"},
     "analysis": FORMATS,
     "report": PARTS,
-    "programs": PARTS | {"report"},
+    "programs": PARTS | {"report", "reknob"},
+    "reknob": PARTS | {"report"},
     "benchmarks": PARTS | {"report"},
     "docs": PARTS | {"report"},
 }
 FOLDERS = (
-    *("runtime", "afx", "encoders", "losses", "data", "formats", "fitting", "estimation", "analysis", "report"),
-    *("scripts", "benchmarks", "docs", "tests"),
+    *("reknob", "runtime", "afx", "encoders", "losses", "data", "formats", "fitting", "estimation", "analysis"),
+    *("report", "scripts", "benchmarks", "docs", "tests"),
 )
 PROGRAM_FOLDERS = ("scripts", "benchmarks", "docs")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
@@ -72,11 +73,11 @@ def imports(path: Path) -> Iterator[str]:
     package = list(path.relative_to(ROOT).parts[:-1])
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.removeprefix("reknob.") for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             stem = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{stem}.{alias.name}" for alias in node.names)
+            yield from (f"{stem}.{alias.name}".removeprefix("reknob.") for alias in node.names)
 
 
 def test_imports_point_one_way():

@@ -10,12 +10,12 @@ from threading import Event, Thread
 import numba
 import pytest
 
-from afx.kernels import backends, numba_cpu
+from reknob.afx.kernels import backends, numba_cpu
 
 ROOT = Path(__file__).parents[1]
 TWO_THREADS = """
 import threading, torch
-from afx.kernels import one_pole, realtime_delay
+from reknob.afx.kernels import one_pole, realtime_delay
 
 x = torch.randn(4, 2000, generator=torch.Generator().manual_seed(0))
 delay, feedback, low_pass = torch.tensor([20]), torch.tensor([0.5]), torch.tensor([[1.0, 0, 0, 0, 0]])
@@ -55,7 +55,7 @@ def test_two_threads_may_call_kernels_forwards_and_backwards():
 
 
 def test_effects_are_imported_without_a_compiler_so_that_help_needs_no_folder_for_loops():
-    run = python("import afx.registry, afx.stream, sys; print('numba' in sys.modules)")
+    run = python("import reknob.afx.registry, afx.stream, sys; print('numba' in sys.modules)")
     assert run.stdout == "False\n", run.stderr
 
 

@@ -8,11 +8,11 @@ import torch
 from measures import relative_rms
 from test_fit import CHAIN, SPATIAL, SR, loud, new_fit, raws_of, recorded, run_until, step
 
-from afx.registry import build
-from data.chunks import Chunks
-from fitting.fit import Fit
-from fitting.track import Track
-from losses import VocalLoss
+from reknob.afx.registry import build
+from reknob.data.chunks import Chunks
+from reknob.fitting.fit import Fit
+from reknob.fitting.track import Track
+from reknob.losses import VocalLoss
 
 
 def songs() -> list[Chunks]:

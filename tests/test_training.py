@@ -11,12 +11,12 @@ import torch
 from takes import SR, take
 
 import train_analysis_net
-from afx.effect import flatten
-from data.audio import read_audio, resample, write_audio
-from data.music import generate_music
-from estimation.estimator import Estimator, load_estimator
-from estimation.train import OBJECTIVES, Training, score, synthesise
-from runtime.files import read_json, read_tensors, write_tensors
+from reknob.afx.effect import flatten
+from reknob.data.audio import read_audio, resample, write_audio
+from reknob.data.music import generate_music
+from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.train import OBJECTIVES, Training, score, synthesise
+from reknob.runtime.files import read_json, read_tensors, write_tensors
 from scripts import estimate
 
 SIZE = "--seconds=1 --epoch_items=4 --valid_items=2 --test_items=3 --batch_size=2 --workers=0"

@@ -7,10 +7,10 @@ from measures import relative_rms
 from test_effects import INSTANCES, audio, make, random, random_raws, values_of
 from torch import Tensor
 
-from afx.chain import Normalised
-from afx.effect import Effect, Knobs, Values
-from afx.registry import EFFECTS, KEYS, build
-from afx.stream import Stream
+from reknob.afx.chain import Normalised
+from reknob.afx.effect import Effect, Knobs, Values
+from reknob.afx.registry import EFFECTS, KEYS, build
+from reknob.afx.stream import Stream
 
 SR = 44100
 # Effects that need the whole sound at once, and say so.

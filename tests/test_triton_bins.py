@@ -8,10 +8,10 @@ from test_convolve import noise
 from torch import Tensor
 from triton_mode import compile_for_gpus, on_device, poisoned_empty, triton_on_cpu  # noqa: F401
 
-from afx.functional.convolve import convolve
-from afx.kernels import bins as door
-from afx.kernels.reference import bins as reference
-from afx.kernels.triton_gpu import bins
+from reknob.afx.functional.convolve import convolve
+from reknob.afx.kernels import bins as door
+from reknob.afx.kernels.reference import bins as reference
+from reknob.afx.kernels.triton_gpu import bins
 
 pytestmark = pytest.mark.usefixtures("triton_on_cpu")
 TOLERANCE = {torch.complex64: 1e-6, torch.complex128: 1e-14}

@@ -8,9 +8,9 @@ from test_kernels_fdn import NAMES, TOLERANCE, assert_equal, network, response_a
 from torch import Tensor
 from triton_mode import DEVICE, compile_for_gpus, on_device, poisoned_empty, triton_on_cpu  # noqa: F401
 
-from afx import kernels
-from afx.kernels.reference import fdn as reference
-from afx.kernels.triton_gpu import fdn
+from reknob.afx import kernels
+from reknob.afx.kernels.reference import fdn as reference
+from reknob.afx.kernels.triton_gpu import fdn
 
 pytestmark = pytest.mark.usefixtures("triton_on_cpu")
 response = on_device(kernels.fdn_response)

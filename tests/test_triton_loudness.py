@@ -9,9 +9,9 @@ from test_kernels_spectral import COEFS, SHIFTS, TOLERANCE, audio, gradient, ste
 from torch import Tensor
 from triton_mode import compile_for_gpus, on_device, poisoned_empty, triton_on_cpu  # noqa: F401
 
-from afx.kernels import loudness as door
-from afx.kernels.reference import loudness as reference
-from afx.kernels.triton_gpu import lanes, loudness
+from reknob.afx.kernels import loudness as door
+from reknob.afx.kernels.reference import loudness as reference
+from reknob.afx.kernels.triton_gpu import lanes, loudness
 
 pytestmark = [
     pytest.mark.usefixtures("triton_on_cpu"),

@@ -20,16 +20,16 @@ from test_kernels_recursions import (
 from torch import Tensor
 from triton_mode import compile_for_gpus, on_device, poisoned_empty, triton_on_cpu  # noqa: F401
 
-import afx.kernels
-from afx.kernels.numba_cpu import recursions as compiled
-from afx.kernels.reference import recursions as reference
-from afx.kernels.triton_gpu import lanes, recursions
+from reknob.afx import kernels
+from reknob.afx.kernels.numba_cpu import recursions as compiled
+from reknob.afx.kernels.reference import recursions as reference
+from reknob.afx.kernels.triton_gpu import lanes, recursions
 
 pytestmark = [
     pytest.mark.usefixtures("triton_on_cpu"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # lanes beyond the last divide by zero
 ]
-ours = SimpleNamespace(**{name: on_device(getattr(afx.kernels, name)) for name in KERNELS})
+ours = SimpleNamespace(**{name: on_device(getattr(kernels, name)) for name in KERNELS})
 SAMPLES = 107
 
 

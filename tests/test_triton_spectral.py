@@ -11,9 +11,9 @@ from test_kernels_spectral import SHAPES, TOLERANCE, audio, gradient, stereo_mod
 from torch import Tensor
 from triton_mode import compile_for_gpus, on_device, poisoned_empty, triton_on_cpu  # noqa: F401
 
-from afx.kernels import spectral as door
-from afx.kernels.reference import spectral as reference
-from afx.kernels.triton_gpu import spectral
+from reknob.afx.kernels import spectral as door
+from reknob.afx.kernels.reference import spectral as reference
+from reknob.afx.kernels.triton_gpu import spectral
 
 pytestmark = pytest.mark.usefixtures("triton_on_cpu")
 ours = SimpleNamespace(

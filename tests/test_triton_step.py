@@ -5,12 +5,12 @@ import torch
 from measures import relative_rms
 from triton_mode import DEVICE, triton_on_cpu  # noqa: F401
 
-from afx.kernels.triton_gpu import bins, fdn, lanes, loudness, spectral
-from afx.registry import build
-from data.chunks import Chunks
-from fitting.fit import Fit
-from fitting.track import Track
-from losses import VocalLoss
+from reknob.afx.kernels.triton_gpu import bins, fdn, lanes, loudness, spectral
+from reknob.afx.registry import build
+from reknob.data.chunks import Chunks
+from reknob.fitting.fit import Fit
+from reknob.fitting.track import Track
+from reknob.losses import VocalLoss
 
 SR = 1000  # so low that the interpreter is done in seconds
 CHAIN = {

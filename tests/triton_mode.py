@@ -17,7 +17,7 @@ if DEVICE == "cpu":
 
 triton = pytest.importorskip("triton")
 
-from afx.kernels import backends  # noqa: E402
+from reknob.afx.kernels import backends  # noqa: E402
 
 Launch = tuple[str, str, dict[str, str], dict[str, Any], int]
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from afx import kernels
+from reknob.afx import kernels
 
 
 def _angle(freq_hz: Tensor, Q: Tensor, sr: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from afx.kernels import bins
+from reknob.afx.kernels import bins
 
 from .fft import fast_length, forward, inverse
 

@@ -6,7 +6,7 @@ Source: DiffVox, arXiv 2504.14735, the FDN reverb.
 import torch
 from torch import Tensor
 
-from afx import kernels
+from reknob.afx import kernels
 
 from .fft import irfft
 

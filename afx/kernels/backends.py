@@ -52,12 +52,12 @@ def backend(family: str) -> Callable[..., Any]:
 
 def compiled() -> bool:
     """Whether loops of the CPU lie on disk from an earlier run, so that nobody waits for a compiler."""
-    folder = import_module("afx.kernels.numba_cpu.cache").folder()
+    folder = import_module("reknob.afx.kernels.numba_cpu.cache").folder()
     return folder is not None and any(folder.glob("*.nbc"))
 
 
 def _function(package: str, family: str, name: str) -> Callable[..., Any]:
-    return getattr(import_module(f"afx.kernels.{package}.{family}"), name)
+    return getattr(import_module(f"reknob.afx.kernels.{package}.{family}"), name)
 
 
 def _tensors(result: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from afx.kernels.backends import backend
+from reknob.afx.kernels.backends import backend
 
 run = backend("bins")
 

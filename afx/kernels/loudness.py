@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from afx.kernels.backends import backend
-from afx.kernels.spectral import check_target, pair_up, unpair
+from reknob.afx.kernels.backends import backend
+from reknob.afx.kernels.spectral import check_target, pair_up, unpair
 
 run = backend("loudness")
 

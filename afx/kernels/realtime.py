@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afx.kernels.backends import backend
+from reknob.afx.kernels.backends import backend
 
 run = backend("realtime")
 

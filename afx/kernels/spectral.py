@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from afx.kernels.backends import backend
+from reknob.afx.kernels.backends import backend
 
 run = backend("spectral")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from runtime.errors import UsageError
+from reknob.runtime.errors import UsageError
 
 from . import beats
 from .draws import between, chance, gain, one_of

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
-from afx.kernels.numba_cpu.cache import kernel
+from reknob.afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 from numpy import empty  # under its own name, so that a test can poison what the wrappers hand out
 
-from afx.kernels.numba_cpu.cache import kernel
+from reknob.afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import prange
 
-from afx.kernels.numba_cpu.cache import kernel
+from reknob.afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 BLOCK = 512

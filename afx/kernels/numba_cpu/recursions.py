@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from afx.kernels.numba_cpu import recursion_loops as loops
-from afx.kernels.numba_cpu.recursion_loops import BLOCK, Array
+from reknob.afx.kernels.numba_cpu import recursion_loops as loops
+from reknob.afx.kernels.numba_cpu.recursion_loops import BLOCK, Array
 
 Loop = Callable[[Array, Array, Array, Array, Array], None]
 

@@ -14,7 +14,7 @@ import torch
 from numba import prange
 from numpy import empty  # under a name of its own, so that tests can poison what is handed out
 
-from afx.kernels.numba_cpu.cache import kernel
+from reknob.afx.kernels.numba_cpu.cache import kernel
 
 FLOOR = 1e-8
 COMPLEX = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}

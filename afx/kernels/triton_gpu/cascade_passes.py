@@ -6,7 +6,7 @@ Backwards, a section is v = grad / A, then grad = B v, with the state (v[n+1], v
 import triton
 import triton.language as tl
 
-from afx.kernels.triton_gpu.lanes import load_row, load_steps, place
+from reknob.afx.kernels.triton_gpu.lanes import load_row, load_steps, place
 
 STEPS = tl.constexpr(2)  # samples that a lane loads at once: each is many instructions already
 AHEAD = tl.constexpr(4)  # chunks whose ends the scan loads at once

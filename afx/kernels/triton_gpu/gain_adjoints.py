@@ -7,8 +7,16 @@ arrays of such maps hold the last chunk of a row first. Scratch is laid out (row
 import triton
 import triton.language as tl
 
-from afx.kernels.triton_gpu.gain_passes import DB_PER_LOG2, NEPER_PER_DB, curve, is_heard, power, smooth, static_gain
-from afx.kernels.triton_gpu.lanes import STEPS, load_row, load_steps, place
+from reknob.afx.kernels.triton_gpu.gain_passes import (
+    DB_PER_LOG2,
+    NEPER_PER_DB,
+    curve,
+    is_heard,
+    power,
+    smooth,
+    static_gain,
+)
+from reknob.afx.kernels.triton_gpu.lanes import STEPS, load_row, load_steps, place
 
 
 @triton.jit

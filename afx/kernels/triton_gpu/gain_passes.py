@@ -8,7 +8,7 @@ import math
 import triton
 import triton.language as tl
 
-from afx.kernels.triton_gpu.lanes import STEPS, follow, load_row, load_steps, place
+from reknob.afx.kernels.triton_gpu.lanes import STEPS, follow, load_row, load_steps, place
 
 FLOOR = tl.constexpr(1e-8)  # of the squared signal: -80 dB
 DB_PER_LOG2 = tl.constexpr(10.0 * math.log10(2.0))  # of power

@@ -10,9 +10,9 @@ from typing import Any
 import triton
 from torch import Tensor, empty, float64, stack
 
-from afx.kernels.triton_gpu import lanes
-from afx.kernels.triton_gpu import loudness_passes as passes
-from afx.kernels.triton_gpu.lanes import chunk_size, scan
+from reknob.afx.kernels.triton_gpu import lanes
+from reknob.afx.kernels.triton_gpu import loudness_passes as passes
+from reknob.afx.kernels.triton_gpu.lanes import chunk_size, scan
 
 SAMPLES = 1024  # of a program of the last pass
 

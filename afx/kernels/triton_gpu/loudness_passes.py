@@ -10,8 +10,8 @@ import math
 import triton
 import triton.language as tl
 
-from afx.kernels.triton_gpu.gain_passes import is_heard, power
-from afx.kernels.triton_gpu.lanes import STEPS, load_steps
+from reknob.afx.kernels.triton_gpu.gain_passes import is_heard, power
+from reknob.afx.kernels.triton_gpu.lanes import STEPS, load_steps
 
 LOG_2 = tl.constexpr(math.log(2.0))
 

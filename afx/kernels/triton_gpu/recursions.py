@@ -3,11 +3,11 @@
 import triton
 from torch import Tensor, empty
 
-from afx.kernels.triton_gpu import cascade_passes as cascade
-from afx.kernels.triton_gpu import gain_adjoints as adjoints
-from afx.kernels.triton_gpu import gain_passes as gains
-from afx.kernels.triton_gpu import lanes
-from afx.kernels.triton_gpu.lanes import chunk_size, scan, scan_pair
+from reknob.afx.kernels.triton_gpu import cascade_passes as cascade
+from reknob.afx.kernels.triton_gpu import gain_adjoints as adjoints
+from reknob.afx.kernels.triton_gpu import gain_passes as gains
+from reknob.afx.kernels.triton_gpu import lanes
+from reknob.afx.kernels.triton_gpu.lanes import chunk_size, scan, scan_pair
 
 Shape = tuple[int, int, int, int]  # rows, chunks of a row, samples of a row, samples of a chunk
 
