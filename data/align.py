@@ -326,10 +326,11 @@ def likeness(x: Tensor, y: Tensor, sr: int) -> float:
 
 def quiet_level(x: Tensor, sr: int) -> float:
     """Level in dB, relative to the whole of `x` `(.., T)`, that 90 % of its 50 ms frames exceed; at least -100 dB."""
-    a = _mono(x)
+    a = x.detach().cpu().reshape(-1, x.shape[-1]).mean(dim=0)
     frame = min(len(a), round(0.05 * sr))
-    power = (a[: len(a) // frame * frame].reshape(-1, frame) ** 2).mean(axis=1)
-    return float(10 * np.log10(max(np.quantile(power, 0.1) / np.square(a).mean(), 1e-10)))
+    frames = a[: len(a) // frame * frame].reshape(-1, frame)
+    power = (torch.linalg.vector_norm(frames, dim=1).double() ** 2 / frame).numpy()
+    return float(10 * np.log10(max(np.quantile(power, 0.1) / max(power.mean(), 1e-300), 1e-10)))
 
 
 def _mono(x: Tensor) -> np.ndarray:
