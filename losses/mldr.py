@@ -54,7 +54,9 @@ class MLDR:
         if rows not in ROWS:
             raise UsageError(f"unknown treatment of rows '{rows}'; known: {', '.join(ROWS)}")
         if rows == "rolled":  # the release forms 1 - exp in float32, which moves the slow averages by 0.1 %
-            self.coefs = (1 - torch.exp(-2200 / torch.tensor(taus_ms) / sr)).double()
+            exponents = -2200 / torch.tensor(taus_ms) / sr
+            # Rounded from float64, as float32 exponentials differ in their last digit from machine to machine.
+            self.coefs = (1 - exponents.double().exp().float()).double()
         else:
             self.coefs = rise_to_coef(torch.tensor(taus_ms, dtype=torch.float64), sr)
         self.shifts = torch.tensor([math.floor(sr * (long - short) * 0.0005) for short, long in taus_ms])

@@ -15,6 +15,8 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# What a file name that is not UTF-8 is written as; libyaml refuses it, and PyYAML itself reads it.
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 MOST_BYTES = 1_000_000
 MOST_VALUES = 100_000  # with every alias and reference written out
 MOST_LEVELS = 50
@@ -81,7 +83,9 @@ class _Reader:
     """One pass over the events of a YAML text, as PyYAML's own constructors expand aliases and merges without bound."""
 
     def __init__(self, text: str, finite: bool):
-        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
+        self.events: Iterator[yaml.Event] = yaml.parse(
+            text, Loader=yaml.SafeLoader if _LONE_SURROGATE.search(text) else LOADER
+        )
         self.finite, self.count = finite, 0
         self.anchors: dict[str, tuple[object, int]] = {}  # finished values, and how many each holds
 
