@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     device = pick_device("cpu" if args.cpu else "auto")
     chain = build(config, sr).eval().to(device)
     metrics, roots = VocalMetrics(sr, args.mldr_rows), [read_root(text) for text in args.root]
-    rolled = read_info(args.presets).get("alignment") != "crop"
+    rolled = read_info(args.presets)["alignment"] != "crop"
     scorer = Scorer(chain, metrics, device, args.lufs, roots, not args.no_process, args.clip_Q, rolled)
     presets = load_presets(args.presets, chain)
     if args.subset is not None:

@@ -89,7 +89,7 @@ class Normalised(Serial):
     rest = Effect.rest
 
     def stage(self, values: Values) -> Stage:
-        return stages.whole(self, values)
+        return stages.at_once(self, values)
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         for name, effect in self.parts():

@@ -8,7 +8,7 @@ from .effect import Effect
 from .functional.units import db_to_gain
 from .functional.waveshape import chebyshev_series, clip, power_series
 from .param import Linear, Param
-from .stages import Stage, overlapping, whole
+from .stages import Stage, at_once, overlapping
 
 HARMONICS = 24
 
@@ -35,7 +35,7 @@ class Series(Waveshaper):
     FIRST: int
 
     def stage(self, values: dict[str, Tensor]) -> Stage:
-        return whole(self, values)
+        return at_once(self, values)
 
     def off_values(self) -> dict[str, tuple[float, ...]]:
         return {"weights": tuple(float(k == self.FIRST) for k in range(HARMONICS))}

@@ -13,7 +13,7 @@ from .functional.level import gain_reduction, rise_to_coef, tau_to_coef
 from .functional.units import db_to_gain, gain_to_db
 from .options import Flag, Number
 from .param import Free, Linear, Log, Param, RiseTime, Wrapped
-from .stages import Stage, whole
+from .stages import Stage, at_once
 
 
 class CompressorExpander(Effect):
@@ -151,7 +151,7 @@ class Compressor(Effect):
 
     def stage(self, values: dict[str, Tensor]) -> Stage:
         # In the chains of blind estimation every effect takes the whole sound anyway (chain.Normalised).
-        return whole(self, values)
+        return at_once(self, values)
 
     def off_values(self) -> dict[str, float]:
         # Nothing at or below full scale exceeds this threshold.

@@ -18,7 +18,7 @@ from .eq import Biquad
 from .functional import biquad, convolve, fdn
 from .options import Choice, Flag, Number, Part, Whole, Wholes
 from .param import Ceilings, Free, Linear, Negative, Orthogonal, Param, RawNormal, Uniform
-from .stages import Stage, convolution, overlapping, whole
+from .stages import Stage, at_once, convolution, overlapping
 
 RENDERS = ("fs", "realtime")
 SILENT_NP = -80.0  # nepers below the direct sound: under the rounding of float32
@@ -234,7 +234,7 @@ class NoiseReverb(Effect):
 
     def stage(self, values: Values) -> Stage:
         # The transforms are centred on the ends of the sound.
-        return whole(self, values)
+        return at_once(self, values)
 
     def off_values(self) -> dict[str, float]:
         return {"level": SILENT_NP}

@@ -31,7 +31,7 @@ def overlapping(effect: "Effect", values: "Values", memory: int = 0) -> Stage:
     return process
 
 
-def whole(effect: "Effect", values: "Values") -> Stage:
+def at_once(effect: "Effect", values: "Values") -> Stage:
     """An effect that needs the whole sound (its mean, its peak, transforms across blocks): one call at the end."""
     blocks = []
 

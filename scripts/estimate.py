@@ -32,7 +32,7 @@ from reknob.report.curves import settings_figure
 from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import check_output, whole, write_text
+from reknob.runtime.files import atomic_path, check_output, write_text
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
 COPY = 1e-6  # share of a recording's power in which its copy at another level may differ from it
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     first = next(iter(estimates.values()))
     if args.figure:
         curves = {label(path): (e.analysis, e.analysis.from_unit(found.q)) for path, (e, found) in estimates.items()}
-        with whole(args.figure) as part:
+        with atomic_path(args.figure) as part:
             settings_figure(curves).savefig(part, dpi=150)
     record = {
         "input": str(args.input),
