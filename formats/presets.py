@@ -90,7 +90,7 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
 
 
 def read_info(folder: str | Path) -> dict:
-    """A set's info.json, with None for `runs` and `alignment` where it has none; UsageError where it lacks what a set needs."""
+    """A set's info.json, None for `runs` or `alignment` that it lacks; UsageError where it lacks what a set needs."""
     try:
         return read_fields(user_path(folder) / INFO, PRESET_SET, PRESET_SET.keys() - {"runs", "alignment"})
     except UsageError as error:
