@@ -50,7 +50,7 @@ class Scorer:
     roots: list[tuple[str, str]]  # (old, new) folders that paths begin with
     process: bool  # or score the dry recording
     clip_q: bool
-    rolled: bool  # whether the set's shifts roll dry around its end, as those of the release
+    rolled: bool = False  # whether the set's shifts roll dry around its end, as those of the release
 
     @torch.no_grad()
     def __call__(self, preset: Preset) -> dict[str, float]:

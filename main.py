@@ -14,30 +14,22 @@ Ctrl-C keeps the best so far; resume=true goes on from there.
 
 from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, program, tell
 
-import logging
 import sys
 from collections.abc import Collection
 from dataclasses import asdict
-from pathlib import Path
 
-from reknob.afx.registry import with_changes
 from reknob.data.pair_files import DATASETS, find_songs
 from reknob.fitting.session import Outcome, Session
 from reknob.fitting.settings import FitSettings
-from reknob.formats import runs
 from reknob.formats.published_config import from_published_settings
 from reknob.report.board import TensorBoardWriter
 from reknob.report.progress import Progress, summary
-from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.memory import keep_freed_memory
 from reknob.runtime.settings import load_settings
 from reknob.runtime.trees import interpolated
 
-log = logging.getLogger(__name__)
-
-CHAINS = Path(__file__).parent / "cfg" / "model"
 
 @program
 def main(argv: list[str]) -> int:
@@ -77,14 +69,7 @@ def read_settings(argv: list[str]) -> FitSettings:
         return tree
 
     settings = load_settings(FitSettings, argv, description=__doc__, translate=translate)
-    chain = {}
-    if settings.model:
-        path = chain_file(settings.model)
-        chain, sr = runs.read_chain_file(path, default_sr=settings.sr)
-        if sr != settings.sr:
-            log.warning("%s is a chain of a fit at %d Hz; this one runs at sr=%d", path, sr, settings.sr)
-    of_file = interpolated({"chain": of_file}, asdict(settings))["chain"]
-    settings.chain = with_changes(with_changes(chain, of_file), settings.chain)
+    settings.read_model(interpolated({"chain": of_file}, asdict(settings))["chain"])
     settings.check()
     return settings
 
@@ -98,14 +83,6 @@ def _of_file(tree: dict, given: Collection[str]) -> dict:
     if takes is not None and "dataset" not in given and any(path in given and path not in takes for path in others):
         replaced.add("dataset")
     return {name: value for name, value in tree.items() if name not in replaced}
-
-
-def chain_file(model: str) -> Path:
-    """The file of a chain in cfg/model, or of a path."""
-    known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
-    if model not in known and not Path(model).suffix:
-        raise UsageError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")
-    return CHAINS / f"{model}.yaml" if model in known else user_path(model)
 
 
 if __name__ == "__main__":

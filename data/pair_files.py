@@ -216,7 +216,7 @@ def find_songs(
         try:
             found = find_pairs(dataset, song)
         except (UsageError, OSError) as error:
-            failed.append(str(error) if song in str(error) else f"{song[:300]}: {error}")
+            failed.append(str(error) if song in str(error) else f"{song[:160]}: {error}")
             continue
         songs[log_dir / printable(next(reversed(names)))] = found.files
         skipped += found.skipped

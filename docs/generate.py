@@ -5,6 +5,8 @@
 A test compares the committed pages with what this writes.
 """
 
+from reknob.runtime.program import program
+
 import argparse
 import inspect
 import re
@@ -41,7 +43,8 @@ The column *mapping* says how an unconstrained (raw) parameter becomes a value; 
 """
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Writes every generated page; the exit status."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
     for name, page in PAGES.items():

@@ -5,6 +5,8 @@
 The run must be one of the chain in cfg/model/diffvox.yaml or of one that begins like it.
 """
 
+from reknob.runtime.program import program
+
 import argparse
 import sys
 
@@ -28,7 +30,8 @@ FREQS = torch.logspace(np.log10(20), np.log10(20000), 400, dtype=torch.float64)
 LUFS = -18.0
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("run", help="run folder")

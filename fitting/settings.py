@@ -1,18 +1,25 @@
 """The settings of a fit, typed, and what can be said of them before any recording is read."""
 
+import logging
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from reknob.afx.effect import Effect
-from reknob.afx.registry import build, check_fittable
+from reknob.afx.registry import build, check_fittable, with_changes
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.optimiser import METHODS
+from reknob.formats.runs import read_chain_file
 from reknob.losses import VocalLoss
 from reknob.losses.vocal import TERMS
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import user_path
 from reknob.runtime.settings import option
 
+log = logging.getLogger(__name__)
+
+CHAINS = Path(__file__).resolve().parent.parent / "cfg" / "model"
 # How many chunks a sample may lie in: all chunks of a pair are held in memory.
 MOST_OVERLAPPING = 20
 
@@ -62,6 +69,19 @@ class FitSettings:
     memory_gb: float | None = option(None, "what steps may take of the memory; found out when not given", above=0)
     seed: int = option(0, "of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
 
+    def read_model(self, changes: dict | None = None) -> None:
+        """Puts the whole chain under `chain`: that of `model` with `changes`, and what `chain` holds, laid over it.
+
+        UsageError for a model that is unknown or no chain, and for changes that do not fit it.
+        """
+        chain = {}
+        if self.model:
+            path = chain_file(self.model)
+            chain, sr = read_chain_file(path, default_sr=self.sr)
+            if sr != self.sr:
+                log.warning("%s is a chain of a fit at %d Hz; this one runs at sr=%d", path, sr, self.sr)
+        self.chain = with_changes(with_changes(chain, changes or {}), self.chain)
+
     def build_chain(self) -> Effect:
         """The chain; UsageError where it is none, or none that can be fitted."""
         chain = build(self.chain, self.sr)
@@ -102,3 +122,11 @@ class FitSettings:
                 f"{duration / (duration - overlap):.0f} chunks, all in memory; set chunk_overlap="
                 f"{duration * (1 - 1 / MOST_OVERLAPPING):g} or less"
             )
+
+
+def chain_file(model: str) -> Path:
+    """The file of a chain in cfg/model, or of a path."""
+    known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
+    if model not in known and not Path(model).suffix:
+        raise UsageError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")
+    return CHAINS / f"{model}.yaml" if model in known else user_path(model)

@@ -8,13 +8,14 @@ from reknob.losses.metrics import BlindMetrics, VocalMetrics
 from reknob.losses.mldr import MLDR
 from reknob.losses.params import ParameterLoss
 from reknob.losses.stft import MultiResolutionSTFT
-from reknob.losses.vocal import VocalLoss, VocalTarget
+from reknob.losses.vocal import MSS, VocalLoss, VocalTarget
 from reknob.runtime.errors import UsageError
 
 __all__ = [
     "LOSSES",
     "METRICS",
     "MLDR",
+    "MSS",
     "MelLoss",
     "MultiResolutionSTFT",
     "ParameterLoss",
@@ -30,6 +31,7 @@ LOSSES = {
     "mel": MelLoss,
     "mrstft": MultiResolutionSTFT,
     "mldr": MLDR,
+    "mss": MSS,
     "params": ParameterLoss,
 }
 METRICS = {"vocal": VocalMetrics, "blind": BlindMetrics}

@@ -30,6 +30,23 @@ class VocalTarget:
         return VocalTarget(self.stft.select(index), self.loudness.select(index))
 
 
+class MSS(MultiResolutionSTFT):
+    """Multi-scale STFT distance of stereo audio: mean over left/right and mid/side, windows of 128, 512 and 2048.
+
+    Each window advances by a quarter; spectra are A-weighted. Called with (B, 2, T) twice it gives a scalar; `prepare`
+    keeps what of a target is needed again.
+
+    Args:
+        sr: sample rate in Hz.
+
+    Source: Yu et al., DiffVox, arXiv 2504.14735, section 3.
+    """
+
+    def __init__(self, sr: int) -> None:
+        hops = [n // 4 for n in FFT_SIZES]
+        super().__init__(sr, FFT_SIZES, hops, FFT_SIZES, perceptual_weighting=True, stereo="both")
+
+
 class VocalLoss:
     """Weighted sum of four terms between stereo signals (B, 2, T): mss_lr, mss_ms, mldr_lr, mldr_ms.
 
@@ -46,9 +63,7 @@ class VocalLoss:
         mldr_rows: str = "separate",
     ) -> None:
         self.weights = _weights(weights)
-        self.stft = MultiResolutionSTFT(
-            sr, FFT_SIZES, [n // 4 for n in FFT_SIZES], FFT_SIZES, perceptual_weighting=True, stereo="both"
-        )
+        self.stft = MSS(sr)
         self.mldr = MLDR(sr, rows=mldr_rows, mid_side=True)
 
     @property

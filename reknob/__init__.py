@@ -1,10 +1,40 @@
-"""Which effects, with which settings, turned a dry recording into a wet one."""
+"""Which effects, with which settings, turned a dry recording into a wet one?
 
+    fit = reknob.fit("dry.wav", "wet.wav", steps=400)
+    y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
+    estimate = reknob.estimate("song.mp3", chain="peq_comphalf")
+"""
+
+from importlib import import_module
 from pathlib import Path
 
-# A wheel holds the rooms inside this package; in a clone they lie beside it.
+__version__ = "0.2.0"
+
+# A wheel holds the folders of the project inside this package; in a clone they lie beside it.
 _clone = Path(__file__).resolve().parent.parent
 if (_clone / "afx" / "param.py").is_file():
     __path__.append(str(_clone))
 
-__version__ = "0.2.0"
+#: Public name -> module that holds it; loaded when it is first used, as torch takes seconds.
+_PUBLIC = {
+    "Estimate": "api",
+    "Fit": "api",
+    "Knobs": "afx.effect",
+    "Processor": "api",
+    "Stream": "afx.stream",
+    "UsageError": "runtime.errors",
+    "build": "afx.registry",
+    "estimate": "api",
+    "fit": "api",
+    "load_preset": "api",
+    "load_run": "api",
+}
+__all__ = [*_PUBLIC, "losses"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "losses":
+        return import_module("reknob.losses")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'reknob' has no attribute {name!r}")
+    return getattr(import_module(f"reknob.{_PUBLIC[name]}"), name)

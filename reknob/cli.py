@@ -10,8 +10,8 @@ from reknob.runtime.program import program
 import sys
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import version
 
+import reknob
 from reknob.runtime.errors import UsageError
 
 #: Command -> module below `reknob`, and what it does.
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         print("usage: reknob COMMAND …\n", *rows, "\nreknob COMMAND --help lists a command's options.", sep="\n")
         return 0
     if argv[0] == "--version":
-        print(f"reknob {version('reknob')}")
+        print(f"reknob {reknob.__version__}")
         return 0
     name, *rest = argv
     if name not in COMMANDS:

@@ -33,7 +33,7 @@ def user_path(text: str | Path) -> Path:
         path = Path(text).expanduser()
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise UsageError(f"{path}: is a device or a pipe; give a file")
+            raise UsageError(f"{path}: is a pipe, a socket or a device; give a file")
     except FileNotFoundError:
         pass
     except RuntimeError:

@@ -47,7 +47,7 @@ from reknob.formats.presets import (
 )
 from reknob.formats.published import feature_mask
 from reknob.report.tables import html_table, number, text_table
-from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int
+from reknob.runtime.arguments import LARGEST_INT, Parser, file_path, integer, non_negative_int
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_text
 
@@ -224,7 +224,8 @@ def parser() -> argparse.ArgumentParser:
             c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
             c.add_argument("--overwrite", action="store_true", help="replace the set that is in OUT")
         if name in ("nearest", "outliers", "sample", "interpolate"):
-            c.add_argument("--count", type=integer(1, MOST_PRESETS), default=5, help="how many (default 5)")
+            most = MOST_PRESETS if name in ("sample", "interpolate") else LARGEST_INT
+            c.add_argument("--count", type=integer(1, most), default=5, help="how many (default 5)")
         if name == "sample":
             c.add_argument("--seed", type=non_negative_int, default=0, help="of the draws (default 0)")
         if name == "list":

@@ -10,7 +10,7 @@ import yaml
 
 import main
 from reknob.afx.registry import build
-from reknob.fitting.settings import FitSettings
+from reknob.fitting.settings import CHAINS, FitSettings
 from reknob.formats.published import entries
 from reknob.formats.published_config import from_published_config, from_published_settings
 from reknob.runtime.settings import load_settings, merge, option, options_of, read_yaml
@@ -244,7 +244,7 @@ def test_settings_written_to_a_file_come_back(tmp_path):
 
 
 def test_the_shipped_settings_file_says_the_defaults():
-    assert main.read_settings([f"--config={main.CHAINS.parent / 'config.yaml'}"]) == main.read_settings([])
+    assert main.read_settings([f"--config={CHAINS.parent / 'config.yaml'}"]) == main.read_settings([])
 
 
 def test_the_program_reads_models_by_name_and_by_path(tmp_path):
@@ -392,7 +392,7 @@ def test_what_a_published_file_names_in_vain_is_refused_in_one_line(model: dict,
 
 
 def test_our_own_files_pass_the_translation_untouched():
-    tree = read_yaml(main.CHAINS.parent / "config.yaml")
+    tree = read_yaml(CHAINS.parent / "config.yaml")
     assert from_published_settings(tree) == tree
     broken = with_model(PEAKS[0]) | {"optimiser": None, "loss_fn": "mss"}
     assert "optimiser" not in from_published_settings(broken)

@@ -202,7 +202,7 @@ def test_pipes_sockets_and_devices_are_refused_at_once(tmp_path):
         server.bind(str(tmp_path / "socket.wav"))
         (tmp_path / "link.wav").symlink_to("/dev/zero")
         for name in ("fifo.wav", "socket.wav", "link.wav"):
-            with pytest.raises(UsageError, match=f"{name} is a pipe, a socket or a device: give an audio file"):
+            with pytest.raises(UsageError, match=f"{name}: is a pipe, a socket or a device; give a file"):
                 read_audio(tmp_path / name)
             assert duration(tmp_path / name) == 0.0
 

@@ -60,8 +60,8 @@ def test_lists_that_cannot_be_read_are_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "long").write_text("# much\n" * 10)
     monkeypatch.setattr("reknob.data.pair_files.LONGEST_LIST", 50)
     for name, message in {
-        tmp_path / "fifo": "is no text file",
-        "/dev/zero": "is no text file",
+        tmp_path / "fifo": "is a pipe, a socket or a device",
+        "/dev/zero": "is a pipe, a socket or a device",
         tmp_path: "is no text file",
         tmp_path / "none": "cannot be read",
         tmp_path / "empty": "names no folder",

@@ -75,7 +75,7 @@ def test_outputs_that_cannot_be_written_are_told(names: list[str], tmp_path):
         ".": "is a folder",
         "take.wav/x.wav": "take.wav is no folder",
         "a/b/new.wav": "there is no folder a/b",
-        "/dev/null": "is a device or a pipe; give a file",
+        "/dev/null": "is a pipe, a socket or a device; give a file",
         "\0": "no path that a file can have",
     }
     for path, message in wrong.items():
@@ -96,7 +96,7 @@ def test_a_folder_that_is_read_only_is_told(tmp_path):
 
 def test_pipes_and_missing_homes_are_no_paths(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, message in {tmp_path / "pipe": "is a device or a pipe", "~nosuchuser/x": "no such home folder"}.items():
+    for path, message in {tmp_path / "pipe": "is a pipe, a socket or a device", "~nosuchuser/x": "no such home folder"}.items():
         with pytest.raises(UsageError, match=message):
             user_path(path)
 

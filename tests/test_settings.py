@@ -215,7 +215,7 @@ def test_chains_of_reverbs_alone_have_gradients(b: str, tmp_path: Path):
 def test_a_pipe_or_a_device_is_no_settings_file(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(UsageError, match="is a device or a pipe"):
+        with pytest.raises(UsageError, match="is a pipe, a socket or a device"):
             read_yaml(path)
 
 

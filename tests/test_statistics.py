@@ -133,11 +133,11 @@ def test_effects_are_labelled_by_kind_and_numbered_where_there_are_several():
             "a": {"effect": "peak"},
             "b": {"effect": "peak"},
             "pan": {"effect": "panning"},
-            "out": {"effect": "sends", "x": {"effect": "ping_pong_delay"}, "y": {"effect": "fdn"}},
+            "out": {"effect": "sends", "d": {"effect": "ping_pong_delay"}, "r": {"effect": "fdn"}},
         },
         44100,
     )
-    columns = ["a.gain", "b.Q", "pan.pan", "out.x_to_y", "out.x.odd_pan.pan", "out.y.b[0,1]", "out.direct.pan"]
+    columns = ["a.gain", "b.Q", "pan.pan", "out.d_to_r", "out.d.odd_pan.pan", "out.r.b[0,1]", "out.direct.pan"]
     assert effect_labels(chain, columns) == ["PK1", "PK2", "", "SEND", "DLY", "FDN", ""]
 
 

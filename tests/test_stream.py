@@ -5,10 +5,10 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
-from main import CHAINS
 from reknob.afx.effect import Effect, Knobs, Values
 from reknob.afx.registry import EFFECTS, KEYS, build, parse_chain
 from reknob.afx.stream import Stream, render, stream
+from reknob.fitting.settings import CHAINS
 from reknob.runtime.settings import merge, read_yaml
 
 SR = 44100
