@@ -96,8 +96,8 @@ def test_a_float32_gradient_is_as_near_to_the_truth_as_that_of_auraloss() -> Non
         pred = 0.7 * target.flip(1) + 0.3 * music(1, 0.05, seed=2 * seed + 1, dtype=torch.float32)
         _, truth = value_and_gradient(ours, pred.double(), target.double())
         errors.append([relative_rms(value_and_gradient(loss, pred, target)[1], truth) for loss in (ours, theirs)])
-    our_error, their_error = np.median(errors, 0)
-    assert our_error < 1.5 * their_error
+    # Pair by pair, as which signs fall to rounding differs from machine to machine.
+    assert np.median([our_error / their_error for our_error, their_error in errors]) < 1.5
 
 
 def test_the_a_weighting_filter_is_the_published_one() -> None:
@@ -254,7 +254,7 @@ def test_tables_build_by_name_and_tell_what_is_known() -> None:
             assert isinstance(build({"name": name}, SR), kind)
     assert build_loss({"name": "vocal", "weights": [1, 0, 0, 0]}, SR).weights == [1.0, 0.0, 0.0, 0.0]
     refused = [
-        ("unknown loss 'mse'; known: vocal, mel, mrstft, mldr, params", lambda: build_loss({"name": "mse"}, SR)),
+        ("unknown loss 'mse'; known: vocal, mel, mrstft, mldr, mss, params", lambda: build_loss({"name": "mse"}, SR)),
         ("unknown metrics 'x'; known: vocal, blind", lambda: build_metrics({"name": "x"}, SR)),
         ("unknown options \\['hop'\\] of loss 'mel'; known: none", lambda: build_loss({"name": "mel", "hop": 3}, SR)),
         ("known: mss_lr, mss_ms, mldr_lr, mldr_ms", lambda: VocalLoss(SR, {"mss": 1.0})),

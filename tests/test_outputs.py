@@ -96,7 +96,8 @@ def test_a_folder_that_is_read_only_is_told(tmp_path):
 
 def test_pipes_and_missing_homes_are_no_paths(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, message in {tmp_path / "pipe": "is a pipe, a socket or a device", "~nosuchuser/x": "no such home folder"}.items():
+    refused = {tmp_path / "pipe": "is a pipe, a socket or a device", "~nosuchuser/x": "no such home folder"}
+    for path, message in refused.items():
         with pytest.raises(UsageError, match=message):
             user_path(path)
 

@@ -206,7 +206,10 @@ def test_bad_sound_is_refused_in_one_line(tmp_path, capsys):
     cases = {
         "take.wav holds NaN or infinite samples, the first at 0.100 s: export it again": {"dry": holed},
         "take.wav is silent: nothing lies above -70 LUFS": {"dry": 0 * dry},
-        "song is 1.00 s long, a chunk 1.5 s: set chunk_duration=1 or less": {"dry": dry[:, :SR]},
+        "song is 1.00 s long, a chunk 1.5 s: set chunk_duration=1 or less": {
+            "dry": dry[:, :SR],
+            "wet": mixed(dry)[:, :SR],
+        },
         "song.wav has 8 channels, at most 2 are allowed: export it as mono or stereo": {"wet": dry.expand(8, -1)},
         "song.wav seem unrelated: their whitened correlation is 0.0": {"wet": mixed(take(seed=1))},
         "take.wav is no mono recording: its side signal peaks": {"dry": torch.cat([dry, take(seed=1)])},
