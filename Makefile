@@ -19,9 +19,11 @@ lint: $(VENV)/.tested
 docs: $(DOCS)/.installed
 	$(DOCS)/bin/mkdocs build --strict
 
-$(VENV)/.installed: requirements.txt
+# With the project itself, so that the command reknob is there and scripts find it from any folder.
+$(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -r requirements.txt
+	$(PY) -m pip install -q --no-deps -e .
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed requirements-dev.txt
