@@ -101,7 +101,7 @@ class PairCheck:
     def summary(self) -> str:
         """The one line of a good pair."""
         signs = "".join("+" if sign > 0 else "-" for sign in self.polarity)
-        return f"lag {self.lag_samples:.2f} samples, polarity {signs}, drift {self.drift_ppm:.1f} ppm"
+        return f"lag {self.lag_samples:.2f} samples, polarity {signs}, drift {round(self.drift_ppm, 1) + 0.0:.1f} ppm"
 
 
 def check_file(check: PairCheck, side: str, x: Tensor, sr: int, sr_fit: int, name: object) -> None:

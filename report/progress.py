@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from reknob.afx import kernels
 from reknob.fitting.fit import Fit, Terms
@@ -24,15 +23,11 @@ class Progress:
     def __init__(self, songs: int, epochs: int):
         self.songs, self.epochs, self.total = songs, epochs, songs * epochs
         self._bar: tqdm | None = None
-        # What is logged stands above the bar, too.
-        self._logging = logging_redirect_tqdm()
 
     def __enter__(self) -> "Progress":
-        self._logging.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._logging.__exit__(None, None, None)
         if self._bar is not None:
             self._bar.close()
 

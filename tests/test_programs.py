@@ -260,3 +260,13 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path, capsys):
     for argument, message in cases.items():
         assert message in refused(capsys, [*pair, argument])
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_message_of_a_fit_is_printed_once(tmp_path, capfd):
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, []  # pytest's own, without which a program shows what is logged
+    try:
+        assert main.main([*write_pair(tmp_path), *QUICK, "epochs=1"]) == 0
+    finally:
+        root.handlers = before
+    assert sum("lag" in line for line in capfd.readouterr().err.splitlines()) == 1
