@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from reknob.data.align import Alignment, quiet_level
 from reknob.data.bandwidth import band_edge
+from reknob.data.noise import noise_floor
 
 NOTE, WARNING, REFUSAL = "note", "warning", "refusal"
 
@@ -52,6 +53,7 @@ LIKENESS = 0.05  # median of the windows' whitened correlations; unrelated pairs
 UNEXPLAINED = 0.17  # share of wet that no linear echo of dry explains; 16 of 18 real pairs have 0.01 to 0.11
 IN_PAUSES = 0.002  # share of wet above what rings of dry, beside a high unexplained one; real pairs have 0.001
 WANDERS = 3.0  # samples: median distance from a constant lag; 16 of 18 real pairs have less than 0.1
+LOUD_NOISE = -50.0  # dB below the sound; two good pairs whose noise is steady have -66 and -74
 EXCERPT = 60.0  # s in which foreign sound is looked for
 
 
@@ -126,6 +128,10 @@ def check_file(check: PairCheck, side: str, x: Tensor, sr: int, sr_fit: int, nam
         )
     if side == "dry":
         _check_gate(check, x)
+        floor = noise_floor(x, sr)
+        if floor > LOUD_NOISE:
+            text = f"dry holds steady noise {-floor:.0f} dB below its sound"
+            check.add("noise_floor", NOTE, text, "a compressor raises it, and an expander may be fitted to it")
 
 
 def _check_one_sided(check: PairCheck, side: str, power: Tensor, name: object) -> None:

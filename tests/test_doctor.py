@@ -40,6 +40,10 @@ def test_a_good_pair_takes_one_line(demo, tmp_path, caplog):
     assert line.startswith("song: a good pair: lag -0.")
 
 
+def noise(like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+
+
 FAULTS = {
     "inverted": (lambda d, w: (d, -w), {"inverted": "note"}),
     "inverted_late": (lambda d, w: (d, faults.late(-w, 317)), {"inverted": "note", "lag": "note"}),
@@ -56,6 +60,7 @@ FAULTS = {
     "one_channel_silent": (lambda d, w: (d, w * torch.tensor([[1.0], [0.0]])), {"silent_channel": "warning"}),
     "tail_cut": (lambda d, w: (d, w[:, : 7 * SR]), {"lengths": "note"}),
     "gated_dry": (lambda d, w: (d * (d.abs() > 0.02), w), {"gated_dry": "note"}),
+    "noisy_dry": (lambda d, w: (d + 0.03 * d.std() * noise(d), w), {"noise_floor": "note"}),
     "clipped": (lambda d, w: (d, (4 * w).clamp(-1, 1)), {"clipping": "warning"}),
     "over_full_scale": (lambda d, w: (6 * d, 9 * w), {}),
     "very_quiet": (lambda d, w: (1e-5 * d, 1e-5 * w), {"quiet_file": "note"}),
