@@ -21,7 +21,7 @@ def load_chain(
     no_reverb: bool,
     **_: object,
 ) -> tuple[Effect, Values]:
-    """The chain and its values as the options of a program name them (`runtime.settings.chain_options`).
+    """The chain and its values as the options of a program name them (`runtime.arguments.chain_options`).
 
     UsageError naming the file that is missing, damaged or of another chain, and for a row that the set has not.
     """

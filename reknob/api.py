@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reknob import formats
 from reknob.afx.effect import Effect, Values, flatten, nest
 from reknob.afx.registry import build
 from reknob.afx.stream import render
@@ -28,9 +29,8 @@ from reknob.formats.applied import load_chain
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, user_path
 
-ESTIMATORS = Path(__file__).resolve().parent.parent / "checkpoints"
-if not ESTIMATORS.is_dir():  # in a wheel
-    ESTIMATORS = Path(__file__).resolve().parent / "checkpoints"
+#: Beside the folders of the project, in a clone and in a wheel alike.
+ESTIMATORS = Path(formats.__file__).resolve().parent.parent / "checkpoints"
 LUFS = -18.0  # of the recordings that presets are fitted to
 
 Audio = Tensor | np.ndarray
