@@ -15,6 +15,9 @@ test: $(VENV)/.tested
 
 lint: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
+	rm -rf build/lint
+	$(PY) -m pip install -q --no-deps --no-build-isolation --target build/lint .
+	$(VENV)/bin/basedpyright
 
 docs: $(DOCS)/.installed
 	$(DOCS)/bin/mkdocs build --strict
@@ -36,4 +39,4 @@ $(DOCS)/.installed: requirements-docs.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DOCS) site .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS) build site .pytest_cache .ruff_cache

@@ -64,11 +64,11 @@ class Serial(Effect):
     def forward(self, x: Tensor, **values: Values) -> Tensor:
         return self._run(self.parts(), x, values)
 
-    def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+    def render_after_warm_up(self, x: Tensor, skip: int, **values: Values) -> Tensor:
         *before, (name, last) = self.parts()
         if is_biquad((name, last)):
-            return super().rest(x, skip, **values)
-        return last.rest(self._run(before, x, values), skip, **last.for_items(values[name], len(x)))
+            return super().render_after_warm_up(x, skip, **values)
+        return last.render_after_warm_up(self._run(before, x, values), skip, **last.for_items(values[name], len(x)))
 
     def _run(self, parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
         for are_biquads, group in groupby(parts, key=is_biquad):
@@ -86,7 +86,7 @@ class Normalised(Serial):
     Source: BE-AFX, arXiv 2310.11781.
     """
 
-    rest = Effect.rest
+    render_after_warm_up = Effect.render_after_warm_up
 
     def stage(self, values: Values) -> Stage:
         return stages.at_once(self, values)
@@ -186,9 +186,9 @@ class Sends(Effect):
         return process
 
     def forward(self, x: Tensor, **values: Values) -> Tensor:
-        return self.rest(x, 0, **values)
+        return self.render_after_warm_up(x, 0, **values)
 
-    def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+    def render_after_warm_up(self, x: Tensor, skip: int, **values: Values) -> Tensor:
         if self.runs_by_sample:
             parts = dict(self.parts())
             return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))[..., skip:]

@@ -71,9 +71,9 @@ class Effect(nn.Module):
         if self.grouped:
             return values
         shapes = {name: p.shape for name, p in self.walk()}
-        return nest({name: spread(value, shapes[name], items) for name, value in flatten(values).items()})
+        return nest({name: repeat_for_items(value, shapes[name], items) for name, value in flatten(values).items()})
 
-    def rest(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+    def render_after_warm_up(self, x: Tensor, skip: int, **values: Values) -> Tensor:
         """The output from sample `skip` on, (B, C, T - skip); a warm-up that nobody hears can cost less."""
         return self(x, **values)[..., skip:]
 
@@ -183,7 +183,7 @@ class Knobs(nn.Module):
                 part.set_values(values[name])
 
 
-def spread(value: Tensor, shape: tuple[int, ...], items: int) -> Tensor:
+def repeat_for_items(value: Tensor, shape: tuple[int, ...], items: int) -> Tensor:
     """A value (*shape) as it is, and values (G, *shape) one for each item, (items, *shape)."""
     if value.dim() == len(shape) or len(value) == items:
         return value

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import kernels
 from .functional.fft import fast_length, forward, inverse
-from .kernels import bins
+from .kernels import spectral_product
 
 if TYPE_CHECKING:
     from .effect import Effect, Values
@@ -69,7 +69,8 @@ def convolution(h: Tensor) -> Stage:
         if n != fast_length(max(T, 1) + reach):
             n = fast_length(max(T, 1) + reach)
             spectrum = forward(h, n).unsqueeze(0)
-        y = inverse(bins.outputs(spectrum, forward(x.expand(h.shape[-2], -1), n).unsqueeze(0)), n)[0, :, : T + reach]
+        product = spectral_product.outputs(spectrum, forward(x.expand(h.shape[-2], -1), n).unsqueeze(0))
+        y = inverse(product, n)[0, :, : T + reach]
         y[:, :reach] += tail
         tail = y[:, T:].clone()
         return y[:, :T]

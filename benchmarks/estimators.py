@@ -17,7 +17,7 @@ from statistics import fmean, median, stdev
 import torch
 
 from reknob.data.audio import read_audio, resample
-from reknob.data.coding import CODECS, through
+from reknob.data.coding import CODECS, lossy_round_trip
 from reknob.data.excerpts import Excerpts, excerpt_loader
 from reknob.data.recordings import RECORDINGS, find_recordings
 from reknob.estimation.estimator import Estimator, load_estimator
@@ -55,7 +55,7 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
 
 def from_files(x: torch.Tensor, sr: int, codec: str) -> torch.Tensor:
     """x (B, 1, N) at `sr` Hz, each item from a file of its own."""
-    return torch.stack([through(item, sr, codec) for item in x])
+    return torch.stack([lossy_round_trip(item, sr, codec) for item in x])
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def pair_rows(path: str, folder: Path, codec: str | None) -> list[list[str]]:
         wet, dry = (mono(each, estimator) for each in (target, target.with_name(target.name.replace("GT_", "Input_"))))
         length = min(wet.shape[-1], dry.shape[-1])
         wet, dry = wet[..., :length], dry[..., :length]
-        again = estimator.render(dry, estimator.listen(wet[0]).median(0, keepdim=True).values)
+        again = estimator.render(dry, estimator.estimate_windows(wet[0]).median(0, keepdim=True).values)
         sounds = [dry, again] + ([from_files(again, estimator.settings["sr"], codec)] if codec else [])
         distances = [mel(sound, wet)["mel"].item() for sound in sounds]
         lines.append([f"{folder.name} {target.stem[3:]}", Path(path).stem, *(f"{d:.3f}" for d in distances)])

@@ -20,7 +20,7 @@ from benchmarks.peer_loss import PeerLoss
 from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.formats.published import from_published
 from reknob.losses import VocalLoss
 from reknob.runtime.arguments import Parser, positive_int
@@ -84,7 +84,7 @@ def our_step(count: int, seconds: float = SECONDS, delay_ms: float = 400.0) -> T
 
     def step() -> None:
         fit.step()
-        fit.collect()
+        fit.read_reports()
 
     return step
 
@@ -101,7 +101,7 @@ def our_fit(
     """Make our fit of `count` chunks, or of as many of each of several tracks."""
     chain = build(read_yaml(CHAIN), SR).to(device)
     first, batch = from_published(raws(start(delay_ms)), chain), chunks(count, seconds)
-    begun = [Track(chain, batch, raws=first) for _ in range(tracks)]
+    begun = [TrackState(chain, batch, raws=first) for _ in range(tracks)]
     return Fit(chain, begun, VocalLoss(SR), lr=LR, batch_size=count, device=device, graphed=graphed)
 
 

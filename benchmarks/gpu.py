@@ -58,8 +58,8 @@ def steps_of(running: fit.Fit, count: int) -> None:
     """So many steps of a fit, whose reports are read one step late."""
     for _ in range(count):
         running.step()
-        running.collect(late=1)
-    running.collect()
+        running.read_reports(late=1)
+    running.read_reports()
 
 
 def kernels(args: argparse.Namespace) -> Iterator[Row]:
@@ -76,7 +76,7 @@ def agreement(args: argparse.Namespace) -> Iterator[Row]:
     sides = [fit.our_fit(min(args.chunks, 2), args.seconds, device=device) for device in ("cpu", args.device)]
     for side in sides:
         side.step()
-    losses = [side.collect()[0][0]["loss"] for side in sides]
+    losses = [side.read_reports()[0][0]["loss"] for side in sides]
     here, there = (side.state.gradient.cpu() for side in sides)
     yield "loss, device against processor", f"{losses[1]:.6f} against {losses[0]:.6f}"
     yield "gradient, relative difference", f"{float((there - here).norm() / here.norm()):.2e}"

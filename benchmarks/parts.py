@@ -115,7 +115,7 @@ def parts(count: int) -> list[Part]:
         ),
         Part(
             "delay, reverb, sends, direct path",
-            lambda x: sends.rest(x, fit.WARM_UP, **held()),
+            lambda x: sends.render_after_warm_up(x, fit.WARM_UP, **held()),
             lambda x: peer_sends(x)[..., fit.WARM_UP :],
             dry,
             "half transforms, a quarter the network",

@@ -42,9 +42,9 @@ class Alignment:
     polarity_ratio: float  # of the peaks to those of the opposite sign beside them; below 2 the sign is uncertain
     drift_ppm: float  # by which wet runs faster than dry: after t s the lag is lag_samples - 1e-6 drift_ppm t sr
     edits: tuple[tuple[float, float], ...]  # (s of dry, samples by which the lag grows there)
-    likeness: float  # median whitened correlation of the windows: 1 for a pure delay, near 0 for unrelated sounds
+    gcc_phat_peak: float  # median whitened correlation of the windows: 1 for a pure delay, near 0 for unrelated sounds
     agreement: float  # share of the windows whose lag lies within 3 ms of what is stated here
-    spread: float  # samples: median distance of the windows' lags from what is stated here
+    lag_deviation: float  # samples: median distance of the windows' lags from what is stated here
     windows: tuple[tuple[float, float, float], ...]  # (s of dry, lag in samples, whitened correlation) of each
 
 
@@ -103,9 +103,9 @@ def _summary(times: np.ndarray, lags: "_Lags", line: _Line, sr: int) -> Alignmen
         polarity_ratio=float(ratio[ratio > 0].min(initial=np.inf)),
         drift_ppm=float(-1e6 * line.slope),
         edits=tuple(jumps),
-        likeness=float(np.median(lags.strength[lags.loud])) if lags.loud.any() else 0.0,
+        gcc_phat_peak=float(np.median(lags.strength[lags.loud])) if lags.loud.any() else 0.0,
         agreement=float((far[clear] < JUMP).sum() / max(1, lags.loud.sum())),
-        spread=float(np.median(far[clear]) * sr) if clear.any() else 0.0,
+        lag_deviation=float(np.median(far[clear]) * sr) if clear.any() else 0.0,
         windows=tuple(zip(times.tolist(), (lags.lags * sr).tolist(), lags.strength.tolist(), strict=True)),
     )
 
@@ -303,7 +303,7 @@ def find_lag(x: Tensor, y: Tensor) -> int:
     return int(lags.argmax()) - (len(a) - 1)
 
 
-def likeness(x: Tensor, y: Tensor, sr: int) -> float:
+def gcc_phat_peak(x: Tensor, y: Tensor, sr: int) -> float:
     """Peak of the whitened cross-correlation of `x` and `y` `(.., T)`: 1 for a pure delay, near 0 for unrelated sounds.
 
     Only phases count, between 100 Hz and 8 kHz, so equalisers and levels do not (generalised cross-correlation with
@@ -324,7 +324,7 @@ def likeness(x: Tensor, y: Tensor, sr: int) -> float:
     return peak
 
 
-def quiet_level(x: Tensor, sr: int) -> float:
+def level_percentile(x: Tensor, sr: int) -> float:
     """Level in dB, relative to the whole of `x` `(.., T)`, that 90 % of its 50 ms frames exceed; at least -100 dB."""
     a = x.detach().cpu().reshape(-1, x.shape[-1]).mean(dim=0)
     frame = min(len(a), round(0.05 * sr))

@@ -18,7 +18,7 @@ MOST = 0.9  # compression: one channel takes 130 to 40 kbit/s as mp3, 220 to 65 
 PEAK = 0.97
 
 
-def through(x: Tensor, sr: int, codec: str, compression: float = 0.2) -> Tensor:
+def lossy_round_trip(x: Tensor, sr: int, codec: str, compression: float = 0.2) -> Tensor:
     """x (1, N) at `sr` Hz, written to a file of a codec with libsndfile's compression of 0 to 1 and read again.
 
     At the same level and time, float32 on the CPU.
@@ -34,7 +34,7 @@ def through(x: Tensor, sr: int, codec: str, compression: float = 0.2) -> Tensor:
     return heard[:, : x.shape[-1]] * peak
 
 
-def coded(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+def random_lossy_round_trip(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
     """x (B, 1, N) at `sr` Hz, about a `share` of its items from files of a random codec and compression.
 
     There a clipped waveform has lost its flat tops: an estimator for files has to hear such as well.
@@ -44,5 +44,5 @@ def coded(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | N
     y = x.clone()
     for i in range(len(x)):
         if chosen[i] < share:
-            y[i] = through(x[i], sr, names[int(codecs[i] * len(names))], compressions[i] * MOST).to(x)
+            y[i] = lossy_round_trip(x[i], sr, names[int(codecs[i] * len(names))], compressions[i] * MOST).to(x)
     return y

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from reknob.data.align import Alignment, quiet_level
+from reknob.data.align import Alignment, level_percentile
 from reknob.data.bandwidth import band_edge
 from reknob.data.noise import noise_floor
 
@@ -49,7 +49,7 @@ CODES = {
 CLIPPED = 1e-4  # least share of samples on flat tops; 44 each 10 s would be sibilants of a mastering limiter
 FLAT = 3  # samples in a row
 QUIETER = -2.0  # dB; compression and reverb raise the quiet moments of a mix: ten real pairs measured +1.6 and more
-LIKENESS = 0.05  # median of the windows' whitened correlations; unrelated pairs have at most 0.02, real ones 0.16
+RELATED_PEAK = 0.05  # median of the windows' whitened correlations; unrelated pairs have at most 0.02, real ones 0.16
 UNEXPLAINED = 0.17  # share of wet that no linear echo of dry explains; 16 of 18 real pairs have 0.01 to 0.11
 IN_PAUSES = 0.002  # share of wet above what rings of dry, beside a high unexplained one; real pairs have 0.001
 WANDERS = 3.0  # samples: median distance from a constant lag; 16 of 18 real pairs have less than 0.1
@@ -198,14 +198,14 @@ def check_alignment(check: PairCheck, found: Alignment, sr: int, fix_drift: bool
         jumps = ", ".join(f"{jump:+.0f} samples at {time:.1f} s" for time, jump in found.edits[:5])
         text = f"the lag jumps {len(found.edits)} times: {jumps}"
         check.add("edits", WARNING, text, "only what follows the first lag is aligned; cut the files there")
-    if found.spread > WANDERS:
-        text = f"the lag wanders by {found.spread:.0f} samples about its median"
+    if found.lag_deviation > WANDERS:
+        text = f"the lag wanders by {found.lag_deviation:.0f} samples about its median"
         check.add("retimed", NOTE, text, "a part was pitch-corrected or retimed; no chain of effects follows that")
 
 
 def check_relation(check: PairCheck, dry: Tensor, wet: Tensor, sr: int, found: Alignment, undone: bool) -> None:
     """What aligned files `(1, T)` and `(2, T)` at `sr` Hz show of each other: copies, other sound, swapped, gain."""
-    rise = quiet_level(wet, sr) - quiet_level(dry, sr)
+    rise = level_percentile(wet, sr) - level_percentile(dry, sr)
     if rise < QUIETER:
         text = f"the quiet moments of wet are {-rise:.1f} dB below those of dry, in a mix they lie above"
         check.add("swapped", WARNING, text, "are both swapped?")
@@ -225,7 +225,8 @@ def check_relation(check: PairCheck, dry: Tensor, wet: Tensor, sr: int, found: A
         )
         return
     unexplained = unexplained_share(dry, wet)
-    if unexplained > UNEXPLAINED and found.spread < WANDERS and (share := share_in_pauses(dry, wet, sr)) > IN_PAUSES:
+    wanders = found.lag_deviation >= WANDERS
+    if unexplained > UNEXPLAINED and not wanders and (share := share_in_pauses(dry, wet, sr)) > IN_PAUSES:
         text = (
             f"wet holds other sound: {100 * unexplained:.0f} % of it are no linear echo of dry, and {100 * share:.1f} "
             "% sound where dry pauses"
@@ -235,11 +236,11 @@ def check_relation(check: PairCheck, dry: Tensor, wet: Tensor, sr: int, found: A
 
 def refuse_unrelated(check: PairCheck, found: Alignment, files: object, severity: str) -> bool:
     """Whether two files are related; a finding of this severity where they are not."""
-    if found.likeness >= LIKENESS:
+    if found.gcc_phat_peak >= RELATED_PEAK:
         return True
     text = (
-        f"{files.dry_path} and {files.wet_path} seem unrelated: their whitened correlation is {found.likeness:.3f}, a "
-        f"take and its mix have 0.1 to 1, {LIKENESS:g} is the least allowed"
+        f"{files.dry_path} and {files.wet_path} seem unrelated: their whitened correlation is "
+        f"{found.gcc_phat_peak:.3f}, a take and its mix have 0.1 to 1, {RELATED_PEAK:g} is the least allowed"
     )
     check.add("unrelated", severity, text, "check the two files, or set check_pair=false")
     return False

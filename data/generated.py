@@ -11,7 +11,7 @@ from reknob.data.audio import write_audio
 from reknob.data.music import generate_music
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, write_text
-from reknob.runtime.workers import spread
+from reknob.runtime.workers import map_processes
 
 SPLITS = ("train", "valid", "test")
 GENERATOR = 1  # version of data.music: raised when a seed comes to sound different
@@ -51,7 +51,7 @@ def prepare_generated(
     ]
     missing = [(path, seed) for path, seed in jobs if not path.exists()]
     generate = partial(_generate, seconds=seconds, sr=sr)
-    for done, _ in enumerate(spread(generate, missing, workers), start=1):
+    for done, _ in enumerate(map_processes(generate, missing, workers), start=1):
         if progress:
             progress(done, len(missing))
 

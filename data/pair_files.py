@@ -30,14 +30,14 @@ class PairFiles:
     name: str  # the wet file's stem, without _wet; for dry.* and wet.* in a folder of pairs the folder's name
 
 
-class Found(NamedTuple):
+class PairListing(NamedTuple):
     """The pairs of a data set, and one line for each candidate that is not one and why."""
 
     files: list[PairFiles]
     skipped: list[str]
 
 
-def vocal_stems(metadata: dict, folder: Path) -> Found:
+def vocal_stems(metadata: dict, folder: Path) -> PairListing:
     """The vocal stems of a MedleyDB song that were made from one raw track, out of the song's metadata.
 
     Wet is the stem, dry its raw track. UsageError where the metadata lacks what is needed.
@@ -46,7 +46,7 @@ def vocal_stems(metadata: dict, folder: Path) -> Found:
     if missing:
         raise UsageError(f"the metadata of {folder.name} lacks {', '.join(sorted(missing))}: is it MedleyDB's?")
     if metadata.get("instrumental") in ("yes", True):
-        return Found([], [f"{folder.name} is instrumental"])
+        return PairListing([], [f"{folder.name} is instrumental"])
     files, skipped, heard = [], [], set()
     for key, stem in metadata["stems"].items():
         given = stem.get("instrument") or []
@@ -62,10 +62,10 @@ def vocal_stems(metadata: dict, folder: Path) -> Found:
         files.append(PairFiles(folder / metadata["raw_dir"] / raw[0]["filename"], wet, wet.stem))
     if not files and not skipped:
         skipped.append(f"{folder.name} has no vocal stem (its instruments: {', '.join(sorted(heard))})")
-    return Found(files, skipped)
+    return PairListing(files, skipped)
 
 
-def _medley_vocal(data_dir: Path) -> Found:
+def _medley_vocal(data_dir: Path) -> PairListing:
     folder = Path(os.path.abspath(data_dir))  # "." has no name of its own
     path = folder / f"{folder.name}_METADATA.yaml"
     if not path.is_file():
@@ -77,7 +77,7 @@ def _medley_vocal(data_dir: Path) -> Found:
         raise UsageError(f"{path} is not as MedleyDB writes it ({type(error).__name__}: {error})") from error
 
 
-def _internal_vocal(data_dir: Path) -> Found:
+def _internal_vocal(data_dir: Path) -> PairListing:
     files, skipped = [], []
     for path in sorted(data_dir.rglob(CORRESPONDENCE)):
         if is_hidden(path, data_dir):
@@ -97,10 +97,10 @@ def _internal_vocal(data_dir: Path) -> Found:
             skipped.append(f"{path} is broken ({type(error).__name__}: {error})")
     if not files and not skipped:
         skipped.append(f"{data_dir} holds no {CORRESPONDENCE}")
-    return Found(files, skipped)
+    return PairListing(files, skipped)
 
 
-def _folder(data_dir: Path) -> Found:
+def _folder(data_dir: Path) -> PairListing:
     top = Path(os.path.abspath(data_dir))
     sides: dict[tuple[Path, str], dict[str, list[Path]]] = {}
     for path in sorted([*top.glob("*"), *top.glob("*/*")]):
@@ -117,7 +117,7 @@ def _folder(data_dir: Path) -> Found:
             files.append(PairFiles(paths["dry"][0], paths["wet"][0], name))
     if not sides:
         skipped.append(f"{top} holds no pair; looked for {FOLDER_LAYOUTS}")
-    return Found(files, skipped)
+    return PairListing(files, skipped)
 
 
 def _side(path: Path) -> tuple[Path, str, str]:
@@ -133,20 +133,20 @@ def _side(path: Path) -> tuple[Path, str, str]:
     return path.parent, path.stem, ""
 
 
-def _pair(dry: Path, wet: Path) -> Found:
+def _pair(dry: Path, wet: Path) -> PairListing:
     if dry.exists() and wet.exists() and dry.samefile(wet):
         raise UsageError(f"dry and wet are the same file, {dry}: give the take and its mix")
-    return Found([PairFiles(dry, wet, wet.stem)], [])
+    return PairListing([PairFiles(dry, wet, wet.stem)], [])
 
 
-def _demo() -> Found:
+def _demo() -> PairListing:
     return _folder(DEMO)
 
 
 class Dataset(NamedTuple):
     """How the pairs of a data set are found, and which paths that takes."""
 
-    find: Callable[..., Found]
+    find: Callable[..., PairListing]
     takes: tuple[str, ...]
 
 
@@ -164,7 +164,7 @@ def find_pairs(
     data_dir: str | Path | None = None,
     dry: str | Path | None = None,
     wet: str | Path | None = None,
-) -> Found:
+) -> PairListing:
     """The pairs of a data set, unread; without a `dataset`, the paths tell which it is (none: the built-in demo).
 
     UsageError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
@@ -184,7 +184,7 @@ def find_pairs(
     found = find(**paths)
     if not found.files:
         raise UsageError(f"no pair found: {'; '.join(found.skipped)}")
-    return Found([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
+    return PairListing([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
 
 
 def find_songs(

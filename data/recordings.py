@@ -88,7 +88,7 @@ class Song(NamedTuple):
     split: str | None = None
 
 
-class Found(NamedTuple):
+class RecordingListing(NamedTuple):
     """The recordings of a split, sorted by name, and one line for each file that was left out and why."""
 
     recordings: list[Recording]
@@ -148,7 +148,7 @@ RECORDINGS = {
 }
 
 
-def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds: float = 10.0) -> Found:
+def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds: float = 10.0) -> RecordingListing:
     """The recordings of a split of a data set that last `seconds` s and are not silent.
 
     Where the data set gives no split, songs are ranked by a hash of their names: the first tenth tests, the next
@@ -177,7 +177,7 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
             skipped.append(str(error))
     if not recordings:
         raise UsageError(f"no recording for split {split} in data_dir={data_dir}: {_some(skipped, '; ')}")
-    return Found(recordings, skipped)
+    return RecordingListing(recordings, skipped)
 
 
 def _files(folder: Path, pattern: str = "**/*") -> list[Path]:

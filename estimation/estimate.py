@@ -11,7 +11,7 @@ from reknob.afx.eq import Biquad
 from reknob.afx.functional import biquad
 from reknob.data.audio import resample
 from reknob.data.bandwidth import band_edge
-from reknob.estimation.estimator import STEADY, Estimator, steadiness, to_mono
+from reknob.estimation.estimator import STEADY, Estimator, temporal_flatness, to_mono
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
 CENTRAL = torch.tensor([0.16, 0.84])
@@ -37,19 +37,19 @@ class Estimate:
 def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
     """The controls estimated from a recording `x` `(C, T)` at its own `sr` Hz.
 
-    UsageError as in `Estimator.listen`.
+    UsageError as in `Estimator.estimate_windows`.
     """
     mono, remark = to_mono(x)
     remarks = [remark] if remark else []
     edge, duration = band_edge(mono[None], sr), mono.shape[-1] / sr
     x = resample(mono[None], sr, estimator.settings["sr"])
-    windows = estimator.listen(x, SECONDS)
+    windows = estimator.estimate_windows(x, SECONDS)
     if len(windows) == 1:
         remarks.append(
             f"{duration:.2f} s of sound are one window: too short for a spread, and what is printed is a guess; "
             f"estimators are trained with {SECONDS:g} s, give 15 s or more"
         )
-    if steadiness(x) > STEADY:
+    if temporal_flatness(x) > STEADY:
         remarks.append("this is steady noise, not music: what follows says nothing about how it was processed")
     q, reasons = windows.quantile(0.5, dim=0, keepdim=True), {}
     if edge < estimator.settings["sr"] / 2:

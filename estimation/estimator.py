@@ -13,7 +13,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_tensors, write_tensors
 
 CANCELLED = 0.01  # power of the channels' mean relative to the loudest: of unrelated channels it is 0.25 and more
-STEADY = 0.45  # more than this is noise, see `steadiness`
+STEADY = 0.45  # more than this is noise, see `temporal_flatness`
 
 
 class Estimator(nn.Module):
@@ -44,7 +44,7 @@ class Estimator(nn.Module):
         return self.controller(wet)
 
     @torch.no_grad()
-    def listen(self, x: Tensor, seconds: float = 10.0) -> Tensor:
+    def estimate_windows(self, x: Tensor, seconds: float = 10.0) -> Tensor:
         """Controls (W, P) heard in each window of a recording (C, T), silent windows left out.
 
         Windows last `seconds` s and overlap by half, the last two by up to three quarters; a shorter recording is one
@@ -94,7 +94,7 @@ def to_mono(x: Tensor) -> tuple[Tensor, str]:
     )
 
 
-def steadiness(x: Tensor) -> float:
+def temporal_flatness(x: Tensor) -> float:
     """How little a sound (C, T) changes: geometric over arithmetic mean of power over time, the median over bins.
 
     Steady noise of any colour has e^-0.577 = 0.56, whose bins are exponentially distributed; 79 stretches of 10 s of

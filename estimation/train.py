@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reknob.data.coding import coded
+from reknob.data.coding import random_lossy_round_trip
 from reknob.estimation.estimator import Estimator
 from reknob.losses import MelLoss, ParameterLoss, build_metrics
 from reknob.runtime.interrupt import Interrupt
@@ -55,10 +55,10 @@ class Training(L.LightningModule):
         with torch.autocast(wet.device.type, enabled=False):
             return self.mel(self.estimator.render(batch["dry"], q), wet)
 
-    def hear(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def estimate(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Controls (B, P) estimated of processed sounds (B, 1, T)."""
         with torch.autocast(wet.device.type, enabled=False):
-            wet = coded(wet, self.estimator.settings["sr"], self.coded, generator)
+            wet = random_lossy_round_trip(wet, self.estimator.settings["sr"], self.coded, generator)
         return self.estimator(wet)
 
     def on_train_epoch_start(self) -> None:
@@ -67,14 +67,14 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
-        loss = self.distance(batch, wet, self.hear(wet))
+        loss = self.distance(batch, wet, self.estimate(wet))
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(wet))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> Batch:
         """Logs the loss; the processed sounds and the estimated controls."""
         wet = synthesise(self.estimator, batch)
-        q = self.hear(wet, stream(self.seed, "validation", index))
+        q = self.estimate(wet, stream(self.seed, "validation", index))
         self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
 

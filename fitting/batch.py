@@ -8,10 +8,10 @@ from enum import Enum, auto
 import torch
 
 from reknob.fitting.fit import Fit, OnStep, run
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.runtime.memory import PeakMemory, free_bytes
 
-OnFault = Callable[[Track, Exception], str]
+OnFault = Callable[[TrackState, Exception], str]
 
 # The share of the free memory that steps may take: the rest is for what other programs will ask for.
 SHARE = {"cuda": 0.85, "cpu": 0.5}
@@ -44,18 +44,18 @@ class Budget:
     def is_measured(self) -> bool:
         return self.chunks > 0
 
-    def note(self, tracks: Sequence[Track], taken: int) -> None:
+    def note(self, tracks: Sequence[TrackState], taken: int) -> None:
         """Takes note of a step of these tracks that took so many bytes."""
         self.taken, self.largest = max(self.taken, taken), max(self.largest, self._size(tracks))
         # A measure can miss what was allocated before; no step takes less than this.
         least = LEAST * max(track.chunks.bytes_each for track in tracks)
         self.chunks = max(int(self.limit / max(self.taken / self.largest, least)), 1)
 
-    def ran_out(self, tracks: Sequence[Track]) -> None:
+    def ran_out(self, tracks: Sequence[TrackState]) -> None:
         """Takes note that a step of these tracks was too large."""
         self.most = max(self._size(tracks) // 2, 1)
 
-    def holds(self, tracks: Sequence[Track]) -> bool:
+    def holds(self, tracks: Sequence[TrackState]) -> bool:
         """Whether these tracks go into one step, and are alike enough in size to share one; one always does."""
         if len(tracks) == 1:
             return True
@@ -63,11 +63,11 @@ class Budget:
         filled = self._step(tracks) <= PADDING * wanted
         return self.shared and filled and self._size(tracks) <= min(self.chunks, self.most)
 
-    def _step(self, tracks: Sequence[Track]) -> int:
+    def _step(self, tracks: Sequence[TrackState]) -> int:
         """Chunks of a step, those included that fill up."""
         return len(tracks) * max(track.count(self.batch_size) for track in tracks)
 
-    def _size(self, tracks: Sequence[Track]) -> int:
+    def _size(self, tracks: Sequence[TrackState]) -> int:
         """Chunks of a step, and those that wait for another."""
         waiting = sum(len(track.chunks.dry) - track.count(self.batch_size) for track in tracks)
         return self._step(tracks) + waiting
@@ -76,23 +76,23 @@ class Budget:
 class Queue:
     """Tracks that wait, made when they are looked at."""
 
-    def __init__(self, tracks: Iterable[Track]):
+    def __init__(self, tracks: Iterable[TrackState]):
         self._source, self._ready = iter(tracks), deque()
 
-    def next(self) -> Track | None:
+    def next(self) -> TrackState | None:
         """The next one, which stays; None where there is no more."""
         if not self._ready:
             self._ready.extend([track] if (track := next(self._source, None)) else [])
         return self._ready[0] if self._ready else None
 
-    def take(self) -> Track:
+    def take(self) -> TrackState:
         return self._ready.popleft()
 
-    def begun(self) -> list[Track]:
+    def begun(self) -> list[TrackState]:
         """Those that wait and have been made."""
         return list(self._ready)
 
-    def put_back(self, tracks: Iterable[Track]) -> None:
+    def put_back(self, tracks: Iterable[TrackState]) -> None:
         self._ready.extendleft(reversed(list(tracks)))
 
 
@@ -105,14 +105,14 @@ class Attempt(Enum):
 
 
 def fit_all(
-    tracks: Iterable[Track],
-    make: Callable[[Sequence[Track]], Fit],
+    tracks: Iterable[TrackState],
+    make: Callable[[Sequence[TrackState]], Fit],
     budget: Budget,
     *,
     on_step: OnStep,
-    on_pause: Callable[[Sequence[Track]], None],
+    on_pause: Callable[[Sequence[TrackState]], None],
     on_fault: OnFault,
-    on_end: Callable[[Track, str | None], None],
+    on_end: Callable[[TrackState, str | None], None],
     stopped: Callable[[], bool],
 ) -> None:
     """Fits all tracks, as many at once as the budget allows; where memory runs out, half as many go on.
@@ -128,7 +128,7 @@ def fit_all(
     """
     queue, active = Queue(tracks), []
 
-    def attempt(some: Sequence[Track], steps: int | None = None) -> Attempt:
+    def attempt(some: Sequence[TrackState], steps: int | None = None) -> Attempt:
         return _attempt(some, make, budget, on_fault, (on_step, on_pause, stopped, steps))
 
     try:
@@ -162,8 +162,8 @@ def fit_all(
 
 
 def _attempt(
-    tracks: Sequence[Track],
-    make: Callable[[Sequence[Track]], Fit],
+    tracks: Sequence[TrackState],
+    make: Callable[[Sequence[TrackState]], Fit],
     budget: Budget,
     on_fault: OnFault,
     watching: tuple,

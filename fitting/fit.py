@@ -13,14 +13,14 @@ from torch.func import functional_call
 from reknob.afx.chain import Serial
 from reknob.afx.effect import Effect, Knobs, Values
 from reknob.fitting.graph import Graph
-from reknob.fitting.optimiser import METHODS, Place
-from reknob.fitting.track import State, Track
+from reknob.fitting.optimiser import METHODS, AdamState
+from reknob.fitting.track import State, TrackState
 from reknob.losses import VocalLoss
 from reknob.losses.vocal import TERMS
-from reknob.runtime.device import OnItsWay
+from reknob.runtime.device import AsyncCopy
 
 Terms = dict[str, float]
-OnStep = Callable[["Fit", Track, Terms], None]
+OnStep = Callable[["Fit", TrackState, Terms], None]
 PAUSE_EVERY_S = 30
 
 
@@ -42,11 +42,11 @@ class Fit:
     gradient that is not finite never reaches a track's parameters: the step that led to it is taken back and tried
     again at half its size, while the other tracks go on. What a track reaches does not depend on those beside it.
 
-    Nothing in a step waits for the device: what it says of itself is read one step later (`collect`).
+    Nothing in a step waits for the device: what it says of itself is read one step later (`read_reports`).
 
     Args:
         chain: the effects, on the device of the fit.
-        tracks: one for each pair; `hand_back` brings them up to date.
+        tracks: one for each pair; `write_back` brings them up to date.
         loss: compares rendered and recorded chunks after their warm-up.
         lr: learning rate.
         batch_size: most chunks of a track in a step.
@@ -60,7 +60,7 @@ class Fit:
     def __init__(
         self,
         chain: Effect,
-        tracks: Sequence[Track],
+        tracks: Sequence[TrackState],
         loss: VocalLoss,
         *,
         lr: float,
@@ -86,14 +86,14 @@ class Fit:
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
         # Where every step takes all chunks, always the same.
         self._all = self._indices() if max(len(track.chunks.dry) for track in tracks) <= batch_size else None
-        self._reports: deque[tuple[OnItsWay, Tensor | None]] = deque()
+        self._reports: deque[tuple[AsyncCopy, Tensor | None]] = deque()
 
     def values(self, raws: Tensor) -> Values:
         """Physical values of raw numbers: (P,) to (*shape), (G, P) to (G, *shape)."""
         return functional_call(self.knobs, self.columns.split(raws), ())
 
     def step(self) -> None:
-        """One step of every track; `collect` tells what came of it."""
+        """One step of every track; `read_reports` tells what came of it."""
         draws = [track.generator.get_state() for track in self.tracks]
         try:
             self._step()
@@ -107,12 +107,12 @@ class Fit:
         index = self._draw()
         inputs = *self.state, *([] if index is None else [index])
         if self.graphed and self._graph is None:
-            self._graph = Graph(self._eagerly, *inputs)
-        *state, losses, terms, finite = (self._graph or self._eagerly)(*inputs)
+            self._graph = Graph(self._step_function, *inputs)
+        *state, losses, terms, finite = (self._graph or self._step_function)(*inputs)
         raws, self.state = self.state.raws, State(*state)
-        self._reports.append((OnItsWay(losses, terms, finite, self.state.scale, raws), index))
+        self._reports.append((AsyncCopy(losses, terms, finite, self.state.scale, raws), index))
 
-    def _eagerly(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def _step_function(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """State after a step, losses, their terms, and which gradients are finite: of a state, and an index or none."""
         state, index = State(*inputs[: len(State._fields)]), inputs[len(State._fields) :]
         losses, terms, gradient = self._evaluate(state.raws, *index)
@@ -123,12 +123,12 @@ class Fit:
             torch.where(fine.view(-1, *[1] * (new.dim() - 1)), new, old)
             for new, old in zip(reached, last, strict=True)
         )
-        before, scale = Place(*before), torch.where(fine, 1.0, state.scale / 2)
+        before, scale = AdamState(*before), torch.where(fine, 1.0, state.scale / 2)
         rate = scale * self.method.rate(before.steps / self.epochs)
         place = self.method.move(before, gradient, rate.to(self.rates)[:, None] * self.rates)
         return *place, *before, gradient, scale, losses, terms, finite
 
-    def collect(self, late: int = 0) -> list[list[Terms | None]]:
+    def read_reports(self, late: int = 0) -> list[list[Terms | None]]:
         """What the steps since the last call came to, but for the `late` newest: the terms of each track.
 
         None stands for a step that is to be taken again, or that a track no longer needed.
@@ -142,12 +142,12 @@ class Fit:
 
     @property
     def unread(self) -> int:
-        """Steps of which `collect` has not told yet."""
+        """Steps of which `read_reports` has not told yet."""
         return len(self._reports)
 
-    def hand_back(self) -> None:
+    def write_back(self) -> None:
         """Writes where they stand into the tracks."""
-        self.collect()
+        self.read_reports()
         state = [each.cpu() for each in self.state]
         for g, track in enumerate(self.tracks):
             track.state = State(*(each[g].clone() for each in state))
@@ -172,7 +172,7 @@ class Fit:
         raws = raws.detach().requires_grad_()
         # Values without a group are cheaper.
         values = self.values(raws if len(raws) > 1 else raws[0])
-        wet = self.chain.rest(dry, self.warm_up, **self.chain.for_items(values, len(dry)))
+        wet = self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(values, len(dry)))
         terms = self.loss.terms(wet, target, self.shares)
         losses = self.loss.weigh(terms).to(wet.dtype) + self.chain.penalty(values)
         gradient = torch.autograd.grad(losses.sum(), raws)[0]
@@ -187,11 +187,11 @@ class Fit:
         if math.isfinite(loss) and row.finite.all():
             track.record(loss, row.raws)
             return {"loss": loss, **dict(zip(TERMS, row.terms.tolist(), strict=True))}
-        track.record_broken(row.scale.item(), self._culprit(g, row, index))
+        track.record_broken(row.scale.item(), self._first_non_finite(g, row, index))
         return None
 
     @torch.no_grad()
-    def _culprit(self, g: int, row: Report, index: Tensor | None) -> str:
+    def _first_non_finite(self, g: int, row: Report, index: Tensor | None) -> str:
         """Where the numbers break: an effect's output, the loss, or the gradients of the last effect that has such."""
         own = slice(None) if index is None else index.view(len(self.tracks), -1)[g]
         effect = first_broken(self.chain, self.dry[own], self.values(row.raws.to(self.device)))
@@ -218,7 +218,7 @@ def first_broken(chain: Effect, x: Tensor, values: Values) -> str:
 def run(
     fit: Fit,
     on_step: OnStep,
-    on_pause: Callable[[Sequence[Track]], None],
+    on_pause: Callable[[Sequence[TrackState]], None],
     stopped: Callable[[], bool],
     steps: int | None = None,
 ) -> None:
@@ -232,7 +232,7 @@ def run(
     paused = time.monotonic()
 
     def tell(late: int) -> None:
-        for told in fit.collect(late):
+        for told in fit.read_reports(late):
             for track, terms in zip(fit.tracks, told, strict=True):
                 if terms:
                     on_step(fit, track, terms)
@@ -244,10 +244,10 @@ def run(
             tell(0 if last else late)
             if time.monotonic() - paused > PAUSE_EVERY_S:
                 tell(0)
-                fit.hand_back()
+                fit.write_back()
                 on_pause(fit.tracks)
                 paused = time.monotonic()
             steps = steps and steps - 1
         tell(0)
     finally:
-        fit.hand_back()
+        fit.write_back()

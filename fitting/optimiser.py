@@ -14,7 +14,7 @@ WARM_UP, LAST = 0.05, 0.05
 EPSILON = 1e-8
 
 
-class Place(NamedTuple):
+class AdamState(NamedTuple):
     """Where a descent stands: P raw numbers of each of G tracks, and Adam's memory of their gradients."""
 
     raws: Tensor  # (G, P)
@@ -58,7 +58,7 @@ class Method:
         falling = LAST + (1 - LAST) * (1 + torch.cos(math.pi * fall)) / 2
         return torch.where(progress < WARM_UP, rising, falling)
 
-    def move(self, place: Place, gradients: Tensor, rates: Tensor) -> Place:
+    def move(self, place: AdamState, gradients: Tensor, rates: Tensor) -> AdamState:
         """One step of Adam along gradients (G, P) at rates (G, P), with bias correction by each track's own steps.
 
         Source: Kingma and Ba, Adam, arXiv 1412.6980, algorithm 1.
@@ -69,7 +69,7 @@ class Method:
         square = place.square * slow + (1 - slow) * gradients.square()
         unbiased = (1 - slow**steps).sqrt().to(square)[:, None], (1 - fast**steps).to(mean)[:, None]
         raws = place.raws - rates / unbiased[1] * mean / (square.sqrt() / unbiased[0] + EPSILON)
-        return Place(raws, mean, square, steps)
+        return AdamState(raws, mean, square, steps)
 
 
 METHODS = {

@@ -10,7 +10,7 @@ from reknob.fitting.batch import Budget
 from reknob.fitting.fit import Fit
 from reknob.fitting.optimiser import METHODS
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.runtime.device import pick_device
 
 
@@ -65,13 +65,13 @@ class Recipe:
             fix_channel_polarity=settings.fix_channel_polarity,
         )
 
-    def track(self, pair: Pair) -> Track:
+    def track(self, pair: Pair) -> TrackState:
         """A pair at the beginning of its fit; UsageError where it gives no chunk."""
         settings = self.settings
         chunks = cut_chunks(pair, settings.chunk_duration, settings.chunk_overlap, self.loss.least_samples)
-        return Track(self.chain, chunks, epochs=settings.epochs, seed=settings.seed)
+        return TrackState(self.chain, chunks, epochs=settings.epochs, seed=settings.seed)
 
-    def fit(self, tracks: Sequence[Track]) -> Fit:
+    def fit(self, tracks: Sequence[TrackState]) -> Fit:
         """A fit of some tracks together."""
         settings = self.settings
         return Fit(

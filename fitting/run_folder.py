@@ -12,7 +12,7 @@ from reknob.data.audio import write_audio
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, write_text
@@ -33,14 +33,14 @@ class RunFolder:
         lock: that this process alone writes the folder; released at the end.
     """
 
-    def __init__(self, path: Path, pair: Pair, track: Track, recipe: Recipe, lock: FolderLock):
+    def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock):
         self.path, self.pair, self.track, self._lock = path, pair, track, lock
         self.chain, self.device = recipe.chain, recipe.device
         self.values: Values = {}  # of the best, once closed
         self.fitted: Tensor | None = None  # (2, T), dry through the best, once closed after a step
 
     @classmethod
-    def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: Track, recipe: Recipe) -> "RunFolder":
+    def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: TrackState, recipe: Recipe) -> "RunFolder":
         """A new run folder in `log_dir`; or that of the run `before`, from which the track goes on.
 
         UsageError where the folder cannot be written, and where the checkpoint of the run before is damaged or of
@@ -61,7 +61,7 @@ class RunFolder:
         return cls(path, pair, track, recipe, lock)
 
     @staticmethod
-    def _go_on(before: Path, track: Track) -> None:
+    def _go_on(before: Path, track: TrackState) -> None:
         """Brings a track to where the run before left it."""
         state = runs.load_checkpoint(before)
         try:

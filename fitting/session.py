@@ -17,7 +17,7 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.run_folder import RunFolder, check_resumable, write_error
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.runtime.errors import UsageError
 
@@ -84,7 +84,7 @@ class Session:
     def __init__(self, settings: FitSettings, observers: Sequence[Observer] = ()):
         self.recipe, self.observers = Recipe(settings), observers
         self.songs: list[Song] = []
-        self._of: dict[Track, Song] = {}
+        self._of: dict[TrackState, Song] = {}
         self._silent: set[tuple[Observer, Song]] = set()
 
     def fit(self, pairs: Sequence[tuple[Path, PairFiles]], stopped: Callable[[], bool]) -> list[Song]:
@@ -103,7 +103,7 @@ class Session:
         )
         return self.songs
 
-    def _tracks(self, stopped: Callable[[], bool]) -> Iterator[Track]:
+    def _tracks(self, stopped: Callable[[], bool]) -> Iterator[TrackState]:
         """The songs that are to be fitted, loaded one by one."""
         for song in self.songs:
             if stopped():
@@ -133,10 +133,10 @@ class Session:
         song.run = RunFolder.open(song.log_dir, newest, pair, recipe.track(pair), recipe)
         song.outcome = Outcome.INTERRUPTED  # until it ends
 
-    def _on_step(self, fit: Fit, track: Track, terms: Terms) -> None:
+    def _on_step(self, fit: Fit, track: TrackState, terms: Terms) -> None:
         self._tell("step", self._of[track], fit, terms)
 
-    def _on_pause(self, tracks: Sequence[Track]) -> None:
+    def _on_pause(self, tracks: Sequence[TrackState]) -> None:
         for track in tracks:
             song = self._of[track]
             try:
@@ -146,12 +146,12 @@ class Session:
             else:
                 self._tell("pause", song)
 
-    def _on_fault(self, track: Track, error: Exception) -> str:
+    def _on_fault(self, track: TrackState, error: Exception) -> str:
         """Why a track ends whose step raised."""
         song = self._of[track]
         return self._failed(song, error, song.run.path, f"step {track.step_count}: ")
 
-    def _on_end(self, track: Track, why: str | None) -> None:
+    def _on_end(self, track: TrackState, why: str | None) -> None:
         song = self._of.pop(track)
         if track.error:
             song.fail(f"{song.files.name}: {track.error}")

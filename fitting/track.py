@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reknob.afx.effect import Effect, Knobs, Values
 from reknob.data.chunks import Chunks
-from reknob.fitting.optimiser import Place
+from reknob.fitting.optimiser import AdamState
 from reknob.runtime.errors import UsageError
 
 # A step that breaks is tried again at half its size, this often.
@@ -24,7 +24,7 @@ class Best:
     raws: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Columns:
+class ParameterLayout:
     """The raw numbers of an effect's parameters side by side, in the order of `effect.walk()`."""
 
     def __init__(self, effect: Effect):
@@ -59,15 +59,15 @@ class State(NamedTuple):
     scale: Tensor  # ()
 
     @property
-    def place(self) -> Place:
-        return Place(*self[:4])
+    def place(self) -> AdamState:
+        return AdamState(*self[:4])
 
     @property
-    def before(self) -> Place:
-        return Place(*self[4:8])
+    def before(self) -> AdamState:
+        return AdamState(*self[4:8])
 
 
-class Track:
+class TrackState:
     """What a fit keeps of one pair.
 
     Args:
@@ -87,11 +87,11 @@ class Track:
         seed: int = 0,
         raws: dict[str, Tensor] | None = None,
     ):
-        self.chunks, self.epochs, self.columns = chunks, epochs, Columns(chain)
+        self.chunks, self.epochs, self.columns = chunks, epochs, ParameterLayout(chain)
         raws = raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
         begin = self.columns.join(raws).to(chunks.dry.dtype)
         none = torch.zeros_like(begin)
-        place = Place(begin, none, none, torch.zeros((), dtype=torch.float64))
+        place = AdamState(begin, none, none, torch.zeros((), dtype=torch.float64))
         self.state = State(*place, *place, none, torch.ones((), dtype=torch.float64))
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []

@@ -23,7 +23,7 @@ from reknob.fitting.fit import Terms, run
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.formats.applied import load_chain
 from reknob.runtime.errors import UsageError
@@ -90,7 +90,7 @@ class Fit(Processor):
 
     recipe: Recipe = field(repr=False, kw_only=True)
     pair: Pair = field(repr=False, kw_only=True)
-    track: Track = field(repr=False, kw_only=True)
+    track: TrackState = field(repr=False, kw_only=True)
 
     @property
     def loss(self) -> float:
@@ -151,7 +151,7 @@ def fit(
     pair = recipe.load(PairFiles(user_path(dry), user_path(wet), user_path(wet).stem))
     track = recipe.track(pair)
 
-    def told(_: Descent, track: Track, terms: Terms) -> None:
+    def told(_: Descent, track: TrackState, terms: Terms) -> None:
         if on_step:
             on_step(track.step_count, terms)
 

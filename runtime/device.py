@@ -8,7 +8,7 @@ from torch import Tensor
 from reknob.runtime.errors import UsageError
 
 
-class OnItsWay:
+class AsyncCopy:
     """Copies of tensors for the host, which come while their device works on."""
 
     def __init__(self, *tensors: Tensor):

@@ -16,7 +16,7 @@ Job = TypeVar("Job")
 Made = TypeVar("Made")
 
 
-def spread(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Iterator[Made]:
+def map_processes(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Iterator[Made]:
     """What `make` makes of each job, in order: here, or by `workers` processes of one thread where those are several.
 
     Ctrl-C is raised here alone, when the jobs that had begun are done. UsageError where a process was killed.

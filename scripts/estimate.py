@@ -23,7 +23,7 @@ import json
 import torch
 from torch import Tensor
 
-from reknob.data.align import RELATED, likeness
+from reknob.data.align import RELATED, gcc_phat_peak
 from reknob.data.audio import FORMATS, check_audio_output, read_audio, read_rate, resample, write_audio
 from reknob.estimation.estimate import Estimate, as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator, to_mono
@@ -123,7 +123,7 @@ def check_dry(dry: Path, wet: Path, estimator: Estimator) -> None:
     common = (x.double() * y).sum().square() / (x.double().square().sum() * y.double().square().sum()).clamp(min=1e-30)
     if common > 1 - COPY:
         raise UsageError(f"--dry {dry} holds the same sound as {wet}: give the recording before it was processed")
-    alike = likeness(x, y, sr)
+    alike = gcc_phat_peak(x, y, sr)
     if alike < RELATED:
         raise UsageError(
             f"--dry {dry} and {wet} seem unrelated: their whitened correlation is {alike:.3f}, at least {RELATED:g} is "

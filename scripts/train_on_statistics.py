@@ -30,9 +30,9 @@ from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import Recording
 from reknob.estimation.arguments import add_music
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.gather import Processed, Source, Untouched, gather
 from reknob.estimation.loaders import SR, find_sources
-from reknob.estimation.pools import EqualiserObjective, Objective, Pool, SettingsObjective, learn
+from reknob.estimation.statistics_cache import Processed, Source, Untouched, cache_statistics
+from reknob.estimation.statistics_training import EqualiserObjective, Objective, SettingsObjective, StatisticsSet, learn
 from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
     return INTERRUPTED if interrupt.asked else 0
 
 
-def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str, list[Pool]]:
+def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str, list[StatisticsSet]]:
     """Statistics by split: of each data set where it is left untouched, of all together where it is processed."""
     found, skipped = find_sources(vars(args), {"train": args.pieces, "valid": max(args.pieces // 10, 1)})
     for reason in skipped:
@@ -104,7 +104,7 @@ def take_statistics(args: argparse.Namespace, estimator: Estimator) -> dict[str,
     folder = args.log_dir / "statistics"
     sources = {split: build_sources(args, split, found[split], estimator) for split in SPLITS}
     return {
-        split: [gather(source, folder, args.workers, f"{split}: statistics") for source in sources[split]]
+        split: [cache_statistics(source, folder, args.workers, f"{split}: statistics") for source in sources[split]]
         for split in SPLITS
     }
 
@@ -121,10 +121,12 @@ def build_sources(
     return [Processed(excerpts, estimator, args.coded)]
 
 
-def train(args: argparse.Namespace, objective: Objective, pools: dict[str, list[Pool]], interrupt: Interrupt) -> float:
+def train(
+    args: argparse.Namespace, objective: Objective, pools: dict[str, list[StatisticsSet]], interrupt: Interrupt
+) -> float:
     """Trains, leaves the best state in the estimator, and returns its validation loss."""
     controller = objective.estimator.controller
-    validation = Pool.join(pools["valid"])
+    validation = StatisticsSet.join(pools["valid"])
     best, kept = float("inf"), controller.state_dict()
     every = -(-args.steps // VALIDATIONS)
     losses = learn(objective, pools["train"], steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed)
@@ -145,7 +147,7 @@ def train(args: argparse.Namespace, objective: Objective, pools: dict[str, list[
 
 
 @torch.no_grad()
-def validate(objective: Objective, pool: Pool) -> float:
+def validate(objective: Objective, pool: StatisticsSet) -> float:
     """The loss on a pool, with the same settings every time."""
     controller = objective.estimator.controller.eval()
     loss = objective(pool, torch.Generator().manual_seed(0)).item()

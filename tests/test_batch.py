@@ -10,7 +10,7 @@ from reknob.afx.registry import build
 from reknob.fitting import batch
 from reknob.fitting.batch import Budget, fit_all
 from reknob.fitting.fit import Fit, Terms
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.losses import VocalLoss
 
 CPU = torch.device("cpu")
@@ -21,19 +21,19 @@ class Log:
 
     def __init__(
         self,
-        tracks: Sequence[Track],
+        tracks: Sequence[TrackState],
         room: int | None = None,
         stop_after: int | None = None,
         batch_size: int = 35,
     ):
         self.tracks, self.room, self.stop_after, self.batch_size = tracks, room, stop_after, batch_size
         self.sizes: list[int] = []
-        self.ended: dict[Track, str | None] = {}
-        self.saved: set[Track] = set()
-        self.faults: list[tuple[Track, type[Exception]]] = []
+        self.ended: dict[TrackState, str | None] = {}
+        self.saved: set[TrackState] = set()
+        self.faults: list[tuple[TrackState, type[Exception]]] = []
         self.steps = 0
 
-    def make(self, tracks: Sequence[Track]) -> Fit:
+    def make(self, tracks: Sequence[TrackState]) -> Fit:
         self.sizes.append(len(tracks))
         fit = Fit(build(CHAIN, SR), tracks, VocalLoss(SR), lr=0.05, batch_size=self.batch_size)
         evaluate = fit._evaluate
@@ -46,10 +46,10 @@ class Log:
         fit._evaluate = crowded
         return fit
 
-    def on_step(self, fit: Fit, track: Track, terms: Terms) -> None:
+    def on_step(self, fit: Fit, track: TrackState, terms: Terms) -> None:
         self.steps += 1
 
-    def on_fault(self, track: Track, error: Exception) -> str:
+    def on_fault(self, track: TrackState, error: Exception) -> str:
         self.faults.append((track, type(error)))
         return f"broken: {error}"
 
@@ -66,9 +66,9 @@ class Log:
         )
 
 
-def tracks_of(*counts: int, epochs: int = 3) -> list[Track]:
+def tracks_of(*counts: int, epochs: int = 3) -> list[TrackState]:
     chain = build(CHAIN, SR)
-    return [Track(chain, recorded(count), epochs=epochs, seed=seed) for seed, count in enumerate(counts)]
+    return [TrackState(chain, recorded(count), epochs=epochs, seed=seed) for seed, count in enumerate(counts)]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken = []
     note = Budget.note
 
-    def noting(budget: Budget, tracks: Sequence[Track], measured: int) -> None:
+    def noting(budget: Budget, tracks: Sequence[TrackState], measured: int) -> None:
         assert measured >= 0
         taken.append(100 * budget._size(tracks))
         note(budget, tracks, taken[-1])
@@ -87,8 +87,8 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return taken
 
 
-def losses_alone(track: Track, **options: object) -> list[float]:
-    alone = Track(build(CHAIN, SR), track.chunks, epochs=track.epochs, seed=track.generator.initial_seed())
+def losses_alone(track: TrackState, **options: object) -> list[float]:
+    alone = TrackState(build(CHAIN, SR), track.chunks, epochs=track.epochs, seed=track.generator.initial_seed())
     Log([alone]).run(Budget(CPU, 35))
     return alone.losses
 
@@ -149,7 +149,7 @@ def test_a_track_whose_step_raises_ends_alone_and_the_others_reach_what_they_rea
     culprit = log.tracks[2]
     make = log.make
 
-    def breaking(tracks: Sequence[Track]) -> Fit:
+    def breaking(tracks: Sequence[TrackState]) -> Fit:
         fit = make(tracks)
         take = fit._step
 
@@ -174,7 +174,7 @@ def test_tracks_that_break_only_together_go_on_apart(memory: list[int]):
     log = Log(tracks_of(1, 1, 1, 1))
     make = log.make
 
-    def breaking(tracks: Sequence[Track]) -> Fit:
+    def breaking(tracks: Sequence[TrackState]) -> Fit:
         if len(tracks) > 2:
             raise ValueError("too many rows")
         return make(tracks)
@@ -201,7 +201,7 @@ def test_tracks_put_back_for_want_of_room_are_told_of_too(memory: list[int]):
 def test_what_breaks_the_program_finds_every_track_saved_where_it_stood(memory: list[int]):
     log = Log(tracks_of(1, 1, 1, epochs=9))
 
-    def second_ctrl_c(fit: Fit, track: Track, terms: Terms) -> None:
+    def second_ctrl_c(fit: Fit, track: TrackState, terms: Terms) -> None:
         log.steps += 1
         if log.steps == 5:
             raise KeyboardInterrupt
@@ -218,7 +218,7 @@ def test_a_step_that_found_no_room_has_drawn_nothing(memory: list[int]):
     log.run(Budget(CPU, 1, limit_bytes=100_000))
     assert list(log.ended.values()) == [None] * 2 and 2 in log.sizes
     for track in log.tracks:
-        alone = Track(build(CHAIN, SR), track.chunks, epochs=3, seed=track.generator.initial_seed())
+        alone = TrackState(build(CHAIN, SR), track.chunks, epochs=3, seed=track.generator.initial_seed())
         Log([alone], batch_size=1).run(Budget(CPU, 1))
         assert track.losses == pytest.approx(alone.losses, rel=1e-5)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from reknob.afx.functional.convolve import advance, convolve, in_series
 from reknob.afx.functional.fft import fast_length
-from reknob.afx.kernels import bins
-from reknob.afx.kernels.numba_cpu import bins as compiled
-from reknob.afx.kernels.reference import bins as reference
+from reknob.afx.kernels import spectral_product
+from reknob.afx.kernels.numba_cpu import spectral_product as compiled
+from reknob.afx.kernels.reference import spectral_product as reference
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -31,9 +31,9 @@ def test_products_of_spectra_equal_the_reference(groups: int, dtype: torch.dtype
     H, X, G = (noise(*s, count, seed=s[0], dtype=dtype) for s in ((groups, 3, 2), (4, 2), (4, 3)))
     tolerance = 1e-5 if dtype == torch.complex64 else 1e-12
     pairs = [
-        (bins.outputs(H, X), reference.outputs(H, X)),
-        (bins.to_inputs(H, G), reference.to_inputs(H, G)),
-        (bins.to_paths(X, G, groups), reference.to_paths(X, G, groups)),
+        (spectral_product.outputs(H, X), reference.outputs(H, X)),
+        (spectral_product.to_inputs(H, G), reference.to_inputs(H, G)),
+        (spectral_product.to_paths(X, G, groups), reference.to_paths(X, G, groups)),
     ]
     for compiled_one, truth in pairs:
         assert relative_rms(torch.view_as_real(compiled_one), torch.view_as_real(truth)) < tolerance

@@ -14,7 +14,7 @@ from reknob.afx.kernels import backends
 from reknob.afx.registry import build
 from reknob.fitting import fit as fitting_fit
 from reknob.fitting.fit import Fit
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.losses import VocalLoss
 from reknob.runtime import device
 from reknob.runtime.device import pick_device
@@ -87,7 +87,7 @@ def shapes_only() -> dict[str, SimpleNamespace]:
             ),
             loudness_deviation_backward=lambda grad, x, *_: torch.empty_like(x),
         ),
-        "bins": SimpleNamespace(
+        "spectral_product": SimpleNamespace(
             outputs=outputs,
             to_inputs=lambda H, grad: grad.new_empty(len(grad), H.shape[2], H.shape[3]),
             to_paths=lambda X, grad, groups: X.new_empty(groups, grad.shape[1], X.shape[1], X.shape[2]),
@@ -100,7 +100,7 @@ def shapes_device(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(backends.BACKENDS, "meta", "shapes_only")
     for family, module in shapes_only().items():
         monkeypatch.setitem(sys.modules, f"reknob.afx.kernels.shapes_only.{family}", module)
-    monkeypatch.setattr(fitting_fit, "OnItsWay", lambda *tensors: None)
+    monkeypatch.setattr(fitting_fit, "AsyncCopy", lambda *tensors: None)
     return "meta"
 
 
@@ -109,7 +109,7 @@ def test_nothing_in_a_step_waits_for_the_device_or_is_brought_to_it(
     shapes_device: str, counts: tuple[int, ...], batch_size: int
 ):
     chain = build(STANDARD, 44100).to(shapes_device)
-    tracks = [Track(chain, recorded(count)) for count in counts]
+    tracks = [TrackState(chain, recorded(count)) for count in counts]
     fit = Fit(chain, tracks, VocalLoss(SR), lr=0.01, batch_size=batch_size, device=shapes_device)
     with Watch() as watch:
         fit.step()

@@ -91,7 +91,7 @@ def test_one_window_has_no_spread(estimator, music, seconds):
 
 @pytest.mark.parametrize(("seconds", "windows"), [(1.0, 1), (1.0001, 1), (1.24, 1), (1.26, 2), (1.5, 2), (2.0, 3)])
 def test_windows_that_overlap_nearly_wholly_count_once(estimator, music, seconds, windows):
-    assert len(estimator.listen(music[:, : round(seconds * SR)], seconds=1.0)) == windows
+    assert len(estimator.estimate_windows(music[:, : round(seconds * SR)], seconds=1.0)) == windows
 
 
 def test_a_scrap_is_told_and_written_without_a_spread(tmp_path, music, capsys):

@@ -15,8 +15,8 @@ from reknob.afx.effect import Effect, Knobs
 from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit, Terms, run
-from reknob.fitting.optimiser import METHODS, Place
-from reknob.fitting.track import RETRIES, Track
+from reknob.fitting.optimiser import METHODS, AdamState
+from reknob.fitting.track import RETRIES, TrackState
 from reknob.losses import VocalLoss
 from reknob.runtime.device import pick_device
 from reknob.runtime.files import read_tensors, write_tensors
@@ -53,7 +53,7 @@ def new_fit(
     chain: dict | Effect = CHAIN, *chunks: Chunks, seed: int = 0, epochs: int = 2000, **options: object
 ) -> Fit:
     effect = chain if isinstance(chain, Effect) else build(chain, SR)
-    tracks = [Track(effect, each, seed=seed, epochs=epochs) for each in chunks or [recorded()]]
+    tracks = [TrackState(effect, each, seed=seed, epochs=epochs) for each in chunks or [recorded()]]
     options = {"loss": VocalLoss(SR), "lr": 0.05} | options
     return Fit(effect, tracks, options.pop("loss"), **options)
 
@@ -66,7 +66,7 @@ def ignore(*_: object) -> None:
     pass
 
 
-def run_until(fit: Fit, epochs: int, stopped: Callable = never) -> Track:
+def run_until(fit: Fit, epochs: int, stopped: Callable = never) -> TrackState:
     """Runs to so many epochs, which is not what its rates know of; the first track."""
     for track in fit.tracks:
         track.epochs = epochs
@@ -77,7 +77,7 @@ def run_until(fit: Fit, epochs: int, stopped: Callable = never) -> Track:
 def step(fit: Fit) -> Terms | None:
     """One step; its terms."""
     fit.step()
-    return fit.collect()[0][0]
+    return fit.read_reports()[0][0]
 
 
 def raws_of(fit: Fit, g: int = 0) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ def test_annealed_steps_rise_fall_and_reach_a_lower_loss_than_adams():
 
 def test_adams_steps_are_those_of_torch():
     raws = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    ours = Place(raws, torch.zeros(3, 5), torch.zeros(3, 5), torch.zeros(3, dtype=torch.float64))
+    ours = AdamState(raws, torch.zeros(3, 5), torch.zeros(3, 5), torch.zeros(3, dtype=torch.float64))
     theirs = raws.clone().requires_grad_()
     adam = torch.optim.Adam([theirs], lr=0.01)
     for k in range(20):
@@ -247,11 +247,11 @@ def test_a_fit_stopped_between_a_broken_step_and_its_retry_resumes_with_the_retr
 def test_a_batch_holds_different_chunks_drawn_by_the_seed():
     chunks = recorded(5)
     effect = build(CHAIN, SR)
-    track = Track(effect, chunks)
+    track = TrackState(effect, chunks)
     draws = [track.draw(3).tolist() for _ in range(20)]
     assert all(len(set(draw)) == 3 for draw in draws) and len(set(map(tuple, draws))) > 5
     assert {i for draw in draws for i in draw} == set(range(5))
-    assert [Track(effect, chunks).draw(3).tolist()] == draws[:1]
+    assert [TrackState(effect, chunks).draw(3).tolist()] == draws[:1]
     assert track.draw(5).tolist() == list(range(5))
 
 

@@ -18,7 +18,7 @@ from reknob.estimation.train import StopWhenAsked
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
 from reknob.runtime.interrupt import SIGNALS, Interrupt, kept_from_children, leave_to_the_program, stopping_at_once
-from reknob.runtime.workers import spread
+from reknob.runtime.workers import map_processes
 from scripts import train_on_statistics, train_proxy
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def test_a_worker_leaves_signals_to_the_program(handlers):
 
 def test_a_worker_that_is_killed_is_told_in_a_line():
     with pytest.raises(UsageError, match="a worker process was killed, or ran out of memory"):
-        list(spread(os._exit, [1, 2], 2))
+        list(map_processes(os._exit, [1, 2], 2))
 
 
 def test_a_stopped_training_on_statistics_writes_what_it_reached(tmp_path, monkeypatch, capsys):

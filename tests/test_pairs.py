@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from reknob.data.align import find_lag, likeness, quiet_level
+from reknob.data.align import find_lag, gcc_phat_peak, level_percentile
 from reknob.data.audio import loudness, write_audio
-from reknob.data.pair_files import DEMO, Found, PairFiles, find_pairs, vocal_stems
+from reknob.data.pair_files import DEMO, PairFiles, PairListing, find_pairs, vocal_stems
 from reknob.data.pairs import load_pair
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -61,18 +61,18 @@ def test_the_lag_lies_within_what_the_lengths_allow():
 
 def test_likeness_tells_a_filtered_echoing_copy_from_another_take():
     dry = take(13.0)
-    assert likeness(dry, 0.2 * dry.roll(-500), SR) == pytest.approx(1.0, abs=0.05)
-    assert likeness(dry, mix(dry, delay=700), SR) > 0.5
-    assert likeness(dry, mix(take(13.0, seed=1)), SR) < 0.03
+    assert gcc_phat_peak(dry, 0.2 * dry.roll(-500), SR) == pytest.approx(1.0, abs=0.05)
+    assert gcc_phat_peak(dry, mix(dry, delay=700), SR) > 0.5
+    assert gcc_phat_peak(dry, mix(take(13.0, seed=1)), SR) < 0.03
 
 
 def test_quiet_level_is_that_of_the_quietest_tenth():
     x = torch.full((1, 44100), 0.5)
-    assert quiet_level(x, SR) == pytest.approx(0.0, abs=1e-6)
+    assert level_percentile(x, SR) == pytest.approx(0.0, abs=1e-6)
     x[:, :22050] = 0.0005
-    assert quiet_level(x, SR) == pytest.approx(-57.0, abs=0.1)
+    assert level_percentile(x, SR) == pytest.approx(-57.0, abs=0.1)
     x[:, :22050] = 0.0
-    assert quiet_level(x, SR) == -100.0
+    assert level_percentile(x, SR) == -100.0
 
 
 def stem(name: str, instrument: object, raws: int) -> dict:
@@ -110,10 +110,10 @@ def test_a_medley_stem_counts_when_it_is_vocal_and_made_from_one_raw_track():
 def test_a_medley_song_without_a_pair_says_why():
     sung = {"S01": stem("lead", "male singer", 1)}
     for yes in ("yes", True):
-        assert vocal_stems(song(sung, instrumental=yes), Path("A_B")) == Found([], ["A_B is instrumental"])
+        assert vocal_stems(song(sung, instrumental=yes), Path("A_B")) == PairListing([], ["A_B is instrumental"])
     played = {"S01": stem("a", "piano", 1), "S02": stem("b", ["flute", "harp"], 1)}
     reason = "A_B has no vocal stem (its instruments: flute, harp, piano)"
-    assert vocal_stems(song(played), Path("A_B")) == Found([], [reason])
+    assert vocal_stems(song(played), Path("A_B")) == PairListing([], [reason])
     with pytest.raises(ValueError, match="the metadata of A_B lacks raw_dir, stems"):
         vocal_stems({"stem_dir": "x"}, Path("A_B"))
 
@@ -243,7 +243,7 @@ def test_the_built_in_pair_is_whole_aligned_and_long_enough_for_two_chunks():
     assert files.dry_path.stat().st_size + files.wet_path.stat().st_size < 1_500_000
     pair = load_pair(files)
     assert pair.sr == SR and 19 * SR <= pair.dry.shape[-1] <= 25 * SR
-    assert abs(pair.alignment_shift) <= 2 and likeness(pair.dry, pair.wet, SR) > 0.5
+    assert abs(pair.alignment_shift) <= 2 and gcc_phat_peak(pair.dry, pair.wet, SR) > 0.5
     assert float(pair.wet[0].sub(pair.wet[1]).abs().max()) > 0.01
 
 

@@ -19,8 +19,8 @@ from reknob.encoders.percentiles import (
     wave_statistics,
 )
 from reknob.estimation.estimator import Estimator, load_estimator
-from reknob.estimation.gather import Processed, heard
-from reknob.estimation.pools import EqualiserObjective, Pool, SettingsObjective, learn
+from reknob.estimation.statistics_cache import Processed, statistics_of
+from reknob.estimation.statistics_training import EqualiserObjective, SettingsObjective, StatisticsSet, learn
 from reknob.estimation.train import score
 from reknob.losses import MelLoss
 from scripts import train_on_statistics
@@ -34,9 +34,9 @@ def music() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def dry(music: torch.Tensor) -> Pool:
+def dry(music: torch.Tensor) -> StatisticsSet:
     encoder = Percentiles(SR)
-    return Pool(*encoder.statistics(music), torch.empty(len(music), 0))
+    return StatisticsSet(*encoder.statistics(music), torch.empty(len(music), 0))
 
 
 def equaliser(chain: str = "peq") -> EqualiserObjective:
@@ -87,7 +87,7 @@ def test_clipping_and_compression_show_in_the_waveform(music: torch.Tensor) -> N
     assert (driven[:, 0] > clean[:, 0]).all()  # louder at the same peak
 
 
-def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor, dry: Pool) -> None:
+def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor, dry: StatisticsSet) -> None:
     objective = equaliser()
     estimator = objective.estimator
     q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(3))
@@ -102,7 +102,7 @@ def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor
     assert difference[audible].abs().mean() < 0.03 and difference[audible].abs().quantile(0.99) < 0.3
 
 
-def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Pool) -> None:
+def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: StatisticsSet) -> None:
     objective = equaliser()
     estimator, mel = objective.estimator.eval(), MelLoss(SR)
     q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(0))  # as the objective draws them
@@ -113,7 +113,7 @@ def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Pool)
     assert told == pytest.approx(mel(*sounds).item(), rel=0.06)
 
 
-def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: Pool) -> None:
+def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: StatisticsSet) -> None:
     objective = equaliser("geq")
     losses = list(learn(objective, [dry, dry], steps=60, batch_size=32, lr=2e-3, seed=0))
     assert len(losses) == 60 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
@@ -126,13 +126,13 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
     estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
     q = torch.rand(len(music), 3)
     with torch.no_grad():
-        pool = heard(estimator, estimator.synthesis(music, **estimator.synthesis.from_unit(q)), q)
+        pool = statistics_of(estimator, estimator.synthesis(music, **estimator.synthesis.from_unit(q)), q)
     assert pool.spectral.shape == (4, 18, 113) and pool.wave.shape == (4, 93) and torch.equal(pool.q, q)
     losses = list(learn(SettingsObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
-def test_an_equaliser_alone_has_no_other_settings(dry: Pool) -> None:
+def test_an_equaliser_alone_has_no_other_settings(dry: StatisticsSet) -> None:
     objective = SettingsObjective(Estimator(sfx="geq", afx="geq", encoder="percentiles"))
     assert objective(dry._replace(q=torch.rand(4, 10)), torch.Generator()).isfinite()
 
@@ -157,7 +157,7 @@ def test_only_an_equaliser_adds_gains(chain: str, said: str) -> None:
         equaliser(chain)
 
 
-def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: Pool) -> None:
+def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: StatisticsSet) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles")
     objective, heard = SettingsObjective(estimator), torch.rand(4, 18)
@@ -208,7 +208,7 @@ def test_what_was_broken_off_goes_on(
     made: list[int] = []
     take = Processed.__getitem__
 
-    def counted(source: Processed, number: int) -> Pool:
+    def counted(source: Processed, number: int) -> StatisticsSet:
         made.append(number)
         if len(made) == 2:
             raise KeyboardInterrupt

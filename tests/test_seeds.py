@@ -8,8 +8,8 @@ import torch
 
 from reknob.data.audio import write_audio
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.gather import Processed
 from reknob.estimation.loaders import build_loaders
+from reknob.estimation.statistics_cache import Processed
 from reknob.estimation.train import Training
 from reknob.runtime.seeds import stream, stream_seed
 
@@ -73,7 +73,7 @@ def test_the_codecs_of_neighbouring_seeds_and_parts_are_drawn_apart(monkeypatch:
         drawn.append(torch.rand((), generator=generator).item())
 
     monkeypatch.setattr(Processed, "_batch", batch)
-    monkeypatch.setattr("reknob.estimation.gather.Pool.join", list)
+    monkeypatch.setattr("reknob.estimation.statistics_cache.StatisticsSet.join", list)
     for seed, part in product((0, 1), (0, 1)):
         excerpts = type("Excerpts", (), {"seed": seed})()
         Processed(excerpts, None, 1.0)[part]

@@ -19,7 +19,7 @@ from reknob.fitting import fit, recipe, run_folder
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Outcome, Session, Song
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.report.board import TensorBoardWriter
 from reknob.report.progress import Progress, summary
@@ -144,21 +144,21 @@ def test_a_pair_that_cannot_be_loaded_fails_with_its_log_and_the_others_are_fitt
 
 
 def test_a_step_that_raises_ends_its_own_song_alone(arguments: list[str], tmp_path: Path, monkeypatch):
-    chosen: list[Track] = []
-    track, draw = recipe.Recipe.track, Track.draw
+    chosen: list[TrackState] = []
+    track, draw = recipe.Recipe.track, TrackState.draw
 
-    def begun(self: recipe.Recipe, pair: object) -> Track:
+    def begun(self: recipe.Recipe, pair: object) -> TrackState:
         made = track(self, pair)
         chosen.extend([made] if pair.name == "b" else [])
         return made
 
-    def drawn(self: Track, most: int) -> torch.Tensor:
+    def drawn(self: TrackState, most: int) -> torch.Tensor:
         if self in chosen:
             raise RuntimeError("no such chunk")
         return draw(self, most)
 
     monkeypatch.setattr(recipe.Recipe, "track", begun)
-    monkeypatch.setattr(Track, "draw", drawn)
+    monkeypatch.setattr(TrackState, "draw", drawn)
     break_b(monkeypatch, runs, "finish", RuntimeError("a later failure does not hide the first"))
     songs = session_of(arguments)
     assert outcomes(songs) == {"a": "fitted", "b": "failed", "c": "fitted"}

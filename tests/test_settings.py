@@ -206,7 +206,7 @@ def test_chains_of_reverbs_alone_have_gradients(b: str, tmp_path: Path):
     settings = main.read_settings([f"model={tmp_path}/a.yaml", "sr=8000"])
     chain = build(settings.chain, 8000).train()
     knobs = Knobs(chain, torch.Generator().manual_seed(0))
-    y = chain.rest(torch.randn(2, 1, 9000), 100, **knobs())
+    y = chain.render_after_warm_up(torch.randn(2, 1, 9000), 100, **knobs())
     y.square().mean().backward()
     assert y.shape == (2, 2, 8900)
     assert all(raw.grad.isfinite().all() for raw in knobs.parameters() if raw.grad is not None)

@@ -11,7 +11,7 @@ from test_fit import CHAIN, SPATIAL, SR, loud, new_fit, raws_of, recorded, run_u
 from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.losses import VocalLoss
 
 
@@ -28,7 +28,7 @@ def fit_of(chain: dict, *chunks: Chunks, **options: object) -> Fit:
         name: (p.initial_raw(random) + 0.3 * torch.randn((*p.shape, 1), generator=random)[..., 0]).double()
         for name, p in effect.walk()
     }
-    tracks = [Track(effect, each, raws=raws) for each in chunks]
+    tracks = [TrackState(effect, each, raws=raws) for each in chunks]
     return Fit(effect, tracks, VocalLoss(SR), lr=0.05, **options)
 
 
@@ -47,7 +47,7 @@ def test_in_float32_losses_and_gradients_together_are_those_of_each_alone_within
     single = [replace(c, dry=c.dry.float(), wet=c.wet.float()) for c in songs()]
     together = new_fit(SPATIAL, *single)
     together.step()
-    for g, (chunks, told) in enumerate(zip(single, together.collect()[0], strict=True)):
+    for g, (chunks, told) in enumerate(zip(single, together.read_reports()[0], strict=True)):
         alone = new_fit(SPATIAL, chunks)
         assert told["loss"] == pytest.approx(step(alone)["loss"], rel=1e-6)
         # As far apart as two roundings of the same: the spectral distance has signs of differences in it.

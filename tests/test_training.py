@@ -298,7 +298,7 @@ def test_windows_of_a_long_recording_are_heard_one_by_one(trained: Path):
     estimator, _ = load_estimator(trained / "estimator.pt")
     x = take(3.0)
     x[0, : 2 * SR] = 0
-    heard = estimator.listen(x, seconds=1.0)
+    heard = estimator.estimate_windows(x, seconds=1.0)
     assert heard.shape == (2, 21)  # of five windows that overlap by half, three are silent
     assert torch.allclose(heard[1], estimator(x[None, :, 2 * SR :])[0], atol=1e-5)
     assert set(flatten(estimator.analysis.from_unit(heard))) == set(estimator.analysis.controls())

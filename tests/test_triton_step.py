@@ -5,11 +5,11 @@ import torch
 from measures import relative_rms
 from triton_mode import DEVICE, triton_on_cpu  # noqa: F401
 
-from reknob.afx.kernels.triton_gpu import bins, fdn, lanes, loudness, spectral
+from reknob.afx.kernels.triton_gpu import fdn, lanes, loudness, spectral, spectral_product
 from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit
-from reknob.fitting.track import Track
+from reknob.fitting.track import TrackState
 from reknob.losses import VocalLoss
 
 SR = 1000  # so low that the interpreter is done in seconds
@@ -25,7 +25,7 @@ CHAIN = {
 LARGE = {
     lanes: {"LANES": 1024},
     spectral: {"BLOCK": 2**14, "QUADS": 2**11},
-    bins: {"BLOCK": 2**12},
+    spectral_product: {"BLOCK": 2**12},
     fdn: {"BLOCK": 2**10},
     loudness: {"SAMPLES": 2**12},
 }
@@ -42,7 +42,8 @@ def pair(count: int) -> Chunks:
 def begun(device: str) -> Fit:
     """A fit of two pairs, of one and of two chunks, after a step."""
     chain = build(CHAIN, SR).to(device)
-    fit = Fit(chain, [Track(chain, pair(1)), Track(chain, pair(2), seed=1)], VocalLoss(SR), lr=0.01, device=device)
+    tracks = [TrackState(chain, pair(1)), TrackState(chain, pair(2), seed=1)]
+    fit = Fit(chain, tracks, VocalLoss(SR), lr=0.01, device=device)
     fit.step()
     return fit
 
@@ -57,7 +58,7 @@ def test_a_step_of_two_pairs_is_that_of_the_processor(
             for name, size in sizes.items():
                 monkeypatch.setattr(module, name, size)
     there = begun(DEVICE)
-    losses = [[told["loss"] for told in fit.collect()[0]] for fit in (here, there)]
+    losses = [[told["loss"] for told in fit.read_reports()[0]] for fit in (here, there)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     # As far apart as two roundings: there are signs of differences in the spectral distance.
     assert relative_rms(there.state.gradient.cpu(), here.state.gradient) < 2e-3

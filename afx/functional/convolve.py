@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from reknob.afx.kernels import bins
+from reknob.afx.kernels import spectral_product
 
 from .fft import fast_length, forward, inverse
 
@@ -63,7 +63,7 @@ class Convolution(torch.autograd.Function):
         ctx.save_for_backward(X, H)
         ctx.n, ctx.hop, ctx.start, ctx.blocks = n, hop, start, blocks.shape[-2]
         ctx.samples, ctx.taps = x.shape[-1], h.shape[-1]
-        y = _columns(inverse(bins.outputs(H, X), n), blocks.shape[-2])
+        y = _columns(inverse(spectral_product.outputs(H, X), n), blocks.shape[-2])
         y[..., 1:, : n - hop] += y[..., :-1, hop:]
         return y[..., :hop].flatten(-2)[..., start:stop]
 
@@ -76,10 +76,10 @@ class Convolution(torch.autograd.Function):
         G = forward(_rows(grad.unfold(-1, ctx.n, ctx.hop)), ctx.n)
         grad_x = grad_h = None
         if ctx.needs_input_grad[0]:
-            blocks = _columns(inverse(bins.to_inputs(H, G), ctx.n), ctx.blocks)
+            blocks = _columns(inverse(spectral_product.to_inputs(H, G), ctx.n), ctx.blocks)
             grad_x = blocks[..., : ctx.hop].flatten(-2)[..., : ctx.samples]
         if ctx.needs_input_grad[1]:
-            grad_h = inverse(bins.to_paths(X, G, len(H)), ctx.n)[..., : ctx.taps]
+            grad_h = inverse(spectral_product.to_paths(X, G, len(H)), ctx.n)[..., : ctx.taps]
         return grad_x, grad_h, None, None, None, None
 
 

@@ -9,7 +9,7 @@ from scipy.signal import lfilter
 from .draws import Range, between, chance, gain, log_between, midi_hz
 from .score import Note
 from .shaping import frame_times, moving_filter
-from .synthesis import HOP, oscillator, resonances, spread, white
+from .synthesis import HOP, oscillator, resonances, upsample_contour, white
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def play_phrased(spec: Phrased, notes: list[Note], n: int, sr: int, rng: np.rand
     attack, release, glide = (log_between(rng, span) for span in (spec.attack, spec.release, spec.glide))
     vibrato, decay = between(rng, spec.vibrato), log_between(rng, spec.decay)
     line = contours(notes, n, sr, rng, attack, release, glide, vibrato, 0.4 if spec.body else 0.0, decay)
-    freq, level = midi_hz(line.pitch), spread(line.level, n)
+    freq, level = midi_hz(line.pitch), upsample_contour(line.level, n)
     out = np.zeros(n, np.float32)
     detune, harmonics = between(rng, spec.detune), _harmonics(spec, rng)
     for k in range(spec.voices if spec.voices == 1 or chance(rng, 0.7) else 1):

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.fft as fft
 
 from .draws import gain
-from .synthesis import HOP, spread
+from .synthesis import HOP, upsample_contour
 
 _GRID_HZ = np.geomspace(10.0, 96000.0, 400)
 Grid = tuple[np.ndarray, np.ndarray]
@@ -100,7 +100,7 @@ def compress(x: np.ndarray, sr: int, below_peak_db: float, ratio: float, attack:
     for wanted in target.tolist():
         state += (wanted - state) * (up if wanted > state else down)
         reduction.append(state)
-    return x * spread(gain(-np.array(reduction)), len(x))
+    return x * upsample_contour(gain(-np.array(reduction)), len(x))
 
 
 def saturate(x: np.ndarray, drive_db: float, bias: float = 0.0) -> np.ndarray:

@@ -17,7 +17,7 @@ from .shaping import saturate
 from .struck import STRUCK, play_struck
 from .styles import KITS, STYLES, Player, Style
 from .sustained import SUSTAINED, play_sustained
-from .synthesis import HOP, spread
+from .synthesis import HOP, upsample_contour
 from .textures import play_texture
 from .voice import play_voice
 
@@ -143,7 +143,7 @@ class _Piece:
             t = np.arange(self.n // HOP + 2) * HOP / self.sr
             since = t - np.array(kicks)[np.maximum(np.searchsorted(kicks, t, side="right") - 1, 0)]
             duck = 1 - self.pump * np.exp(-np.maximum(since, 0) / (0.35 * self.score.beat)) * (since >= 0)
-            x = x * spread(duck, self.n)
+            x = x * upsample_contour(duck, self.n)
         return x
 
 

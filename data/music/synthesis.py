@@ -65,7 +65,7 @@ def cloud(freq: np.ndarray, amp: np.ndarray, spread_cents: float, sr: int, rng: 
     return fft.irfft((spectrum * (_CLOUD / 24**0.5)).astype(np.complex64), _CLOUD)
 
 
-def spread(contour: np.ndarray, n: int) -> np.ndarray:
+def upsample_contour(contour: np.ndarray, n: int) -> np.ndarray:
     """Contour (m,), one value every HOP samples, joined by straight lines; returns (n,) float32, n <= (m - 1) HOP."""
     ramp = np.arange(HOP, dtype=np.float32) / HOP
     contour = contour[: -(-n // HOP) + 1].astype(np.float32)
@@ -88,7 +88,7 @@ def oscillator(freq: np.ndarray, harmonics: np.ndarray, n: int, sr: int, start: 
         table[1 : count + 1] = harmonics[:count] * (_TABLE / 2)
     wave = fft.irfft(tables, _TABLE, axis=1)
     wave = np.concatenate([wave, wave[:, :1]], axis=1).ravel()
-    turn = np.cumsum(spread(freq / sr, n), dtype=np.float64) + start
+    turn = np.cumsum(upsample_contour(freq / sr, n), dtype=np.float64) + start
     place = (turn - np.floor(turn)) * _TABLE
     index = place.astype(np.int32)
     part = (place - index).astype(np.float32)

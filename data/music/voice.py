@@ -6,7 +6,7 @@ from .draws import between, chance, gain, log_between, midi_hz
 from .phrased import Contours, contours
 from .score import Note
 from .shaping import curve, frame_times, moving_filter
-from .synthesis import HOP, oscillator, product, resonances, spread, white
+from .synthesis import HOP, oscillator, product, resonances, upsample_contour, white
 
 # First four formants in Hz of an adult male voice (Peterson and Barney 1952), a closed nasal last.
 _VOWELS = np.array([
@@ -36,7 +36,7 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     vowel, noise, closed = _articulation(notes, line, grid, rng)
     freq = np.maximum(np.linspace(0.0, sr / 2, _FRAME // 2 + 1), 30.0)
     mouth = product(vowel, _vowel_db(freq, size, rng))
-    level = spread(line.level * (1 - closed), n)
+    level = upsample_contour(line.level * (1 - closed), n)
     source = oscillator(midi_hz(line.pitch), _glottal(rng), n, sr, rng.random())
     source *= np.float32(1.0 / (np.sqrt(np.mean(source**2)) + 1e-9))
     hiss = white(n, rng)

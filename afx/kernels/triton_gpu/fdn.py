@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, empty  # empty under its own name, so that a test can poison what is handed out
 
-from .bins import conjugate, multiply, multiply_add
+from .spectral_product import conjugate, multiply, multiply_add
 
 BLOCK = 128  # bins at a time: as many as a program has threads
 SPAN = 2  # blocks of a program

@@ -30,7 +30,7 @@ def locate(lane, items, chunks, SIGNALS: tl.constexpr, MIX: tl.constexpr):
 
 
 @triton.jit
-def hear(x, time, left, right, samples, inside):
+def read_channel(x, time, left, right, samples, inside):
     """Powers of the next STEPS samples of each lane's signal; 0 before the first sample."""
     values = ()
     for j in tl.static_range(STEPS):
@@ -71,8 +71,8 @@ def averages_kernel(
     short = tl.zeros((LANES,), tl.float64)
     long = short
     for n in range(0, size, STEPS):
-        heard = hear(x, first + n, left, right, samples, inside)
-        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        heard = read_channel(x, first + n, left, right, samples, inside)
+        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
         for j in tl.static_range(STEPS):
             short = average(short, heard[j], SHORT)
             long = average(long, ahead[j], LONG)
@@ -110,8 +110,8 @@ def ratio_kernel(
     short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
     long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
     for n in range(0, size, STEPS):
-        heard = hear(x, first + n, left, right, samples, inside)
-        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        heard = read_channel(x, first + n, left, right, samples, inside)
+        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
         for j in tl.static_range(STEPS):
             short = average(short, heard[j], SHORT)
             long = average(long, ahead[j], LONG)
@@ -189,8 +189,8 @@ def deviation_kernel(
     short_weight = total + 1
     long_weight = short_weight
     for n in range(0, size, STEPS):
-        heard = hear(x, first + n, left, right, samples, inside)
-        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        heard = read_channel(x, first + n, left, right, samples, inside)
+        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
         targets, valid = load_targets(target, first + n, samples - shift, inside)
         above = tl.full((LANES,), 1.0, tl.float64)
         below = above
@@ -252,8 +252,8 @@ def adjoint_kernel(
     short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
     long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
     for n in range(0, size, STEPS):
-        heard = hear(x, first + n, left, right, samples, inside)
-        ahead = hear(x, first + n + shift, left, right, samples, inside)
+        heard = read_channel(x, first + n, left, right, samples, inside)
+        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
         targets, valid = load_targets(target, first + n, samples - shift, inside)
         for j in tl.static_range(STEPS):
             short = average(short, heard[j], SHORT)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, empty  # empty under its own name, so that a test can poison what is handed out
 
-from .bins import load_complex, store_complex
+from .spectral_product import load_complex, store_complex
 
 FLOOR = tl.constexpr(1e-8)
 FRAME_SAMPLES = 1 << 25  # that are transformed at once: 128 MB in float32

@@ -1,4 +1,4 @@
-"""Products of spectra as compiled passes over short runs of bins; see afx.kernels.bins for what they compute."""
+"""Products of spectra as compiled passes over short runs of bins; interface in afx.kernels.spectral_product."""
 
 import numpy as np
 from numba import prange

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from reknob.data.coding import coded
+from reknob.data.coding import random_lossy_round_trip
 from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import SILENT, Recording
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.pools import Pool
+from reknob.estimation.statistics_training import StatisticsSet
 from reknob.estimation.train import synthesise
 from reknob.runtime.files import read_tensors, write_tensors
 from reknob.runtime.seeds import stream
-from reknob.runtime.workers import spread
+from reknob.runtime.workers import map_processes
 
 PART, BATCH = 50, 10  # excerpts of a file, and of what is processed at once
 VERSION = 2  # raised when the same music comes to have other statistics
@@ -32,7 +32,7 @@ class Source(Protocol):
     def __len__(self) -> int:
         """The number of parts."""
 
-    def __getitem__(self, number: int) -> Pool:
+    def __getitem__(self, number: int) -> StatisticsSet:
         """The statistics of a part."""
 
     def key(self) -> list:
@@ -52,14 +52,14 @@ class Untouched:
         return len(self.recordings)
 
     @torch.no_grad()
-    def __getitem__(self, number: int) -> Pool:
+    def __getitem__(self, number: int) -> StatisticsSet:
         recording, sr = self.recordings[number], self.estimator.settings["sr"]
         last = recording.duration - self.seconds
         count = min(self.most, int(last // self.seconds) + 1)
         starts = [last * window / max(count - 1, 1) for window in range(count)]
         x = torch.stack([recording.read(start, self.seconds, sr)[None] for start in starts])
         audible = x.abs().amax((1, 2)) > SILENT
-        return heard(self.estimator, x, torch.empty(count, 0)).take(audible)
+        return statistics_of(self.estimator, x, torch.empty(count, 0)).take(audible)
 
     def key(self) -> list:
         return [*named(self.recordings), self.seconds, self.most]
@@ -77,16 +77,17 @@ class Processed:
         return -(-len(self.excerpts) // PART)
 
     @torch.no_grad()
-    def __getitem__(self, number: int) -> Pool:
+    def __getitem__(self, number: int) -> StatisticsSet:
         generator = stream(self.excerpts.seed, "coded", number)
         first = PART * number
-        return Pool.join(self._batch(start, generator) for start in range(first, first + PART, BATCH))
+        return StatisticsSet.join(self._batch(start, generator) for start in range(first, first + PART, BATCH))
 
-    def _batch(self, start: int, generator: torch.Generator) -> Pool:
+    def _batch(self, start: int, generator: torch.Generator) -> StatisticsSet:
         items = [self.excerpts[index] for index in range(start, start + BATCH)]
         batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-        wet = coded(synthesise(self.estimator, batch), self.estimator.settings["sr"], self.share, generator)
-        return heard(self.estimator, wet, batch["q"])
+        sr = self.estimator.settings["sr"]
+        wet = random_lossy_round_trip(synthesise(self.estimator, batch), sr, self.share, generator)
+        return statistics_of(self.estimator, wet, batch["q"])
 
     def key(self) -> list:
         excerpts = self.excerpts
@@ -94,9 +95,9 @@ class Processed:
         return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share]
 
 
-def heard(estimator: Estimator, x: Tensor, q: Tensor) -> Pool:
+def statistics_of(estimator: Estimator, x: Tensor, q: Tensor) -> StatisticsSet:
     """The statistics of sounds x (B, 1, N) with controls q (B, P)."""
-    return Pool(*estimator.controller.encoder.statistics(x), q)
+    return StatisticsSet(*estimator.controller.encoder.statistics(x), q)
 
 
 def named(recordings: Sequence[Recording]) -> list:
@@ -104,7 +105,7 @@ def named(recordings: Sequence[Recording]) -> list:
     return [[r.name, r.first, r.frames, r.path.stat().st_mtime_ns] for r in recordings]
 
 
-def gather(source: Source, folder: Path, workers: int, title: str) -> Pool:
+def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> StatisticsSet:
     """All statistics of a source, read from `folder`, where those that it lacks are kept; by `workers` processes."""
     key = json.dumps([VERSION, type(source).__name__, *source.key()])
     folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
@@ -112,9 +113,10 @@ def gather(source: Source, folder: Path, workers: int, title: str) -> Pool:
     paths = [folder / f"{number:05d}.pt" for number in range(len(source))]
     missing = [job for job in enumerate(paths) if not job[1].exists()]
     with tqdm(desc=title, initial=len(paths) - len(missing), total=len(paths), unit="part") as bar:
-        for _ in spread(partial(_keep, source), missing, workers):
+        for _ in map_processes(partial(_keep, source), missing, workers):
             bar.update()
-    return Pool.join(Pool(**{name: column.float() for name, column in read_tensors(path).items()}) for path in paths)
+    tables = (read_tensors(path) for path in paths)
+    return StatisticsSet.join(StatisticsSet(**{name: x.float() for name, x in table.items()}) for table in tables)
 
 
 def _keep(source: Source, job: tuple[int, Path]) -> None:

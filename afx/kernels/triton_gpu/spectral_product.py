@@ -1,4 +1,4 @@
-"""Products of spectra on a GPU, and the complex numbers of every kernel; see afx.kernels.bins for what they compute.
+"""Products of spectra on a GPU, and the complex numbers of every kernel; interface in afx.kernels.spectral_product.
 
 Spectra are read as pairs of a real and an imaginary part. A program holds the responses of BLOCK bins of a group in
 registers while it walks over signals of that group, so that each number crosses the memory bus once.

@@ -18,7 +18,7 @@ from reknob.runtime.errors import UsageError
 WARM_UP = 200  # steps
 
 
-class Pool(NamedTuple):
+class StatisticsSet(NamedTuple):
     """Statistics of M excerpts: spectral (M, 18, 113), of their waveforms (M, 93), and the controls (M, P) of what
     processed them, P = 0 where nothing did."""
 
@@ -26,18 +26,18 @@ class Pool(NamedTuple):
     wave: Tensor
     q: Tensor
 
-    def draw(self, count: int, generator: torch.Generator) -> "Pool":
+    def draw(self, count: int, generator: torch.Generator) -> "StatisticsSet":
         """`count` of them at random."""
         return self.take(torch.randint(len(self.q), (count,), generator=generator))
 
-    def take(self, chosen: Tensor) -> "Pool":
+    def take(self, chosen: Tensor) -> "StatisticsSet":
         """Those of these numbers, or where this is true."""
-        return Pool(*(column[chosen] for column in self))
+        return StatisticsSet(*(column[chosen] for column in self))
 
     @staticmethod
-    def join(pools: Iterable["Pool"]) -> "Pool":
+    def join(pools: Iterable["StatisticsSet"]) -> "StatisticsSet":
         """All of all pools."""
-        return Pool(*(torch.cat(column) for column in zip(*pools, strict=True)))
+        return StatisticsSet(*(torch.cat(column) for column in zip(*pools, strict=True)))
 
 
 class Objective(Protocol):
@@ -45,7 +45,7 @@ class Objective(Protocol):
 
     estimator: Estimator
 
-    def __call__(self, batch: Pool, generator: torch.Generator) -> Tensor:
+    def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         """Mean loss over a batch."""
 
 
@@ -89,7 +89,7 @@ class SettingsObjective:
         except ValueError:
             self.equaliser = None
 
-    def __call__(self, batch: Pool, generator: torch.Generator) -> Tensor:
+    def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         controller = self.estimator.controller
         q = controller.mlp(controller.encoder.describe(batch.spectral, batch.wave))
         if not self.equaliser:
@@ -122,7 +122,7 @@ class EqualiserObjective:
             first.mul_(learned)
         first.register_hook(lambda gradient: gradient * learned)
 
-    def __call__(self, batch: Pool, generator: torch.Generator) -> Tensor:
+    def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         q = torch.rand((len(batch.q), len(self.equaliser.is_own)), generator=generator)
         with torch.no_grad():
             true = self.equaliser.gains(q)
@@ -131,7 +131,7 @@ class EqualiserObjective:
         power = 2 * batch.spectral[:, -1] + self.equaliser.bins.log()
         return (band_levels(*estimated, power) - band_levels(*true, power)).abs().mean()
 
-    def estimate(self, untouched: Pool, at_bins: Tensor) -> Tensor:
+    def estimate(self, untouched: StatisticsSet, at_bins: Tensor) -> Tensor:
         """Controls (B, P) heard in windows processed with gains (B, 113) at semitones, in nepers."""
         spectral = untouched.spectral.clone()
         spectral[:, N_CHANGES:] += at_bins[:, None]
@@ -152,7 +152,7 @@ def check_encoder(estimator: Estimator) -> None:
 
 
 def learn(
-    objective: Objective, sources: Sequence[Pool], *, steps: int, batch_size: int, lr: float, seed: int
+    objective: Objective, sources: Sequence[StatisticsSet], *, steps: int, batch_size: int, lr: float, seed: int
 ) -> Iterator[float]:
     """Trains with AdamW, each source heard equally often, the rate falling along half a cosine: the loss by step."""
     generator = torch.Generator().manual_seed(seed)
@@ -163,7 +163,7 @@ def learn(
     )
     share = -(-batch_size // len(sources))
     for _ in range(steps):
-        loss = objective(Pool.join(source.draw(share, generator) for source in sources), generator)
+        loss = objective(StatisticsSet.join(source.draw(share, generator) for source in sources), generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

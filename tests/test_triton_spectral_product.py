@@ -9,9 +9,9 @@ from torch import Tensor
 from triton_mode import compile_for_gpus, on_device, poisoned_empty, triton_on_cpu  # noqa: F401
 
 from reknob.afx.functional.convolve import convolve
-from reknob.afx.kernels import bins as door
-from reknob.afx.kernels.reference import bins as reference
-from reknob.afx.kernels.triton_gpu import bins
+from reknob.afx.kernels import spectral_product as door
+from reknob.afx.kernels.reference import spectral_product as reference
+from reknob.afx.kernels.triton_gpu import spectral_product
 
 pytestmark = pytest.mark.usefixtures("triton_on_cpu")
 TOLERANCE = {torch.complex64: 1e-6, torch.complex128: 1e-14}
@@ -21,7 +21,7 @@ outputs, to_inputs, to_paths = map(on_device, (door.outputs, door.to_inputs, doo
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kernel leaves unwritten is not a number."""
-    monkeypatch.setattr(bins, "empty", poisoned_empty)
+    monkeypatch.setattr(spectral_product, "empty", poisoned_empty)
 
 
 def errors(items: int, groups: int, paths: tuple[int, int], count: int, dtype: torch.dtype) -> list[float]:
@@ -50,7 +50,7 @@ def test_products_of_spectra_equal_the_reference(
 def test_any_division_of_the_signals_gives_the_same(
     programs: int, items: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bins, "PROGRAMS", programs)
+    monkeypatch.setattr(spectral_product, "PROGRAMS", programs)
     assert max(errors(items, groups, (2, 2), 5, torch.complex128)) < 1e-14
 
 

@@ -1,4 +1,4 @@
-"""Products of spectra in plain torch; see afx.kernels.bins for what they compute."""
+"""Products of spectra in plain torch; see afx.kernels.spectral_product for what they compute."""
 
 import torch
 from torch import Tensor

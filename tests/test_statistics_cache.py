@@ -11,8 +11,8 @@ from reknob.data.excerpts import Excerpts
 from reknob.data.music import generate_music
 from reknob.data.recordings import Recording, find_recordings
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.gather import PART, Processed, Untouched, gather
-from reknob.estimation.pools import Pool
+from reknob.estimation.statistics_cache import PART, Processed, Untouched, cache_statistics
+from reknob.estimation.statistics_training import StatisticsSet
 from reknob.estimation.train import synthesise
 
 SR = 44100
@@ -32,7 +32,7 @@ def processed(recordings: list[Recording], items: int = PART, *, seed: int = 0, 
     return Processed(Excerpts([recordings], 3, items, seed, seconds=SECONDS), estimator, share)
 
 
-def equal(a: Pool, b: Pool) -> bool:
+def equal(a: StatisticsSet, b: StatisticsSet) -> bool:
     return all(torch.equal(*columns) for columns in zip(a, b, strict=True))
 
 
@@ -60,7 +60,7 @@ def test_what_was_taken_is_kept_and_only_what_is_missing_made(
     made: list[int] = []
     take = Processed.__getitem__
 
-    def counted(source: Processed, number: int) -> Pool:
+    def counted(source: Processed, number: int) -> StatisticsSet:
         made.append(number)
         if made == [0, 1]:
             raise KeyboardInterrupt
@@ -68,18 +68,18 @@ def test_what_was_taken_is_kept_and_only_what_is_missing_made(
 
     monkeypatch.setattr(Processed, "__getitem__", counted)
     with pytest.raises(KeyboardInterrupt):
-        gather(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
-    first = gather(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
+        cache_statistics(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
+    first = cache_statistics(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
     assert made == [0, 1, 1] and len(first.q) == 2 * PART
-    more = gather(processed(recordings, 3 * PART), tmp_path / "kept", 1, "")
+    more = cache_statistics(processed(recordings, 3 * PART), tmp_path / "kept", 1, "")
     assert made == [0, 1, 1, 2] and equal(more.take(torch.arange(2 * PART)), first)
-    other = gather(processed(recordings, PART, seed=1), tmp_path / "kept", 1, "")
+    other = cache_statistics(processed(recordings, PART, seed=1), tmp_path / "kept", 1, "")
     assert made == [0, 1, 1, 2, 0] and not equal(other, first.take(torch.arange(PART)))
 
 
 def test_several_processes_take_what_one_does(recordings: list[Recording], tmp_path: Path) -> None:
     source = processed(recordings, 2 * PART, share=0.1)
-    assert equal(*(gather(source, tmp_path / str(workers), workers, "") for workers in (1, 2)))
+    assert equal(*(cache_statistics(source, tmp_path / str(workers), workers, "") for workers in (1, 2)))
 
 
 def test_another_recording_has_statistics_of_its_own(recordings: list[Recording]) -> None:
