@@ -174,7 +174,7 @@ FILES = {
     "default list": ("a: {effect: peak, Q: {default: [1, 2]}}\n", "chain.a: Q: the default [1, 2] is not a number"),
     "default dict": ("a: {effect: peak, Q: {default: {b: 1}}}\n", "chain.a: Q: the default {'b': 1} is not a number"),
     "range text": ("a: {effect: peak, Q: {range: wide}}\n", "chain.a: Q: the range wide is not two numbers; give "),
-    "range below 0": ("a: {effect: peak, Q: {range: [-1, 5]}}\n", "chain.a: Q: the range [-1, 5] holds values there"),
+    "range below 0": ("a: {effect: peak, Q: {range: [-1, 5]}}\n", "chain.a: Q: the range [-1, 5] extends beyond"),
     "name x": ("x: {effect: peak}\n", "chain: an effect cannot be called 'x'"),
     "name with a dot": ("a.b: {effect: peak}\n", "chain: an effect cannot be called 'a.b'"),
     "empty serial": (f"s: {{effect: serial}}\n{PAN}", "chain.s: an empty chain; put effects into it, or leave it out"),
