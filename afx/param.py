@@ -34,7 +34,7 @@ class Mapping(ABC):
         """The raw parameter of a value."""
 
     @abstractmethod
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         """Whether all elements are allowed values, or ends of the range, which only rounding reaches."""
 
 
@@ -55,7 +55,7 @@ class Bounded(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return torch.logit(self.to_unit(value))
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         position = self.to_unit(value.double())
         return bool(((position >= -ROUNDING) & (position <= 1 + ROUNDING)).all())
 
@@ -127,7 +127,7 @@ class Free(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return value
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool(value.isfinite().all())
 
 
@@ -144,7 +144,7 @@ class Negative(Mapping):
         # log(expm1(-value)), which overflows far below zero
         return torch.log(-torch.expm1(value)) - value
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool((value.isfinite() & (value <= 0)).all())
 
 
@@ -164,7 +164,7 @@ class Wrapped(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return value
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool(((value >= 0) & (value <= self.period)).all())
 
 
@@ -182,7 +182,7 @@ class RiseTime(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return torch.logit(rise_to_coef(value, self.sr))
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool((value.isfinite() & (value > 0)).all())
 
 
@@ -202,7 +202,7 @@ class Orthogonal(Mapping):
         log = (vectors * eigenvalues.log().unsqueeze(-2)) @ torch.linalg.inv(vectors)
         return log.real.triu(1)
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool(((value @ value.mT - torch.eye(value.shape[-1]).to(value)).abs() < 1e-2).all())
 
 
@@ -312,7 +312,7 @@ class Param:
 
     def check(self, value: Tensor, name: str = "") -> None:
         """Raises UsageError where a value in physical units is not allowed; `name` replaces that of the parameter."""
-        within = value.abs().max() <= MOST_DB if self._is_level else self.mapping.holds(value)
+        within = value.abs().max() <= MOST_DB if self._is_level else self.mapping.contains(value)
         if not value.isfinite().all() or not within:
             shown = f"{value.item():g}" if value.numel() == 1 else f"{value.min():g} to {value.max():g}"
             unit = f" {self.unit}" if self.unit else ""

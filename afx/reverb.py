@@ -208,7 +208,8 @@ class NoiseReverb(Effect):
         "seed": Integer(0, 2**63 - 1),
     }
     output_channels = 2
-    MOST_NUMBERS = 10_000_000
+    # Of the STFT of the noise: bins times frames.
+    MAX_BINS = 10_000_000
 
     def __init__(
         self,
@@ -227,8 +228,8 @@ class NoiseReverb(Effect):
             lowest, highest = max(n_fft // 8, 1), n_fft // 2
             raise UsageError(f"hop={hop}: give {lowest} to {highest}, an eighth to half of n_fft={n_fft}")
         bins, frames = n_fft // 2 + 1, (ir_length - n_fft) // hop + 1
-        if bins * frames > self.MOST_NUMBERS:
-            raise UsageError(f"ir_length={ir_length}: gives {bins} bins x {frames} frames; at most {self.MOST_NUMBERS}")
+        if bins * frames > self.MAX_BINS:
+            raise UsageError(f"ir_length={ir_length}: gives {bins} bins x {frames} frames; at most {self.MAX_BINS}")
         knots = n_fft // downsample_factor // 2 + 1
         self.params = (
             Param("level", "Np", -1.0, Negative(), (2, knots)),
