@@ -59,4 +59,3 @@ def prepare_generated(
 def _generate(job: tuple[Path, int], *, seconds: float, sr: int) -> None:
     path, seed = job
     write_audio(path, torch.from_numpy(PEAK * generate_music(seed, seconds, sr)), sr)
-
