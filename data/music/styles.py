@@ -1,4 +1,4 @@
-"""The kinds of music: which players meet, what they play, how fast, in which rooms."""
+"""Styles of music: their players with parts and instruments, tempo and room."""
 
 from dataclasses import dataclass
 
@@ -12,61 +12,58 @@ _BRIGHT = ("major", "mixolydian", "minor", "dorian")
 
 @dataclass(frozen=True)
 class Player:
-    """One part of a band: chance to be present, what it plays, on which instruments, its level (dB) and its pitches."""
+    """One track of a band; part and instrument are drawn for every piece."""
 
     name: str
-    share: float
-    plays: tuple[str, ...]
-    on: tuple[str, ...]
-    level: float = 0.0
-    pitches: Range = (48, 76)
+    share: float  # probability that it is present
+    plays: tuple[str, ...]  # keys of PARTS or GROOVES
+    on: tuple[str, ...]  # names of instruments or kits
+    level: float = 0.0  # dB
+    pitches: Range = (48, 76)  # MIDI note numbers
 
 
 @dataclass(frozen=True)
 class Style:
-    """A kind of music: how often it is drawn, tempo in beats per minute, swing share, scales, chord size, band, room.
+    """A kind of music; ranges are those from which the values of a piece are drawn."""
 
-    `room` is the reverberation time in seconds, `send` its level in dB, `loud` the chance of heavy bus processing.
-    """
-
-    weight: float
+    weight: float  # its probability is proportional to it
     band: tuple[Player, ...]
-    tempo: Range = (80, 140)
-    swing: float = 0.15
+    tempo: Range = (80, 140)  # beats per minute
+    swing: float = 0.15  # probability of swing
     scales: tuple[str, ...] = _ALL
-    depth: int = 4
-    room: Range = (0.3, 1.8)
-    send: Range = (-26, -10)
-    loud: float = 0.5
+    depth: int = 4  # most tones of a chord
+    room: Range = (0.3, 1.8)  # s, reverberation time
+    send: Range = (-26, -10)  # dB, level of the reverb
+    loud: float = 0.5  # probability of heavy bus processing
 
     @property
     def frame(self) -> tuple[Range, float, tuple[str, ...], int]:
-        """What a score is drawn from: tempo, swing, scales, depth."""
+        """The arguments of `draw_score`: tempo, swing, scales, depth."""
         return self.tempo, self.swing, self.scales, self.depth
 
 
 def drums(*grooves: str, share: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0) -> Player:
-    """A drummer on one of the kits."""
+    """Drums: one of the grooves on one of the kits."""
     return Player("drums", share, grooves, kits, level)
 
 
 def hands(share: float, *kits: str) -> Player:
-    """Loose percussion."""
+    """Hand percussion on one of the kits."""
     return Player("percussion", share, ("percussion",), kits, -9.0)
 
 
 def bass(*on: str, share: float = 0.92, level: float = -2.0) -> Player:
-    """A bass line."""
+    """A bass line on one of the instruments."""
     return Player("bass", share, ("bass",), on, level, (28, 50))
 
 
 def voice(share: float, *plays: str, level: float = 0.0) -> Player:
-    """A singer or speaker."""
+    """A singing or speaking voice."""
     return Player("voice", share, plays or ("song",), ("voice",), level, (41, 72))
 
 
 def noise(share: float, level: float = -22.0) -> Player:
-    """A texture."""
+    """A texture of noise."""
     return Player("texture", share, ("texture",), ("texture",), level)
 
 
