@@ -127,8 +127,7 @@ def _decimated(x: np.ndarray, step: int) -> np.ndarray:
 def _candidates(a: np.ndarray, b: np.ndarray, rate: float, count: int = 3) -> list[float]:
     """Lags in s at the `count` highest peaks of the absolute cross-correlation of a `(1, T1)` and b `(C, T2)`.
 
-    Of the whitened and of the plain one: a strong echo can exceed the direct sound in the first, a loud low note can
-    displace the peak of the second. Lags of one peak are given once.
+    Of the whitened correlation first, then of the plain one; lags of the same peak are given once.
     """
     size = next_fast_len(a.shape[1] + b.shape[1])
     cross = rfft(b, size, workers=2) * rfft(a, size, workers=2).conj()
@@ -288,7 +287,7 @@ def _fit_line(times: np.ndarray, measured: _Lags, constant: bool = False) -> _Li
         return _Line(0.0, np.zeros(1), measured.lags[[measured.strength.argmax()]])
     pieces, slope = _pieces(lags), 0.0
     if not constant:
-        # Twice: without the slope of the first, a long piece with drift is mistaken for several.
+        # Twice: jumps are detected more reliably once the drift is removed.
         slope = _median_slope(t, lags, pieces)
         pieces = _pieces(lags - slope * t)
         slope = _median_slope(t, lags, pieces)

@@ -21,7 +21,7 @@ def band_edge(x: Tensor, sr: int) -> float:
     The mean power spectrum, in bands of a twelfth of an octave, has an edge where it falls by 30 dB within a quarter
     octave, stays low up to `sr / 2`, and falls far more steeply than in the octave below: the brick wall of a
     resampler, the low-pass of a lossy codec, a steep filter. A voice that fades into its noise has no edge. The last
-    third of an octave below `sr / 2` is not searched, as the low-pass of any converter falls there.
+    third of an octave below `sr / 2` is not searched, as every recording ends there.
     """
     power = mean_spectrum(x)
     if not power.any():

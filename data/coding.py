@@ -26,7 +26,7 @@ CODECS = {
 #: Largest random compression level. From 0 to it, one channel takes 130 to 40 kbit/s as mp3, 220 to 65 as Vorbis, 260
 #: to 33 as Opus.
 MOST = 0.9
-PEAK = 0.97  # of the encoded audio; coding may raise it, and mp3 clips at 1
+PEAK = 0.97  # of the audio that is encoded: levels below full scale do not affect the result
 
 
 def lossy_round_trip(x: Tensor, sr: int, codec: str, compression: float = 0.2) -> Tensor:
@@ -47,8 +47,10 @@ def lossy_round_trip(x: Tensor, sr: int, codec: str, compression: float = 0.2) -
     return decoded[:, : x.shape[-1]] * peak
 
 
-def random_lossy_round_trip(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-    """`x` `(B, 1, N)` at `sr` Hz, each item with probability `share` after a round trip with random codec and level.
+def random_lossy_round_trip(
+    x: Tensor, sr: int, probability: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """`x` `(B, 1, N)` at `sr` Hz, each item with some probability after a round trip with random codec and compression.
 
     Lossy coding removes the flat tops of a clipped waveform; an estimator for such files must be trained with them.
     """
@@ -56,6 +58,6 @@ def random_lossy_round_trip(x: Tensor, sr: int, share: float = 1.0, generator: t
     names = list(CODECS)
     y = x.clone()
     for i in range(len(x)):
-        if chosen[i] < share:
+        if chosen[i] < probability:
             y[i] = lossy_round_trip(x[i], sr, names[int(codecs[i] * len(names))], compressions[i] * MOST).to(x)
     return y

@@ -141,7 +141,7 @@ def check_file(check: PairCheck, side: str, x: Tensor, sr: int, sr_fit: int, nam
 
 
 def _check_one_sided(check: PairCheck, side: str, power: Tensor, name: object) -> None:
-    """Add a finding for the quieter channel, of powers `(2,)`: expected of dry in one channel of stereo, not of wet."""
+    """Add a note if a channel of dry is silent, a warning if one of wet is; `power` `(2,)` is that of the channels."""
     if side == "dry" and power.min() == 0:
         check.add("silent_channel", NOTE, f"{name}: one channel is silent, the other is used")
     elif side == "wet":

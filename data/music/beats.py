@@ -38,7 +38,7 @@ def groove(score: Score, rng: np.random.Generator, name: str, kit: tuple[str, ..
     Now and then a drum does not play at all.
     """
     rows = [_fit(row, score) for row in GROOVES[name]]
-    present = [not chance(rng, share) for share in (0.06, 0.1, 0.15)]
+    present = [not chance(rng, absence) for absence in (0.06, 0.1, 0.15)]
     doubled = chance(rng, 0.2)
     accents = rng.uniform(0.75, 1.15, score.steps)
     variation, open_hats = between(rng, (0.0, 0.06)), between(rng, (0.0, 0.12))

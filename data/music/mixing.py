@@ -21,7 +21,7 @@ class Desk:
     def __init__(self, style: Style, n: int, sr: int, rng: np.random.Generator) -> None:
         self.n, self.sr = n, sr
         seconds = log_between(rng, style.room)
-        # Without padding: tails wrap around, and sound like those of the music before the excerpt.
+        # Without padding: tails wrap around to the beginning, as if the music before the excerpt rang there.
         self.size = next_fast_len(n)
         self.bins = self.size // 2 + 1
         self.grid = bin_grid(self.bins, sr)
@@ -46,7 +46,7 @@ class Desk:
         send = gain(self.send + 3.0 * float(rng.standard_normal()))
         return spectrum * ((1.0 + np.float32(send) * self.room) * np.float32(gain(level_db) / level))
 
-    def sound(self, spectrum: np.ndarray) -> np.ndarray:
+    def samples(self, spectrum: np.ndarray) -> np.ndarray:
         """Samples (n,) float32 of a spectrum (bins,)."""
         return irfft(spectrum, self.size)[: self.n]
 
@@ -54,7 +54,7 @@ class Desk:
         """Samples (n,) float32 of the summed spectrum after tone and band limits, bus compression and soft clipping."""
         spectrum = spectrum + self._floor(spectrum, rng)
         spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.2), _AIR, _production(rng))
-        x = self.sound(spectrum)
+        x = self.samples(spectrum)
         if chance(rng, 0.75 if loud else 0.2):
             x = _squeezed(x, self.sr, (4.0, 16.0), (1.5, 5.0), rng)
         if chance(rng, 0.6 if loud else 0.1):

@@ -47,7 +47,7 @@ def generate_tracks(
 ) -> dict[str, np.ndarray]:
     """The tracks {name: (1, N) float32} of `generate_music` as they are in its mix, before the bus processing."""
     piece = _Piece(seed, duration, sr, style)
-    return {name: piece.desk.sound(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
+    return {name: piece.desk.samples(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
 
 
 class _Piece:
@@ -64,7 +64,7 @@ class _Piece:
         drawn = one_of(rng, tuple(STYLES), [each.weight for each in STYLES.values()])
         self.style: Style = STYLES[style or drawn]
         self.score: Score = draw_score(rng, self.n / sr, *self.style.frame)
-        band = [player for player in self.style.band if chance(rng, player.share)]
+        band = [player for player in self.style.band if chance(rng, player.probability)]
         self.band: list[Player] = band or [self.style.band[0]]
         self.presence = _presence(rng, self.band, len(self.score.edges) + 1)
         self.swell = gain(between(rng, (-14.0, 14.0)) * np.linspace(-0.5, 0.5, 64)) if chance(rng, 0.2) else None

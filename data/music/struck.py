@@ -116,21 +116,22 @@ class _Instrument:
     def tone(self, pitch: float, strong: bool, seconds: float) -> np.ndarray:
         """Tone (n,) float32 of a pitch, peak near 1, at most `seconds` long, shorter where it decays sooner."""
         spec, rng, f0 = self.spec, self.rng, midi_hz(pitch)
-        ring = self.decay * (261.6 / f0) ** 0.45
+        ring = self.decay * (261.6 / f0) ** 0.45  # s to 1/e; high notes decay faster
         n = int(min(seconds, 4.5 * ring + 0.05) * self.sr)
         number = np.arange(1, min(int(0.45 * self.sr / f0), 90) + 1, dtype=float)
         ratio = np.array(spec.partials) if spec.partials else number * np.sqrt(1 + self.stiffness * number**2)
         freq = f0 * ratio
         amp = gain(self.slope * np.log2(np.maximum(ratio, 0.5))) * resonances(freq, self.centre, self.width, self.level)
+        # A soft stroke excites high partials less: its corner is lower.
         amp /= 1 + (freq / (max(self.corner, 1.5 * f0) * (1.0 if strong else self.soft))) ** 2
-        if self.pluck:
+        if self.pluck:  # partials with a node at the plucked position are weak
             amp *= np.abs(np.sin(np.pi * ratio * self.pluck)) + 0.03
         if spec.partials:
             amp *= rng.uniform(0.5, 1.0, len(ratio))
         decay = ring / (1 + self.damping * (np.maximum(freq - f0, 0) / 1500.0) ** 0.8)
         decay *= rng.uniform(0.8, 1.2, len(ratio))
         phase = np.zeros(len(ratio)) if self.aligned else rng.uniform(0, 2 * np.pi, len(ratio))
-        if spec.strings > 1:
+        if spec.strings > 1:  # (strings K,): every partial once per string, with beating and two-stage decay
             shift = 2.0 ** (self.detune / 1200 * np.linspace(-1, 1, spec.strings) * rng.uniform(0.7, 1.3, spec.strings))
             freq, amp, phase = np.outer(shift, freq).ravel(), np.tile(amp, spec.strings), np.tile(phase, spec.strings)
             decay = np.outer(np.geomspace(0.7, 1.6, spec.strings), decay).ravel()

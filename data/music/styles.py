@@ -15,7 +15,7 @@ class Player:
     """One track of a band; part and instrument are drawn for every piece."""
 
     name: str
-    share: float  # probability that it is present
+    probability: float  # of being present in a piece
     plays: tuple[str, ...]  # keys of PARTS or GROOVES
     on: tuple[str, ...]  # names of instruments or kits
     level: float = 0.0  # dB
@@ -42,29 +42,31 @@ class Style:
         return self.tempo, self.swing, self.scales, self.depth
 
 
-def drums(*grooves: str, share: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0) -> Player:
+def drums(
+    *grooves: str, probability: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0
+) -> Player:
     """Drums: one of the grooves on one of the kits."""
-    return Player("drums", share, grooves, kits, level)
+    return Player("drums", probability, grooves, kits, level)
 
 
-def hands(share: float, *kits: str) -> Player:
+def hands(probability: float, *kits: str) -> Player:
     """Hand percussion on one of the kits."""
-    return Player("percussion", share, ("percussion",), kits, -9.0)
+    return Player("percussion", probability, ("percussion",), kits, -9.0)
 
 
-def bass(*on: str, share: float = 0.92, level: float = -2.0) -> Player:
+def bass(*on: str, probability: float = 0.92, level: float = -2.0) -> Player:
     """A bass line on one of the instruments."""
-    return Player("bass", share, ("bass",), on, level, (28, 50))
+    return Player("bass", probability, ("bass",), on, level, (28, 50))
 
 
-def voice(share: float, *plays: str, level: float = 0.0) -> Player:
+def voice(probability: float, *plays: str, level: float = 0.0) -> Player:
     """A singing or speaking voice."""
-    return Player("voice", share, plays or ("song",), ("voice",), level, (41, 72))
+    return Player("voice", probability, plays or ("song",), ("voice",), level, (41, 72))
 
 
-def noise(share: float, level: float = -22.0) -> Player:
+def noise(probability: float, level: float = -22.0) -> Player:
     """A texture of noise."""
-    return Player("texture", share, ("texture",), ("texture",), level)
+    return Player("texture", probability, ("texture",), ("texture",), level)
 
 
 KITS = {
@@ -165,15 +167,15 @@ STYLES = {
             ("steel guitar", "nylon guitar", "twelve string", "mandolin", "banjo"), -2, (40, 72)),
         Player("second", 0.4, ("arpeggio", "strums", "melody"),
             ("mandolin", "banjo", "steel guitar", "accordion", "harp"), -6, (52, 80)),
-        bass("double bass", "finger bass", share=0.45),
-        drums("train", "shuffle", "ballad", share=0.25, kits=("jazz", "dry", "rim")),
+        bass("double bass", "finger bass", probability=0.45),
+        drums("train", "shuffle", "ballad", probability=0.25, kits=("jazz", "dry", "rim")),
         hands(0.25, "shakers", "wood"),
         Player("fiddle", 0.35, ("melody",), ("violin", "cello", "flute", "whistle"), -3, (57, 86)),
         voice(0.6),
     )),
     "jazz": Style(1.5, tempo=(70, 210), swing=0.85, scales=_BRIGHT, depth=5, room=(0.4, 1.5), send=(-26, -12),
         loud=0.1, band=(
-        drums("swing", "shuffle", "latin", share=0.8, kits=("jazz", "ride")),
+        drums("swing", "shuffle", "latin", probability=0.8, kits=("jazz", "ride")),
         bass("double bass"),
         Player("keys", 0.8, ("chords", "arpeggio"), ("piano", "epiano", "organ"), -4),
         Player("guitar", 0.3, ("chords", "strums"), ("clean guitar", "nylon guitar"), -7, (48, 72)),
@@ -190,7 +192,7 @@ STYLES = {
         Player("solo", 0.6, ("melody",), (*_BOWED, *_WINDS), 0, (52, 88)),
         Player("harp", 0.3, ("arpeggio",), ("harp", "pizzicato", "glockenspiel"), -8, (55, 91)),
         Player("choir", 0.3, ("pads", "chords"), ("choir ah", "choir oo"), -5, (48, 76)),
-        drums("march", "halftime", share=0.35, kits=("orchestral",), level=-4),
+        drums("march", "halftime", probability=0.35, kits=("orchestral",), level=-4),
         hands(0.2, "taiko"),
     )),
     "chamber": Style(1, tempo=(60, 140), swing=0.0, scales=_ALL, depth=4, room=(0.6, 2.5), send=(-20, -8), loud=0.05,
@@ -203,7 +205,7 @@ STYLES = {
     )),
     "chiptune": Style(1.5, tempo=(100, 180), swing=0.05, scales=_ALL, depth=3, room=(0.1, 0.4), send=(-60, -24),
         loud=0.3, band=(
-        drums("rock", "four", "breakbeat", "march", share=0.85, kits=("chip",), level=-3),
+        drums("rock", "four", "breakbeat", "march", probability=0.85, kits=("chip",), level=-3),
         bass("triangle bass", "square bass", level=1),
         Player("lead", 0.9, ("melody",), ("chip lead", "square lead"), -2, (60, 88)),
         Player("arp", 0.8, ("arpeggio",), ("chip chord",), -5, (55, 84)),
@@ -214,7 +216,7 @@ STYLES = {
         Player("pad", 1.0, ("pads",), _PADS, 0, (40, 76)),
         Player("second pad", 0.5, ("pads",), _PADS, -4, (48, 84)),
         Player("bells", 0.5, ("arpeggio", "melody"), (*_MALLETS, "piano", "harp"), -4, (57, 88)),
-        bass("sub bass", share=0.4),
+        bass("sub bass", probability=0.4),
         hands(0.15, "taiko", "wood"),
         noise(0.6, -12),
     )),
@@ -228,7 +230,7 @@ STYLES = {
     )),
     "latin": Style(0.8, tempo=(85, 130), swing=0.0, scales=_BRIGHT, depth=4, band=(
         hands(0.95, "latin", "congas"),
-        drums("latin", "four", share=0.4),
+        drums("latin", "four", probability=0.4),
         bass("finger bass", "double bass"),
         Player("piano", 0.7, ("chords", "arpeggio"), ("piano", "nylon guitar"), -4),
         Player("brass", 0.5, ("chords", "melody"), ("brass", "trumpet", "trombone"), -2, (55, 79)),
@@ -240,7 +242,7 @@ STYLES = {
         Player("ostinato", 0.8, ("riff", "arpeggio"), ("strings", "quartet", "cello"), -2, (40, 64)),
         Player("brass", 0.6, ("pads",), ("brass",), -2, (36, 64)),
         Player("choir", 0.4, ("pads",), ("choir ah",), -4, (48, 72)),
-        bass("sub bass", "reese bass", share=0.5),
+        bass("sub bass", "reese bass", probability=0.5),
         noise(0.5, -14),
     )),
     "lo-fi": Style(0.8, tempo=(65, 95), swing=0.8, scales=_BRIGHT, depth=5, band=(
@@ -265,7 +267,7 @@ STYLES = {
     )),
     "solo drums": Style(0.8, tempo=(70, 180), swing=0.25, room=(0.2, 1.5), send=(-30, -10), band=(
         drums(*("rock", "backbeat", "funk", "breakbeat", "swing", "latin", "four", "trap", "boombap", "double"),
-            share=1.0, kits=("acoustic", "ride", "dry", "machine", "electro", "jazz", "industrial")),
+            probability=1.0, kits=("acoustic", "ride", "dry", "machine", "electro", "jazz", "industrial")),
         hands(0.25, "latin", "shakers", "congas", "taiko"),
     )),
     "solo guitar": Style(0.7, tempo=(60, 150), swing=0.15, room=(0.2, 1.8), send=(-36, -10), loud=0.2, band=(

@@ -93,7 +93,7 @@ def play_sustained(spec: Sustained, notes: list[Note], n: int, sr: int, rng: np.
         if note.pitch not in loops:
             loops[note.pitch] = instrument.loop(note.pitch)
         size = int((max(note.length, attack) + release) * sr)
-        phase = int(rng.integers(65536))
+        phase = int(rng.integers(65536))  # repeated notes begin at other positions in the loop
         tone = np.resize(np.roll(loops[note.pitch], phase), size) * np.float32(note.velocity)
         if sink:
             tone *= np.linspace(1.0, 1.0 - sink, size, dtype=np.float32)

@@ -41,6 +41,7 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     source *= np.float32(1.0 / (np.sqrt(np.mean(source**2)) + 1e-9))
     hiss = white(n, rng)
     source += hiss * np.float32(gain(between(rng, (-34.0, -12.0))))
+    # The filter changes the power: afterwards it is scaled back to that of the level contour.
     sung = moving_filter(source * level, gain(mouth), _FRAME)
     sung /= np.sqrt(np.mean(sung**2) / (np.mean(level**2) + 1e-9)) + 1e-9
     hissed = moving_filter(hiss, product(noise, _noise_response(freq, size)), _FRAME)
