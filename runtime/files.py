@@ -235,7 +235,7 @@ def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
 
 
 def read_bytes(path: str | Path, most: int = TEXT_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes; UsageError for other kinds, larger and unreadable files."""
+    """The content of a regular file of at most `most` bytes; UsageError for other kinds, larger or unreadable files."""
     try:
         size = _check_regular(path, most)
         with open(path, "rb") as file:

@@ -118,16 +118,25 @@ def _read_bool(value: object) -> bool:
 
 def _read_int(value: object) -> int:
     # bool is an int to Python, and a mistake where a number is asked for.
-    if isinstance(value, bool) or not isinstance(value, Real) or (isinstance(value, float) and not value.is_integer()):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(value)
-    return int(value)
+    if isinstance(value, int):
+        return value
+    if not (number := float(value)).is_integer():
+        raise TypeError(value)
+    return int(number)
 
 
 def _read_float(value: object) -> float:
-    # The bound is for integers that float cannot represent.
-    if isinstance(value, bool) or not isinstance(value, Real) or abs(value) > 1e300 or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(value)
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        raise TypeError(value) from None
+    if not abs(number) <= 1e300:  # nor NaN
+        raise TypeError(value)
+    return number
 
 
 def _read_text(value: object) -> str:
