@@ -20,6 +20,7 @@ class Parser(argparse.ArgumentParser):
         description: the program's docstring.
         epilog: what follows the list of arguments.
         parents: parsers whose arguments this one includes.
+        prog: the program's name in the help; of a subcommand argparse sets it.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class Parser(argparse.ArgumentParser):
         *,
         epilog: str | None = None,
         parents: Sequence[argparse.ArgumentParser] = (),
+        prog: str | None = None,
     ) -> None:
         form = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, epilog=epilog, parents=parents, formatter_class=form)
+        super().__init__(prog, description=description, epilog=epilog, parents=parents, formatter_class=form)
         # Listed for the help only: `runtime.program` removes it before the arguments are parsed.
         text = "show the traceback of an internal error"
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
