@@ -114,10 +114,11 @@ def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -
         )
 
 
-def begin(folder: Path, settings: dict, **known: object) -> None:
-    """Writes a new run's settings and its record with the fields `known`, marked as running until `finish`."""
+def begin(folder: Path, settings: dict, **fields: object) -> None:
+    """Writes a new run's settings and its record with further `fields`, marked as running until `finish`."""
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    record = {"created": datetime.now().isoformat(timespec="seconds"), "losses": [], "terminated_by": "running"} | known
+    created = datetime.now().isoformat(timespec="seconds")
+    record = {"created": created, "losses": [], "terminated_by": "running"} | fields
     write_text(folder / META, json.dumps(record))
 
 
@@ -214,11 +215,11 @@ def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
 
 def _by_our_names(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
     """The effect's parameters in a file of ours; empty where the file has none of our names, as a published one."""
-    known = {name: state[name] for name, _ in effect.walk() if name in state}
-    missing = [name for name, p in effect.walk() if p.preset and name not in known]
-    if known and missing:
+    tensors = {name: state[name] for name, _ in effect.walk() if name in state}
+    missing = [name for name, p in effect.walk() if p.preset and name not in tensors]
+    if tensors and missing:
         raise UsageError(f"lacks {', '.join(missing)}; is it of another chain?")
-    return shaped(known, effect)
+    return shaped(tensors, effect)
 
 
 def _published_values(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def chain_options() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(add_help=False)
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="FOLDER", type=file_path, help="run folder")
-    source.add_argument("--preset", metavar="FOLDER", type=file_path, help="preset set; say which row")
+    source.add_argument("--preset", metavar="FOLDER", type=file_path, help="preset set; --row selects the preset")
     source.add_argument("--values", metavar="FILE", type=file_path, help="parametrised.pth")
     p.add_argument("--row", type=integer(-LARGEST_INT), default=0, help="row of the preset set (default 0)")
     default = "default: the set's own, or the full one"

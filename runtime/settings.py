@@ -252,18 +252,18 @@ def _pairs(argv: Sequence[str], options: dict[str, Option], description: str) ->
     if "--help" in argv or "-h" in argv:
         _parser(options, description).print_help()
         raise SystemExit(0)
-    pairs, rest = [], list(argv)
-    while rest:
-        argument = rest.pop(0)
+    pairs, remaining = [], list(argv)
+    while remaining:
+        argument = remaining.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not equals and not argument.startswith("--"):
             raise UsageError(f"{argument[:200]!r}: expected key=value; --help lists the keys")
         kind = _find(options, key).kind
         if not equals:
-            has_value = rest and not rest[0].startswith("--") and (kind is not bool or _is_bool(rest[0]))
+            has_value = remaining and not remaining[0].startswith("--") and (kind is not bool or _is_bool(remaining[0]))
             if not has_value and kind is not bool:
                 raise UsageError(f"--{key}: its value is missing; give --{key}=VALUE")
-            text = rest.pop(0) if has_value else "true"
+            text = remaining.pop(0) if has_value else "true"
         pairs.append((key, text))
     return pairs
 

@@ -146,7 +146,7 @@ class _Reader:
                 raise _refused(event, "a name must be text")
             value = self.value(next(self.events), level + 1)
             if event.value == "<<" and event.implicit[0]:
-                # YAML 1.1's merge key: the first tree of a list has precedence, the mapping's own keys over all.
+                # YAML 1.1's merge key: earlier trees of a list precede later ones, keys of the mapping all of them.
                 for base in reversed(value if isinstance(value, list) else [value]):
                     if not isinstance(base, dict):
                         raise _refused(event, "<< takes a tree, or a list of trees")

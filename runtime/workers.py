@@ -33,7 +33,8 @@ def map_processes(function: Callable[[Job], Result], jobs: Sequence[Job], worker
             yield from results
         except BrokenProcessPool:
             raise UsageError(
-                "a worker process was killed, or ran out of memory; the same command goes on, fewer --workers take less"
+                "a worker process was killed, or ran out of memory; "
+                "run the same command again to continue, with fewer --workers to use less memory"
             ) from None
 
 
