@@ -9,7 +9,7 @@ with its wet file by the four terms of the vocal loss. A row of OUT.csv is writt
 over all rows is printed. Tracks whose render is not finite, or that cannot be read, are named and left out.
 """
 
-from reknob.runtime.program import MISTAKE, program, reason, tell
+from reknob.runtime.program import MISTAKE, print_error, program, reason
 
 import argparse
 import csv
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         print(f"mean of {len(scores)}: {cells}")
     left_out = len(presets) - len(scores)
     if left_out:
-        tell(f"loss_eval.py: {left_out} of {len(presets)} tracks left out")
+        print_error(f"loss_eval.py: {left_out} of {len(presets)} tracks left out")
     return MISTAKE if left_out else 0
 
 
@@ -114,7 +114,7 @@ def write_scores(file: object, presets: list[Preset], scorer: Scorer) -> Iterato
         try:
             terms = scorer(preset)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            tell(f"left out: {preset.track} {preset.stem}: {reason(error)}")
+            print_error(f"left out: {preset.track} {preset.stem}: {reason(error)}")
             continue
         writer.writerow([preset.track, preset.stem, *terms.values()])
         file.flush()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from reknob.data.audio import resample
 from reknob.data.recordings import SILENT, Recording
 from reknob.runtime.errors import UsageError
-from reknob.runtime.interrupt import leave_to_the_program
+from reknob.runtime.interrupt import ignore_signals
 
 TRIES = 20  # silent excerpts of one recording before another is drawn, and recordings before an error is raised
 
@@ -118,7 +118,7 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
 
 def _begin(worker: int) -> None:
     """Makes a worker ignore signals: the training loop decides when to stop, and needs the batch until then."""
-    leave_to_the_program()
+    ignore_signals()
 
 
 def _end_workers() -> None:

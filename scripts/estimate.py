@@ -28,7 +28,7 @@ from reknob.data.audio import FORMATS, check_audio_output, read_audio, read_rate
 from reknob.estimation.estimate import Estimate, as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator, to_mono
 from reknob.losses import build_metrics
-from reknob.report.curves import settings_figure
+from reknob.report.curves import curves_figure
 from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     if args.figure:
         curves = {label(path): (e.analysis, e.analysis.from_unit(found.q)) for path, (e, found) in estimates.items()}
         with atomic_path(args.figure) as part:
-            settings_figure(curves).savefig(part, dpi=150)
+            curves_figure(curves).savefig(part, dpi=150)
     record = {
         "input": str(args.input),
         "remarks": first[1].remarks,

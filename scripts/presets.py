@@ -34,16 +34,16 @@ from reknob.formats.presets import (
     Preset,
     check_new,
     column_names,
-    deviations,
+    element_names,
     fit_gaussian,
     from_vectors,
     load_presets,
-    places,
     read_chain,
     read_gaussian,
     read_rows,
     to_vectors,
     write_presets,
+    z_scores,
 )
 from reknob.formats.published import feature_mask
 from reknob.report.tables import html_table, number, text_table
@@ -115,7 +115,7 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
         (place, number(value), p.unit)
         for name, p in collection.params.items()
         for place, value in zip(
-            places(name, p.shape), p.mapping.value(preset.raws[name]).flatten().tolist(), strict=True
+            element_names(name, p.shape), p.mapping.value(preset.raws[name]).flatten().tolist(), strict=True
         )
     ]
     title = f"{collection.folder} {preset.row}: {preset.track} {preset.stem}"
@@ -125,7 +125,7 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
 def nearest(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets most like one."""
     preset, vectors = collection.one(args.preset), collection.vectors()
-    z = deviations(vectors, vectors, feature_mask(collection.effect))
+    z = z_scores(vectors, vectors, feature_mask(collection.effect))
     distance = (z - z[preset.row]).square().mean(1).sqrt()
     distance[preset.row] = torch.inf
     order = distance.argsort()[: min(args.count, len(distance) - 1)].tolist()
@@ -137,7 +137,7 @@ def nearest(collection: Collection, args: argparse.Namespace) -> Table:
 def outliers(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets farthest from the mean, with the parameter that is farthest."""
     vectors, mask = collection.vectors(), feature_mask(collection.effect)
-    z = deviations(vectors, vectors, mask)
+    z = z_scores(vectors, vectors, mask)
     names = [name for name, wanted in zip(column_names(collection.effect), mask.tolist(), strict=True) if wanted]
     distance = z.square().mean(1).sqrt()
     rows = []
