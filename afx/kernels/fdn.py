@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 
 run = backend("fdn")
@@ -58,12 +59,16 @@ def _checked(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: 
     return [t.to(dtype) for t in expanded[:4]] + [expanded[4].to(feedback.device)]
 
 
+class _FdnContext(Context):
+    n: int
+
+
 class FdnResponse(torch.autograd.Function):
     """The response over a back end; only the inputs are kept for the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
+        ctx: _FdnContext, feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
     ) -> Tensor:
         inputs = [t.contiguous() for t in (feedback, line_gain, b, c, delays)]
         ctx.save_for_backward(*inputs)
@@ -72,5 +77,5 @@ class FdnResponse(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_H: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _FdnContext, grad_H: Tensor) -> tuple[Tensor | None, ...]:
         return *run("fdn_response_backward", grad_H, *ctx.saved_tensors, ctx.n), None

@@ -1,9 +1,12 @@
 """Distances between loudness ratios: a short to a long average of power, and sums over time with their gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 from reknob.afx.kernels.spectral import check_target, pair_up, unpair
 
@@ -58,17 +61,21 @@ def _check(x: Tensor, shifts: Tensor, mid_side: bool) -> None:
         )
 
 
+class _LoudnessContext(Context):
+    checkpoints: Any  # what a back end's forward pass keeps for its backward pass
+
+
 class _LoudnessDeviation(torch.autograd.Function):
     """The compiled sums; of the averages, a few are kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
+    def forward(ctx: _LoudnessContext, *tensors: Tensor) -> Tensor:
         sums, ctx.checkpoints = run("loudness_deviation_forward", *tensors)
         ctx.save_for_backward(*tensors)
         return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _LoudnessContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x = run("loudness_deviation_backward", grad, *ctx.saved_tensors, ctx.checkpoints)
         return grad_x, None, None, None, None, None

@@ -1,9 +1,12 @@
 """Recursive filters over time: biquad cascade, one-pole average, attack/release ballistics, compressor gain."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 
 run = backend("recursions")
@@ -133,6 +136,11 @@ def compressor_gain(
     return _run("compressor_gain", x, coefs, fresh, state)
 
 
+class _RecursionContext(Context):
+    name: str
+    saved: Any  # what a back end's forward pass keeps for its backward pass
+
+
 class Recursion(torch.autograd.Function):
     """The gradient of any recursion over any back end: a forward pass, and a backward pass with the time reversed.
 
@@ -141,7 +149,7 @@ class Recursion(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: Tensor, name: str) -> Tensor:
+    def forward(ctx: _RecursionContext, x: Tensor, coefs: Tensor, state: Tensor, name: str) -> Tensor:
         y, ctx.saved = run(f"{name}_forward", x, coefs, state)
         ctx.name = name
         ctx.save_for_backward(x, coefs)
@@ -149,7 +157,7 @@ class Recursion(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _RecursionContext, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         want_x, want_coefs = ctx.needs_input_grad[:2]
         x, coefs = ctx.saved_tensors
         grad_x, grad_coefs = run(f"{ctx.name}_backward", grad_y, x, coefs, ctx.saved, want_x, want_coefs)

@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 
 run = backend("spectral")
@@ -94,16 +95,24 @@ def _check(x: Tensor, window: Tensor, mid_side: bool) -> None:
         raise ValueError(f"{x.shape[2]} samples are too few for a transform of {2 * half}; give more than {half}")
 
 
+class _FirContext(Context):
+    taps: Tensor
+
+
 class _Fir(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, taps: Tensor) -> Tensor:
+    def forward(ctx: _FirContext, x: Tensor, taps: Tensor) -> Tensor:
         ctx.taps = taps
         return run("fir_forward", x, taps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _FirContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         return run("fir_backward", grad, ctx.taps), None
+
+
+class _StftContext(Context):
+    hop: int
 
 
 class _StftDeviation(torch.autograd.Function):
@@ -111,7 +120,7 @@ class _StftDeviation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
+        ctx: _StftContext, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
     ) -> Tensor:
         ctx.save_for_backward(pairs, target, rows, window)
         ctx.hop = hop
@@ -119,5 +128,5 @@ class _StftDeviation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _StftContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         return run("stft_deviation_backward", grad, *ctx.saved_tensors, ctx.hop), None, None, None, None

@@ -13,7 +13,7 @@ AHEAD = tl.constexpr(4)  # chunks whose ends the scan loads at once
 
 
 @triton.jit
-def unit_states(lane, rows, chunks, K: tl.constexpr):
+def unit_states(lane: tl.tensor, rows: tl.tensor, chunks: tl.tensor, K: tl.constexpr) -> tl.tuple:
     """Zeros, and for the 2K lanes a row beyond those of the chunks one unit vector each."""
     unit = tl.where(lane < rows * chunks, -1, (lane - rows * chunks) % (2 * K))
     states = ()
@@ -23,7 +23,7 @@ def unit_states(lane, rows, chunks, K: tl.constexpr):
 
 
 @triton.jit
-def sections(u, coefs, state, K: tl.constexpr):
+def sections(u: tl.tensor, coefs: tl.tuple, state: tl.tuple, K: tl.constexpr) -> tl.tuple:
     """One sample through K sections: what leaves each, and the states."""
     outputs = ()
     after = ()
@@ -37,7 +37,7 @@ def sections(u, coefs, state, K: tl.constexpr):
 
 
 @triton.jit
-def sections_adjoint(grad, coefs, state, K: tl.constexpr):
+def sections_adjoint(grad: tl.tensor, coefs: tl.tuple, state: tl.tuple, K: tl.constexpr) -> tl.tuple:
     """One sample backwards through K sections, the last one first: the gradient and the states, in their order."""
     after = ()
     for k in tl.static_range(K - 1, -1, -1):
@@ -48,7 +48,7 @@ def sections_adjoint(grad, coefs, state, K: tl.constexpr):
 
 
 @triton.jit
-def choose(condition, chosen, other, COUNT: tl.constexpr):
+def choose(condition: tl.tensor, chosen: tl.tuple, other: tl.tuple, COUNT: tl.constexpr) -> tl.tuple:
     values = ()
     for i in tl.static_range(COUNT):
         values = values + (tl.where(condition, chosen[i], other[i]),)
@@ -57,8 +57,17 @@ def choose(condition, chosen, other, COUNT: tl.constexpr):
 
 @triton.jit
 def ends_kernel(
-    x, coefs, ends, rows, chunks, samples, size, K: tl.constexpr, ADJOINT: tl.constexpr, LANES: tl.constexpr
-):
+    x: tl.tensor,
+    coefs: tl.tensor,
+    ends: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    K: tl.constexpr,
+    ADJOINT: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
     """End states (lanes, 2K) of every chunk from zero, in order of the pass, then of silence from each unit state."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -84,7 +93,15 @@ def ends_kernel(
 
 
 @triton.jit
-def scan_kernel(ends, initial, starts, rows, chunks, D: tl.constexpr, BLOCK: tl.constexpr):
+def scan_kernel(
+    ends: tl.tensor,
+    initial: tl.tensor,
+    starts: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
     """States (R, C, D) before each chunk: s <- M s + end, the columns of M being the ends of the unit states."""
     row = tl.program_id(0)
     i = tl.arange(0, BLOCK)
@@ -103,7 +120,19 @@ def scan_kernel(ends, initial, starts, rows, chunks, D: tl.constexpr, BLOCK: tl.
 
 
 @triton.jit
-def forward_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, K: tl.constexpr, LANES: tl.constexpr):
+def forward_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    y: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    K: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
     """Run every chunk from its start, write the output, and the state at the end of each row."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -123,23 +152,23 @@ def forward_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, 
 
 @triton.jit
 def gradient_kernel(
-    grad_y,
-    x,
-    coefs,
-    starts,
-    adjoint_starts,
-    scratch,
-    grad_x,
-    sums,
-    first_program,
-    rows,
-    chunks,
-    samples,
-    size,
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    adjoint_starts: tl.tensor,
+    scratch: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    first_program: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
     K: tl.constexpr,
     COEFS: tl.constexpr,
     LANES: tl.constexpr,
-):
+) -> None:
     """Run every chunk backwards from its adjoint start; with COEFS, sum the gradients (5K, lanes) of coefficients.
 
     What leaves the sections is then computed first, and kept in `scratch`, where the lanes of a program lie side by

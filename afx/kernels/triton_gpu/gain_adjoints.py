@@ -20,7 +20,16 @@ from reknob.afx.kernels.triton_gpu.lanes import STEPS, load_row, load_steps, pla
 
 
 @triton.jit
-def average_adjoint_maps_kernel(grad_y, coefs, maps, rows, chunks, samples, size, LANES: tl.constexpr):
+def average_adjoint_maps_kernel(
+    grad_y: tl.tensor,
+    coefs: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Maps (5, lanes), last chunk of a row first, of what `average_adjoint_kernel` carries."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -47,7 +56,19 @@ def average_adjoint_maps_kernel(grad_y, coefs, maps, rows, chunks, samples, size
 
 
 @triton.jit
-def average_adjoint_kernel(grad_y, x, coefs, starts, grad_x, sums, rows, chunks, samples, size, LANES: tl.constexpr):
+def average_adjoint_kernel(
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Gradient of x, and of the coefficient c summed over each chunk, of an average y from zero.
 
     a[n] = (1-c) a[n+1] + grad_y[n] and q[n] = (1-c) q[n+1] + a[n+1] give grad_x = c a and, since the gradient of c is
@@ -74,7 +95,19 @@ def average_adjoint_kernel(grad_y, x, coefs, starts, grad_x, sums, rows, chunks,
 
 
 @triton.jit
-def smooth_maps_kernel(grad_y, x, times, starts, scratch, maps, rows, chunks, samples, size, LANES: tl.constexpr):
+def smooth_maps_kernel(
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    times: tl.tensor,
+    starts: tl.tensor,
+    scratch: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Smooth x again, keep how far it is from the state; maps (2, lanes) from a gradient of a chunk's end to its start.
 
     What the outputs of the chunk add to that gradient is summed in the order of time.
@@ -103,8 +136,18 @@ def smooth_maps_kernel(grad_y, x, times, starts, scratch, maps, rows, chunks, sa
 
 @triton.jit
 def smooth_adjoint_kernel(
-    grad_y, times, starts, scratch, grad_x, sums, rows, chunks, samples, size, LANES: tl.constexpr
-):
+    grad_y: tl.tensor,
+    times: tl.tensor,
+    starts: tl.tensor,
+    scratch: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Gradient of x, and of attack and release summed over each chunk (2, lanes)."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -133,21 +176,21 @@ def smooth_adjoint_kernel(
 
 @triton.jit
 def compressor_maps_kernel(
-    grad_y,
-    x,
-    coefs,
-    level_starts,
-    gain_starts,
-    steps,
-    per_dbs,
-    levels,
-    maps,
-    rows,
-    chunks,
-    samples,
-    size,
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    level_starts: tl.tensor,
+    gain_starts: tl.tensor,
+    steps: tl.tensor,
+    per_dbs: tl.tensor,
+    levels: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
     LANES: tl.constexpr,
-):
+) -> None:
     """Run the compressor again; maps (5, lanes) from the gradients of gain and level at a chunk's end to the start's.
 
     Kept for the adjoint: `steps`, how far the static gain is from the gain before; `per_dbs`, the derivative of the
@@ -194,8 +237,21 @@ def compressor_maps_kernel(
 
 @triton.jit
 def compressor_adjoint_kernel(
-    grad_y, x, coefs, starts, steps, per_dbs, levels, grad_x, sums, rows, chunks, samples, size, LANES: tl.constexpr
-):
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    steps: tl.tensor,
+    per_dbs: tl.tensor,
+    levels: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Gradient of x, and of the seven coefficients summed over each chunk (7, lanes)."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)

@@ -18,19 +18,19 @@ SETTLED = tl.constexpr(1e-12)  # relative change of a start that counts as none
 
 
 @triton.jit
-def power(x):
+def power(x: tl.tensor) -> tl.tensor:
     """max(x^2, FLOOR), not a number where x is none."""
     floor = tl.full(x.shape, FLOOR, tl.float64)  # a comparison with the constant itself would round it to float32
     return tl.where(x * x < floor, floor, x * x)
 
 
 @triton.jit
-def is_heard(x):
+def is_heard(x: tl.tensor) -> tl.tensor:
     return x * x >= tl.full(x.shape, FLOOR, tl.float64)
 
 
 @triton.jit
-def smooth(x, state, attack, release):
+def smooth(x: tl.tensor, state: tl.tensor, attack: tl.tensor, release: tl.tensor) -> tl.tuple:
     """A step of the ballistics: the new state, x - the old one, and the share of the old one that stays."""
     step = x - state
     coef = tl.where(step < 0, attack, release)
@@ -38,7 +38,7 @@ def smooth(x, state, attack, release):
 
 
 @triton.jit
-def curve(level, coefs):
+def curve(level: tl.tensor, coefs: tl.tuple) -> tl.tuple:
     """Static gain in dB before 0 limits it, whether the compressor gives it, not the expander, and the level in dB."""
     db = tl.log2(level) * DB_PER_LOG2
     compressed, expanded = coefs[2] * (coefs[1] - db), coefs[4] * (coefs[3] - db)
@@ -46,12 +46,23 @@ def curve(level, coefs):
 
 
 @triton.jit
-def static_gain(g):
+def static_gain(g: tl.tensor) -> tl.tensor:
     return tl.exp2(tl.where(g > 0, 0 * g, g) * LOG2_PER_DB)
 
 
 @triton.jit
-def average_ends_kernel(x, coefs, stride, maps, rows, chunks, samples, size, POWER: tl.constexpr, LANES: tl.constexpr):
+def average_ends_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    stride: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    POWER: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
     """Maps (2, lanes) of each chunk's average, of x or of its power: slope, and end from zero."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -70,7 +81,18 @@ def average_ends_kernel(x, coefs, stride, maps, rows, chunks, samples, size, POW
 
 
 @triton.jit
-def average_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, LANES: tl.constexpr):
+def average_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    y: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Average every chunk from its start; write it, and the state at the end of each row."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -86,7 +108,15 @@ def average_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, 
 
 
 @triton.jit
-def interleave_kernel(x, out, rows, chunks, samples, size, LANES: tl.constexpr):
+def interleave_kernel(
+    x: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Lay x out (row, sample of a chunk, chunk)."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -99,7 +129,18 @@ def interleave_kernel(x, out, rows, chunks, samples, size, LANES: tl.constexpr):
 
 
 @triton.jit
-def static_kernel(x, coefs, starts, state_out, out, rows, chunks, samples, size, LANES: tl.constexpr):
+def static_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Static gain, (row, sample of a chunk, chunk), of a compressor with coefs (R, 7); the level at each row's end."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)
@@ -118,7 +159,17 @@ def static_kernel(x, coefs, starts, state_out, out, rows, chunks, samples, size,
 
 
 @triton.jit
-def settle_kernel(x, times, stride, initial, initial_stride, starts, chunks, size, BLOCK: tl.constexpr):
+def settle_kernel(
+    x: tl.tensor,
+    times: tl.tensor,
+    stride: tl.tensor,
+    initial: tl.tensor,
+    initial_stride: tl.tensor,
+    starts: tl.tensor,
+    chunks: tl.tensor,
+    size: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     """States (R, C) of the smoothing before each chunk of x (row, sample of a chunk, chunk), by Newton's iteration.
 
     From guesses of the states, every chunk is run with the choices between attack and release that they lead to. With
@@ -156,8 +207,19 @@ def settle_kernel(x, times, stride, initial, initial_stride, starts, chunks, siz
 
 @triton.jit
 def smooth_kernel(
-    x, times, stride, starts, state_out, state_stride, y, rows, chunks, samples, size, LANES: tl.constexpr
-):
+    x: tl.tensor,
+    times: tl.tensor,
+    stride: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    state_stride: tl.tensor,
+    y: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Smooth x (row, sample of a chunk, chunk) from the starts to y (R, T); the state at the end of each row."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = place(lane, rows, chunks, samples, size)

@@ -44,7 +44,7 @@ def scan_pair(maps: Tensor) -> Tensor:
 
 
 @triton.jit
-def place(lane, rows, chunks, samples, size):
+def place(lane: tl.tensor, rows: tl.tensor, chunks: tl.tensor, samples: tl.tensor, size: tl.tensor) -> tl.tuple:
     """Row, chunk and number of samples of a lane, 0 for one beyond the last."""
     row = lane // chunks
     chunk = lane - row * chunks
@@ -52,7 +52,7 @@ def place(lane, rows, chunks, samples, size):
 
 
 @triton.jit
-def load_steps(pointers, stride, count, STEPS: tl.constexpr):
+def load_steps(pointers: tl.tensor, stride: tl.tensor, count: tl.tensor, STEPS: tl.constexpr) -> tl.tuple:
     """The next STEPS values of every lane, `stride` apart, as float64, 0 from `count` on."""
     values = ()
     for j in tl.static_range(STEPS):
@@ -61,7 +61,7 @@ def load_steps(pointers, stride, count, STEPS: tl.constexpr):
 
 
 @triton.jit
-def load_row(pointers, COUNT: tl.constexpr, inside):
+def load_row(pointers: tl.tensor, COUNT: tl.constexpr, inside: tl.tensor) -> tl.tuple:
     """The next COUNT values of every lane."""
     values = ()
     for i in tl.static_range(COUNT):
@@ -70,13 +70,24 @@ def load_row(pointers, COUNT: tl.constexpr, inside):
 
 
 @triton.jit
-def follow(slope, end, next_slope, next_end):
+def follow(slope: tl.tensor, end: tl.tensor, next_slope: tl.tensor, next_end: tl.tensor) -> tl.tuple:
     """An affine map, then another."""
     return slope * next_slope, next_slope * end + next_end
 
 
 @triton.jit
-def follow_pair(m, x, k, e, f, next_m, next_x, next_k, next_e, next_f):
+def follow_pair(
+    m: tl.tensor,
+    x: tl.tensor,
+    k: tl.tensor,
+    e: tl.tensor,
+    f: tl.tensor,
+    next_m: tl.tensor,
+    next_x: tl.tensor,
+    next_k: tl.tensor,
+    next_e: tl.tensor,
+    next_f: tl.tensor,
+) -> tl.tuple:
     """A map s <- m s + e, t <- x s + k t + f, then another."""
     return (
         next_m * m,
@@ -88,7 +99,15 @@ def follow_pair(m, x, k, e, f, next_m, next_x, next_k, next_e, next_f):
 
 
 @triton.jit
-def scan_kernel(maps, initial, stride, starts, rows, chunks, BLOCK: tl.constexpr):
+def scan_kernel(
+    maps: tl.tensor,
+    initial: tl.tensor,
+    stride: tl.tensor,
+    starts: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     row = tl.program_id(0)
     chunk = tl.arange(0, BLOCK)
     at = row * chunks + chunk
@@ -101,7 +120,9 @@ def scan_kernel(maps, initial, stride, starts, rows, chunks, BLOCK: tl.constexpr
 
 
 @triton.jit
-def scan_pair_kernel(maps, starts, rows, chunks, BLOCK: tl.constexpr):
+def scan_pair_kernel(
+    maps: tl.tensor, starts: tl.tensor, rows: tl.tensor, chunks: tl.tensor, BLOCK: tl.constexpr
+) -> None:
     row = tl.program_id(0)
     chunk = tl.arange(0, BLOCK)
     at = row * chunks + chunk

@@ -17,7 +17,7 @@ LOG_2 = tl.constexpr(math.log(2.0))
 
 
 @triton.jit
-def locate(lane, items, chunks, SIGNALS: tl.constexpr, MIX: tl.constexpr):
+def locate(lane: tl.tensor, items: tl.tensor, chunks: tl.tensor, SIGNALS: tl.constexpr, MIX: tl.constexpr) -> tl.tuple:
     """Item and chunk of a lane, the row of its signal among all, and the weights of left and right in it."""
     signal = lane % SIGNALS
     item = lane // (SIGNALS * chunks)
@@ -30,7 +30,9 @@ def locate(lane, items, chunks, SIGNALS: tl.constexpr, MIX: tl.constexpr):
 
 
 @triton.jit
-def read_channel(x, time, left, right, samples, inside):
+def read_channel(
+    x: tl.tensor, time: tl.tensor, left: tl.tensor, right: tl.tensor, samples: tl.tensor, inside: tl.tensor
+) -> tl.tuple:
     """Powers of the next STEPS samples of each lane's signal; 0 before the first sample."""
     values = ()
     for j in tl.static_range(STEPS):
@@ -42,26 +44,26 @@ def read_channel(x, time, left, right, samples, inside):
 
 
 @triton.jit
-def average(state, x, COEF: tl.constexpr):
+def average(state: tl.tensor, x: tl.tensor, COEF: tl.constexpr) -> tl.tensor:
     return state * (1 - COEF) + x * COEF
 
 
 @triton.jit
 def averages_kernel(
-    x,
-    maps,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    x: tl.tensor,
+    maps: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
+) -> None:
     """Ends of the averages of every chunk, from zero."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
@@ -83,23 +85,23 @@ def averages_kernel(
 
 @triton.jit
 def ratio_kernel(
-    x,
-    starts,
-    ratio,
-    pair,
-    pairs,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    x: tl.tensor,
+    starts: tl.tensor,
+    ratio: tl.tensor,
+    pair: tl.tensor,
+    pairs: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
+) -> None:
     """Write the ratios of one pair of averages where there are both."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
@@ -120,7 +122,7 @@ def ratio_kernel(
 
 
 @triton.jit
-def compare(short, long, target, valid):
+def compare(short: tl.tensor, long: tl.tensor, target: tl.tensor, valid: tl.tensor) -> tl.tuple:
     """The ratio of the averages and the target's, the larger first, and the gradients of its logarithm to the averages.
 
     The ratio is rounded to the type of the target, so that a signal differs in nothing from itself.
@@ -139,7 +141,7 @@ def compare(short, long, target, valid):
 
 
 @triton.jit
-def load_targets(target, time, valid_until, inside):
+def load_targets(target: tl.tensor, time: tl.tensor, valid_until: tl.tensor, inside: tl.tensor) -> tl.tuple:
     """Targets of the next STEPS ratios of every lane, in their own type, and which of them there are."""
     targets = ()
     valid = ()
@@ -151,26 +153,26 @@ def load_targets(target, time, valid_until, inside):
 
 @triton.jit
 def deviation_kernel(
-    x,
-    target,
-    rows,
-    starts,
-    maps,
-    parts,
-    pair,
-    pairs,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    x: tl.tensor,
+    target: tl.tensor,
+    rows: tl.tensor,
+    starts: tl.tensor,
+    maps: tl.tensor,
+    parts: tl.tensor,
+    pair: tl.tensor,
+    pairs: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
+) -> None:
     """Sum the absolute log ratios of each chunk; in the maps, the adjoint averages at its start replace their ends.
 
     These are summed in the order of time, each gradient weighted by what the averages keep since the start.
@@ -216,29 +218,29 @@ def deviation_kernel(
 
 @triton.jit
 def adjoint_kernel(
-    grad,
-    x,
-    target,
-    rows,
-    starts,
-    adjoints,
-    scratch,
-    powers,
-    first_program,
-    pair,
-    pairs,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    grad: tl.tensor,
+    x: tl.tensor,
+    target: tl.tensor,
+    rows: tl.tensor,
+    starts: tl.tensor,
+    adjoints: tl.tensor,
+    scratch: tl.tensor,
+    powers: tl.tensor,
+    first_program: tl.tensor,
+    pair: tl.tensor,
+    pairs: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
+) -> None:
     """Add the gradients to the powers that the averages hear; those to the averages wait in `scratch`, lane by lane."""
     here = tl.arange(0, LANES)
     lane = (first_program + tl.program_id(0)) * LANES + here
@@ -284,12 +286,21 @@ def adjoint_kernel(
 
 
 @triton.jit
-def add(pointers, values, mask):
+def add(pointers: tl.tensor, values: tl.tensor, mask: tl.tensor) -> None:
     tl.store(pointers, tl.load(pointers, mask=mask, other=0.0).to(tl.float64) + values, mask=mask)
 
 
 @triton.jit
-def unmix_kernel(x, powers, grad_x, items, samples, MIX: tl.constexpr, SIGNALS: tl.constexpr, BLOCK: tl.constexpr):
+def unmix_kernel(
+    x: tl.tensor,
+    powers: tl.tensor,
+    grad_x: tl.tensor,
+    items: tl.tensor,
+    samples: tl.tensor,
+    MIX: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
     """Gradient to both channels of an item from those to the powers of its signals; samples below the floor get 0."""
     time = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     item = tl.program_id(1).to(tl.int64)
