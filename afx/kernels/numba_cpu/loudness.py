@@ -1,8 +1,8 @@
 """Loudness ratios as compiled loops, parallel over signals; see afx.kernels.loudness for what they compute.
 
 x (B, 2, T) are pairs of channels and mix (S, 2) the weights of left and right in S signals. coefs (P, 2) and shifts
-(P,) describe P pairs of a short and a long average. target (R, P, T) has one signal per row, and rows (B, S) is the row that
-each signal is compared with.
+(P,) describe P pairs of a short and a long average. target (R, P, T) has one signal per row, and rows (B, S) is the row
+that each signal is compared with.
 
 A signal is processed in blocks of BLOCK samples, whose buffers stay in the L1 cache; in each, the long average is that
 of the samples `shift` later. Before the first block, the long average is run over the first `shift` samples. The

@@ -1,9 +1,8 @@
 """The compiled loops behind numba_cpu.recursions, parallel over rows.
 
-Each row of x (R, T) is processed in blocks of BLOCK samples, in float64 buffers that stay in the L1 cache. A forward
-pass updates state (R, D), writes y (R, T) and the state before each block, checkpoints (R, blocks, D). A backward pass
-takes the last block first: it recomputes a block from its checkpoint, runs the adjoint recursion with a carry from the
-block after it, writes grad_x (R, T) and adds to grad_coefs, of the shape of coefs.
+Rows of x (R, T) are processed in blocks, in float64 buffers that stay in the L1 cache. A forward pass updates state
+(R, D), writes y (R, T) and the state before each block, checkpoints (R, blocks, D). A backward pass, last block first,
+recomputes a block, runs the adjoint with a carry from the block after it, writes grad_x and adds to grad_coefs.
 """
 
 import math
@@ -189,8 +188,7 @@ def compressor_backward(
 
 @kernel()
 def _copy(source: Array, target: Array, m: int) -> None:
-    # A loop, since assigning slices of two dtypes does not compile to vector instructions.
-    for i in range(m):
+    for i in range(m):  # since assigning slices of two dtypes does not compile to vector instructions
         target[i] = source[i]
 
 
@@ -299,8 +297,7 @@ def _smooth_adjoint(
 ) -> float:
     """Set grad_x from grad_y, add the gradients of attack and release to `total`, return that of y[0]."""
     attack, release = coefs[0], coefs[1]
-    # What depends on x alone comes first: the loop of the recursion then has no branch.
-    for i in range(m):
+    for i in range(m):  # apart from the recursion, whose loop then has no branch
         grad_x[i] = 1.0 - (attack if x[i] < y[i] else release)
     keep = 1.0
     for i in range(m - 1, -1, -1):

@@ -68,7 +68,7 @@ def compressor_gain_backward(
 
 
 def _forward(loop: Loop, x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
-    """Allocate output (R, T) and checkpoints (R, blocks, D) and run a loop into them, from D numbers of state per row."""
+    """Allocate output (R, T) and checkpoints (R, blocks, D) and run a loop into them, with state (R, D)."""
     states = state.reshape(len(state), math.prod(state.shape[1:]))
     y, checkpoints = np.empty(x.shape, x.dtype), np.empty((len(x), -(-x.shape[1] // BLOCK), states.shape[1]))
     loop(x, coefs, states, y, checkpoints)
