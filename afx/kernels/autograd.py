@@ -1,11 +1,11 @@
-"""What autograd gives to both halves of a function, with its types, which torch declares in its C++ part only."""
+"""The context of an autograd function with its attributes typed: torch's own class declares none of them."""
 
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 
 class Context(FunctionCtx):
-    """The context of a call; a function that keeps more than tensors names it in a subclass. For annotations only."""
+    """For annotations only; a subclass declares what a function stores besides tensors."""
 
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]

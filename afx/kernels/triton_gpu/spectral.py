@@ -86,7 +86,7 @@ def _filtered(x: Tensor, taps: Tensor, reverse: bool) -> Tensor:
 
 
 def _spectra(x: Tensor, window: Tensor, hop: int) -> Iterator[tuple[slice, int, Tensor]]:
-    """Yield slices of the pairs (P, 2, T), the first frame's index and spectra (p, 2, f, K, 2) of a part of the frames."""
+    """Yield slices of the pairs (P, 2, T), the first frame's index and spectra (p, 2, f, K, 2) of some frames."""
     size, samples = window.shape[0], x.shape[2]
     total = samples // hop + 1
     most = min(max(FRAME_SAMPLES // (2 * size), 1), total)

@@ -103,7 +103,7 @@ def _apply(
     bins = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = bins < F
     group = tl.program_id(2).to(tl.int64)
-    matrix: tl.tuple = ()
+    matrix = ()
     for o in tl.static_range(OUTPUTS):
         for i in tl.static_range(INPUTS):
             if ADJOINT:
@@ -119,7 +119,7 @@ def _apply(
         for i in tl.static_range(INPUTS):
             x = x + (load_complex(X + 2 * (signal * INPUTS + i) * F, bins, mask),)
         for o in tl.static_range(OUTPUTS):
-            y = multiply(matrix[o * INPUTS], x[0])
+            y = multiply(matrix[o * INPUTS], x[0])  # pyright: ignore[reportGeneralTypeIssues]  # x is not empty
             for i in tl.static_range(1, INPUTS):
                 y = multiply_add(matrix[o * INPUTS + i], x[i], y)
             store_complex(Y + 2 * (signal * OUTPUTS + o) * F, bins, y, mask)
