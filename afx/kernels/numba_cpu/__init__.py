@@ -6,7 +6,7 @@ import numba.core.config
 
 config: Any = numba.core.config  # whose attributes numba sets as it loads
 
-# With OpenMP, numba's own choice, a parallel kernel in a data worker that was forked after another one has run ends the
-# worker's process. A layer that the user sets by NUMBA_THREADING_LAYER is kept.
+# OpenMP, numba's default, ends the process of a data worker that was forked after a parallel kernel has run in its
+# parent. A layer that is set by NUMBA_THREADING_LAYER is kept.
 if config.THREADING_LAYER == "default":
     config.THREADING_LAYER = "workqueue"

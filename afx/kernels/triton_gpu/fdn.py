@@ -161,8 +161,11 @@ def _sum_up(
 ) -> tl.tuple:
     """Store the sums over a block of the gradients of feedback, b, c and delays; return those of the line gains.
 
-    With X = A^-1 b, w = A^-T c^T conj(grad_H) and P_ij = sum_q w_iq X_jq, these are of U_ij: gain_j Re P_ij; of b_iq:
-    Re w_iq; of c_oi: Re sum_q conj(grad_H_oq) X_iq; of m_i: Re(-i w e^{i w m_i} P_ii); of gain_j: sum_i U_ij Re P_ij.
+    With X = A^-1 b (xs), W = A^-T c^T conj(grad_H) (adjoints), conj(grad_H) (seeds) and P_ij = sum_q W_iq X_jq, the
+    gradients are, at the frequency w:
+
+        U_ij: gain_j Re P_ij     b_iq: Re W_iq                      c_oi: Re sum_q conj(grad_H_oq) X_iq
+        gain_j: sum_i U_ij Re P_ij                                  m_i: Re(-i w e^{i w m_i} P_ii)
     """
     sum_b = sums + LINES * LINES
     sum_c = sum_b + LINES * INPUTS

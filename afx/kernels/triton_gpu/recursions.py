@@ -34,9 +34,9 @@ def biquad_cascade_backward(
     adjoint = _cascade_starts(grad_y, coefs, coefs.new_zeros(len(x), K, 2), adjoint=True)
     grad_x, sums = _like(x), _sums(5 * K, shape, coefs)
     programs = _grid(shape)[0]
-    kept = K * shape[3] if want_coefs else 0
-    most = lanes.programs_at_once(programs, kept, x.element_size())
-    scratch = empty(most * lanes.LANES * kept, dtype=x.dtype, device=x.device)
+    numbers = K * shape[3] if want_coefs else 0  # outputs of all sections over a chunk
+    most = lanes.programs_at_once(programs, numbers, x.element_size())
+    scratch = empty(most * lanes.LANES * numbers, dtype=x.dtype, device=x.device)
     for first in range(0, programs, most):
         cascade.gradient_kernel[(min(most, programs - first),)](
             grad_y,
