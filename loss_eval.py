@@ -10,7 +10,7 @@ computed; the mean over all rows is printed. Tracks that cannot be read, or whos
 left out.
 """
 
-from reknob.runtime.program import MISTAKE, program, tell
+from reknob.runtime.program import MISTAKE, print_error, program
 
 import argparse
 import logging
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         for count, score in enumerate(write_scores(file, score_presets(presets, scorer)), 1):
             name = f"{score.preset.track} {score.preset.stem}"
             if score.terms is None:
-                tell(f"left out: {name}: {score.problem}")
+                print_error(f"left out: {name}: {score.problem}")
                 continue
             rows.append(score.terms)
             print(f"{count}/{len(presets)} {name}: {cells(score.terms, 4)}", flush=True)
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         print(f"mean of {len(rows)}: {cells(mean_terms(rows), 5)}")
     left_out = len(presets) - len(rows)
     if left_out:
-        tell(f"loss_eval.py: {left_out} of {len(presets)} tracks left out")
+        print_error(f"loss_eval.py: {left_out} of {len(presets)} tracks left out")
     return MISTAKE if left_out else 0
 
 
