@@ -8,17 +8,14 @@ A good pair takes one line. `--fix` writes float files at the dry file's rate, c
 polarity and DC offset corrected, at their own levels. The exit status is 2 where the pair is refused.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from reknob.data.audio import read_rate, write_audio
 from reknob.data.doctor import CODES, PairCheck

@@ -10,15 +10,12 @@ The recording is heard in windows of 10 s; a setting is the median over them, it
 has no spread. Bands above what the recording holds (an mp3 or a low sample rate ends early) are not estimated.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor

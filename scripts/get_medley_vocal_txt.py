@@ -6,14 +6,11 @@ ROOT holds the song folders at any depth, or only the *_METADATA.yaml files; for
 line is where the folder would be. What is left out, and why, is printed with --verbose.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
+import sys
+from pathlib import Path
 
 from reknob.data.pair_files import vocal_stems
 from reknob.runtime.arguments import Parser, file_path

@@ -8,14 +8,10 @@ lowest loss is above --loss-thresh, when its first loss is its lowest, or when m
 already is replaced with --overwrite only.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
+import sys
 from datetime import datetime
 
 from reknob.formats.harvest import Rules, gather, lines, parse_date, select

@@ -5,14 +5,10 @@
 OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
+import sys
 
 import torch
 

@@ -8,14 +8,10 @@ Writes feature_mask.npy (which parameters say anything) and gaussian.npz (mean, 
 train_index.npy, the rows that are left. A train_index.npy that is already there keeps its force.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
+import sys
 
 import numpy as np
 

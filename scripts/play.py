@@ -7,18 +7,15 @@ Memory does not grow with the recording. It is read once to measure its loudness
 render.py it is brought to -18 LUFS unless `--loudness` says otherwise. Ctrl-C stops, and keeps what was written.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, takewhile
+from pathlib import Path
 
 from torch import Tensor
 

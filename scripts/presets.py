@@ -12,16 +12,13 @@ standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for
 set that is there is replaced with --overwrite only.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor

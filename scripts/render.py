@@ -7,16 +7,13 @@
 The input is brought to -18 LUFS first, the level that presets are fitted at; `--loudness off` leaves it as it is.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
 import logging
+import sys
 import time
+from pathlib import Path
 
 from torch import Tensor
 
