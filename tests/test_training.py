@@ -250,7 +250,7 @@ def test_estimate_tells_settings_draws_them_and_renders_the_dry(
     record = json.loads(Path(out["json"]).read_text())
     (settings,) = record["estimates"].values()
     assert len(settings) == 21
-    assert all(s["low"] is s["high"] is None for s in settings.values()), "one window has no spread"
+    assert all(s["low"] is s["high"] is None for s in settings.values()), "one window has no interval"
     assert 100 <= settings["peq.peak1.freq"]["value"] <= 2000 and settings["peq.peak1.freq"]["unit"] == "Hz"
     assert Path(out["png"]).read_bytes().startswith(b"\x89PNG")
     assert read_audio(out["wav"])[0].shape == (1, 3 * SR)
