@@ -44,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--apply", type=file_path, metavar="FILE", help="another recording, to process with the estimate")
     p.add_argument("--output", type=file_path, metavar="FILE", help="file for that recording with the (first) estimate")
     p.add_argument("--json", type=file_path, metavar="FILE", help="file for parameters and scores")
-    p.add_argument(
-        "--figure", type=file_path, metavar="FILE", help="file for their curves, as png, svg or pdf"
-    )
+    p.add_argument("--figure", type=file_path, metavar="FILE", help="file for their curves, as png, svg or pdf")
     return p
 
 
