@@ -78,7 +78,7 @@ class Worker:
         args: what `make` takes.
     """
 
-    def __init__(self, make: Callable[..., Task], *args: object):
+    def __init__(self, make: Callable[..., Task], *args: object) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = f"{make.__name__}{args}"
         self.pipe, other = context.Pipe()

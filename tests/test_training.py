@@ -15,7 +15,10 @@ from reknob.afx.effect import flatten
 from reknob.data.audio import read_audio, resample, write_audio
 from reknob.data.music import generate_music
 from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.loaders import build_loaders
 from reknob.estimation.train import OBJECTIVES, Training, score, synthesise
+from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run, train
+from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, write_tensors
 from scripts import estimate
 
@@ -66,6 +69,22 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
     assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting"} <= set(tags["scalars"])
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
+
+
+def test_a_training_called_as_a_library_prints_nothing(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    sizes = {"epoch_items": 4, "valid_items": 2, "test_items": 3, "batch_size": 2, "workers": 0, "epochs": 1}
+    data = {"data": "folder", "data_dir": str(music), "log_dir": tmp_path, "seconds": 1.0}
+    settings = TrainingSettings(encoder="percentiles", loss="params", **sizes, **data)
+    estimator, folder = build_estimator(settings), open_folder(settings)
+    loaders, skipped = build_loaders(settings, settings.sizes, 15, batch_size=2, seed=0)
+    assert skipped == []
+    assert not train(estimator, settings, folder, loaders, torch.device("cpu"))
+    scores = score_run(estimator, loaders["test"], folder, settings.seed)
+    assert read_json(folder / "metrics.json") == scores
+    assert load_estimator(folder / "estimator.pt")[1]["loss"] == "params"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="exists; --resume continues it"):
+        open_folder(settings)
 
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
