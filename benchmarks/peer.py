@@ -214,7 +214,9 @@ class Params(nn.Module):
 class Peak(nn.Module):
     """Peak filter."""
 
-    def __init__(self, freq: float, freq_range: tuple[float, float], Q_range: tuple[float, float] = (0.2, 20.0)) -> None:
+    def __init__(
+        self, freq: float, freq_range: tuple[float, float], Q_range: tuple[float, float] = (0.2, 20.0)
+    ) -> None:
         super().__init__()
         self.params = Params(gain=(0.0, None), freq=(freq, freq_range), Q=(0.707, Q_range))
 
