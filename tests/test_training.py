@@ -15,7 +15,10 @@ from reknob.afx.effect import flatten
 from reknob.data.audio import read_audio, resample, write_audio
 from reknob.data.music import generate_music
 from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.loaders import build_loaders
 from reknob.estimation.train import OBJECTIVES, Training, score, synthesise
+from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run, train
+from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, write_tensors
 from scripts import estimate
 
@@ -68,6 +71,22 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
 
 
+def test_a_training_called_as_a_library_prints_nothing(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    sizes = {"epoch_items": 4, "valid_items": 2, "test_items": 3, "batch_size": 2, "workers": 0, "epochs": 1}
+    data = {"data": "folder", "data_dir": str(music), "log_dir": tmp_path, "seconds": 1.0}
+    settings = TrainingSettings(encoder="percentiles", loss="params", **sizes, **data)
+    estimator, folder = build_estimator(settings), open_folder(settings)
+    loaders, skipped = build_loaders(settings, settings.sizes, 15, batch_size=2, seed=0)
+    assert skipped == []
+    assert not train(estimator, settings, folder, loaders, torch.device("cpu"))
+    scores = score_run(estimator, loaders["test"], folder, settings.seed)
+    assert read_json(folder / "metrics.json") == scores
+    assert load_estimator(folder / "estimator.pt")[1]["loss"] == "params"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="exists; --resume continues it"):
+        open_folder(settings)
+
+
 @pytest.mark.parametrize("loss", OBJECTIVES)
 def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     torch.manual_seed(0)
@@ -77,7 +96,7 @@ def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     wet, optimiser = synthesise(estimator, batch), training.configure_optimizers()["optimizer"]
     losses = []
     for _ in range(12):
-        losses.append(training.distance(batch, wet, estimator(wet)))
+        losses.append(training.compute_loss(batch, wet, estimator(wet)))
         optimiser.zero_grad()
         losses[-1].backward()
         optimiser.step()
@@ -144,7 +163,7 @@ def test_a_stop_keeps_the_run_and_its_estimator(
     before = signal.getsignal(number)
     assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=50")) == 130
     assert signal.getsignal(number) == before
-    assert "--resume goes on" in capsys.readouterr().out
+    assert "--resume continues" in capsys.readouterr().out
     folder = tmp_path / NAME.format("peq", "peq", "mel")
     assert load_estimator(folder / "estimator.pt")[0].settings["afx"] == "peq"
     assert not (folder / "metrics.json").exists()
@@ -155,11 +174,11 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
     for more, message in [
         (["--sfx=peq_compresor"], "unknown effect 'compresor' in 'peq_compresor'; known: geq, peq"),
         (["--sfx=taylor", "--afx=taylor"], "'taylor' in 'taylor' has no synthesis form; those that have: geq, peq"),
-        (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares settings one by one, but --sfx peq"),
+        (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares parameters one by one, but those of"),
         (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
         (["--afx=peq_peq"], "'peq_peq' holds 'peq' twice"),
         (["--device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
-        (["--resume"], "--resume: there is no epoch of"),
+        (["--resume"], "holds no finished epoch; leave --resume out to start it"),
     ]:
         assert message in refused(capsys, [*nowhere, *more])
     assert "does not exist" in refused(capsys, nowhere)
@@ -167,9 +186,9 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
 
 def test_another_run_is_neither_overwritten_nor_continued(music: Path, trained: Path, capsys: pytest.CaptureFixture):
     argv = arguments(music, trained.parent, "--sfx=peq_compfull", "--afx=peq_comphalf", "--epochs=2")
-    assert "--resume goes on with it, --suffix NAME begins another" in refused(capsys, argv)
+    assert "--resume continues it, --suffix NAME starts another run" in refused(capsys, argv)
     argv.append("--resume")
-    assert "was begun with other settings: lr, seed" in refused(capsys, [*argv, "--seed=1", "--lr=0.1"])
+    assert "was started with other settings: lr, seed" in refused(capsys, [*argv, "--seed=1", "--lr=0.1"])
     last = trained / "last.ckpt"
     kept = last.read_bytes()
     try:
@@ -250,7 +269,7 @@ def test_estimate_tells_settings_draws_them_and_renders_the_dry(
     record = json.loads(Path(out["json"]).read_text())
     (settings,) = record["estimates"].values()
     assert len(settings) == 21
-    assert all(s["low"] is s["high"] is None for s in settings.values()), "one window has no spread"
+    assert all(s["low"] is s["high"] is None for s in settings.values()), "one window has no interval"
     assert 100 <= settings["peq.peak1.freq"]["value"] <= 2000 and settings["peq.peak1.freq"]["unit"] == "Hz"
     assert Path(out["png"]).read_bytes().startswith(b"\x89PNG")
     assert read_audio(out["wav"])[0].shape == (1, 3 * SR)
