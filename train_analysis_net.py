@@ -29,7 +29,7 @@ from reknob.encoders import ENCODERS
 from reknob.estimation.arguments import add_music
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import SR, build_loaders
-from reknob.estimation.train import OBJECTIVES, StopWhenAsked, Training, score
+from reknob.estimation.train import StopWhenAsked, Training, objectives, score
 from reknob.report.board import quiet_writer_threads
 from reknob.report.tables import scores_table
 from reknob.report.training_board import CarefulLogger, DataWait, EstimateBoard, OneBar
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sfx", default="peq", help="effects that process the music (default peq)")
     p.add_argument("--afx", default="peq", help="effects whose settings are estimated (default peq)")
     p.add_argument("--encoder", default="time_frequency", choices=ENCODERS, help="default time_frequency")
-    p.add_argument("--loss", default="mel", choices=OBJECTIVES, help="of the sound, or of the settings (default mel)")
+    p.add_argument("--loss", default="mel", choices=objectives(), help="of audio, or params (default mel)")
     add_music(p)
     p.add_argument("--epochs", type=positive_int, default=10, help="default 10, a draft; published 400")
     p.add_argument("--epoch_items", type=positive_int, default=200, help="excerpts of an epoch (default 200)")

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.estimation.estimator import Estimator
-from reknob.losses import MelLoss, ParameterLoss, build_metrics
+from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream, stream_seed
 
-#: What can be trained for.
-OBJECTIVES = ("mel", "params")
+PARAMS = "params"
+#: The published losses.
+OBJECTIVES = ("mel", PARAMS)
 # dry (B, 1, T) and its true controls q (B, P)
 Batch = dict[str, Tensor]
 Scores = dict[str, dict[str, list[float]]]
@@ -26,8 +27,8 @@ class Training(L.LightningModule):
 
     Args:
         estimator: what is trained; its chains stay as they are.
-        loss: "mel", between the target and what the estimated settings make of the dry sound; or "params", between
-            true and estimated controls.
+        loss: one of `objectives()`: "params" compares true and estimated controls; a loss of audio, as "mel", compares
+            the processed audio with the dry audio rendered with the estimated controls.
         lr: learning rate.
         patience: epochs without improvement after which it falls to a tenth.
         coded: share of the processed sounds that are heard from lossy files.
@@ -39,7 +40,7 @@ class Training(L.LightningModule):
         super().__init__()
         self.coded, self.seed = coded, torch.initial_seed()
         self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
-        self.mel, self.params = MelLoss(estimator.settings["sr"]), ParameterLoss()
+        self.compare = build_loss({"name": loss}, estimator.settings["sr"])
 
     def configure_optimizers(self) -> dict:
         optimiser = torch.optim.Adam(self.estimator.controller.parameters(), lr=self.lr)
@@ -49,11 +50,11 @@ class Training(L.LightningModule):
     def distance(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
         """The loss of estimated controls q (B, P)."""
         q = q.float()
-        if self.loss == "params":
-            return self.params(q, batch["q"])
+        if self.loss == PARAMS:
+            return self.compare(q, batch["q"])
         # Mixed precision is for the encoder and the controller alone.
         with torch.autocast(wet.device.type, enabled=False):
-            return self.mel(self.estimator.render(batch["dry"], q), wet)
+            return self.compare(self.estimator.render(batch["dry"], q), wet)
 
     def estimate(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Controls (B, P) estimated of processed sounds (B, 1, T)."""
@@ -88,6 +89,11 @@ class Training(L.LightningModule):
 
     def lr_scheduler_step(self, *_: object) -> None:
         """Nothing more to do."""
+
+
+def objectives() -> list[str]:
+    """The losses that an estimator can be trained with: the published ones, and all registered losses of mono audio."""
+    return [*OBJECTIVES, *(name for name, loss in LOSSES.items() if 1 in channels_of(loss) and name not in OBJECTIVES)]
 
 
 class StopWhenAsked(L.Callback):

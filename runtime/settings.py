@@ -6,12 +6,13 @@ field that is such a dataclass itself is a group (`optimiser.lr`), and a field o
 
 import argparse
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from types import NoneType, UnionType
-from typing import TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -23,14 +24,17 @@ from reknob.runtime.trees import copy_tree, interpolated, is_off, merge, parse_y
 __all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml"]
 
 T = TypeVar("T")
+Help = str | Callable[[], str]
 CLOSE = 0.6
 
 
-def option(default: object, help: str, *, above: float | None = None, within: tuple | None = None) -> dataclasses.Field:
+def option(
+    default: object, help: Help, *, above: float | None = None, within: tuple[float, float] | None = None
+) -> Any:  # noqa: ANN401 - a field, which type checkers take for the type that the class annotates, as dataclasses.field
     """A field of a dataclass of settings.
 
     Args:
-        help: what `--help` says of it.
+        help: the text of `--help`; a function for a text that names what plug-ins may add to.
         above: what a number must exceed.
         within: the lowest and the highest number allowed.
     """
@@ -82,8 +86,9 @@ def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
         nullable = get_origin(kind) is UnionType and NoneType in get_args(kind)
         kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
-        declared = {key: field.metadata[key] for key in ("help", "above", "within")}
-        found[name] = Option(name, kind, default, nullable=nullable, **declared)
+        help, above, within = (field.metadata[key] for key in ("help", "above", "within"))
+        text = help() if callable(help) else help
+        found[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
     return found
 
 
@@ -206,7 +211,8 @@ def _typed(schema: type[T], options: dict[str, Option], values: dict[str, object
     for name, declared in options.items():
         if declared.kind is dict:
             # OmegaConf would take a node for each of its values, and read them once more.
-            setattr(settings, name, declared.checked(values[name]))
+            *groups, leaf = name.split(".")
+            setattr(functools.reduce(getattr, groups, settings), leaf, declared.checked(values[name]))
     return settings
 
 
@@ -248,9 +254,11 @@ def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentPa
 
 def _find(options: dict[str, Option], name: str) -> Option:
     """The setting of a name, or the tree that the name is inside of; UsageError that names the nearest."""
-    top = name.partition(".")[0]
-    if name in options or (top in options and options[top].kind is dict):
-        return options.get(name) or options[top]
+    steps = name.split(".")
+    above = (".".join(steps[:depth]) for depth in range(1, len(steps)))
+    tree = next((outer for outer in above if outer in options and options[outer].kind is dict), None)
+    if name in options or tree is not None:
+        return options.get(name) or options[tree]
 
     def alike(known: str) -> float:
         return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))
