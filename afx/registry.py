@@ -90,12 +90,12 @@ def parse_chain(keys: str, sr: int, side: str) -> Normalised:
     return Normalised(sr, **{key.part: getattr(key, side)(sr) for word, key in KEYS.items() if word in words})
 
 
-def lookup(table: dict, key: str, noun: str, place: str = "") -> object:
-    """The entry of a table; UsageError that names what was given and what is known."""
+def lookup(table: dict, key: str, noun: str, place: str = "", hint: str = "") -> object:
+    """The entry of a table; UsageError that names what was given and what is known, and gives a hint."""
     if key in table:
         return table[key]
     close = get_close_matches(str(key), table, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else hint
     raise UsageError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
 
 
@@ -118,7 +118,7 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
     key = config.get("effect", "serial")
     if not isinstance(key, str):
         raise UsageError(f"{place}.effect: expected the name of an effect, got {str(key)[:80]}; known: {_names()}")
-    kind = lookup(EFFECTS, key, "effect", place)
+    kind = lookup(EFFECTS, key, "effect", place, "; an effect of a plug-in needs --plugin MODULE")
     settings = {}
     for name, value in config.items():
         if name != "effect":

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from reknob.data.audio import resample
 from reknob.data.recordings import SILENT, Recording
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import leave_to_the_program
 
@@ -118,6 +119,7 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
 def _begin(worker: int) -> None:
     """The loop that decides when to stop still needs its batch."""
     leave_to_the_program()
+    plugins.load()
 
 
 def _end_workers() -> None:

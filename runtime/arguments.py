@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 from reknob.runtime.settings import read_number
@@ -19,9 +20,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, **options: object) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
         if self.add_help:
-            # `runtime.program` takes it out of the arguments.
+            # `runtime.program` takes these two out of the arguments.
             text = "show the traceback of an internal error"
             self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+            plugin = {"type": _spelt_out, "default": argparse.SUPPRESS, "help": plugins.HELP}
+            self.add_argument(plugins.FLAG, metavar="MODULE", **plugin)
 
     def parse_known_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
@@ -34,6 +37,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the arguments")
+
+
+def _spelt_out(text: str) -> NoReturn:
+    """Refuses an abbreviation of --plugin, which `runtime.program` would not have seen."""
+    raise argparse.ArgumentTypeError(f"write {plugins.FLAG} {text} in full")
 
 
 def file_path(text: str) -> Path:

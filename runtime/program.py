@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import stopping_at_once
 
@@ -29,6 +30,7 @@ def program(main: Main) -> Callable[[Sequence[str] | None], int]:
     0: done. 2: a user's mistake, or what the machine refused (a full disk, no memory), as one line on stderr.
     1: a fault of the project; the traceback goes to a file that the line names, with `--debug` to the screen.
     130: Ctrl-C, or another signal that asks to end. 141: whoever read the output has gone.
+    `--plugin MODULE` is imported before `main` is called (`runtime.plugins`).
     Without an argument `main` takes the command line's. What the libraries log goes to stderr, a line each.
     """
     name = Path(main.__code__.co_filename).name
@@ -39,8 +41,9 @@ def program(main: Main) -> Callable[[Sequence[str] | None], int]:
         arguments = [argument for argument in given if argument != "--debug"]
         _make_writable()
         try:
-            with stopping_at_once(), _messages():
-                status = main(arguments)
+            rest, names = plugins.split_arguments(arguments)
+            with stopping_at_once(), _messages(), plugins.loaded(names):
+                status = main(rest)
         except SystemExit as end:  # argparse, after --help
             status = end.code if isinstance(end.code, int) else MISTAKE if end.code else 0
         except (Exception, KeyboardInterrupt) as error:

@@ -18,10 +18,11 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.trees import copy_tree, interpolated, is_off, merge, parse_yaml, read_yaml
 
-__all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml"]
+__all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml", "settings_from"]
 
 T = TypeVar("T")
 Help = str | Callable[[], str]
@@ -166,15 +167,26 @@ def load_settings(
     """
     options = options_of(schema)
     given = dict(_pairs(argv, {"config": CONFIG} | options, description))
-    trees = {name: copy_tree(o.default) for name, o in options.items() if o.kind is dict}
-    values = {name: o.default for name, o in options.items() if o.kind is not dict}
-    config = given.pop("config", None)
+    config, changes = given.pop("config", None), []
     if config:
         tree = read_yaml(config)
-        for name, value in _flatten(translate(tree, given) if translate else tree, options):
-            _assign(values, trees, options, name, value)
-    for name, text in given.items():
-        _assign(values, trees, options, name, _parse(text, _find(options, name)))
+        changes = _flatten(translate(tree, given) if translate else tree, options)
+    changes += [(name, _parse(text, _find(options, name))) for name, text in given.items()]
+    return _with_changes(schema, options, changes)
+
+
+def settings_from(schema: type[T], tree: dict) -> T:
+    """The settings of a tree, as a file holds it, over the defaults; UsageError as in `load_settings`."""
+    options = options_of(schema)
+    return _with_changes(schema, options, _flatten(tree, options))
+
+
+def _with_changes(schema: type[T], options: dict[str, Option], changes: Sequence[tuple[str, object]]) -> T:
+    """The defaults of a schema with values by dotted name laid over them, in order."""
+    trees = {name: copy_tree(o.default) for name, o in options.items() if o.kind is dict}
+    values = {name: o.default for name, o in options.items() if o.kind is not dict}
+    for name, value in changes:
+        _assign(values, trees, options, name, value)
     return _typed(schema, options, _written_out(values | trees))
 
 
@@ -249,6 +261,7 @@ def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentPa
     for o in options.values():
         default = "" if o.default in (None, {}) else f" (default {o.default})"
         parser.add_argument(f"--{o.name}", metavar=o.kind.__name__, help=(o.help + default).replace("%", "%%"))
+    parser.add_argument(plugins.FLAG, metavar="MODULE", help=plugins.HELP)
     return parser
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import kept_from_children, leave_to_the_program
 
@@ -39,3 +40,4 @@ def map_processes(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int
 def _begin() -> None:
     leave_to_the_program(but=(signal.SIGTERM,))
     torch.set_num_threads(1)
+    plugins.load()
