@@ -124,8 +124,8 @@ def _as_usage_error(plugin: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-        last = frames[-1]
+        # importlib's own frames, frozen or not, lie where a module is not found
+        last = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename][-1]
         is_inside = last.filename != __file__ and not isinstance(error, (UsageError, SyntaxError))
         where = f" ({last.filename}, line {last.lineno})" if is_inside else ""
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
