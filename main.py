@@ -12,7 +12,7 @@ Several pairs are fitted together, as many as the memory holds. Results go to <l
 Ctrl-C keeps the best so far; resume=true goes on from there.
 """
 
-from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, program, tell
+from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, print_error, program
 
 import sys
 from collections.abc import Collection
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     finally:
         failed = [song for song in session.songs if song.outcome is Outcome.FAILED]
         for reason in (*empty, *(song.reason for song in failed)):
-            tell(f"main.py: {reason}")
+            print_error(f"main.py: {reason}")
         if len(pairs) + len(empty) + len(skipped) > 1:
             print(summary(session.songs, failed=len(empty), skipped=len(skipped)))
     if interrupt.asked:

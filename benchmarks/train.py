@@ -39,7 +39,7 @@ def our_step(encoder: str, batch: Batch) -> Task:
     training, wet = Training(estimator, "mel", 1e-4), synthesise(estimator, batch)
 
     def run() -> None:
-        training.distance(batch, wet, estimator(wet)).backward()
+        training.compute_loss(batch, wet, estimator(wet)).backward()
 
     return run
 

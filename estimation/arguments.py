@@ -3,19 +3,25 @@
 import argparse
 
 from reknob.data.recordings import RECORDINGS
+from reknob.estimation.loaders import MusicSettings
 from reknob.runtime.arguments import file_path, integer, positive_int, real
 
 MOST_WORKERS = 256
 
 
 def add_music(p: argparse.ArgumentParser) -> None:
-    """What is heard: --data, --data_dir, --pieces, --seconds, --coded, --workers and --log_dir."""
-    kinds = f"{', '.join(RECORDINGS)}; several, as generated,folder, are heard equally often"
-    p.add_argument("--data", default="generated", help=f"{kinds} (default generated)")
+    """Adds an option for each field of `MusicSettings`."""
+    default = MusicSettings()
+    kinds = f"{', '.join(RECORDINGS)}; a list, as generated,folder, is sampled uniformly"
+    p.add_argument("--data", default=default.data, help=f"{kinds} (default %(default)s)")
     p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
-    p.add_argument("--pieces", type=positive_int, default=300, help="generated pieces to train on (default 300)")
-    p.add_argument("--seconds", type=real(0.1, 600), default=10.0, help="length of an excerpt (default 10)")
-    p.add_argument("--coded", type=real(0, 1), default=0.0, help="share heard from lossy files (default 0)")
-    workers = "processes that read, make or process music (default 1)"
-    p.add_argument("--workers", type=integer(0, MOST_WORKERS), default=1, help=workers)
-    p.add_argument("--log_dir", type=file_path, default="logs", help="folder of runs and made music (default logs)")
+    text = "generated pieces to train on (default %(default)s)"
+    p.add_argument("--pieces", type=positive_int, default=default.pieces, help=text)
+    text = "length of an excerpt (default %(default)g)"
+    p.add_argument("--seconds", type=real(0.1, 600), default=default.seconds, help=text)
+    text = "share of excerpts encoded and decoded by a lossy codec (default %(default)g)"
+    p.add_argument("--coded", type=real(0, 1), default=default.coded, help=text)
+    text = "processes that read, generate or process music (default %(default)s)"
+    p.add_argument("--workers", type=integer(0, MOST_WORKERS), default=default.workers, help=text)
+    text = "folder of runs and generated music (default %(default)s)"
+    p.add_argument("--log_dir", type=file_path, default=default.log_dir, help=text)

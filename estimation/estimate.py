@@ -1,4 +1,4 @@
-"""The settings of a chain estimated from one recording: which controls, how sure, and what cannot be estimated."""
+"""The controls of a chain estimated from one recording, with intervals, and which of them cannot be estimated."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,18 +7,19 @@ import torch
 from torch import Tensor
 
 from reknob.afx.effect import Effect, flatten
-from reknob.afx.eq import Biquad
+from reknob.afx.equaliser import Band, FixedBand
 from reknob.afx.functional import biquad
+from reknob.afx.param import Bounded
 from reknob.data.audio import resample
 from reknob.data.bandwidth import band_edge
 from reknob.estimation.estimator import STEADY, Estimator, temporal_flatness, to_mono
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
 CENTRAL = torch.tensor([0.16, 0.84])
-#: A high shelf is seen where the recording goes on so much above its corner. Low-passed at 12 kHz and below, four
-#: recordings were given shelves of -10 to -15 dB with corners of up to 1.2 times the edge; from 16 kHz on none was.
+#: A high shelf is estimated where the recording reaches this factor above its corner. Four recordings low-passed at
+#: 12 kHz and below were given shelves of -10 to -15 dB, with corners up to 1.2 times the edge; from 16 kHz on none was.
 SHELF_ROOM = 1.5
-# Closer to an end of its range, the truth may well lie beyond it.
+# Closer to an end of its range, the true value may well lie beyond it.
 MARGIN = 0.02
 
 
@@ -27,30 +28,31 @@ class Estimate:
     """Controls of a chain, estimated from one recording."""
 
     q: Tensor  # (1, P), the median over windows; a band that is not estimated has a gain of 0 dB
-    interval: Tensor | None  # (2, P), in which the middle 68 % of the windows lie; None of a single window
+    interval: Tensor | None  # (2, P), ends of the central 68 % of the windows; None of a single window
     windows: int
-    reasons: dict[str, str]  # of controls that are not estimated
-    remarks: list[str]  # what to know about the whole, a sentence each
+    reasons: dict[str, str]  # why a control is not estimated, by name
+    remarks: list[str]  # on the whole estimate, a sentence each
 
 
 @torch.no_grad()
 def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
-    """The controls estimated from a recording `x` `(C, T)` at its own `sr` Hz.
+    """The controls estimated from a recording `x` (C, T) at `sr` Hz, any rate.
 
-    UsageError as in `Estimator.estimate_windows`.
+    Raises UsageError as `Estimator.estimate_windows` does.
     """
     mono, remark = to_mono(x)
     remarks = [remark] if remark else []
+    # Measured before resampling, which would move the edge.
     edge, duration = band_edge(mono[None], sr), mono.shape[-1] / sr
     x = resample(mono[None], sr, estimator.settings["sr"])
     windows = estimator.estimate_windows(x, SECONDS)
     if len(windows) == 1:
         remarks.append(
-            f"{duration:.2f} s of sound are one window: too short for a spread, and what is printed is a guess; "
+            f"{duration:.2f} s are one window: too short for an interval, and the estimate is unreliable; "
             f"estimators are trained with {SECONDS:g} s, give 15 s or more"
         )
     if temporal_flatness(x) > STEADY:
-        remarks.append("this is steady noise, not music: what follows says nothing about how it was processed")
+        remarks.append("this is steady noise, not music: the estimate is not meaningful")
     q, reasons = windows.quantile(0.5, dim=0, keepdim=True), {}
     if edge < estimator.settings["sr"] / 2:
         remarks.append(f"the recording ends at {edge / 1000:.1f} kHz, above which nothing can be estimated")
@@ -59,10 +61,14 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
 
 
 def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
-    """Each control in physical units: value, low and high (None where not known), unit, and a note where one is due."""
+    """Each control in physical units, by name: value, low, high, unit and note.
+
+    Low and high are the ends of the interval, None without one. Of a control that is not estimated all three are None.
+    """
     units = {name: p.unit for name, p in estimator.analysis.walk()}
     q = estimate.q if estimate.interval is None else torch.cat([estimate.q, estimate.interval])
     values = flatten(estimator.analysis.from_unit(q)).values()
+    # Columns in the order of `controls`: (1 or 3, P).
     columns = torch.cat([value.reshape(len(q), -1) for value in values], 1)
     record = {}
     for i, name in enumerate(estimator.analysis.controls()):
@@ -75,24 +81,26 @@ def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
 
 
 def _without_unseen_bands(estimator: Estimator, q: Tensor, edge: float) -> tuple[Tensor, dict[str, str]]:
-    """Controls with a gain of 0 dB for bands above the edge of a recording in Hz, and why, by control."""
-    flat, controls, q, reasons = flatten(estimator.analysis.from_unit(q)), estimator.analysis.controls(), q.clone(), {}
-    for name, band in _bands(estimator.analysis):
-        freq = float(flat[f"{name}.freq"] if f"{name}.freq" in flat else band.freq)
+    """Controls (1, P) with a gain of 0 dB for bands above the recording's band edge in Hz, and why, by control."""
+    chain = estimator.analysis
+    values, controls = flatten(chain.from_unit(q)), chain.controls()
+    q, reasons = q.clone(), {}
+    for name, band in _bands(chain):
+        freq = float(band.freq if isinstance(band, FixedBand) else values[f"{name}.freq"])
         room = SHELF_ROOM if band.design is biquad.high_shelf else 1.0
         if freq * room <= edge:
             continue
-        gain = next(p for p in band.params if p.name == "gain")
-        q[0, controls.index(f"{name}.gain")] = gain.mapping.to_unit(torch.tensor(0.0))
         for p in band.params:
-            reasons[f"{name}.{p.name}"] = "not estimated: above what the recording holds"
+            reasons[f"{name}.{p.name}"] = "not estimated: above the recording's highest frequency"
+            if p.name == "gain" and isinstance(p.mapping, Bounded):
+                q[0, controls.index(f"{name}.gain")] = p.mapping.to_unit(torch.tensor(0.0))
     return q, reasons
 
 
-def _bands(effect: Effect, prefix: str = "") -> Iterator[tuple[str, Biquad]]:
-    """The bands of an effect's equalisers that have a gain, by name."""
+def _bands(effect: Effect, prefix: str = "") -> Iterator[tuple[str, Band | FixedBand]]:
+    """The bands of an effect's equalisers, by name."""
     for name, part in effect.parts():
-        if isinstance(part, Biquad) and hasattr(part, "design"):
+        if isinstance(part, Band | FixedBand):
             yield prefix + name, part
         else:
             yield from _bands(part, f"{prefix}{name}.")

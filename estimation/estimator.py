@@ -1,6 +1,7 @@
-"""The estimator: a controller and the chain whose settings it hears, and the file that holds both."""
+"""The estimator: an encoder with its perceptron, the chain whose controls it predicts, and the file that holds both."""
 
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +13,42 @@ from reknob.encoders import build_controller
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_tensors, write_tensors
 
-CANCELLED = 0.01  # power of the channels' mean relative to the loudest: of unrelated channels it is 0.25 and more
-STEADY = 0.45  # more than this is noise, see `temporal_flatness`
+# Power of the channels' mean over that of the loudest channel below which they cancel; uncorrelated channels have 0.25.
+CANCELLED = 0.01
+STEADY = 0.45  # `temporal_flatness` above which a recording is noise
+
+
+class EstimatorSettings(TypedDict):
+    """What an estimator is built from, as its file holds it."""
+
+    sfx: str
+    afx: str
+    encoder: str
+    sr: int
 
 
 class Estimator(nn.Module):
-    """Settings of an effect chain from the processed sound alone.
+    """Controls of an effect chain, estimated from processed audio alone.
 
     Args:
-        sfx, afx: chain keys of the synthesis that is heard and of the analysis whose settings are estimated.
+        sfx: chain key of the synthesis, which processes the training music.
+        afx: chain key of the analysis, whose controls are estimated.
         encoder: key of the encoder.
         sr: sample rate in Hz.
 
     Raises UsageError for an unknown key.
     """
 
-    def __init__(self, *, sfx: str, afx: str, encoder: str, sr: int = 44100):
+    def __init__(self, *, sfx: str, afx: str, encoder: str, sr: int = 44100) -> None:
         super().__init__()
-        self.settings = {"sfx": sfx, "afx": afx, "encoder": encoder, "sr": sr}
+        self.settings: EstimatorSettings = {"sfx": sfx, "afx": afx, "encoder": encoder, "sr": sr}
         self.synthesis = parse_chain(sfx, sr, "synthesis")
         self.analysis = parse_chain(afx, sr, "analysis")
         self.controller = build_controller(encoder, len(self.analysis.controls()), sr)
 
     @property
     def same_controls(self) -> bool:
-        """Whether true and estimated settings can be compared one by one."""
+        """Whether synthesis and analysis have the same controls, so that true and estimated ones can be compared."""
         return self.synthesis.controls() == self.analysis.controls()
 
     def forward(self, wet: Tensor) -> Tensor:
@@ -45,10 +57,10 @@ class Estimator(nn.Module):
 
     @torch.no_grad()
     def estimate_windows(self, x: Tensor, seconds: float = 10.0) -> Tensor:
-        """Controls (W, P) heard in each window of a recording (C, T), silent windows left out.
+        """Controls (W, P) of each window of a recording (C, T); silent windows are left out.
 
         Windows last `seconds` s and overlap by half, the last two by up to three quarters; a shorter recording is one
-        window. Raises UsageError where all is silent, or too short for the encoder.
+        window. Raises UsageError where every window is silent, or the recording is too short for the encoder.
         """
         x, size = to_mono(x)[0], round(seconds * self.settings["sr"])
         last = max(len(x) - size, 0)
@@ -56,49 +68,53 @@ class Estimator(nn.Module):
         if starts and last - starts[-1] < size // 4:  # nearly the same window as the last one
             starts.pop()
         windows = (x[start : start + size] for start in [*starts, last])
-        heard = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
-        if not heard:
+        q = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
+        if not q:
             raise UsageError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
-        return torch.cat(heard)
+        return torch.cat(q)
 
     def render(self, dry: Tensor, q: Tensor) -> Tensor:
         """Dry audio (B, 1, T) through the analysis chain at controls q (B, P)."""
         return self.analysis(dry, **self.analysis.from_unit(q))
 
-    def begin_with(self, path: str | Path) -> None:
-        """Takes the weights of an estimator's file, also of another chain's, whose last layer has other outputs.
+    def start_from(self, path: str | Path) -> None:
+        """Copies the weights of an estimator's file; of another chain's file, those of the same shape only.
 
-        Raises UsageError for another encoder or sample rate, and what `load_estimator` raises.
+        The shapes differ in the last layer alone, which has an output per control. Raises UsageError for another
+        encoder or sample rate, and what `load_estimator` raises.
         """
         other, _ = load_estimator(path)
         if any(other.settings[key] != self.settings[key] for key in ("encoder", "sr")):
             raise UsageError(f"--init {path} is of --encoder {other.settings['encoder']}; give this, or another file")
-        own = self.controller.state_dict()
-        fitting = {name: w for name, w in other.controller.state_dict().items() if w.shape == own[name].shape}
-        self.controller.load_state_dict(own | fitting)
+        weights = self.controller.state_dict()
+        fitting = {name: w for name, w in other.controller.state_dict().items() if w.shape == weights[name].shape}
+        self.controller.load_state_dict(weights | fitting)
 
     def save(self, path: str | Path, **record: object) -> None:
-        """Writes settings, weights and a record of plain values; nothing of it is code."""
-        state = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
-        write_tensors(path, {"settings": self.settings, "weights": state, "record": record})
+        """Writes settings, weights and a record of plain values; loading the file executes no code."""
+        weights = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
+        write_tensors(path, {"settings": self.settings, "weights": weights, "record": record})
 
 
 def to_mono(x: Tensor) -> tuple[Tensor, str]:
-    """The mean of the channels of a recording (C, T), (T,); where they cancel, the loudest channel, and a remark."""
+    """The mean of a recording's channels (C, T) as (T,), and a remark ("" as a rule).
+
+    Where the mean cancels the channels, it is the loudest channel instead, and the remark names it.
+    """
     power, mono = x.square().mean(1), x.mean(0)
     if len(x) < 2 or mono.square().mean() >= CANCELLED * power.max():
         return mono, ""
-    return x[int(power.argmax())], (
-        "the channels cancel when they are added (opposite polarity), which leaves a residue: "
-        f"channel {int(power.argmax()) + 1} alone was used"
+    loudest = int(power.argmax())
+    return x[loudest], (
+        f"the channels cancel when they are summed (opposite polarity): channel {loudest + 1} alone was used"
     )
 
 
 def temporal_flatness(x: Tensor) -> float:
-    """How little a sound (C, T) changes: geometric over arithmetic mean of power over time, the median over bins.
+    """How steady a recording (C, T) is: geometric over arithmetic mean of power over time, the median over bins.
 
-    Steady noise of any colour has e^-0.577 = 0.56, whose bins are exponentially distributed; 79 stretches of 10 s of
-    recorded music had 0.27 at most, half of them below 0.02.
+    Steady noise of any colour has e^-0.577 = 0.56, as the power in its bins is exponentially distributed; 79 excerpts
+    of 10 s of recorded music had 0.27 at most, half of them below 0.02.
     """
     window = torch.hann_window(2048, dtype=x.dtype, device=x.device)
     power = torch.stft(x.mean(0), 2048, 1024, window=window, return_complex=True).abs().square()
@@ -109,16 +125,10 @@ def temporal_flatness(x: Tensor) -> float:
 def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     """An estimator from its file, in evaluation mode, and its record.
 
-    Raises UsageError naming the file when it is damaged or is not an estimator's.
+    Raises UsageError naming the file when it is damaged or not an estimator's.
     """
     content = read_tensors(path)
-    settings, weights = content.get("settings"), content.get("weights")
-    kinds = {"sfx": str, "afx": str, "encoder": str, "sr": int}
-    known = isinstance(settings, dict) and set(settings) == set(kinds)
-    if not known or any(type(settings[key]) is not kind for key, kind in kinds.items()):
-        raise UsageError(f"{path}: not an estimator; give a file that train_analysis_net.py wrote (estimator.pt)")
-    if not LOWEST_RATE <= settings["sr"] <= HIGHEST_RATE:
-        raise UsageError(f"{path}: not an estimator: its sample rate is {settings['sr']} Hz")
+    settings, weights = _settings(path, content), content.get("weights")
     try:
         estimator = Estimator(**settings)
         if not isinstance(weights, dict) or not all(
@@ -133,3 +143,14 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
         raise UsageError(f"{path}: its weights are not finite; train it again")
     record = content.get("record", {})
     return estimator.eval(), record if isinstance(record, dict) else {}
+
+
+def _settings(path: str | Path, content: dict) -> EstimatorSettings:
+    """The settings in an estimator's file; UsageError where they are none."""
+    settings = content.get("settings")
+    kinds = EstimatorSettings.__annotations__
+    if not isinstance(settings, dict) or {name: type(value) for name, value in settings.items()} != kinds:
+        raise UsageError(f"{path}: not an estimator; give a file that train_analysis_net.py wrote (estimator.pt)")
+    if not LOWEST_RATE <= settings["sr"] <= HIGHEST_RATE:
+        raise UsageError(f"{path}: not an estimator: its sample rate is {settings['sr']} Hz")
+    return EstimatorSettings(**settings)

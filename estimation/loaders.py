@@ -1,5 +1,6 @@
-"""What a blind estimator is trained on: loaders of excerpts of one or several data sets."""
+"""The music that estimators are trained on: where it comes from, and loaders of excerpts of it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -15,68 +16,92 @@ from reknob.runtime.seeds import stream_seed
 SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least.
 PIECE, MARGIN = 12.0, 2.0
+#: Recordings of one split, a list for each data set.
+Sources = list[list[Recording]]
 
 
-def build_loaders(settings: dict, n_controls: int) -> tuple[dict[str, DataLoader], list[str]]:
-    """Loaders of excerpts by split, and what of the data sets was left out and why, a line each.
+@dataclass(frozen=True, kw_only=True)
+class MusicSettings:
+    """The music to train on; names and defaults are those of the options that `add_music` adds.
 
-    Those of validation and test give the same items every time.
-
-    `settings` are those of train_analysis_net.py, by name. UsageError where its data sets and folders do not match, and
-    for what their readers refuse.
+    Args:
+        data: kinds of the data sets, with commas between.
+        data_dir: a folder for each of them, with commas between; None where the kind has a default one.
+        pieces: number of generated pieces in the training split.
+        seconds: length of an excerpt.
+        coded: share of the processed excerpts that are encoded and decoded by a lossy codec.
+        workers: number of processes that read, generate or process music.
+        log_dir: folder of the runs, and of generated music without a folder in `data_dir`.
     """
-    sizes = {"train": settings["epoch_items"], "valid": settings["valid_items"], "test": settings["test_items"]}
-    sources, skipped = find_sources(settings, sizes)
+
+    data: str = "generated"
+    data_dir: str | None = None
+    pieces: int = 300
+    seconds: float = 10.0
+    coded: float = 0.0
+    workers: int = 1
+    log_dir: Path = Path("logs")
+
+
+def build_loaders(
+    music: MusicSettings, sizes: dict[str, int], n_controls: int, *, batch_size: int, seed: int
+) -> tuple[dict[str, DataLoader], list[str]]:
+    """Loaders of `sizes[split]` excerpts by split, and one line for everything of the data sets that is left out.
+
+    "train" yields other excerpts in each epoch, the other splits the same ones. Raises UsageError where data sets and
+    folders do not match, and what `find_recordings` raises.
+    """
+    sources, skipped = find_sources(music, sizes)
     loaders = {}
     for split, items in sizes.items():
-        seed = stream_seed(settings["seed"], "excerpts", split)
-        excerpts = Excerpts(sources[split], n_controls, items, seed, sr=SR, seconds=settings["seconds"])
-        loaders[split] = excerpt_loader(excerpts, settings["batch_size"], settings["workers"], fresh=split == "train")
+        excerpts_seed = stream_seed(seed, "excerpts", split)
+        excerpts = Excerpts(sources[split], n_controls, items, excerpts_seed, sr=SR, seconds=music.seconds)
+        loaders[split] = excerpt_loader(excerpts, batch_size, music.workers, fresh=split == "train")
     return loaders, skipped
 
 
-def find_sources(settings: dict, sizes: dict[str, int]) -> tuple[dict[str, list[list[Recording]]], list[str]]:
-    """Recordings by split, a list for each data set, and what was left out and why, a line each.
+def find_sources(music: MusicSettings, sizes: dict[str, int]) -> tuple[dict[str, Sources], list[str]]:
+    """Recordings by split, and one line for everything that is left out, with the reason.
 
-    Generated pieces are made where they are missing: `settings["pieces"]` to train on, `sizes` of the other splits.
-    UsageError where data sets and folders do not match, and for what their readers refuse.
+    Missing generated pieces are generated: `music.pieces` for "train", `sizes[split]` for the other splits. Raises
+    UsageError where data sets and folders do not match, and what `find_recordings` raises.
     """
-    # A folder may hold more generated pieces, of another run.
-    pieces = sizes | {"train": settings["pieces"]}
-    sources: dict[str, list] = {split: [] for split in sizes}
+    pieces = sizes | {"train": music.pieces}
+    sources: dict[str, Sources] = {split: [] for split in sizes}
     skipped: list[str] = []
-    for data, folder in data_folders(settings):
-        if data == "generated":
-            generate(Path(folder), pieces, settings)
-        found = {split: find_recordings(data, folder, split, settings["seconds"]) for split in sizes}
-        skipped += dict.fromkeys(reason for each in found.values() for reason in each.skipped)
+    for data, folder in data_folders(music):
+        if data == "generated" and folder:
+            generate(folder, pieces, music)
+        listings = {split: find_recordings(data, folder, split, music.seconds) for split in sizes}
+        # Every split's listing names what the whole data set lacks.
+        skipped += dict.fromkeys(reason for listing in listings.values() for reason in listing.skipped)
         for split in sizes:
-            sources[split].append(found[split].recordings[: pieces[split] if data == "generated" else None])
+            # The folder may hold more generated pieces, of another run.
+            sources[split].append(listings[split].recordings[: pieces[split] if data == "generated" else None])
     return sources, skipped
 
 
-def data_folders(settings: dict) -> list[tuple[str, Path | None]]:
-    """The data sets to be heard and their folders, if any; UsageError where their numbers differ."""
-    kinds = settings["data"].split(",")
-    given = settings["data_dir"].split(",") if settings["data_dir"] else [None] * len(kinds)
-    folders = [folder and user_path(folder) for folder in given]
-    if len(kinds) != len(folders):
+def data_folders(music: MusicSettings) -> list[tuple[str, Path | None]]:
+    """The data sets' kinds and folders; UsageError where there are not as many of each."""
+    kinds = music.data.split(",")
+    given = music.data_dir.split(",") if music.data_dir else [""] * len(kinds)
+    if len(kinds) != len(given):
         raise UsageError(
-            f"--data names {len(kinds)} data sets and --data_dir {len(folders)} folders; give as many of each"
+            f"--data names {len(kinds)} data sets and --data_dir {len(given)} folders; give as many of each"
         )
-    made = Path(settings["log_dir"]) / "generated"
+    defaults = {"generated": Path(music.log_dir) / "generated"}
     return [
-        (kind, folder or (made if kind == "generated" else None)) for kind, folder in zip(kinds, folders, strict=True)
+        (kind, user_path(folder) if folder else defaults.get(kind)) for kind, folder in zip(kinds, given, strict=True)
     ]
 
 
-def generate(folder: Path, counts: dict[str, int], settings: dict) -> None:
-    """Makes the pieces that are missing, one progress bar for all."""
+def generate(folder: Path, counts: dict[str, int], music: MusicSettings) -> None:
+    """Generates the pieces that `folder` lacks, `counts` by split, under one progress bar."""
     with tqdm(desc="generating music", unit="piece", dynamic_ncols=True) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        seconds = max(PIECE, settings["seconds"] + MARGIN)
-        prepare_generated(folder, counts, seconds, SR, max(settings["workers"], 1), progress)
+        seconds = max(PIECE, music.seconds + MARGIN)
+        prepare_generated(folder, counts, seconds, SR, max(music.workers, 1), progress)

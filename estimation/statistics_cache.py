@@ -1,4 +1,4 @@
-"""Statistics of music, taken once: each part of them is a file, so that what was broken off goes on."""
+"""Statistics of music, computed once and cached part by part, so that an interrupted computation resumes."""
 
 import hashlib
 import json
@@ -16,32 +16,39 @@ from reknob.data.coding import random_lossy_round_trip
 from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import SILENT, Recording
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.statistics_training import StatisticsSet
+from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
 from reknob.estimation.train import synthesise
 from reknob.runtime.files import read_tensors, write_tensors
 from reknob.runtime.seeds import stream
 from reknob.runtime.workers import map_processes
 
-PART, BATCH = 50, 10  # excerpts of a file, and of what is processed at once
-VERSION = 2  # raised when the same music comes to have other statistics
+PART, BATCH = 50, 10  # excerpts in a file, and in a batch that is processed at once
+VERSION = 2  # raised when the statistics of the same music change, as cached ones would no longer match
 
 
 class Source(Protocol):
-    """What statistics are taken of, part by part."""
+    """What statistics are computed from, part by part."""
 
     def __len__(self) -> int:
         """The number of parts."""
+        ...
 
     def __getitem__(self, number: int) -> StatisticsSet:
         """The statistics of a part."""
+        ...
 
     def key(self) -> list:
-        """What they depend on besides the number, of plain values."""
+        """What the statistics depend on besides the part's number, as plain values."""
+        ...
 
 
 @dataclass(frozen=True)
 class Untouched:
-    """Windows of `seconds` s spread over each recording, a part; `most` or as many as fit, none of silent ones."""
+    """Windows of untouched recordings, a part for each recording.
+
+    Windows last `seconds` s and start at equal distances; there are `most`, or as many as fit without overlap. Silent
+    ones are left out.
+    """
 
     recordings: Sequence[Recording]
     estimator: Estimator
@@ -62,12 +69,16 @@ class Untouched:
         return statistics_of(self.estimator, x, torch.empty(count, 0)).take(audible)
 
     def key(self) -> list:
-        return [*named(self.recordings), self.seconds, self.most]
+        return [*identify(self.recordings), self.seconds, self.most]
 
 
 @dataclass(frozen=True)
 class Processed:
-    """Excerpts processed with their controls, `share` of them `coded`; `PART` of them are a part."""
+    """Excerpts processed by the estimator's synthesis at their controls, `PART` in a part.
+
+    A random `share` of them is encoded and decoded by a lossy codec. The last part is full as well: `Excerpts` has an
+    item for any index.
+    """
 
     excerpts: Excerpts
     estimator: Estimator
@@ -91,35 +102,39 @@ class Processed:
 
     def key(self) -> list:
         excerpts = self.excerpts
-        names = [named(recordings) for recordings in excerpts.sources]
+        names = [identify(recordings) for recordings in excerpts.sources]
         return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share]
 
 
 def statistics_of(estimator: Estimator, x: Tensor, q: Tensor) -> StatisticsSet:
-    """The statistics of sounds x (B, 1, N) with controls q (B, P)."""
-    return StatisticsSet(*estimator.controller.encoder.statistics(x), q)
+    """The statistics of audio x (B, 1, N) with controls q (B, P)."""
+    spectral, wave = percentile_encoder(estimator).statistics(x)
+    return StatisticsSet(spectral, wave, q)
 
 
-def named(recordings: Sequence[Recording]) -> list:
-    """Recordings by their names, lengths and the times at which their files were written."""
+def identify(recordings: Sequence[Recording]) -> list:
+    """Names, first samples, lengths and files' modification times of recordings: statistics change with any of them."""
     return [[r.name, r.first, r.frames, r.path.stat().st_mtime_ns] for r in recordings]
 
 
 def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> StatisticsSet:
-    """All statistics of a source, read from `folder`, where those that it lacks are kept; by `workers` processes."""
+    """All statistics of a source, read from `folder`; parts that it lacks are computed by `workers` processes first.
+
+    A source's parts are in a folder of their own, named by a hash of its key. `title` is the progress bar's.
+    """
     key = json.dumps([VERSION, type(source).__name__, *source.key()])
     folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:05d}.pt" for number in range(len(source))]
     missing = [job for job in enumerate(paths) if not job[1].exists()]
     with tqdm(desc=title, initial=len(paths) - len(missing), total=len(paths), unit="part") as bar:
-        for _ in map_processes(partial(_keep, source), missing, workers):
+        for _ in map_processes(partial(_write_part, source), missing, workers):
             bar.update()
     tables = (read_tensors(path) for path in paths)
     return StatisticsSet.join(StatisticsSet(**{name: x.float() for name, x in table.items()}) for table in tables)
 
 
-def _keep(source: Source, job: tuple[int, Path]) -> None:
-    """Writes a part at half precision: levels to 0.004 nepers."""
+def _write_part(source: Source, job: tuple[int, Path]) -> None:
+    """Computes a part and writes it at half precision, which rounds levels by up to 0.004 nepers."""
     number, path = job
     write_tensors(path, {name: column.half() for name, column in source[number]._asdict().items()})

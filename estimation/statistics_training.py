@@ -1,11 +1,11 @@
-"""Training on statistics of excerpts: thousands of steps in the time of a few on sounds."""
+"""Training on cached statistics of excerpts: thousands of steps in the time that a few take on audio."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reknob.afx.chain import cascade_coefs, is_biquad
 from reknob.afx.functional.biquad import response
@@ -15,29 +15,28 @@ from reknob.estimation.estimator import Estimator
 from reknob.losses import MelLoss, ParameterLoss
 from reknob.runtime.errors import UsageError
 
-WARM_UP = 200  # steps
+WARM_UP = 200  # steps over which the learning rate rises
 
 
 class StatisticsSet(NamedTuple):
-    """Statistics of M excerpts: spectral (M, 18, 113), of their waveforms (M, 93), and the controls (M, P) of what
-    processed them, P = 0 where nothing did."""
+    """Statistics of M excerpts, as `Percentiles.statistics` computes them, and the controls that they depend on."""
 
-    spectral: Tensor
-    wave: Tensor
-    q: Tensor
+    spectral: Tensor  # (M, 18, 113), in nepers, by semitone
+    wave: Tensor  # (M, 93), of the waveforms
+    q: Tensor  # (M, P), of the effects that processed the excerpts; P = 0 of untouched ones
 
     def draw(self, count: int, generator: torch.Generator) -> "StatisticsSet":
-        """`count` of them at random."""
+        """`count` random excerpts, with replacement."""
         return self.take(torch.randint(len(self.q), (count,), generator=generator))
 
     def take(self, chosen: Tensor) -> "StatisticsSet":
-        """Those of these numbers, or where this is true."""
-        return StatisticsSet(*(column[chosen] for column in self))
+        """The excerpts with the indices `chosen`, or those where it is true."""
+        return StatisticsSet(self.spectral[chosen], self.wave[chosen], self.q[chosen])
 
     @staticmethod
-    def join(pools: Iterable["StatisticsSet"]) -> "StatisticsSet":
-        """All of all pools."""
-        return StatisticsSet(*(torch.cat(column) for column in zip(*pools, strict=True)))
+    def join(sets: Iterable["StatisticsSet"]) -> "StatisticsSet":
+        """All excerpts of all sets."""
+        return StatisticsSet(*(torch.cat(column) for column in zip(*sets, strict=True)))
 
 
 class Objective(Protocol):
@@ -46,124 +45,144 @@ class Objective(Protocol):
     estimator: Estimator
 
     def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
-        """Mean loss over a batch."""
+        """Mean loss over a batch; what is random in it is drawn from `generator`."""
+        ...
 
 
 class Equaliser:
-    """The response of an estimator's equaliser: of its chain's first effect, where all of that is biquads.
+    """The magnitude response of an estimator's equaliser: of its chain's first effect, if that consists of biquads.
 
     Raises UsageError for another chain.
     """
 
-    def __init__(self, estimator: Estimator):
+    def __init__(self, estimator: Estimator) -> None:
         name, effect = next(iter(estimator.synthesis.parts()))
         self.bands = list(effect.parts())
         if not self.bands or not all(map(is_biquad, self.bands)):
             raise UsageError(f"{estimator.settings['sfx']}: does not begin with an equaliser, as peq and geq are")
         self.chain, self.name, self.sr = estimator.synthesis, name, estimator.settings["sr"]
         bank = MelLoss(self.sr).bank
+        # A mel band is represented by its centre of mass, in Hz.
         centres = torch.linspace(0, self.sr / 2, len(bank)) @ bank / bank.sum(0)
         self.bins = torch.tensor([b.freq for b in bins(self.sr)])
         self.freqs = torch.cat([self.bins, centres])
-        self.is_own = torch.tensor([control.startswith(f"{name}.") for control in self.chain.controls()])
+        # Which of the controls are the equaliser's.
+        self.mask = torch.tensor([control.startswith(f"{name}.") for control in self.chain.controls()])
 
     def gains(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Gains in nepers at controls q (B, P) of the chain: at semitones (B, 113) and at mel bands (B, 128)."""
-        coefs = cascade_coefs(self.bands, self.chain.from_unit(q)[self.name])
+        values = self.chain.from_unit(q)[self.name]
+        assert isinstance(values, dict)  # of an effect with parts
+        coefs = cascade_coefs(self.bands, values)
         gains = response(coefs, self.freqs, self.sr).abs().log()
         return gains[:, : len(self.bins)], gains[:, len(self.bins) :]
 
 
-class SettingsObjective:
-    """Distance of settings of any chain from those of processed excerpts.
+class ParameterObjective:
+    """Parameter-domain loss of any chain, against the controls that processed the excerpts.
 
-    An equaliser's are compared by what they do, the mean absolute difference in nepers at the mel bands, each response
-    less its mean, as loudness is not heard; all others by `ParameterLoss`. The loss is the sum of both.
+    An equaliser's controls are compared by magnitude response: the mean absolute difference in nepers at the mel bands
+    of both responses, each less its mean, since the statistics do not depend on overall gain. All other controls are
+    compared by `ParameterLoss`; the loss is the sum of both.
+
+    Raises UsageError for an encoder other than `Percentiles`.
     """
 
-    def __init__(self, estimator: Estimator):
-        check_encoder(estimator)
+    def __init__(self, estimator: Estimator) -> None:
+        self.encoder = percentile_encoder(estimator)
         self.estimator, self.parameters = estimator, ParameterLoss()
+        self.equaliser: Equaliser | None
         try:
             self.equaliser = Equaliser(estimator)
-        except ValueError:
+        except UsageError:
             self.equaliser = None
 
     def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
-        controller = self.estimator.controller
-        q = controller.mlp(controller.encoder.describe(batch.spectral, batch.wave))
+        q = self.estimator.controller.mlp(self.encoder.describe(batch.spectral, batch.wave))
         if not self.equaliser:
             return self.parameters(q, batch.q)
-        others = ~self.equaliser.is_own
+        others = ~self.equaliser.mask
         difference = self.equaliser.gains(q)[1] - self.equaliser.gains(batch.q)[1]
         shape = (difference - difference.mean(1, keepdim=True)).abs().mean()
         return shape + self.parameters(q[:, others], batch.q[:, others]) if others.any() else shape
 
 
 class EqualiserObjective:
-    """Audio loss of an equaliser without any sound: it adds its gains to levels, and settings never repeat.
+    """Audio-domain loss of an equaliser without rendering any audio: its gains are added to the cached levels.
 
-    The loss is that of the rendered sounds' `MelLoss` with every mel band taken at its centre: the mean absolute
-    difference of two responses in nepers, each less what the normalisation to one RMS takes from it. The waveform's
-    statistics are those of the untouched sound, so nothing is learned from them: their weights are zero.
+    Parameters are drawn anew for every batch. The loss is `MelLoss` of the rendered audio with every mel band
+    represented by its centre: the mean absolute difference of two responses in nepers, each less the gain by which the
+    normalisation to equal RMS scales it. The waveform's statistics are those of untouched music and do not depend on
+    the parameters: their weights are kept at zero.
 
-    Raises UsageError for a chain that is not an equaliser, or an encoder of another kind.
+    Raises UsageError for a chain that is not a single equaliser, and for an encoder other than `Percentiles`.
     """
 
-    def __init__(self, estimator: Estimator):
-        check_encoder(estimator)
+    def __init__(self, estimator: Estimator) -> None:
+        self.encoder = percentile_encoder(estimator)
         self.estimator, self.equaliser = estimator, Equaliser(estimator)
-        if not self.equaliser.is_own.all() or not estimator.same_controls:
+        if not self.equaliser.mask.all() or not estimator.same_controls:
             raise UsageError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
-        first = estimator.controller.mlp[0].weight
-        learned = torch.ones_like(first)
-        learned[:, -estimator.controller.encoder.n_wave :] = 0
+        layer = estimator.controller.mlp[0]
+        assert isinstance(layer, nn.Linear)
+        mask = torch.ones_like(layer.weight)
+        # The columns of the waveform's statistics are the last ones of `Percentiles.describe`.
+        mask[:, -self.encoder.n_wave :] = 0
         with torch.no_grad():
-            first.mul_(learned)
-        first.register_hook(lambda gradient: gradient * learned)
+            layer.weight.mul_(mask)
+        layer.weight.register_hook(lambda gradient: gradient * mask)
 
     def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
-        q = torch.rand((len(batch.q), len(self.equaliser.is_own)), generator=generator)
+        q = torch.rand((len(batch.q), len(self.equaliser.mask)), generator=generator)
         with torch.no_grad():
             true = self.equaliser.gains(q)
         estimated = self.equaliser.gains(self.estimate(batch, true[0]))
-        # Per hertz a semitone's level holds as much power as its width, in proportion to frequency.
+        # A semitone's power: its power density times its bandwidth, which is proportional to frequency.
         power = 2 * batch.spectral[:, -1] + self.equaliser.bins.log()
         return (band_levels(*estimated, power) - band_levels(*true, power)).abs().mean()
 
     def estimate(self, untouched: StatisticsSet, at_bins: Tensor) -> Tensor:
-        """Controls (B, P) heard in windows processed with gains (B, 113) at semitones, in nepers."""
+        """Controls (B, P) estimated from excerpts processed with gains (B, 113) at semitones, in nepers."""
         spectral = untouched.spectral.clone()
+        # The first rows describe changes of level, which a constant gain leaves alone.
         spectral[:, N_CHANGES:] += at_bins[:, None]
-        controller = self.estimator.controller
-        return controller.mlp(controller.encoder.describe(spectral, untouched.wave))
+        return self.estimator.controller.mlp(self.encoder.describe(spectral, untouched.wave))
 
 
 def band_levels(at_bins: Tensor, at_bands: Tensor, power: Tensor) -> Tensor:
-    """What gains (B, 113) and (B, 128) change at mel bands in a sound of log power (B, 113), scaled to the same RMS."""
+    """Changes of level (B, 128) at mel bands, in nepers, by gains in audio that is scaled back to its RMS.
+
+    Gains (B, 113) at semitones weigh `power`, the audio's log power (B, 113); gains (B, 128) are at the mel bands.
+    """
     loudness = (power + 2 * at_bins).logsumexp(1, keepdim=True) - power.logsumexp(1, keepdim=True)
     return at_bands - loudness / 2
 
 
-def check_encoder(estimator: Estimator) -> None:
-    """ValueError for an estimator that does not hear by statistics."""
-    if not isinstance(estimator.controller.encoder, Percentiles):
-        raise UsageError(f"--encoder {estimator.settings['encoder']}: statistics are heard by percentiles alone")
+def percentile_encoder(estimator: Estimator) -> Percentiles:
+    """An estimator's encoder; UsageError where it does not compute statistics."""
+    encoder = estimator.controller.encoder
+    if not isinstance(encoder, Percentiles):
+        raise UsageError(f"--encoder {estimator.settings['encoder']}: only percentiles is trained on statistics")
+    return encoder
 
 
-def learn(
+def train_steps(
     objective: Objective, sources: Sequence[StatisticsSet], *, steps: int, batch_size: int, lr: float, seed: int
 ) -> Iterator[float]:
-    """Trains with AdamW, each source heard equally often, the rate falling along half a cosine: the loss by step."""
+    """Trains with AdamW, and yields the loss of each step.
+
+    Every batch has as many excerpts of each source. The learning rate rises for `WARM_UP` steps and falls along half a
+    cosine.
+    """
     generator = torch.Generator().manual_seed(seed)
     controller = objective.estimator.controller.train()
     optimiser = torch.optim.AdamW(controller.parameters(), lr=lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
     )
-    share = -(-batch_size // len(sources))
+    per_source = -(-batch_size // len(sources))
     for _ in range(steps):
-        loss = objective(StatisticsSet.join(source.draw(share, generator) for source in sources), generator)
+        loss = objective(StatisticsSet.join(source.draw(per_source, generator) for source in sources), generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.estimation.estimator import Estimator
@@ -17,26 +18,27 @@ from reknob.runtime.seeds import stream, stream_seed
 PARAMS = "params"
 #: The published losses.
 OBJECTIVES = ("mel", PARAMS)
-# dry (B, 1, T) and its true controls q (B, P)
+# Audio "dry" (B, 1, T) and its true controls "q" (B, P).
 Batch = dict[str, Tensor]
+# By system and metric, one number an item.
 Scores = dict[str, dict[str, list[float]]]
 
 
 class Training(L.LightningModule):
-    """Adam on the controller, the learning rate falling where the validation loss stays.
+    """Adam on the encoder and the perceptron; the learning rate falls where the validation loss does not.
 
     Args:
-        estimator: what is trained; its chains stay as they are.
-        loss: one of `objectives()`: "params" compares true and estimated controls; a loss of audio, as "mel", compares
-            the processed audio with the dry audio rendered with the estimated controls.
+        estimator: the estimator to train; its chains have no weights to train.
+        loss: one of `objectives()`: "params", between true and estimated controls; or a loss of audio, as "mel",
+            between the target and the dry audio rendered with the estimated controls.
         lr: learning rate.
-        patience: epochs without improvement after which it falls to a tenth.
-        coded: share of the processed sounds that are heard from lossy files.
+        patience: epochs without improvement after which the learning rate falls to a tenth.
+        coded: share of the processed audio that is encoded and decoded by a lossy codec.
 
     Source: BE-AFX, arXiv 2310.11781.
     """
 
-    def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30, coded: float = 0.0):
+    def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30, coded: float = 0.0) -> None:
         super().__init__()
         self.coded, self.seed = coded, torch.initial_seed()
         self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
@@ -44,51 +46,53 @@ class Training(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimiser = torch.optim.Adam(self.estimator.controller.parameters(), lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=self.patience)
+        scheduler = ReduceLROnPlateau(optimiser, factor=0.1, patience=self.patience)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid/loss"}}
 
-    def distance(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
-        """The loss of estimated controls q (B, P)."""
+    def compute_loss(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
+        """The loss of estimated controls q (B, P), for the target `wet` (B, 1, T) that the batch was processed to."""
         q = q.float()
         if self.loss == PARAMS:
             return self.compare(q, batch["q"])
-        # Mixed precision is for the encoder and the controller alone.
+        # Mixed precision is for the networks only: filters and spectra need float32.
         with torch.autocast(wet.device.type, enabled=False):
             return self.compare(self.estimator.render(batch["dry"], q), wet)
 
     def estimate(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Controls (B, P) estimated of processed sounds (B, 1, T)."""
+        """Controls (B, P) estimated from processed audio (B, 1, T), a share of it through a lossy codec."""
         with torch.autocast(wet.device.type, enabled=False):
             wet = random_lossy_round_trip(wet, self.estimator.settings["sr"], self.coded, generator)
         return self.estimator(wet)
 
     def on_train_epoch_start(self) -> None:
-        """What is drawn in an epoch depends on its number alone, so that a training goes on as if never stopped."""
+        """Seeds the epoch by its number, so that a resumed training equals an uninterrupted one."""
         torch.manual_seed(stream_seed(self.seed, "epoch", self.current_epoch))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
-        loss = self.distance(batch, wet, self.estimate(wet))
+        loss = self.compute_loss(batch, wet, self.estimate(wet))
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(wet))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> Batch:
-        """Logs the loss; the processed sounds and the estimated controls."""
+        """Logs the loss, and returns the processed audio and the estimated controls for callbacks."""
         wet = synthesise(self.estimator, batch)
         q = self.estimate(wet, stream(self.seed, "validation", index))
-        self.log("valid/loss", self.distance(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
+        self.log("valid/loss", self.compute_loss(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
 
     def on_train_epoch_end(self) -> None:
-        """Takes the epoch into account for the learning rate: here, as checkpoints are saved next.
+        """Steps the learning rate's scheduler, before the epoch's checkpoint is saved.
 
-        Lightning would do so after that, and a training would go on an epoch late.
+        Lightning would step it afterwards, and a resumed training would be an epoch late.
         """
         if self.trainer.is_last_batch and "valid/loss" in self.trainer.callback_metrics:
-            self.lr_schedulers().step(self.trainer.callback_metrics["valid/loss"])
+            scheduler = self.lr_schedulers()
+            assert isinstance(scheduler, ReduceLROnPlateau)
+            scheduler.step(self.trainer.callback_metrics["valid/loss"])
 
     def lr_scheduler_step(self, *_: object) -> None:
-        """Nothing more to do."""
+        """Does nothing: `on_train_epoch_end` has stepped the scheduler."""
 
 
 def objectives() -> list[str]:
@@ -97,12 +101,12 @@ def objectives() -> list[str]:
 
 
 class StopWhenAsked(L.Callback):
-    """Ends the training after the step at which Ctrl-C, SIGTERM and the like ask for it.
+    """Ends the training after the step during which Ctrl-C, SIGTERM or another such signal arrived.
 
-    While it trains this takes the place of Lightning's own handlers, which leave in the middle of an epoch.
+    During the training it replaces Lightning's own signal handlers, which end within a step.
     """
 
-    def __init__(self, interrupt: Interrupt):
+    def __init__(self, interrupt: Interrupt) -> None:
         self.interrupt, self._handling = interrupt, ExitStack()
 
     def on_train_start(self, *_: object) -> None:
@@ -120,7 +124,7 @@ class StopWhenAsked(L.Callback):
 
 @torch.no_grad()
 def synthesise(estimator: Estimator, batch: Batch) -> Tensor:
-    """The processed sounds (B, 1, T) of a batch of dry ones and their true controls, in full precision."""
+    """The audio (B, 1, T) of a batch, processed by the synthesis at its true controls, in full precision."""
     with torch.autocast(batch["dry"].device.type, enabled=False):
         return estimator.synthesis(batch["dry"], **estimator.synthesis.from_unit(batch["q"]))
 
@@ -131,10 +135,9 @@ def score(
 ) -> Scores:
     """Scores of every item by system ("no effect", "random settings", "estimate") and metric.
 
-    Where `file` is given, the estimator hears what it makes of the processed sounds (B, 1, T), as writing and reading.
-
+    Where `file` is given, the estimator's input is `file` of the processed audio (B, 1, T), as a lossy round trip.
     The metrics are mrstft, mse and mel, and where both chains have the same controls, params: the mean squared error
-    of the controls, whose range is [0, 1].
+    of the controls, whose range is [0, 1]. `seed` is of the random settings.
     """
     sr, device = estimator.settings["sr"], next(estimator.parameters()).device
     metrics = build_metrics({"name": "blind"}, sr)

@@ -83,8 +83,8 @@ def one_line(text: str) -> str:
     return line if len(line) <= 1000 else f"{line[:500]} … {line[-400:]}"
 
 
-def tell(line: str) -> None:
-    """Prints a line to stderr, above progress bars; what cannot be printed is dropped, as there is nobody to tell."""
+def print_error(line: str) -> None:
+    """Prints a line to stderr, above progress bars; an error of stderr itself is ignored."""
     tqdm = sys.modules.get("tqdm")
     try:
         if tqdm is not None:
@@ -100,7 +100,7 @@ class _Messages(logging.Handler):
     """Prints what is logged to whatever stderr is at that time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(self.format(record))
+        print_error(self.format(record))
 
 
 @contextmanager
@@ -129,16 +129,16 @@ def _of_worker(text: str) -> str:
 def _report(name: str, error: BaseException, *, debug: bool) -> int:
     """Tells of an error, and returns the exit status."""
     if isinstance(error, KeyboardInterrupt):
-        tell(f"{name}: stopped" + (f" by {error}" if str(error) and str(error) != "SIGINT" else ""))
+        print_error(f"{name}: stopped" + (f" by {error}" if str(error) and str(error) != "SIGINT" else ""))
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     if line := explain(error):
-        tell(f"{name}: {line}")
+        print_error(f"{name}: {line}")
         return MISTAKE
     if debug:
         traceback.print_exception(error)
-    tell(f"{name}: internal error: {reason(error)}{'' if debug else _kept(error)}")
+    print_error(f"{name}: internal error: {reason(error)}{'' if debug else _kept(error)}")
     return FAULT
 
 
@@ -173,7 +173,7 @@ def _flushed(name: str, status: int) -> int:
         if isinstance(error, BrokenPipeError):
             return BROKEN_PIPE
         if status == 0:
-            tell(f"{name}: standard output: {getattr(error, 'strerror', None) or error}")
+            print_error(f"{name}: standard output: {getattr(error, 'strerror', None) or error}")
             return MISTAKE
     return status
 

@@ -1,24 +1,21 @@
-"""Checks a dry and a wet recording before a fit: what is wrong, how sure that is, and what to do.
+"""Checks a dry and a wet recording before a fit: what is wrong, how severe it is, and what to do.
 
     python scripts/check_pair.py dry.wav wet.wav
     python scripts/check_pair.py dry.wav wet.wav --json findings.json
     python scripts/check_pair.py dry.wav wet.wav --fix mended      mended/dry.wav and mended/wet.wav, aligned
 
-A good pair takes one line. `--fix` writes float files at the dry file's rate, cut to what overlaps, with drift,
-polarity and DC offset corrected, at their own levels. The exit status is 2 where the pair is refused.
+For a good pair one line is printed. `--fix` writes float files at the dry file's rate, cut to their overlap, with
+drift, polarity and DC offset corrected, at their original levels. The exit status is 2 where the pair is refused.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import program
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from reknob.data.audio import read_rate, write_audio
 from reknob.data.doctor import CODES, PairCheck
@@ -59,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 @contextmanager
 def unlogged(name: str) -> Iterator[None]:
-    """Nothing of a logger's for a while."""
+    """Disables a logger within the context."""
     logger = logging.getLogger(name)
     logger.disabled = True
     try:
@@ -71,14 +68,14 @@ def unlogged(name: str) -> Iterator[None]:
 def show(check: PairCheck) -> None:
     """Prints the findings, a line each, and the alignment."""
     for finding in check.findings:
-        if finding.severity != "refusal":  # told as the program's error
+        if finding.severity != "refusal":  # printed as the program's error
             print(f"{finding.severity}, {finding.code}: {finding}")
     if not check.refusals:
         print(f"{'aligned' if check.findings else 'a good pair'}: {check.summary()}")
 
 
-def fix_targets(folder: str, dry: Path, wet: Path) -> tuple[Path, Path]:
-    """The files that `--fix` writes; UsageError where they exist."""
+def fix_targets(folder: Path, dry: Path, wet: Path) -> tuple[Path, Path]:
+    """The files that `--fix` writes; UsageError where one exists or is an input."""
     targets = folder / "dry.wav", folder / "wet.wav"
     for target in targets:
         if any(target.exists() and source.exists() and target.samefile(source) for source in (dry, wet)):
@@ -89,12 +86,14 @@ def fix_targets(folder: str, dry: Path, wet: Path) -> tuple[Path, Path]:
 
 
 def write_fixed(pair: Pair, targets: tuple[Path, Path]) -> None:
+    """Writes the aligned and corrected pair, and prints the files' names."""
     for x, target in ((pair.dry, targets[0]), (pair.wet, targets[1])):
         write_audio(target, x, pair.sr)
         print(target)
 
 
 def parser() -> Parser:
+    """The program's options."""
     codes = "\n".join(f"  {code:20}{meaning}" for code, meaning in CODES.items())
     p = Parser(__doc__, epilog=f"codes of findings:\n{codes}")
     p.add_argument("dry", metavar="DRY", type=file_path, help="the unprocessed recording")

@@ -2,18 +2,15 @@
 
     python scripts/get_medley_vocal_txt.py /data/medley1/v1/Audio --out scripts/medley_vocals_list.txt
 
-ROOT holds the song folders at any depth, or only the *_METADATA.yaml files; for a song without a folder of its own the
-line is where the folder would be. What is left out, and why, is printed with --verbose.
+ROOT holds the song folders at any depth, or only the *_METADATA.yaml files; for a song without a folder the line is
+where the folder would be. --verbose lists the songs that are left out, with the reason.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import program
 
 import argparse
+import sys
+from pathlib import Path
 
 from reknob.data.pair_files import vocal_stems
 from reknob.runtime.arguments import Parser, file_path
@@ -44,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def vocal_songs(root: Path) -> tuple[list[Path], list[str]]:
-    """The song folders below `root` with a vocal stem of one raw track, by name, and why the others are none."""
+    """The song folders below `root` with a vocal stem of one raw track, sorted, and the reasons against the others."""
     files = {path.name.removesuffix(SUFFIX): path for path in sorted(root.rglob(f"*{SUFFIX}"))}
     if not files:
         raise UsageError(f"{root}: holds no *{SUFFIX} at any depth; give the root of MedleyDB")
@@ -53,21 +50,22 @@ def vocal_songs(root: Path) -> tuple[list[Path], list[str]]:
     for song, path in files.items():
         folder = folders.get(song, path.parent / song)
         try:
-            found = vocal_stems(read_yaml(path), folder)
+            stems = vocal_stems(read_yaml(path), folder)
         except ValueError as error:
             skipped.append(str(error))
             continue
-        skipped += found.skipped
-        if found.files:
+        skipped += stems.skipped
+        if stems.files:
             songs.append(folder)
     return sorted(songs), skipped
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__)
     p.add_argument("root", metavar="ROOT", type=file_path, help="folder of MedleyDB, or of its metadata")
     p.add_argument("--out", type=file_path, metavar="FILE", help="file of the list (default: standard output)")
-    p.add_argument("--verbose", action="store_true", help="say why songs are left out")
+    p.add_argument("--verbose", action="store_true", help="list the songs that are left out, with the reason")
     return p
 
 

@@ -2,20 +2,16 @@
 
     python scripts/get_params.py --loss-thresh 4 --fluc-thresh 0.2 LOGS OUT 2024-09-17:00 --end_date 2024-09-23:00
 
-Of the runs of a track within the dates the newest is taken; it is rejected when it was terminated early, when its
-lowest loss is above --loss-thresh, when its first loss is its lowest, or when median |diff(losses)| is above
---fluc-thresh. Every rejected run is listed with its reason. OUT gets info.json and raw_params.npy; a set that is there
-already is replaced with --overwrite only.
+Of a track's runs within the dates the newest one counts; it is rejected when it was terminated early, when its lowest
+loss is above --loss-thresh, when its first loss is its lowest, or when median |diff(losses)| is above --fluc-thresh.
+Every rejected run is listed with its reason. info.json and raw_params.npy are written to OUT; an existing set is
+replaced with --overwrite only.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import program
 
 import argparse
+import sys
 from datetime import datetime
 
 from reknob.formats.harvest import Rules, gather, lines, parse_date, select
@@ -52,6 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__)
     p.add_argument("logs", type=file_path, metavar="LOGS", help="log folder; runs, ours or published, at any depth")
     p.add_argument("out", type=file_path, metavar="OUT", help="folder of the preset set")
@@ -60,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--loss-thresh", type=float, default=4.0, help="highest lowest loss (default 4)")
     p.add_argument("--fluc-thresh", type=float, default=0.2, help="highest median |diff(losses)| (default 0.2)")
     p.add_argument("--include-all", action="store_true", help="every run of a track, not only the newest")
-    p.add_argument("--overwrite", action="store_true", help="replace the set that is in OUT")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing set")
     return p
 
 

@@ -1,18 +1,14 @@
-"""Makes pairs to fit: generated voices, and the same voices through a chain with drawn settings.
+"""Makes pairs to fit: generated voices, and the same voices through a chain with random parameters.
 
     python scripts/make_pairs.py logs/own/pairs --count 24
 
 OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from reknob.runtime.program import program
 
 import argparse
+import sys
 
 import torch
 
@@ -47,17 +43,23 @@ def main(argv: list[str]) -> int:
 
 
 def draw_values(chain: Effect, seed: int) -> Values:
-    """Values scattered about the defaults: dB by 3, other free numbers by 0.1, what has a range by 1 in raw numbers."""
+    """Values scattered about the defaults, normally distributed in raw parameters.
+
+    The standard deviation is 3 for levels in dB, 0.1 for other parameters without a range, and 1 for those with one.
+    """
     generator = torch.Generator().manual_seed(seed)
     knobs = Knobs(chain, generator)
-    scatter = {name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()}
+    scales = {
+        name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()
+    }
     with torch.no_grad():
         for name, raw in knobs.named_parameters():
-            raw += scatter[name] * torch.randn(raw.shape, generator=generator)
+            raw += scales[name] * torch.randn(raw.shape, generator=generator)
         return knobs()
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__)
     p.add_argument("out", metavar="OUT", type=file_path, help="folder of the pairs")
     p.add_argument("--count", type=integer(1, 9999), default=24, help="how many (default %(default)s)")

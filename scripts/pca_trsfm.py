@@ -4,18 +4,14 @@
     python scripts/pca_trsfm.py selected-runs/medley_vox --exclude 3,17,40-44
     python scripts/pca_trsfm.py selected-runs/medley_vox --exclude left_out.txt
 
-Writes feature_mask.npy (which parameters say anything) and gaussian.npz (mean, cov) beside the set, and with --exclude
-train_index.npy, the rows that are left. A train_index.npy that is already there keeps its force.
+Writes feature_mask.npy (the free, non-redundant parameters) and gaussian.npz (mean, cov) to the set's folder, and with
+--exclude train_index.npy, the remaining rows. An existing train_index.npy is still used.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import program
 
 import argparse
+import sys
 
 import numpy as np
 
@@ -62,6 +58,7 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__)
     p.add_argument("presets", type=file_path, help="folder of the preset set")
     p.add_argument(
@@ -69,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="ROWS",
         help="rows to leave out: numbers and ranges, names of dry files or tracks, or a file of them; none for no row",
     )
-    p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: what the set says)")
+    p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: the set's)")
     return p
 
 

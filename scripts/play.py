@@ -3,22 +3,19 @@
     python scripts/play.py --preset presets/own --row 3 in.wav                    to the loudspeakers
     python scripts/play.py --run logs/demo/run_0 --realtime in.wav out.wav        to a file, echoes sample by sample
 
-Memory does not grow with the recording. It is read once to measure its loudness and once to be played; as in
-render.py it is brought to -18 LUFS unless `--loudness` says otherwise. Ctrl-C stops, and keeps what was written.
+Memory does not grow with the recording, which is read twice: to measure its loudness, and to play it. As in render.py
+its level is set to -18 LUFS unless `--loudness` is given. Ctrl-C stops and keeps what was written.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, takewhile
+from pathlib import Path
 
 from torch import Tensor
 
@@ -62,6 +59,7 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__, parents=[chain_options()])
     p.add_argument("input", type=file_path, help="audio file at the chain's sample rate")
     p.add_argument("output", type=file_path, nargs="?", help="stereo file to write (default: the loudspeakers)")
@@ -70,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def mono_blocks(path: Path, size: int) -> Iterator[Tensor]:
-    """A recording's blocks as a chain takes them, (1, T)."""
+    """A recording's blocks, mixed to mono, (1, T)."""
     return (block.mean(0, keepdim=True) for block in read_blocks(path, size))
 
 
@@ -90,7 +88,10 @@ def input_gain(path: Path, sr: int, lufs: float | None, size: int) -> float:
 
 
 def play(stream: Stream, blocks: Iterator[Tensor], write: Sink) -> tuple[int, float]:
-    """Writes blocks through the stream, both sides alike where it is mono; samples played, and the seconds it took."""
+    """Renders blocks (1, T) and writes them (2, T), a mono output to both channels.
+
+    Returns the number of samples written, and the seconds that rendering took.
+    """
     samples, took = 0, 0.0
     for block in chain(blocks, [None]):
         started = time.perf_counter()
@@ -102,15 +103,15 @@ def play(stream: Stream, blocks: Iterator[Tensor], write: Sink) -> tuple[int, fl
 
 
 def open_sink(path: Path | None, sr: int, block: int) -> AbstractContextManager[Sink]:
-    """Where stereo blocks (2, T) go."""
+    """A context whose function writes stereo blocks (2, T) to a file, or to the loudspeakers without one."""
     return audio_writer(path, sr, 2) if path else loudspeakers(sr, block)
 
 
 @contextmanager
 def loudspeakers(sr: int, block: int) -> Iterator[Sink]:
-    """The default sound device, with room for two blocks, so that one plays while the next is computed."""
+    """The default sound device, buffering two blocks, so that one plays while the next is computed."""
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports] - optional
     except (ImportError, OSError) as error:  # OSError: its library, PortAudio, is missing
         remedy = "pip install sounddevice, or give a file to write"
         raise UsageError(f"no sound device: {error}; {remedy}") from None

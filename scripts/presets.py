@@ -1,4 +1,4 @@
-"""What is in a preset set, and new presets out of it.
+"""Shows a preset set, and makes new presets from it.
 
     python scripts/presets.py list presets/own --columns comp.cmp_threshold,sends.delay.delay
     python scripts/presets.py show presets/own 0                          one preset in physical units
@@ -8,20 +8,17 @@
     python scripts/presets.py interpolate presets/own 0 3 OUT             new ones, from one preset to another
 
 A preset is named by its row, its track or its dry file. Distances are between raw parameters, each in units of its
-standard deviation over the set: sqrt(mean(z²)). OUT is a preset set again, for scripts/render.py and all the others; a
-set that is there is replaced with --overwrite only.
+standard deviation over the set: sqrt(mean(z²)). OUT is a preset set as well, for scripts/render.py and the others; an
+existing set is replaced with --overwrite only.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import program
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,12 +26,12 @@ from torch import Tensor
 from reknob.afx.effect import Effect
 from reknob.afx.param import Param
 from reknob.afx.registry import build, lookup
+from reknob.analysis import distances
 from reknob.formats.presets import (
     MOST_PRESETS,
     Preset,
     check_new,
     column_names,
-    deviations,
     fit_gaussian,
     from_vectors,
     load_presets,
@@ -67,7 +64,7 @@ class Table:
 
     title: str
     header: Sequence[str]
-    rows: list[Sequence[object]]
+    rows: Sequence[Sequence[object]]
 
 
 @dataclass(frozen=True)
@@ -80,31 +77,33 @@ class Collection:
     presets: list[Preset]
 
     def one(self, text: str) -> Preset:
-        """The preset that a row, a track or a dry file names."""
+        """The preset that `text` names by row, track or dry file; UsageError unless it is exactly one."""
         rows = read_rows(text, self.presets)
         if len(rows) != 1:
             raise UsageError(f"{text!r} names {len(rows)} presets, not one: rows {', '.join(map(str, rows))}")
         return self.presets[rows[0]]
 
     def vectors(self) -> Tensor:
+        """The presets as rows of raw parameters, (N, P)."""
         return to_vectors(self.presets, self.effect)
 
     @property
     def params(self) -> dict[str, Param]:
-        """What a preset holds, by name."""
+        """The parameters of a preset, by name."""
         return {name: p for name, p in self.effect.walk() if p.preset}
 
 
 def list_(collection: Collection, args: argparse.Namespace) -> Table:
-    """Every preset with some of its single values."""
-    known = {name: p for name, p in collection.params.items() if not p.shape}
-    columns = args.columns.split(",") if args.columns else [name for name in COLUMNS if name in known]
+    """Every preset, with the values of some parameters."""
+    scalars = {name: p for name, p in collection.params.items() if not p.shape}
+    columns = args.columns.split(",") if args.columns else [name for name in COLUMNS if name in scalars]
     cells = []
     for name in columns:
-        values = lookup(known, name, "column").mapping.value(torch.stack([p.raws[name] for p in collection.presets]))
+        param = lookup(scalars, name, "column")
+        values = param.mapping.value(torch.stack([p.raws[name] for p in collection.presets]))
         cells.append([number(value) for value in values.tolist()])
     rows = [(p.row, p.track, p.stem, *(column[i] for column in cells)) for i, p in enumerate(collection.presets)]
-    header = ["row", "track", "stem", *(f"{name} {known[name].unit}".rstrip() for name in columns)]
+    header = ["row", "track", "stem", *(f"{name} {scalars[name].unit}".rstrip() for name in columns)]
     return Table(f"{len(rows)} presets of {collection.folder}", header, rows)
 
 
@@ -124,68 +123,63 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
 
 def nearest(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets most like one."""
-    preset, vectors = collection.one(args.preset), collection.vectors()
-    z = deviations(vectors, vectors, feature_mask(collection.effect))
-    distance = (z - z[preset.row]).square().mean(1).sqrt()
-    distance[preset.row] = torch.inf
-    order = distance.argsort()[: min(args.count, len(distance) - 1)].tolist()
-    rows = [[row, f"{distance[row]:.3f}", collection.presets[row].track, collection.presets[row].stem] for row in order]
+    preset = collection.one(args.preset)
+    neighbours = distances.nearest(collection.vectors(), preset.row, feature_mask(collection.effect), args.count)
+    others = [(collection.presets[row], distance) for row, distance in neighbours]
+    rows = [(other.row, f"{distance:.3f}", other.track, other.stem) for other, distance in others]
     title = f"nearest to {preset.row}: {preset.track} {preset.stem}"
     return Table(title, ["row", "distance", "track", "stem"], rows)
 
 
 def outliers(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets farthest from the mean, with the parameter that is farthest."""
-    vectors, mask = collection.vectors(), feature_mask(collection.effect)
-    z = deviations(vectors, vectors, mask)
-    names = [name for name, wanted in zip(column_names(collection.effect), mask.tolist(), strict=True) if wanted]
-    distance = z.square().mean(1).sqrt()
+    mask = feature_mask(collection.effect)
+    names = [name for name, free in zip(column_names(collection.effect), mask.tolist(), strict=True) if free]
     rows = []
-    for row in distance.argsort(descending=True)[: args.count].tolist():
-        most = int(z[row].abs().argmax())
+    for row, distance, column, deviation in distances.outliers(collection.vectors(), mask, args.count):
         preset = collection.presets[row]
-        rows.append([row, f"{distance[row]:.3f}", preset.track, preset.stem, names[most], f"{z[row, most]:+.1f}"])
+        rows.append((row, f"{distance:.3f}", preset.track, preset.stem, names[column], f"{deviation:+.1f}"))
     header = ["row", "distance", "track", "stem", "farthest parameter", "deviations"]
     return Table(f"outliers of {collection.folder}", header, rows)
 
 
 def sample(collection: Collection, args: argparse.Namespace) -> Table:
-    """New presets drawn from the set's Gaussian; it is computed where the set has none."""
+    """New presets drawn from the set's Gaussian, which is computed where the set has none."""
     if not 0 <= args.seed < 1 << 63:
         raise UsageError(f"--seed {args.seed}: give a whole number from 0 to 2^63 - 1")
     check_new(args.out, overwrite=args.overwrite)
     effect = collection.effect
     gaussian = read_gaussian(collection.folder, effect) or fit_gaussian(collection.vectors(), effect)
-    drawn = gaussian.sample(args.count, torch.Generator().manual_seed(args.seed))
+    vectors = gaussian.sample(args.count, torch.Generator().manual_seed(args.seed))
     names = [f"sample_{i}" for i in range(args.count)]
-    return _write(collection, args, names, drawn)
+    return _write(collection, args, names, vectors)
 
 
 def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
-    """New presets evenly from one preset to another, both included, in raw parameters."""
+    """New presets at equal steps from one preset to another, both included, in raw parameters."""
     a, b = collection.one(args.preset), collection.one(args.other)
     if args.count < 2:
         raise UsageError(f"--count {args.count}: at least 2, both ends are included")
     check_new(args.out, overwrite=args.overwrite)
     ends = to_vectors([a, b], collection.effect)
-    way = torch.linspace(0, 1, args.count).unsqueeze(1)
-    names = [f"{a.row}_to_{b.row}_{100 * t:.0f}" for t in way.flatten().tolist()]
-    return _write(collection, args, names, ends[0].lerp(ends[1], way))
+    positions = torch.linspace(0, 1, args.count).unsqueeze(1)
+    names = [f"{a.row}_to_{b.row}_{100 * position:.0f}" for position in positions.flatten().tolist()]
+    return _write(collection, args, names, ends[0].lerp(ends[1], positions))
 
 
 def _write(collection: Collection, args: argparse.Namespace, names: list[str], vectors: Tensor) -> Table:
-    """Writes vectors as a set whose tracks are called by `names` and have no recordings."""
+    """Writes rows of raw parameters (N, P) as a set, whose tracks are called `names` and have no recordings."""
     effect = collection.effect
-    made = [
+    presets = [
         Preset(row, f"{name}/{name}.wav", f"{name}/{name}.wav", 0, raws)
         for row, (name, raws) in enumerate(zip(names, from_vectors(vectors, effect), strict=True))
     ]
-    write_presets(args.out, made, effect, chain=collection.config, rejected={}, overwrite=args.overwrite)
-    table = list_(replace(collection, folder=args.out, presets=made), argparse.Namespace(columns=None))
-    return replace(table, title=f"{len(made)} presets written to {args.out}")
+    write_presets(args.out, presets, effect, chain=collection.config, rejected={}, overwrite=args.overwrite)
+    table = list_(replace(collection, folder=args.out, presets=presets), argparse.Namespace(columns=None))
+    return replace(table, title=f"{len(presets)} presets written to {args.out}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[Collection, argparse.Namespace], Table]] = {
     "list": list_,
     "show": show,
     "nearest": nearest,
@@ -211,6 +205,7 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -222,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
             c.add_argument("other", metavar="OTHER", help="the preset at the other end")
         if name in ("sample", "interpolate"):
             c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
-            c.add_argument("--overwrite", action="store_true", help="replace the set that is in OUT")
+            c.add_argument("--overwrite", action="store_true", help="replace an existing set")
         if name in ("nearest", "outliers", "sample", "interpolate"):
             most = MOST_PRESETS if name in ("sample", "interpolate") else LARGEST_INT
             c.add_argument("--count", type=integer(1, most), default=5, help="how many (default 5)")

@@ -4,19 +4,16 @@
     python scripts/render.py --preset presets/own --row 0 in.wav out.wav            a row of a preset set
     python scripts/render.py --values run_0/parametrised.pth in.wav out.wav         values in physical units
 
-The input is brought to -18 LUFS first, the level that presets are fitted at; `--loudness off` leaves it as it is.
+The input's level is set to -18 LUFS first, at which presets are fitted; `--loudness off` leaves it unchanged.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reknob.runtime.program import program
 
 import argparse
 import logging
+import sys
 import time
+from pathlib import Path
 
 from torch import Tensor
 
@@ -45,14 +42,15 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     p = Parser(__doc__, parents=[chain_options()])
     p.add_argument("input", type=file_path, help="any audio file")
-    p.add_argument("output", type=file_path, help="file to write; the suffix says which format")
+    p.add_argument("output", type=file_path, help="file to write, in the format of its suffix")
     return p
 
 
 def load_input(path: Path, sr: int, loudness: float | None) -> Tensor:
-    """A recording as a chain takes it, (1, T): at its sample rate, mono, and at a loudness in LUFS or as it is."""
+    """A recording as a chain's input, (1, T): at the chain's sample rate, in mono, at a loudness in LUFS if given."""
     x, file_sr = read_audio(path)
     if file_sr != sr:
         logging.info("%s: resampled from %d to %d Hz", path, file_sr, sr)

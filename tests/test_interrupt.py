@@ -14,6 +14,7 @@ import torch
 from takes import QUICK, SR, take, write_pair
 
 from reknob.data.audio import write_audio
+from reknob.estimation import statistics_run
 from reknob.estimation.train import StopWhenAsked
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
@@ -131,13 +132,13 @@ def test_a_worker_that_is_killed_is_told_in_a_line():
 
 
 def test_a_stopped_training_on_statistics_writes_what_it_reached(tmp_path, monkeypatch, capsys):
-    validate = train_on_statistics.validate
+    validate = statistics_run.validate
 
     def stopped(*args: object) -> float:
         send(signal.SIGTERM)
         return validate(*args)
 
-    monkeypatch.setattr(train_on_statistics, "validate", stopped)
+    monkeypatch.setattr(statistics_run, "validate", stopped)
     tiny = "--seconds=2 --pieces=1 --steps=9 --batch_size=4 --valid_items=2 --workers=0 --windows=1".split()
     assert train_on_statistics.main([*tiny, f"--log_dir={tmp_path}", f"--out={tmp_path / 'a.pt'}"]) == 130
     assert (tmp_path / "a.pt").exists() and "stopped before its end" in capsys.readouterr().out

@@ -14,8 +14,13 @@ from reknob.afx.effect import Effect, Knobs
 from reknob.afx.registry import build
 from reknob.afx.stream import render
 from reknob.data.audio import normalise_loudness, write_audio
+from reknob.data.pair_files import PairFiles
+from reknob.data.pairs import load_pair
+from reknob.fitting.evaluation import MOST_Q, PresetScore, Scorer, mean_terms, score_presets, write_scores
 from reknob.formats.presets import Preset, load_presets, write_presets
+from reknob.losses.metrics import VocalMetrics
 from reknob.losses.vocal import TERMS, VocalLoss
+from reknob.runtime.errors import UsageError
 
 SR = 44100
 SHARED = Path(__file__).parents[2] / "shared"
@@ -71,7 +76,7 @@ def numbers(row: dict[str, str]) -> list[float]:
     return [float(row[term]) for term in TERMS]
 
 
-def test_presets_that_made_their_tracks_score_almost_nothing(scored_set: Path, capsys):
+def test_presets_that_made_their_tracks_score_almost_nothing(scored_set: Path, capsys: pytest.CaptureFixture) -> None:
     status, rows = score(scored_set, "--lufs", "off")
     assert status == 0
     assert list(rows[0]) == ["track_id", "stem_id", *TERMS]
@@ -82,16 +87,25 @@ def test_presets_that_made_their_tracks_score_almost_nothing(scored_set: Path, c
     assert printed == "mean of 3: " + ", ".join(f"{t} {m:.5f}" for t, m in zip(TERMS, mean, strict=True))
 
 
-def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(scored_set: Path, chain: Effect):
+def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(scored_set: Path, chain: Effect) -> None:
     _, rows = score(scored_set, "--no-process", "--lufs", "off", "--subset", "song1")
-    files = loss_eval.PairFiles(*(scored_set.parent / "audio" / "song1" / f"{x}.wav" for x in ("take", "mix")), "song1")
-    pair = loss_eval.load_pair(files, SR, None, shift=-50, check=False)
+    files = PairFiles(*(scored_set.parent / "audio" / "song1" / f"{x}.wav" for x in ("take", "mix")), "song1")
+    pair = load_pair(files, SR, None, shift=-50, check=False)
     _, terms = VocalLoss(SR)(pair.dry.expand(2, -1)[None], pair.wet[None])
     assert len(rows) == 1 and rows[0]["track_id"] == "song1"
     assert numbers(rows[0]) == pytest.approx([term.item() for term in terms.values()], rel=1e-5)
 
 
-def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_their_names(scored_set: Path, capsys):
+def test_another_registered_loss_scores_under_its_own_name(scored_set: Path, capsys: pytest.CaptureFixture) -> None:
+    status, rows = score(scored_set, "--loss=mrstft")
+    assert status == 0 and list(rows[0]) == ["track_id", "stem_id", "mrstft"]
+    assert all(float(row["mrstft"]) < 1e-3 for row in rows)
+    assert "mean of 3: mrstft 0.0" in capsys.readouterr().out
+
+
+def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_their_names(
+    scored_set: Path, capsys: pytest.CaptureFixture
+) -> None:
     before = score(scored_set)[1]
     vectors = np.load(scored_set / "raw_params.npy")
     vectors[0, 0] = np.nan
@@ -106,7 +120,7 @@ def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_thei
     assert "2 of 3 tracks left out" in errors
 
 
-def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chain: Effect, tmp_path: Path):
+def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chain: Effect, tmp_path: Path) -> None:
     seen = []
 
     def scorer(preset: Preset) -> dict[str, float]:
@@ -114,15 +128,44 @@ def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chai
         return dict.fromkeys(TERMS, 0.0)
 
     with open(tmp_path / "rows.csv", "w", newline="") as file:
-        list(loss_eval.write_scores(file, load_presets(scored_set, chain), scorer))
+        list(write_scores(file, score_presets(load_presets(scored_set, chain), scorer)))
     assert seen[1:] == [2, 3]
 
 
-def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effect):
+def test_a_preset_that_cannot_be_scored_gives_its_reason_and_the_others_their_terms(
+    scored_set: Path, chain: Effect, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    def scorer(preset: Preset) -> dict[str, float]:
+        if preset.row == 1:
+            raise UsageError("its recording\nis gone")
+        return dict.fromkeys(TERMS, float(preset.row))
+
+    with open(tmp_path / "rows.csv", "w", newline="") as file:
+        scores = list(write_scores(file, score_presets(load_presets(scored_set, chain), scorer)))
+    assert [(score.preset.track, score.problem) for score in scores] == [
+        ("song0", ""),
+        ("song1", "its recording is gone"),
+        ("song2", ""),
+    ]
+    assert scores[1].terms is None
+    assert (tmp_path / "rows.csv").read_text().count("\n") == 3
+    assert mean_terms(score.terms for score in scores if score.terms) == dict.fromkeys(TERMS, 1.0)
+    assert mean_terms([]) == {}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_raised_by_the_consumer_is_not_taken_for_one_of_the_scorer(scored_set: Path, chain: Effect) -> None:
+    scores = score_presets(load_presets(scored_set, chain), lambda preset: {})
+    assert isinstance(next(scores), PresetScore)
+    with pytest.raises(OSError, match="mine"):
+        scores.throw(OSError("mine"))
+
+
+def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effect) -> None:
     values = load_presets(scored_set, chain)[0].values(chain)
     values["sends"]["delay"]["eq"]["Q"] = torch.tensor(1.5)
     values["peak"]["Q"] = torch.tensor(5.0)
-    values = chain.limit_loop_q(values, loss_eval.MOST_Q)
+    values = chain.limit_loop_q(values, MOST_Q)
     assert values["sends"]["delay"]["eq"]["Q"] == torch.tensor(0.707)
     assert values["peak"]["Q"] == 5
 
@@ -131,7 +174,9 @@ def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effec
     ("flags", "message"),
     [(("--root", "x"), "OLD=NEW"), (("--lufs", "loud"), "LUFS, or off"), (("--subset", "9"), "rows 0 to 2")],
 )
-def test_flags_that_say_nothing_are_refused_before_anything_is_written(flags, message, scored_set: Path, capsys):
+def test_flags_that_say_nothing_are_refused_before_anything_is_written(
+    flags: tuple[str, ...], message: str, scored_set: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert loss_eval.main([str(scored_set), str(scored_set / "out.csv"), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (scored_set / "out.csv").exists()
@@ -151,13 +196,13 @@ def test_flags_that_say_nothing_are_refused_before_anything_is_written(flags, me
         ([], "/data/a.wav", "/data/a.wav"),
     ],
 )
-def test_roots_are_whole_folders(roots: list, path: str, here: str, chain: Effect):
-    scorer = loss_eval.Scorer(chain, None, torch.device("cpu"), None, roots, True, False)
-    assert str(scorer._here(path)) == here
+def test_roots_are_whole_folders(roots: list, path: str, here: str, chain: Effect) -> None:
+    scorer = Scorer(chain, VocalMetrics(SR), torch.device("cpu"), None, roots)
+    assert str(scorer.locate(path)) == here
 
 
 @pytest.mark.parametrize("path", ["/a/\0.wav", "~nosuchuser/a.wav", "x" * 5000])
-def test_a_track_whose_path_cannot_be_is_left_out(path: str, scored_set: Path, capsys):
+def test_a_track_whose_path_cannot_be_is_left_out(path: str, scored_set: Path, capsys: pytest.CaptureFixture) -> None:
     info = json.loads((scored_set / "info.json").read_text())
     info["dry_files"][1] = "/nowhere" if "\0" in path else path
     info["wet_files"][1] = path.replace("\0", "\udcff")
@@ -168,19 +213,19 @@ def test_a_track_whose_path_cannot_be_is_left_out(path: str, scored_set: Path, c
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published excerpts are not here")
-def test_a_published_preset_on_its_excerpt_scores_as_the_release_does(tmp_path: Path):
+def test_a_published_preset_on_its_excerpt_scores_as_the_release_does(tmp_path: Path) -> None:
     excerpts, medleydb = SHARED / "audio" / "medleydb_excerpts", SHARED / "presets" / "medleydb"
     song = excerpts / "HopAlong_SisterCities"
     with open(excerpts / "published_scores.csv", newline="") as file:
-        told = {(row["track"], row["window"], row["system"]): row for row in csv.DictReader(file)}
-    told = told[song.name, "full", "preset_render"]
+        published = {(row["track"], row["window"], row["system"]): row for row in csv.DictReader(file)}
+    row_of_release = published[song.name, "full", "preset_render"]
     info = json.loads((medleydb / "info.json").read_text())
     info |= {"dry_files": [f"{song}/dry.mp3"], "wet_files": [f"{song}/wet.mp3"], "alignment_shifts": [0], "runs": []}
     (tmp_path / "info.json").write_text(json.dumps(info))
-    np.save(tmp_path / "raw_params.npy", np.load(medleydb / "raw_params.npy")[[int(told["row"])]])
+    np.save(tmp_path / "raw_params.npy", np.load(medleydb / "raw_params.npy")[[int(row_of_release["row"])]])
     output = tmp_path / "scores.csv"
     assert loss_eval.main([str(tmp_path), str(output), "--cpu", "--lufs", "off", "--mldr-rows", "rolled"]) == 0
     with open(output, newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["track_id"] == song.name
-    assert numbers(row) == pytest.approx(numbers(told), rel=1e-3)
+    assert numbers(row) == pytest.approx(numbers(row_of_release), rel=1e-3)

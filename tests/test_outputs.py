@@ -103,8 +103,8 @@ def test_pipes_and_missing_homes_are_no_paths(tmp_path):
 
 
 def test_estimators_and_weights_are_replaced_when_that_is_asked_for_alone(names, capsys, monkeypatch):
-    monkeypatch.setattr(train_on_statistics, "Estimator", lambda **_: pytest.fail("began to work"))
-    monkeypatch.setattr(train_proxy, "pool", lambda *_: pytest.fail("began to work"))
+    monkeypatch.setattr(train_on_statistics, "build_objective", lambda *_: pytest.fail("began to work"))
+    monkeypatch.setattr(train_proxy, "load_pieces", lambda *_: pytest.fail("began to work"))
     Path("mine.pt").write_text("kept")
     Path("card.md").write_text("kept")
     assert "--overwrite to replace it" in refusal(capsys, train_on_statistics.main(["--out=mine.pt"]))

@@ -20,7 +20,7 @@ from reknob.encoders.percentiles import (
 )
 from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.estimation.statistics_cache import Processed, statistics_of
-from reknob.estimation.statistics_training import EqualiserObjective, SettingsObjective, StatisticsSet, learn
+from reknob.estimation.statistics_training import EqualiserObjective, ParameterObjective, StatisticsSet, train_steps
 from reknob.estimation.train import score
 from reknob.losses import MelLoss
 from scripts import train_on_statistics
@@ -115,7 +115,7 @@ def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Stati
 
 def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: StatisticsSet) -> None:
     objective = equaliser("geq")
-    losses = list(learn(objective, [dry, dry], steps=60, batch_size=32, lr=2e-3, seed=0))
+    losses = list(train_steps(objective, [dry, dry], steps=60, batch_size=32, lr=2e-3, seed=0))
     assert len(losses) == 60 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     controller = objective.estimator.controller
     assert not controller.mlp[0].weight[:, -controller.encoder.n_wave :].any() and not controller.training
@@ -128,12 +128,12 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
     with torch.no_grad():
         pool = statistics_of(estimator, estimator.synthesis(music, **estimator.synthesis.from_unit(q)), q)
     assert pool.spectral.shape == (4, 18, 113) and pool.wave.shape == (4, 93) and torch.equal(pool.q, q)
-    losses = list(learn(SettingsObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
+    losses = list(train_steps(ParameterObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
 def test_an_equaliser_alone_has_no_other_settings(dry: StatisticsSet) -> None:
-    objective = SettingsObjective(Estimator(sfx="geq", afx="geq", encoder="percentiles"))
+    objective = ParameterObjective(Estimator(sfx="geq", afx="geq", encoder="percentiles"))
     assert objective(dry._replace(q=torch.rand(4, 10)), torch.Generator()).isfinite()
 
 
@@ -160,7 +160,7 @@ def test_only_an_equaliser_adds_gains(chain: str, said: str) -> None:
 def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: StatisticsSet) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles")
-    objective, heard = SettingsObjective(estimator), torch.rand(4, 18)
+    objective, heard = ParameterObjective(estimator), torch.rand(4, 18)
     estimator.controller.mlp.forward = lambda z: heard
     names = estimator.synthesis.controls()
 
@@ -179,8 +179,8 @@ def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: StatisticsSet) -
 
 
 def test_statistics_are_heard_by_percentiles_alone() -> None:
-    with pytest.raises(ValueError, match="--encoder time: statistics are heard by percentiles alone"):
-        SettingsObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
+    with pytest.raises(ValueError, match="--encoder time: only percentiles is trained on statistics"):
+        ParameterObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
 
 
 TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --workers=0 --windows=2".split()
@@ -215,7 +215,7 @@ def test_what_was_broken_off_goes_on(
         return take(source, number)
 
     monkeypatch.setattr(Processed, "__getitem__", counted)
-    assert train_on_statistics.main(argv) == 130 and "the same command goes on" in capsys.readouterr().err
+    assert train_on_statistics.main(argv) == 130 and "the same command continues" in capsys.readouterr().err
     assert train_on_statistics.main(argv) == 0 and made == [0, 1, 1, 0]  # the last is of the validation
     assert load_estimator(tmp_path / "dist.pt")[1]["items"] == 100
 

@@ -10,6 +10,7 @@ import torch
 
 from reknob.afx.effect import Effect, Knobs, flatten
 from reknob.afx.registry import build
+from reknob.analysis import distances
 from reknob.formats import presets as sets
 from reknob.formats.presets import Preset, load_presets, read_chain, read_rows, to_vectors, write_presets
 from reknob.runtime.settings import read_yaml
@@ -313,3 +314,14 @@ def test_what_a_command_cannot_do_is_said_in_one_line(argv: tuple, message: str,
     assert command(argv[0], own_set, *argv[1:]) == 2
     errors = capsys.readouterr().err
     assert message in errors and len(errors.splitlines()) == 1
+
+
+def test_distances_are_root_mean_square_deviations() -> None:
+    vectors = torch.tensor([[0.0, 0, 9], [2, 0, 9], [4, 6, 7]])
+    mask = torch.tensor([True, True, False])
+    z = (vectors - vectors.mean(0))[:, :2] / vectors[:, :2].std(0)
+    first, second = distances.nearest(vectors, 0, mask, 5)
+    assert (first.row, second.row) == (1, 2)
+    assert first.distance == pytest.approx((z[0] - z[1]).square().mean().sqrt().item())
+    (farthest,) = distances.outliers(vectors, mask, 1)
+    assert farthest == (2, pytest.approx(z[2].square().mean().sqrt().item()), 1, pytest.approx(z[2, 1].item()))

@@ -8,7 +8,7 @@ import torch
 
 from reknob.data.audio import write_audio
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import build_loaders
+from reknob.estimation.loaders import MusicSettings, build_loaders
 from reknob.estimation.statistics_cache import Processed
 from reknob.estimation.train import Training
 from reknob.runtime.seeds import stream, stream_seed
@@ -46,24 +46,22 @@ def test_epochs_of_neighbouring_seeds_draw_other_numbers(monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def music(tmp_path: Path) -> dict:
+def music(tmp_path: Path) -> MusicSettings:
     """Settings of loaders of a folder that holds some noise."""
     for number in range(8):
         noise = torch.randn(1, 44100, generator=torch.Generator().manual_seed(number))
         write_audio(tmp_path / f"song{number}" / "take.wav", 0.1 * noise, 44100)
-    return {
-        **{"data": "folder", "data_dir": str(tmp_path), "log_dir": str(tmp_path / "logs"), "pieces": 8, "workers": 0},
-        **{"epoch_items": 4, "valid_items": 4, "test_items": 4, "batch_size": 4, "seconds": 0.2},
-    }
+    return MusicSettings(data="folder", data_dir=str(tmp_path), log_dir=tmp_path / "logs", workers=0, seconds=0.2)
 
 
-def test_splits_of_neighbouring_seeds_hold_other_excerpts(music: dict):
-    seeds = [
-        loader.dataset.seed for seed in SEEDS for loader in build_loaders(music | {"seed": seed}, 3)[0].values()
-    ]
+def test_splits_of_neighbouring_seeds_hold_other_excerpts(music: MusicSettings) -> None:
+    def excerpt_seeds(seed: int) -> list[int]:
+        loaders, _ = build_loaders(music, {"train": 4, "valid": 4, "test": 4}, 3, batch_size=4, seed=seed)
+        return [loader.dataset.seed for loader in loaders.values()]
+
+    seeds = [excerpt_seed for seed in SEEDS for excerpt_seed in excerpt_seeds(seed)]
     assert len(set(seeds)) == 3 * len(SEEDS)
-    again = build_loaders(music | {"seed": 0}, 3)[0].values()
-    assert [loader.dataset.seed for loader in again] == seeds[:3]
+    assert excerpt_seeds(0) == seeds[:3]
 
 
 def test_the_codecs_of_neighbouring_seeds_and_parts_are_drawn_apart(monkeypatch: pytest.MonkeyPatch):

@@ -77,7 +77,7 @@ def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     wet, optimiser = synthesise(estimator, batch), training.configure_optimizers()["optimizer"]
     losses = []
     for _ in range(12):
-        losses.append(training.distance(batch, wet, estimator(wet)))
+        losses.append(training.compute_loss(batch, wet, estimator(wet)))
         optimiser.zero_grad()
         losses[-1].backward()
         optimiser.step()
@@ -144,7 +144,7 @@ def test_a_stop_keeps_the_run_and_its_estimator(
     before = signal.getsignal(number)
     assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=50")) == 130
     assert signal.getsignal(number) == before
-    assert "--resume goes on" in capsys.readouterr().out
+    assert "--resume continues" in capsys.readouterr().out
     folder = tmp_path / NAME.format("peq", "peq", "mel")
     assert load_estimator(folder / "estimator.pt")[0].settings["afx"] == "peq"
     assert not (folder / "metrics.json").exists()
@@ -155,11 +155,11 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
     for more, message in [
         (["--sfx=peq_compresor"], "unknown effect 'compresor' in 'peq_compresor'; known: geq, peq"),
         (["--sfx=taylor", "--afx=taylor"], "'taylor' in 'taylor' has no synthesis form; those that have: geq, peq"),
-        (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares settings one by one, but --sfx peq"),
+        (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares parameters one by one, but those of"),
         (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
         (["--afx=peq_peq"], "'peq_peq' holds 'peq' twice"),
         (["--device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
-        (["--resume"], "--resume: there is no epoch of"),
+        (["--resume"], "holds no finished epoch; leave --resume out to start it"),
     ]:
         assert message in refused(capsys, [*nowhere, *more])
     assert "does not exist" in refused(capsys, nowhere)
@@ -167,9 +167,9 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
 
 def test_another_run_is_neither_overwritten_nor_continued(music: Path, trained: Path, capsys: pytest.CaptureFixture):
     argv = arguments(music, trained.parent, "--sfx=peq_compfull", "--afx=peq_comphalf", "--epochs=2")
-    assert "--resume goes on with it, --suffix NAME begins another" in refused(capsys, argv)
+    assert "--resume continues it, --suffix NAME starts another run" in refused(capsys, argv)
     argv.append("--resume")
-    assert "was begun with other settings: lr, seed" in refused(capsys, [*argv, "--seed=1", "--lr=0.1"])
+    assert "was started with other settings: lr, seed" in refused(capsys, [*argv, "--seed=1", "--lr=0.1"])
     last = trained / "last.ckpt"
     kept = last.read_bytes()
     try:
@@ -250,7 +250,7 @@ def test_estimate_tells_settings_draws_them_and_renders_the_dry(
     record = json.loads(Path(out["json"]).read_text())
     (settings,) = record["estimates"].values()
     assert len(settings) == 21
-    assert all(s["low"] is s["high"] is None for s in settings.values()), "one window has no spread"
+    assert all(s["low"] is s["high"] is None for s in settings.values()), "one window has no interval"
     assert 100 <= settings["peq.peak1.freq"]["value"] <= 2000 and settings["peq.peak1.freq"]["unit"] == "Hz"
     assert Path(out["png"]).read_bytes().startswith(b"\x89PNG")
     assert read_audio(out["wav"])[0].shape == (1, 3 * SR)

@@ -1,0 +1,162 @@
+"""Training and scoring of the compressor's neural proxy against the compressor itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from reknob.afx.dynamics import Compressor
+from reknob.afx.functional.level import centre_and_peak
+from reknob.afx.proxy import TRAINED_SR, ProxyCompressor
+from reknob.data.audio import read_audio, resample
+from reknob.data.music import generate_music
+from reknob.data.recordings import find_recordings
+from reknob.losses.metrics import FFT_SIZES, BlindMetrics
+from reknob.losses.stft import MultiResolutionSTFT
+from reknob.runtime.errors import UsageError
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.seeds import stream
+
+SECONDS = 10.0  # of a piece
+HELD_OUT = 1_000_000  # first seed of the generated pieces of the validation, above all of the training's
+CONTROLS_SEED = 50
+#: Columns of `score`.
+FIGURES = ("MAE", "ESR", "MRSTFT", "Mel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxySettings:
+    """Settings of a training of the proxy; names and defaults are those of the options of train_proxy.py.
+
+    Args:
+        steps: of the optimiser.
+        batch_size, seconds: number and length of the excerpts of a step.
+        lr: highest learning rate.
+        seed: of pieces, parameters and weights.
+        data_dir: folder of recordings; None for generated music.
+        pieces, valid_pieces: number of pieces of 10 s in the training and the validation.
+        validate_every: steps between two validations.
+    """
+
+    steps: int = 1200
+    batch_size: int = 8
+    seconds: float = 3.0
+    lr: float = 4e-3
+    seed: int = 0
+    data_dir: Path | None = None
+    pieces: int = 120
+    valid_pieces: int = 50
+    validate_every: int = 250
+
+
+def load_pieces(settings: ProxySettings, split: str) -> Tensor:
+    """Pieces of a split ("train" or "valid"), (N, 1, T), centred and at a peak of 1."""
+    count = settings.pieces if split == "train" else settings.valid_pieces
+    if settings.data_dir is None:
+        first = settings.seed * count + HELD_OUT * (split == "valid")
+        pieces = (torch.from_numpy(generate_music(first + i, SECONDS, TRAINED_SR)) for i in range(count))
+    else:
+        recordings = find_recordings("folder", settings.data_dir, split, SECONDS).recordings
+        chosen = [recordings[i % len(recordings)] for i in range(count)]
+        positions = torch.rand(count, generator=stream(settings.seed, "excerpts", split)).tolist()
+        pieces = (
+            recording.read(position * (recording.duration - SECONDS), SECONDS, TRAINED_SR)[None]
+            for recording, position in zip(chosen, positions, strict=True)
+        )
+    return centre_and_peak(torch.stack(list(tqdm(pieces, f"{split}: music", count, unit="piece"))))
+
+
+def read_recording(path: str | Path) -> Tensor:
+    """A recording of any length as the compressor's input, (1, 1, T): mono, centred, at a peak of 1."""
+    x, sr = read_audio(path)
+    return centre_and_peak(resample(x.mean(0, keepdim=True), sr, TRAINED_SR)[None])
+
+
+def random_controls(count: int) -> Tensor:
+    """Controls q (count, 6), uniform in [0, 1]; always the same ones."""
+    return torch.rand(count, len(Compressor.params), generator=torch.Generator().manual_seed(CONTROLS_SEED))
+
+
+def train_proxy(
+    settings: ProxySettings, music: Tensor, held_out: Tensor, interrupt: Interrupt
+) -> tuple[ProxyCompressor, int]:
+    """The proxy with the weights that were best on held-out pieces, and the number of the step that gave them.
+
+    The loss is L1 + multi-resolution STFT. The validation is computed every `validate_every` steps, at the end, and
+    after the step at which `interrupt` asks to stop. `music` (N, 1, T) and `held_out` (M, 1, T) are on the device to
+    train on. Raises UsageError where no validation was finite.
+    """
+    torch.manual_seed(settings.seed)
+    proxy = ProxyCompressor(TRAINED_SR, weights=None).to(music.device)
+    network, exact = proxy.network.requires_grad_(True), Compressor(TRAINED_SR)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.lr, total_steps=settings.steps + 1, pct_start=0.05
+    )
+    stft = MultiResolutionSTFT(TRAINED_SR, FFT_SIZES, [n // 2 for n in FFT_SIZES], FFT_SIZES)
+    q_held_out = random_controls(len(held_out))
+    best, best_weights, best_step = float("inf"), {}, 0
+    with tqdm(total=settings.steps, desc="training", unit="step") as bar:
+        for step, (x, q) in enumerate(draw_batches(settings, music), start=1):
+            # The network does not compute the make-up gain, which would weight the excerpts unevenly.
+            values = exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}
+            target = exact(x, **values)
+            pred = proxy(x, **values)
+            loss = (pred - target).abs().mean() + stft(pred, target)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            bar.update()
+            last = step == settings.steps or interrupt.asked
+            if last or step % settings.validate_every == 0:
+                mae, _, mrstft, _ = score_proxy(proxy, held_out, q_held_out).mean(0).tolist()
+                bar.set_postfix(held_out=f"{mae + mrstft:.4f}")
+                if mae + mrstft < best:
+                    best, best_step = mae + mrstft, step
+                    best_weights = {name: value.clone() for name, value in network.state_dict().items()}
+            if last:
+                break
+    if not best_weights:
+        raise UsageError("the training diverged before its first validation; give a lower --lr")
+    network.load_state_dict(best_weights)
+    return proxy, best_step
+
+
+def draw_batches(settings: ProxySettings, music: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of random excerpts (B, 1, T) at a peak of 1, and of uniform controls q (B, 6)."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    length, size = round(settings.seconds * TRAINED_SR), (settings.batch_size,)
+    while True:
+        rows = torch.randint(len(music), size, generator=generator).tolist()
+        starts = torch.randint(music.shape[-1] - length + 1, size, generator=generator).tolist()
+        x = torch.stack([music[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)])
+        q = torch.rand(settings.batch_size, len(Compressor.params), generator=generator)
+        yield centre_and_peak(x), q.to(x.device)
+
+
+@torch.no_grad()
+def score_proxy(proxy: ProxyCompressor, x: Tensor, q: Tensor) -> Tensor:
+    """MAE, ESR, MRSTFT and Mel, (N, 4), of the proxy against the compressor on audio (N, 1, T) at controls q (N, 6)."""
+    proxy.eval()
+    exact, metrics = Compressor(TRAINED_SR), BlindMetrics(TRAINED_SR)
+    device = next(proxy.parameters()).device
+    rows = []
+    for audio, controls in zip(x.split(1), q.split(1), strict=True):
+        audio, values = audio.to(device), exact.from_unit(controls.to(device))
+        target, pred = exact(audio, **values), proxy(audio, **values)
+        error = pred - target
+        scores = metrics(pred, target)
+        esr = error.square().sum() / target.square().sum().clamp(min=1e-12)
+        rows.append([error.abs().mean(), esr, scores["mrstft"].mean(), scores["mel"].mean()])
+    return torch.tensor(rows)
+
+
+def score_recordings(proxy: ProxyCompressor, recordings: list[Tensor], count: int) -> Tensor:
+    """The figures, (len(recordings) · count, 4), of every recording (1, 1, T) at each of `count` random controls."""
+    q = random_controls(count)
+    return torch.cat([score_proxy(proxy, x.expand(count, -1, -1), q) for x in recordings])
