@@ -5,9 +5,9 @@
     python loss_eval.py presets/medleydb dry.csv --no-process
 
 Each dry file is loaded as for a fit, aligned by the shift that the set records, rendered over its whole length with its
-preset, and compared with its wet file by the four terms of the vocal loss. A row of OUT.csv is written as soon as it is
-computed; the mean over all rows is printed. Tracks that cannot be read, or whose render is not finite, are listed and
-left out.
+preset, and compared with its wet file by the four terms of the vocal loss, or by another --loss. A row of OUT.csv is
+written as soon as it is computed; the mean over all rows is printed. Tracks that cannot be read, or whose render is not
+finite, are listed and left out.
 """
 
 from reknob.runtime.program import MISTAKE, print_error, program
@@ -18,8 +18,10 @@ import sys
 
 from reknob.afx.registry import build
 from reknob.fitting.evaluation import MOST_Q, Scorer, mean_terms, score_presets, write_scores
+from reknob.fitting.settings import VOCAL, fit_losses
 from reknob.formats.presets import load_presets, read_chain, read_info, read_rows
-from reknob.losses.metrics import VocalMetrics
+from reknob.losses import build_loss
+from reknob.losses.metrics import LossMetrics, VocalMetrics
 from reknob.losses.mldr import ROWS
 from reknob.runtime.arguments import Parser, file_path, level
 from reknob.runtime.device import pick_device
@@ -36,9 +38,13 @@ def main(argv: list[str]) -> int:
     config, sr, source = read_chain(args.presets, args.fx_config)
     device = pick_device("cpu" if args.cpu else "auto")
     chain = build(config, sr).eval().to(device)
+    is_vocal = args.loss == VOCAL
+    metrics = (
+        VocalMetrics(sr, args.mldr_rows) if is_vocal else LossMetrics(build_loss({"name": args.loss}, sr), args.loss)
+    )
     scorer = Scorer(
         chain,
-        VocalMetrics(sr, args.mldr_rows),
+        metrics,
         device,
         args.lufs,
         roots=[read_root(text) for text in args.root],
@@ -52,7 +58,7 @@ def main(argv: list[str]) -> int:
     print(f"{len(presets)} presets, {device}, chain of {source}")
     rows = []
     with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        for count, score in enumerate(write_scores(file, score_presets(presets, scorer)), 1):
+        for count, score in enumerate(write_scores(file, score_presets(presets, scorer), metrics.term_names), 1):
             name = f"{score.preset.track} {score.preset.stem}"
             if score.terms is None:
                 print_error(f"left out: {name}: {score.problem}")
@@ -95,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "loudness of dry and wet, or off to keep their levels (default -18)"
     p.add_argument("--lufs", type=level, default=-18.0, help=text)
+    losses = fit_losses()
+    p.add_argument("--loss", choices=losses, default=VOCAL, help=f"{', '.join(losses)} (default {VOCAL})")
     p.add_argument("--mldr-rows", choices=ROWS, default=ROWS[0], help="rolled: as the published release, for parity")
     return p
 

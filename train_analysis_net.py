@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from reknob.encoders import ENCODERS
 from reknob.estimation.arguments import add_music
 from reknob.estimation.loaders import build_loaders
-from reknob.estimation.train import OBJECTIVES
+from reknob.estimation.train import objectives
 from reknob.estimation.training_run import (
     ESTIMATOR,
     METRICS,
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--afx", default=default.afx, help="effects that are estimated (default %(default)s)")
     p.add_argument("--encoder", default=default.encoder, choices=ENCODERS, help="default %(default)s")
     text = "of the rendered audio, or of the parameters (default %(default)s)"
-    p.add_argument("--loss", default=default.loss, choices=OBJECTIVES, help=text)
+    p.add_argument("--loss", default=default.loss, choices=objectives(), help=text)
     add_music(p)
     for name, kind, text in (
         ("epochs", positive_int, "default %(default)s, a draft; published 400"),

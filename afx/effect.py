@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from reknob.runtime.errors import UsageError
 from .curve import Curve
 from .options import Bound
 from .param import Bounded, Mapping, Param
+from .plain import are_tensors, to_tensors
 from .stages import Stage
 
 #: Values by name, as an effect with parts takes them: a tensor per parameter of its own, a tree of them per part.
@@ -57,6 +58,12 @@ class Effect(nn.Module):
             raise UsageError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
         self.sr = sr
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
+
+    def __call__(self, x: Tensor, **values: Any) -> Tensor:  # noqa: ANN401 - numbers, lists and arrays of any kind
+        """The output of audio x (B, C, T); values as of `forward`, or plain numbers and lists, nested in dicts."""
+        if not are_tensors(values):
+            values = to_tensors(self, values, x)
+        return super().__call__(x, **values)
 
     def channels(self, given: int, place: str = "chain") -> int:
         """Number of output channels for `given` input channels; UsageError, naming `place`, for an input it rejects."""

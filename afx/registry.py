@@ -93,12 +93,12 @@ def parse_chain(keys: str, sr: int, side: str) -> Normalised:
     return Normalised(sr, **{key.part: getattr(key, side)(sr) for word, key in KEYS.items() if word in words})
 
 
-def lookup(table: dict[str, T], key: str, noun: str, place: str = "") -> T:
-    """The entry of a table; UsageError with the given and the known keys."""
+def lookup(table: dict[str, T], key: str, noun: str, place: str = "", advice: str = "") -> T:
+    """The entry of a table; UsageError with the given and the known keys, and `advice` at its end."""
     if key in table:
         return table[key]
     close = get_close_matches(str(key), table, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else advice
     raise UsageError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
 
 
@@ -120,7 +120,7 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
     key = config.get("effect", "serial")
     if not isinstance(key, str):
         raise UsageError(f"{place}.effect: expected the name of an effect, got {str(key)[:80]}; known: {_names()}")
-    kind = lookup(EFFECTS, key, "effect", place)
+    kind = lookup(EFFECTS, key, "effect", place, "; an effect of a plug-in needs --plugin MODULE")
     arguments: dict[str, Any] = {}
     for name, value in config.items():
         if name != "effect":

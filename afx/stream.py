@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .effect import Effect, Values
+from .plain import are_tensors, to_tensors
 
 BLOCK = 2**20
 
@@ -32,12 +33,13 @@ class Stream:
 
     Args:
         chain: any effect.
-        values: one set of values, without a batch dimension.
+        values: one set of values, without a batch dimension; tensors, or plain numbers and lists.
     """
 
     def __init__(self, chain: Effect, values: Values) -> None:
+        tensors = values if are_tensors(values) else to_tensors(chain, values, torch.empty(1))
         with torch.no_grad():
-            self._chain, self._stage = chain, chain.stage(values)
+            self._chain, self._stage = chain, chain.stage(tensors)
         # Zero samples in the channels, type and device of the input, known from its first block on.
         self._empty: Tensor | None = None
         self._has_begun = self._has_ended = False

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from reknob.data.audio import resample
 from reknob.data.recordings import SILENT, Recording
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import ignore_signals
 
@@ -119,6 +120,7 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
 def _begin(worker: int) -> None:
     """Makes a worker ignore signals: the training loop decides when to stop, and needs the batch until then."""
     ignore_signals()
+    plugins.load()
 
 
 def _end_workers() -> None:

@@ -11,12 +11,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.estimation.estimator import Estimator
-from reknob.losses import MelLoss, ParameterLoss, build_metrics
+from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream, stream_seed
 
-#: The losses that can be trained for, as `Training` describes them.
-OBJECTIVES = ("mel", "params")
+PARAMS = "params"
+#: The published losses.
+OBJECTIVES = ("mel", PARAMS)
 # Audio "dry" (B, 1, T) and its true controls "q" (B, P).
 Batch = dict[str, Tensor]
 # By system and metric, one number an item.
@@ -28,8 +29,8 @@ class Training(L.LightningModule):
 
     Args:
         estimator: the estimator to train; its chains have no weights to train.
-        loss: "mel", between the target and the dry audio rendered with the estimated controls; or "params", between
-            true and estimated controls.
+        loss: one of `objectives()`: "params", between true and estimated controls; or a loss of audio, as "mel",
+            between the target and the dry audio rendered with the estimated controls.
         lr: learning rate.
         patience: epochs without improvement after which the learning rate falls to a tenth.
         coded: share of the processed audio that is encoded and decoded by a lossy codec.
@@ -41,7 +42,7 @@ class Training(L.LightningModule):
         super().__init__()
         self.coded, self.seed = coded, torch.initial_seed()
         self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
-        self.mel, self.params = MelLoss(estimator.settings["sr"]), ParameterLoss()
+        self.compare = build_loss({"name": loss}, estimator.settings["sr"])
 
     def configure_optimizers(self) -> dict:
         optimiser = torch.optim.Adam(self.estimator.controller.parameters(), lr=self.lr)
@@ -51,11 +52,11 @@ class Training(L.LightningModule):
     def compute_loss(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
         """The loss of estimated controls q (B, P), for the target `wet` (B, 1, T) that the batch was processed to."""
         q = q.float()
-        if self.loss == "params":
-            return self.params(q, batch["q"])
+        if self.loss == PARAMS:
+            return self.compare(q, batch["q"])
         # Mixed precision is for the networks only: filters and spectra need float32.
         with torch.autocast(wet.device.type, enabled=False):
-            return self.mel(self.estimator.render(batch["dry"], q), wet)
+            return self.compare(self.estimator.render(batch["dry"], q), wet)
 
     def estimate(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Controls (B, P) estimated from processed audio (B, 1, T), a share of it through a lossy codec."""
@@ -92,6 +93,11 @@ class Training(L.LightningModule):
 
     def lr_scheduler_step(self, *_: object) -> None:
         """Does nothing: `on_train_epoch_end` has stepped the scheduler."""
+
+
+def objectives() -> list[str]:
+    """The losses that an estimator can be trained with: the published ones, and all registered losses of mono audio."""
+    return [*OBJECTIVES, *(name for name, loss in LOSSES.items() if 1 in channels_of(loss) and name not in OBJECTIVES)]
 
 
 class StopWhenAsked(L.Callback):

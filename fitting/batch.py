@@ -34,7 +34,7 @@ class Budget:
 
     def __init__(
         self, device: torch.device, batch_size: int, limit_bytes: int | None = None, *, shared: bool = True
-    ):
+    ) -> None:
         self.device, self.batch_size, self.shared = device, batch_size, shared
         self.limit = limit_bytes or int(SHARE[device.type] * free_bytes(device))
         self.taken = self.largest = 0  # the most bytes, and the most chunks, of a step so far
@@ -76,7 +76,7 @@ class Budget:
 class Queue:
     """Tracks that wait, made when they are looked at."""
 
-    def __init__(self, tracks: Iterable[TrackState]):
+    def __init__(self, tracks: Iterable[TrackState]) -> None:
         self._source, self._ready = iter(tracks), deque()
 
     def next(self) -> TrackState | None:

@@ -16,7 +16,7 @@ from reknob.afx.stream import render
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import load_pair
 from reknob.formats.presets import Preset
-from reknob.losses.metrics import VocalMetrics
+from reknob.losses.metrics import LossMetrics, VocalMetrics
 from reknob.losses.vocal import TERMS
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
@@ -26,11 +26,11 @@ MOST_Q = 0.707
 
 @dataclass(frozen=True)
 class Scorer:
-    """Computes the vocal loss's four terms of a preset, over the whole recording.
+    """Computes the terms of a loss of a preset, over the whole recording.
 
     Args:
         chain: the effects of the presets, on the device to render on.
-        metrics: the four terms.
+        metrics: the terms, those of the vocal loss or of another.
         lufs: loudness that dry and wet are brought to, in LUFS; None keeps their levels.
         roots: (old, new) folders; a file of the set below `old` is read below `new`, the first match counts.
         process: whether the preset is rendered; otherwise the dry recording is scored, on both channels.
@@ -39,7 +39,7 @@ class Scorer:
     """
 
     chain: Effect
-    metrics: VocalMetrics
+    metrics: VocalMetrics | LossMetrics
     device: torch.device
     lufs: float | None
     roots: Sequence[tuple[str, str]] = ()
@@ -49,7 +49,7 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, preset: Preset) -> dict[str, float]:
-        """The four terms of a preset, by name.
+        """The terms of a preset, by name.
 
         Raises UsageError where its files cannot be read or its render is not finite.
         """
@@ -81,7 +81,7 @@ class PresetScore:
     """The scores of one preset, or why it has none."""
 
     preset: Preset
-    terms: dict[str, float] | None  # by name, in the order of `TERMS`
+    terms: dict[str, float] | None  # by name, in the order of the loss's
     problem: str = ""  # one line, where `terms` is None
 
 
@@ -95,13 +95,15 @@ def score_presets(presets: Iterable[Preset], scorer: Callable[[Preset], dict[str
         yield score
 
 
-def write_scores(file: TextIO, scores: Iterable[PresetScore]) -> Iterator[PresetScore]:
+def write_scores(
+    file: TextIO, scores: Iterable[PresetScore], term_names: Sequence[str] = TERMS
+) -> Iterator[PresetScore]:
     """Writes scores as CSV, each row to the disk before the next is computed, and passes all of them on.
 
-    Columns are track_id, stem_id and `TERMS`. A preset without terms gets no row.
+    Columns are track_id, stem_id and the terms. A preset without terms gets no row.
     """
     writer = csv.writer(file)
-    writer.writerow(["track_id", "stem_id", *TERMS])
+    writer.writerow(["track_id", "stem_id", *term_names])
     for score in scores:
         if score.terms is not None:
             writer.writerow([score.preset.track, score.preset.stem, *score.terms.values()])
@@ -112,5 +114,8 @@ def write_scores(file: TextIO, scores: Iterable[PresetScore]) -> Iterator[Preset
 
 def mean_terms(scores: Iterable[dict[str, float]]) -> dict[str, float]:
     """Every term's mean over presets, in float64; empty without any."""
-    rows = [list(terms.values()) for terms in scores]
-    return dict(zip(TERMS, torch.tensor(rows, dtype=torch.float64).mean(0).tolist(), strict=True)) if rows else {}
+    rows = list(scores)
+    if not rows:
+        return {}
+    table = torch.tensor([list(terms.values()) for terms in rows], dtype=torch.float64)
+    return dict(zip(rows[0], table.mean(0).tolist(), strict=True))

@@ -15,8 +15,7 @@ from reknob.afx.effect import Effect, Knobs, Values
 from reknob.fitting.graph import Graph
 from reknob.fitting.optimiser import METHODS, AdamState
 from reknob.fitting.track import State, TrackState
-from reknob.losses import VocalLoss
-from reknob.losses.vocal import TERMS
+from reknob.losses import FitLoss
 from reknob.runtime.device import AsyncCopy
 
 Terms = dict[str, float]
@@ -61,14 +60,14 @@ class Fit:
         self,
         chain: Effect,
         tracks: Sequence[TrackState],
-        loss: VocalLoss,
+        loss: FitLoss,
         *,
         lr: float,
         batch_size: int = 35,
         method: str = "adam",
         device: torch.device | str = "cpu",
         graphed: bool = False,
-    ):
+    ) -> None:
         self.device = torch.device(device)
         self.chain, self.tracks, self.loss = chain.train(), list(tracks), loss.to(self.device)
         self.batch_size, self.method = batch_size, METHODS[method]
@@ -186,7 +185,7 @@ class Fit:
         loss = row.loss.item()
         if math.isfinite(loss) and row.finite.all():
             track.record(loss, row.raws)
-            return {"loss": loss, **dict(zip(TERMS, row.terms.tolist(), strict=True))}
+            return {"loss": loss, **dict(zip(self.loss.term_names, row.terms.tolist(), strict=True))}
         track.record_broken(row.scale.item(), self._first_non_finite(g, row, index))
         return None
 

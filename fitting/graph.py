@@ -16,7 +16,7 @@ class Graph:
         inputs: a first set of them; the function is run with it some times before it is recorded.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], *inputs: Tensor):
+    def __init__(self, function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> None:
         self.inputs = [tensor.clone() for tensor in inputs]
         # Kernels are compiled and plans are made aside: neither can be recorded.
         aside = torch.cuda.Stream()

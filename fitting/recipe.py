@@ -23,7 +23,7 @@ class Recipe:
     Raises UsageError where they do not make a chain, a loss or a device.
     """
 
-    def __init__(self, settings: FitSettings):
+    def __init__(self, settings: FitSettings) -> None:
         self.settings, self.device = settings, pick_device(settings.device)
         self.chain = settings.build_chain().to(self.device)
         self.loss = settings.build_loss()
@@ -48,9 +48,9 @@ class Recipe:
 
     def budget(self) -> Budget:
         """The memory that steps may take, from what is free now."""
-        limit = self.settings.memory_gb and int(1e9 * self.settings.memory_gb)
-        shared = self.settings.loss.mldr_rows != "rolled"
-        return Budget(self.device, self.settings.batch_size, limit, shared=shared)
+        gigabytes = self.settings.memory_gb
+        limit = None if gigabytes is None else int(1e9 * gigabytes)
+        return Budget(self.device, self.settings.batch_size, limit, shared=self.loss.joins_tracks)
 
     def load(self, files: PairFiles) -> Pair:
         """A pair as it is compared; UsageError for what cannot be one."""

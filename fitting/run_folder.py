@@ -33,7 +33,7 @@ class RunFolder:
         lock: that this process alone writes the folder; released at the end.
     """
 
-    def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock):
+    def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock) -> None:
         self.path, self.pair, self.track, self._lock = path, pair, track, lock
         self.chain, self.device = recipe.chain, recipe.device
         self.values: Values = {}  # of the best, once closed

@@ -81,7 +81,7 @@ class Session:
         observers: what follows the fits, in the order in which they are told.
     """
 
-    def __init__(self, settings: FitSettings, observers: Sequence[Observer] = ()):
+    def __init__(self, settings: FitSettings, observers: Sequence[Observer] = ()) -> None:
         self.recipe, self.observers = Recipe(settings), observers
         self.songs: list[Song] = []
         self._of: dict[TrackState, Song] = {}

@@ -11,7 +11,7 @@ from reknob.afx.registry import build, check_fittable, with_changes
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.optimiser import METHODS
 from reknob.formats.runs import read_chain_file
-from reknob.losses import VocalLoss
+from reknob.losses import LOSSES, FitLoss, VocalLoss, build_fit_loss, channels_of
 from reknob.losses.vocal import TERMS
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 CHAINS = Path(__file__).resolve().parent.parent / "cfg" / "model"
 # How many chunks a sample may lie in: all chunks of a pair are held in memory.
 MOST_OVERLAPPING = 20
+VOCAL = "vocal"
+
+
+def fit_losses() -> list[str]:
+    """The registered losses that compare stereo audio."""
+    return [name for name, loss in LOSSES.items() if 2 in channels_of(loss)]
 
 
 @dataclass
@@ -34,17 +40,19 @@ class OptimiserSettings:
 
 @dataclass
 class LossSettings:
-    """What a fit minimises."""
+    """What a fit minimises: `weights` and `mldr_rows` are options of the vocal loss, `options` those of the others."""
 
-    weights: list[float] = option([1.0, 0.5, 0.5, 0.25], "of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s")
-    mldr_rows: str = option("separate", "separate, or rolled as in the published release")
+    name: str = option(VOCAL, lambda: f"loss: {', '.join(fit_losses())}")
+    weights: list[float] = option([1.0, 0.5, 0.5, 0.25], "vocal: of MSS l/r, MSS m/s, MLDR l/r, MLDR m/s")
+    mldr_rows: str = option("separate", "vocal: separate, or rolled as in the published release")
+    options: dict[str, Any] = option({}, "of the other losses: loss.options.w_log_mag=0.5")
 
 
 @dataclass
 class FitSettings:
     """The settings of `main.py`; `chain` is the whole chain once the program has read its model."""
 
-    dataset: str | None = option(None, f"how to find the pairs: {', '.join(DATASETS)}; found out when not given")
+    dataset: str | None = option(None, lambda: f"how to find the pairs: {', '.join(DATASETS)}; default: by the files")
     data_dir: str | None = option(None, "folder of a song, or of pairs; @LIST: a file with such folders, one a line")
     dry: str | None = option(None, "unprocessed recording")
     wet: str | None = option(None, "processed recording")
@@ -88,9 +96,15 @@ class FitSettings:
         check_fittable(chain)
         return chain
 
-    def build_loss(self) -> VocalLoss:
-        """The loss; UsageError where its settings make none."""
-        weights = self.loss.weights
+    def build_loss(self) -> FitLoss:
+        """The loss; UsageError where its name or its options are unknown, or it cannot compare stereo."""
+        name, weights, options = self.loss.name, self.loss.weights, self.loss.options
+        if name != VOCAL:
+            if name not in fit_losses():
+                raise UsageError(f"loss.name={name}: unknown loss of audio; known: {', '.join(fit_losses())}")
+            return build_fit_loss({**options, "name": name}, self.sr)
+        if options:
+            raise UsageError(f"loss.options={options}: the vocal loss takes loss.weights and loss.mldr_rows")
         if len(weights) == len(TERMS) and (min(weights) < 0 or not any(weights)):
             raise UsageError(f"loss.weights={weights}: give numbers of at least 0, one of them above 0")
         return VocalLoss(self.sr, weights, self.loss.mldr_rows)
@@ -102,7 +116,7 @@ class FitSettings:
         self._check_chunks(self.build_loss())
         self.build_chain()
 
-    def _check_chunks(self, loss: VocalLoss) -> None:
+    def _check_chunks(self, loss: FitLoss) -> None:
         """Whether a chunk leaves enough after its warm-up, and chunks do not lie on each other too often."""
         duration, overlap = self.chunk_duration, self.chunk_overlap
         if overlap >= duration:

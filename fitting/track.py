@@ -27,7 +27,7 @@ class Best:
 class ParameterLayout:
     """The raw numbers of an effect's parameters side by side, in the order of `effect.walk()`."""
 
-    def __init__(self, effect: Effect):
+    def __init__(self, effect: Effect) -> None:
         self.shapes = {name: p.shape for name, p in effect.walk()}
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class TrackState:
         epochs: int = 2000,
         seed: int = 0,
         raws: dict[str, Tensor] | None = None,
-    ):
+    ) -> None:
         self.chunks, self.epochs, self.columns = chunks, epochs, ParameterLayout(chain)
         raws = raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
         begin = self.columns.join(raws).to(chunks.dry.dtype)

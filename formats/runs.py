@@ -27,7 +27,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
-from reknob.runtime.trees import interpolated
+from reknob.runtime.trees import interpolated, merge
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
 RATES = (8000, 192_000)  # Hz, lowest and highest sample rate of a chain
@@ -104,7 +104,7 @@ def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -
         settings: those of the resumed fit.
         defaults: for settings that were introduced after the run was written.
     """
-    before = (defaults or {}) | read_yaml(folder / CONFIG)
+    before = merge(defaults or {}, read_yaml(folder / CONFIG))
     free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))

@@ -1,11 +1,14 @@
-"""What a render or a set of controls is judged by: LOSSES to train with, METRICS to report."""
+"""Losses to train and fit with (LOSSES), and metrics to report (METRICS)."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from reknob.losses.mel import MelLoss, norm_signal
 from reknob.losses.metrics import BlindMetrics, VocalMetrics
 from reknob.losses.mldr import MLDR
+from reknob.losses.objective import FitLoss, ScalarLoss, channels_of
 from reknob.losses.params import ParameterLoss
 from reknob.losses.stft import MultiResolutionSTFT
 from reknob.losses.vocal import MSS, VocalLoss, VocalTarget
@@ -16,17 +19,22 @@ __all__ = [
     "METRICS",
     "MLDR",
     "MSS",
+    "FitLoss",
     "MelLoss",
     "MultiResolutionSTFT",
     "ParameterLoss",
+    "ScalarLoss",
     "VocalLoss",
     "VocalTarget",
+    "build_fit_loss",
     "build_loss",
     "build_metrics",
+    "channels_of",
     "norm_signal",
 ]
 
-LOSSES = {
+#: Classes, which are constructed, with the sample rate where they take `sr`; or functions `loss(pred, target)`.
+LOSSES: dict[str, Callable[..., Any]] = {
     "vocal": VocalLoss,
     "mel": MelLoss,
     "mrstft": MultiResolutionSTFT,
@@ -34,33 +42,60 @@ LOSSES = {
     "mss": MSS,
     "params": ParameterLoss,
 }
-METRICS = {"vocal": VocalMetrics, "blind": BlindMetrics}
+METRICS: dict[str, Callable[..., Any]] = {"vocal": VocalMetrics, "blind": BlindMetrics}
 
 
-def build_loss(config: Mapping, sr: int) -> Callable:
+def build_loss(config: Mapping[str, Any], sr: int) -> Callable[..., Any]:
     """Build the loss that config["name"] names, with the other entries of config as its options.
 
-    Raises UsageError on a name or an option that is not known.
+    Args:
+        config: e.g. {"name": "mrstft", "w_sc": 0.5}.
+        sr: sample rate in Hz.
+
+    Raises UsageError for a name or an option that is not known, and for options that the loss refuses.
     """
     return _build("loss", LOSSES, config, sr)
 
 
-def build_metrics(config: Mapping, sr: int) -> Callable:
+def build_fit_loss(config: Mapping[str, Any], sr: int) -> FitLoss:
+    """Build a loss as `build_loss` does, as a fit takes it: with named terms, over stereo chunks.
+
+    Raises UsageError as `build_loss` does, and for a loss that does not compare stereo audio.
+    """
+    loss = build_loss(config, sr)
+    return loss if isinstance(loss, FitLoss) else ScalarLoss(loss, config["name"])
+
+
+def build_metrics(config: Mapping[str, Any], sr: int) -> Callable[..., Any]:
     """Build the set of metrics that config["name"] names, with the other entries of config as its options.
 
-    Raises UsageError on a name or an option that is not known.
+    Raises UsageError for a name or an option that is not known.
     """
     return _build("metrics", METRICS, config, sr)
 
 
-def _build(noun: str, table: Mapping[str, type], config: Mapping, sr: int) -> Callable:
+def _build(
+    noun: str, table: Mapping[str, Callable[..., Any]], config: Mapping[str, Any], sr: int
+) -> Callable[..., Any]:
     options = dict(config)
     name = options.pop("name", None)
     if name not in table:
         raise UsageError(f"unknown {noun} '{name}'; known: {', '.join(table)}")
-    accepted = inspect.signature(table[name]).parameters
-    unknown = [key for key in options if key not in accepted or key == "sr"]
+    entry = table[name]
+    declared = list(inspect.signature(entry).parameters.values())
+    # The first two arguments of a function are the audio that it compares.
+    declared = declared if inspect.isclass(entry) else declared[2:]
+    accepted = [p.name for p in declared if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    is_open = any(p.kind is p.VAR_KEYWORD for p in declared)
+    unknown = [key for key in options if (key not in accepted and not is_open) or key == "sr"]
     if unknown:
         known = ", ".join(key for key in accepted if key != "sr") or "none"
         raise UsageError(f"unknown options {unknown} of {noun} '{name}'; known: {known}")
-    return table[name](sr, **options) if "sr" in accepted else table[name](**options)
+    if not inspect.isclass(entry):
+        return functools.partial(entry, **options) if options else entry
+    try:
+        return entry(sr, **options) if "sr" in accepted else entry(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, UsageError) or not options:
+            raise
+        raise UsageError(f"options {options} of {noun} '{name}': {error}") from error

@@ -1,4 +1,4 @@
-"""Distance of log mel spectra of normalised signals."""
+"""Distance between log mel spectra of normalised signals."""
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class MelLoss:
             self.fft_size // 2 + 1, 0.0, sr / 2, self.mels, sr, norm="slaney", mel_scale="slaney"
         )
 
+    @property
+    def least_samples(self) -> int:
+        """The shortest signals that it compares: the transform is padded by reflection."""
+        return self.fft_size // 2 + 1
+
     @torch.no_grad()
     def prepare(self, target: Tensor) -> Tensor:
         """Compute the log mel spectrum (B, C, frames, 128) of the target (B, C, T) once."""
@@ -39,15 +44,15 @@ class MelLoss:
         """Log mel spectrum (B, C, frames, 128) of the normalised x (B, C, T)."""
         window = torch.hann_window(self.fft_size, dtype=x.dtype, device=x.device)
         magnitude = stft(norm_signal(x).flatten(0, 1), window, self.hop).abs().clamp(min=1e-4)
-        if self.bank.device != x.device:  # once: to copy it at every call would let the device wait
+        if self.bank.device != x.device:  # once: a copy at every call would stall the device
             self.bank = self.bank.to(x.device)
         return (magnitude @ self.bank.to(x)).log().unflatten(0, x.shape[:2])
 
     def distances(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Distance of every item, (B,), between pred (B, C, T) and a target as it is or prepared."""
+        """Distance of every item, (B,), between pred (B, C, T) and a target, (B, C, T) or prepared."""
         target = self.prepare(target) if target.ndim == 3 else target
         return (self.log_mel(pred) - target).abs().mean((1, 2, 3))
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Mean distance between pred (B, C, T) and a target as it is, (B, C, T), or prepared."""
+        """Mean distance between pred (B, C, T) and a target, (B, C, T) or prepared: a scalar."""
         return self.distances(pred, target).mean()

@@ -1,4 +1,6 @@
-"""Scores of finished renders, every item by itself."""
+"""Scores of finished renders, each item by itself."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,14 +13,28 @@ FFT_SIZES = (256, 1024, 4096)
 
 
 class VocalMetrics:
-    """mss_lr, mss_ms, mldr_lr and mldr_ms of the vocal loss, (B,) each; `mldr_rows` is explained in `MLDR`."""
+    """mss_lr, mss_ms, mldr_lr and mldr_ms of the vocal loss, (B,) each; `mldr_rows` as `rows` of `MLDR`."""
 
     def __init__(self, sr: int, mldr_rows: str = "separate") -> None:
         self.loss = VocalLoss(sr, mldr_rows=mldr_rows)
+        self.term_names = self.loss.term_names
 
     def __call__(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Score pred against target, (B, 2, T) both."""
         return self.loss.per_item(pred, target)
+
+
+class LossMetrics:
+    """A loss `loss(pred, target)`, (B, C, T) twice, as a metric: the value of each item, (B,), by its name."""
+
+    def __init__(self, loss: Callable[..., Tensor], name: str) -> None:
+        self.loss, self.term_names = loss, (name,)
+
+    @torch.no_grad()
+    def __call__(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Score pred against target, (B, C, T) both."""
+        items = zip(pred.split(1), target.split(1), strict=True)
+        return {self.term_names[0]: torch.stack([self.loss(*item).reshape(()) for item in items])}
 
 
 class BlindMetrics:

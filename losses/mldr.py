@@ -1,6 +1,7 @@
 """Loudness dynamic range: the ratio of a short to a long average of power, compared over time."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ ROWS = ("separate", "rolled")
 
 @dataclasses.dataclass(frozen=True)
 class LoudnessTarget:
-    """What the distance needs to know of N targets, computed once; `index` says which of them, in which order."""
+    """What the distance needs of N targets, computed once; `index` (n,) selects n of them, in order."""
 
     data: Tensor  # separate rows: ratios (N, S, P, T); rolled rows: averages (N, S, P, 2, T), short and long
     index: Tensor
@@ -34,12 +35,17 @@ class MLDR:
 
         e = max(x², 1e-8),   LDR[n] = log short(e)[n] - log long(e)[n + ⌊sr·(long - short)/2⌋]
 
-    `taus_ms` holds the pairs (short, long), 10 to 90 % rise times in ms. Every row, a channel of an item, is treated
-    by itself and its end, which has no long average that far ahead, is left out of the mean. `rows` = "rolled" is the
-    published release's way, kept for comparing numbers: there the long averages of all rows, laid end to end, are
-    advanced in a circle, so that the end of a row meets the start of the next one, and the coefficients carry the
-    error of their float32 formula.
-    `mid_side` (stereo) appends the rows (L + R)/√2 and (L - R)/√2.
+    A row is one channel of one item. Each row is compared separately; its end, which has no long average that far
+    ahead, is left out of the mean.
+
+    Args:
+        sr: sample rate in Hz.
+        taus_ms: pairs (short, long) of 10 to 90 % rise times in ms.
+        rows: "separate"; or "rolled", as in the published release, to reproduce its numbers: the long averages of all
+            rows, concatenated, are rolled circularly, so that the end of a row is compared with the start of the
+            next one, and the coefficients have the rounding error of their float32 formula.
+        mid_side: append the rows (L + R)/√2 and (L - R)/√2 of stereo.
+
     Source: Yu et al., DiffVox, arXiv 2504.14735, section 3.
     """
 
@@ -58,13 +64,21 @@ class MLDR:
             # Rounded from float64, as float32 exponentials differ in their last digit from machine to machine.
             self.coefs = (1 - exponents.double().exp().float()).double()
         else:
-            self.coefs = rise_to_coef(torch.tensor(taus_ms, dtype=torch.float64), sr)
+            self.coefs = torch.as_tensor(rise_to_coef(torch.tensor(taus_ms, dtype=torch.float64), sr))
         self.shifts = torch.tensor([math.floor(sr * (long - short) * 0.0005) for short, long in taus_ms])
         self.rolled, self.mid_side = rows == "rolled", mid_side
+        self.channels = (2,) if mid_side else (1, 2)
+
+    @property
+    def least_samples(self) -> int:
+        """The shortest signals that it compares: the long averages are read ahead of the short ones."""
+        return max(self.shifts.tolist()) + 1
 
     @torch.no_grad()
     def prepare(self, target: Tensor) -> LoudnessTarget:
-        """Compute everything of the target (B, C, T) once."""
+        """Compute everything of the target (B, C, T) once; UsageError for mono where mid and side are compared."""
+        if self.mid_side and target.shape[1] != 2:
+            raise UsageError(f"mid and side are compared of stereo (B, 2, T); got {tuple(target.shape)}")
         if self.rolled:
             data = self._averages(target)
         else:
@@ -72,16 +86,17 @@ class MLDR:
         return LoudnessTarget(data, torch.arange(len(target), device=target.device))
 
     def distances(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
-        """Distance of each row: (B, S), S = C or, with `mid_side`, L, R, mid and side; float64."""
+        """Distance of each row: (B, S), S = C or, with `mid_side`, 4: L, R, mid and side; float64."""
         target = target if isinstance(target, LoudnessTarget) else self.prepare(target)
         if len(target) != len(pred):
             raise UsageError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
-        if self.rolled:  # over all rows: an item's end meets the next one's start
+        if self.rolled:  # over all rows: the end of an item is compared with the start of the next
             ranges = self._rolled_range(self._averages(pred)), self._rolled_range(target.data[target.index])
             return (ranges[0] - ranges[1]).abs().mean(3, dtype=torch.float64).sum(2)
         sums = loudness.loudness_deviation(pred, target.data, target.index, self.coefs, self.shifts, self.mid_side)
         counts = [pred.shape[-1] - shift for shift in self.shifts.tolist()]
-        return sum(one / count for one, count in zip(sums.unbind(2), counts, strict=True))
+        means = [pair / count for pair, count in zip(sums.unbind(2), counts, strict=True)]
+        return functools.reduce(torch.add, means)
 
     def __call__(self, pred: Tensor, target: Tensor | LoudnessTarget) -> Tensor:
         """Mean distance between pred and target, (B, C, T) both: a scalar."""

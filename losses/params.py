@@ -1,4 +1,6 @@
-"""Distance of controls."""
+"""Distance between controls."""
+
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,6 +12,8 @@ class ParameterLoss:
 
     Source: Peladeau and Peeters, BE-AFX, arXiv 2310.11781.
     """
+
+    channels: ClassVar[tuple[int, ...]] = ()  # it compares no audio
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compare the controls pred and target, (B, P) both: a scalar."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -22,9 +23,9 @@ GROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class StftTarget:
-    """What the distance needs to know of N targets, computed once; `index` says which of them, in which order."""
+    """What the distance needs of N targets, computed once; `index` (n,) selects n of them, in order."""
 
-    magnitudes: tuple[Tensor, ...]  # a resolution each: (N, signals, frames, bins)
+    magnitudes: tuple[Tensor, ...]  # one for each resolution: (N, signals, frames, bins)
     energies: tuple[Tensor, ...]  # the sums of their squares: (N, signals), float64
     index: Tensor
 
@@ -72,9 +73,15 @@ class MultiResolutionSTFT:
         self.w_sc, self.w_log_mag = w_sc, w_log_mag
         self.taps = a_weighting_fir(sr) if perceptual_weighting else None
         self.groups, self.mid_side = GROUPS[stereo], stereo != "channels"
+        self.channels = (2,) if self.mid_side else (1, 2)
+
+    @property
+    def least_samples(self) -> int:
+        """The shortest signals that it compares: the transforms are padded by reflection."""
+        return max(len(window) for window in self.windows) // 2 + 1
 
     def to(self, device: torch.device) -> "MultiResolutionSTFT":
-        """The same with its windows and its filter on a device: there, and only there, nothing waits for a copy."""
+        """The same with its windows and its filter on a device, which saves a copy at every call there."""
         moved = copy.copy(self)
         moved.windows = [window.to(device) for window in self.windows]
         moved.taps = None if self.taps is None else self.taps.to(device)
@@ -82,7 +89,9 @@ class MultiResolutionSTFT:
 
     @torch.no_grad()
     def prepare(self, target: Tensor) -> StftTarget:
-        """Compute everything of the target (B, C, T) once."""
+        """Compute everything of the target (B, C, T) once; UsageError for mono where mid and side are compared."""
+        if self.mid_side and target.shape[1] != 2:
+            raise UsageError(f"mid and side are compared of stereo (B, 2, T); got {tuple(target.shape)}")
         weighted = self._weight(target)
         magnitudes = tuple(
             spectral.stft_magnitude(weighted, window, hop, self.mid_side)
@@ -98,11 +107,11 @@ class MultiResolutionSTFT:
             raise UsageError(f"{len(pred)} predictions beside {len(target)} targets; give as many of each")
         weighted = self._weight(pred)
         resolutions = zip(self.windows, self.hops, target.magnitudes, target.energies, strict=True)
-        total = 0.0
+        distances = []
         for window, hop, magnitude, energy in resolutions:
             sums = spectral.stft_deviation(weighted, magnitude, target.index, window, hop, self.mid_side)
-            total = total + self._combine(sums, energy[target.index], magnitude[0, 0].numel(), shares)
-        return total / len(self.hops)
+            distances.append(self._combine(sums, energy[target.index], magnitude[0, 0].numel(), shares))
+        return functools.reduce(torch.add, distances) / len(self.hops)
 
     def __call__(self, pred: Tensor, target: Tensor | StftTarget, *, per_item: bool = False) -> Tensor:
         """Distance between pred and target, (B, C, T) both: a scalar, or (B,) with every item by itself."""
@@ -125,9 +134,9 @@ class MultiResolutionSTFT:
 
 
 def batch_sums(values: Tensor, shares: Tensor) -> Tensor:
-    """Sums (N, …) of the items (B, …) of N batches, consecutive in values, each times its share, (N, n) with N n = B.
+    """Sums (N, …) over the n items of each of N batches, consecutive in values (B, …), B = N n.
 
-    A share is 1, or 0 for an item that fills a batch up and counts nothing.
+    shares (N, n) holds the factor of each item: 1, or 0 for padding that brings a batch to n items.
     """
     shares = shares.to(values).reshape(*shares.shape, *[1] * (values.ndim - 1))
     return (values.unflatten(0, shares.shape[:2]) * shares).sum(1)

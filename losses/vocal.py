@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ FFT_SIZES = (128, 512, 2048)
 
 @dataclasses.dataclass(frozen=True)
 class VocalTarget:
-    """Everything the loss needs to know of a batch of target chunks, computed once."""
+    """Everything that the loss needs of a batch of target chunks, computed once."""
 
     stft: StftTarget
     loudness: LoudnessTarget
@@ -26,18 +28,20 @@ class VocalTarget:
         return len(self.stft)
 
     def select(self, index: Tensor) -> "VocalTarget":
-        """Return the chunks `index`, integers, in that order, without copying what was computed of them."""
+        """Return the chunks `index`, integers, in that order, without copying."""
         return VocalTarget(self.stft.select(index), self.loudness.select(index))
 
 
 class MSS(MultiResolutionSTFT):
-    """Multi-scale STFT distance of stereo audio: mean over left/right and mid/side, windows of 128, 512 and 2048.
+    """Multi-scale STFT distance of stereo audio, A-weighted: mean over left/right, mid and side.
 
-    Each window advances by a quarter; spectra are A-weighted. Called with (B, 2, T) twice it gives a scalar; `prepare`
-    keeps what of a target is needed again.
+    Windows of 128, 512 and 2048 samples, hops of a quarter. `MSS(sr=44100)(pred, target)` of (B, 2, T) twice is a
+    scalar with a gradient to pred; `prepare(target)` computes once what many calls with one target need.
 
     Args:
         sr: sample rate in Hz.
+
+    Raises UsageError for audio that is not stereo.
 
     Source: Yu et al., DiffVox, arXiv 2504.14735, section 3.
     """
@@ -56,6 +60,9 @@ class VocalLoss:
     explained in `MLDR`. Source: Yu et al., DiffVox, arXiv 2504.14735, section 3.
     """
 
+    channels: ClassVar[tuple[int, ...]] = (2,)
+    term_names = TERMS
+
     def __init__(
         self,
         sr: int,
@@ -67,9 +74,14 @@ class VocalLoss:
         self.mldr = MLDR(sr, rows=mldr_rows, mid_side=True)
 
     @property
+    def joins_tracks(self) -> bool:
+        """Whether one call compares several batches: not with rolled rows, whose batches would mix."""
+        return not self.mldr.rolled
+
+    @property
     def least_samples(self) -> int:
-        """The shortest signals that it compares: the averages look ahead, the transforms are padded by reflection."""
-        return max(max(self.mldr.shifts.tolist()), max(FFT_SIZES) // 2) + 1
+        """The shortest signals that it compares."""
+        return max(self.mldr.least_samples, self.stft.least_samples)
 
     def to(self, device: torch.device) -> "VocalLoss":
         """The same with its windows and its filter on a device."""
@@ -89,9 +101,9 @@ class VocalLoss:
         return self.weigh(terms).to(pred.dtype), dict(zip(TERMS, terms.detach().unbind(), strict=True))
 
     def terms(self, pred: Tensor, target: Tensor | VocalTarget, shares: Tensor) -> Tensor:
-        """The four terms (N, 4), float64, of N batches that lie one after another in pred (B, 2, T).
+        """The four terms (N, 4), float64, of N batches, consecutive in pred (B, 2, T).
 
-        shares (N, n), N n = B: 1, or 0 for an item that only fills a batch up.
+        shares (N, n), N n = B, as in `losses.stft.batch_sums`.
         """
         if self.mldr.rolled and len(shares) > 1 and shares.shape[1] > 1:
             raise UsageError("mldr_rows=rolled compares one batch at a time: its rows run into each other")
@@ -102,11 +114,12 @@ class VocalLoss:
 
     def weigh(self, terms: Tensor) -> Tensor:
         """The weighted sums (…) of terms (…, 4)."""
-        return sum(weight * term for weight, term in zip(self.weights, terms.unbind(-1), strict=True))
+        weighted = [weight * term for weight, term in zip(self.weights, terms.unbind(-1), strict=True)]
+        return functools.reduce(torch.add, weighted)
 
     @torch.no_grad()
     def per_item(self, pred: Tensor, target: Tensor | VocalTarget) -> dict[str, Tensor]:
-        """Compute the four terms of every item as if it were alone, (B,) each."""
+        """Compute the four terms of every item by itself, (B,) each."""
         return dict(zip(TERMS, self.terms(pred, target, each_alone(pred)).unbind(1), strict=True))
 
 

@@ -17,6 +17,7 @@ if (_clone / "afx" / "param.py").is_file():
 
 #: Public name -> module that holds it; loaded when it is first used, as torch takes seconds.
 _PUBLIC = {
+    "Effect": "afx.effect",
     "Estimate": "api",
     "Fit": "api",
     "Knobs": "afx.effect",
@@ -28,6 +29,11 @@ _PUBLIC = {
     "fit": "api",
     "load_preset": "api",
     "load_run": "api",
+    "register_dataset": "extend",
+    "register_effect": "extend",
+    "register_encoder": "extend",
+    "register_loss": "extend",
+    "register_recordings": "extend",
 }
 __all__ = [*_PUBLIC, "losses"]
 

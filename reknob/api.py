@@ -1,15 +1,16 @@
 """The public API: fits, presets and estimates as objects that hold plain numbers and render audio."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reknob import formats
-from reknob.afx.effect import Effect, Values, flatten, nest
+from reknob.afx.effect import Effect, Values
+from reknob.afx.plain import are_tensors, to_tensors
 from reknob.afx.registry import build
 from reknob.afx.stream import render
 from reknob.data.audio import normalise_loudness, read_audio, resample
@@ -28,52 +29,71 @@ from reknob.formats import runs
 from reknob.formats.applied import load_chain
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, user_path
+from reknob.runtime.settings import settings_from
 
 #: Beside the folders of the project, in a clone and in a wheel alike.
-ESTIMATORS = Path(formats.__file__).resolve().parent.parent / "checkpoints"
+ESTIMATORS = Path(runs.__file__).resolve().parent.parent / "checkpoints"
 LUFS = -18.0  # of the recordings that presets are fitted to
 
 Audio = Tensor | np.ndarray
 #: Plain numbers, lists of them for matrices, by the chain's names: {"comp": {"attack": 13.3, …}, …}.
-Numbers = dict[str, "float | list | Numbers"]
+Numbers = dict[str, Any]
 
 
 def to_numbers(values: Values) -> Numbers:
-    """Values as plain numbers and lists."""
-    return nest({name: value.detach().cpu().tolist() for name, value in flatten(values).items()})
+    """Values as plain numbers and lists, which a chain takes as well as tensors."""
+    return {
+        name: to_numbers(value) if isinstance(value, dict) else value.detach().cpu().tolist()
+        for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True)
 class Processor:
     """A chain of effects with one set of values.
 
+        chain = reknob.build({"eq": {"effect": "peak"}, "pan": {"effect": "panning"}}, sr=44100)
+        processor = reknob.Processor(chain, {"eq": {"gain": 3, "freq": 1000, "Q": 0.7}, "pan": {"pan": 0.5}})
+        y = processor.render(x, sr=48000)
+
     Args:
-        chain: the effects, at their sample rate.
-        tensors: values as `chain` takes them.
+        chain: the effects, at their sample rate in Hz, `chain.sr`.
+        tensors: values in the declared units, as `chain` takes them: tensors, or plain numbers and lists, in dicts by
+            the chain's names. They are checked, and tensors from then on.
+
+    Raises:
+        UsageError: plain values that the chain does not have, of another shape or out of range.
     """
 
     chain: Effect
     tensors: Values = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if not are_tensors(self.tensors):
+            object.__setattr__(self, "tensors", to_tensors(self.chain, self.tensors, torch.empty(1)))
+
     @property
     def values(self) -> Numbers:
-        """The values in the units that the effects declare."""
+        """The values in the declared units, as plain numbers and lists."""
         return to_numbers(self.tensors)
 
     def render(self, x: Audio, sr: int, *, lufs: float | None = LUFS) -> Tensor:
         """A recording through the chain.
 
         Args:
-            x: (T,) or (C, T); channels are averaged, as chains take mono.
+            x: (T,) or (C, T), full scale 1; channels are averaged, as chains take mono.
             sr: sample rate of `x` in Hz; the output has it too.
-            lufs: loudness that the input is brought to first; presets are fitted at -18. None leaves its level.
+            lufs: loudness in LUFS that the input is brought to first; presets are fitted at -18. None leaves its level.
 
         Returns:
             (2, T) float32 for a chain that ends in stereo.
 
         Raises:
-            UsageError: a silent input whose loudness cannot be normalised.
+            UsageError: audio of other dimensions or without samples, and a silent input whose loudness cannot be
+                normalised.
         """
+        if x.ndim not in (1, 2) or not min(x.shape):
+            raise UsageError(f"x has the shape {tuple(x.shape)}; give audio (T,) or (C, T)")
         mono = torch.as_tensor(x).float().reshape(-1, x.shape[-1]).mean(0, keepdim=True)
         mono = resample(mono, sr, self.chain.sr) if sr != self.chain.sr else mono
         mono = mono if lufs is None else normalise_loudness(mono, self.chain.sr, lufs)
@@ -83,10 +103,7 @@ class Processor:
 
 @dataclass(frozen=True)
 class Fit(Processor):
-    """A fitted chain.
-
-    `loss` is the lowest loss, `losses` that of every step, `findings` what the check of the pair found.
-    """
+    """A chain fitted to a pair by `fit`; `values` and `render` are those of the step of lowest loss."""
 
     recipe: Recipe = field(repr=False, kw_only=True)
     pair: Pair = field(repr=False, kw_only=True)
@@ -94,18 +111,28 @@ class Fit(Processor):
 
     @property
     def loss(self) -> float:
+        """The lowest loss; infinite before the first step."""
         return self.track.best.loss
 
     @property
     def losses(self) -> list[float]:
+        """The loss of every step, before its parameters moved."""
         return list(self.track.losses)
 
     @property
     def findings(self) -> list[Finding]:
+        """Results of the check of the pair: alignment, polarity, drift, levels, …; each prints as a line."""
         return list(self.pair.check.findings)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes a run folder <folder>/run_<N>, as `main.py` does: settings, record, checkpoint, values, audio."""
+        """Writes a run folder <folder>/run_<N>, as `main.py` does: settings, record, checkpoint, values, audio.
+
+        Returns:
+            the run folder, which `load_run` reads.
+
+        Raises:
+            UsageError: a folder that cannot be written.
+        """
         parent = user_path(folder)
         path = runs.new_run(parent.parent, parent.name)
         lock = runs.lock(path)
@@ -122,63 +149,96 @@ def fit(
     *,
     steps: int = 400,
     method: str = "annealed",
+    loss: str | Mapping[str, Any] = "vocal",
     on_step: Callable[[int, Terms], None] | None = None,
     stopped: Callable[[], bool] | None = None,
-    **settings: object,
+    **settings: Any,  # noqa: ANN401 - they are checked by their declarations
 ) -> Fit:
     """Fits a chain to a dry/wet pair.
 
+        fit = reknob.fit("dry.wav", "wet.wav", steps=400, on_step=lambda step, terms: print(step, terms["loss"]))
+
+    Nothing is printed; remarks on the recordings are logged by `logging`. Several fits may run in several threads.
+
     Args:
-        dry, wet: audio files.
+        dry, wet: audio files of any sample rate.
         steps: how many steps the optimiser takes.
-        method: "annealed" or "adam", as published.
-        on_step: called after every step with its number and the loss and its terms.
-        stopped: asked between steps; the best so far is returned once it says yes.
-        settings: fields of `fitting.settings.FitSettings`, e.g. model="eq_comp", chunk_duration=8.0, device="cpu".
+        method: "annealed"; or "adam", as published, which takes 2000 steps.
+        loss: the key of a registered loss; or a group of settings, {"name": "mrstft", "options": {"w_sc": 0.5}}.
+        on_step: called after every step with its number, from 1, and the loss and its terms by name; what it raises
+            ends the fit.
+        stopped: called between steps; once it returns True the best so far is returned.
+        settings: others of `main.py`, e.g. model="eq_comp", chunk_duration=8.0 (s), device="cpu", chain={…}.
 
     Raises:
-        UsageError: files that cannot be a pair, or settings that do not fit together.
+        UsageError: files that cannot be a pair, settings that are unknown or do not fit together, and a loss or
+            gradient that is not finite.
     """
-    known = FitSettings.__dataclass_fields__
-    unknown = sorted(settings.keys() - known)
+    unknown = sorted(settings.keys() - FitSettings.__dataclass_fields__.keys())
     if unknown:
-        raise UsageError(f"unknown setting {unknown[0]!r}; known: {', '.join(known)}")
-    chosen = FitSettings(dry=str(dry), wet=str(wet), epochs=steps, **settings)
-    chosen.optimiser = replace(chosen.optimiser, method=method)
+        raise UsageError(f"unknown setting {unknown[0]!r}; known: {', '.join(FitSettings.__dataclass_fields__)}")
+    groups = {"optimiser": {**_tree(settings.pop("optimiser", {})), "method": method}}
+    groups["loss"] = {"name": loss} if isinstance(loss, str) else _tree(loss)
+    paths = {"dry": str(dry), "wet": str(wet)}
+    chosen = settings_from(FitSettings, {**settings, **groups, **paths, "epochs": steps})
     chosen.read_model()
     chosen.check()
     recipe = Recipe(chosen)
     pair = recipe.load(PairFiles(user_path(dry), user_path(wet), user_path(wet).stem))
     track = recipe.track(pair)
 
-    def told(_: Descent, track: TrackState, terms: Terms) -> None:
+    def report(_: Descent, track: TrackState, terms: Terms) -> None:
         if on_step:
             on_step(track.step_count, terms)
 
-    run(recipe.fit([track]), told, lambda _: None, stopped or (lambda: False))
+    run(recipe.fit([track]), report, lambda _: None, stopped or (lambda: False))
     if track.error:
         raise UsageError(f"{pair.name}: {track.error}")
     return Fit(recipe.chain, track.best_values(recipe.chain), recipe=recipe, pair=pair, track=track)
 
 
+def _tree(group: object) -> dict[str, Any]:
+    """A group of settings, as a dict or as its dataclass."""
+    if is_dataclass(group) and not isinstance(group, type):
+        return asdict(group)
+    if not isinstance(group, Mapping):
+        raise UsageError(f"{str(group)[:80]!r} is no group of settings; give a dict of them")
+    return dict(group)
+
+
 def load_preset(folder: str | Path, row: int = 0) -> Processor:
-    """A row of a preset set, ours or published; UsageError where the folder is none, or has no such row."""
-    options = {"run": None, "values": None, "fx_config": None, "realtime": False, "no_delay": False, "no_reverb": False}
-    return Processor(*load_chain(preset=folder, row=row, **options))
+    """A row of a preset set, ours or published, with the set's own chain.
+
+        y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
+
+    Args:
+        folder: of the set, which holds raw_params.npy.
+        row: from 0; negative ones count from the end.
+
+    Raises:
+        UsageError: a folder that is no preset set, or has no such row.
+    """
+    options = {"fx_config": None, "realtime": False, "no_delay": False, "no_reverb": False}
+    return Processor(*load_chain(run=None, values=None, preset=str(folder), row=row, **options))
 
 
 def load_run(folder: str | Path) -> Processor:
-    """The chain that a fit left in a run folder, ours or published; UsageError where it is none."""
-    options = {"preset": None, "values": None, "fx_config": None, "realtime": False, "no_delay": False}
-    return Processor(*load_chain(run=folder, row=0, no_reverb=False, **options))
+    """The chain that a fit left in a run folder, ours or published, with its best values.
+
+    Raises:
+        UsageError: a folder that is no run folder, or one of a run that ended before its first step.
+    """
+    options = {"fx_config": None, "realtime": False, "no_delay": False, "no_reverb": False}
+    return Processor(*load_chain(run=str(folder), values=None, preset=None, row=0, **options))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a network estimates from processed audio.
+    """Values that a network estimates from processed audio.
 
-    `values` by control ("peq.peak1.gain") in the declared units, None where a control cannot be estimated; `intervals`
-    the middle 68 % over the windows, None where there are none; `remarks` what to know about the whole.
+    `values` by control ("peq.peak1.gain") in the units of `units`, None for a control that cannot be estimated;
+    `intervals` the central 68 % over the windows, None for a recording of one window; `remarks` limits of the whole
+    estimate, one line each.
     """
 
     values: dict[str, float | None]
@@ -188,12 +248,15 @@ class Estimate:
 
 
 def estimate(path: str | Path, chain: str = "peq", *, checkpoint: str | Path | None = None) -> Estimate:
-    """Estimates the settings of a chain from a processed recording.
+    """Estimates the values of a chain from a processed recording alone.
+
+        estimate = reknob.estimate("song.mp3", chain="peq_comphalf")
+        estimate.values["comp.threshold"], estimate.units["comp.threshold"]      # -20.3, "dB"
 
     Args:
-        path: an audio file.
-        chain: that of an estimator that comes with the project: peq, comphalf, dist, peq_comphalf, peq_comphalf_dist.
-        checkpoint: another estimator.pt instead.
+        path: an audio file of any sample rate.
+        chain: that of an estimator of the package: peq, comphalf, dist, peq_comphalf or peq_comphalf_dist.
+        checkpoint: the estimator.pt of a training instead.
 
     Raises:
         UsageError: an unknown chain, a file that is no estimator or no audio, or a silent recording.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 from reknob.runtime.settings import read_number
@@ -30,12 +31,19 @@ class Parser(argparse.ArgumentParser):
         epilog: str | None = None,
         parents: Sequence[argparse.ArgumentParser] = (),
         prog: str | None = None,
+        add_help: bool = True,
     ) -> None:
         form = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=description, epilog=epilog, parents=parents, formatter_class=form)
-        # Listed for the help only: `runtime.program` removes it before the arguments are parsed.
-        text = "show the traceback of an internal error"
-        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+        super().__init__(
+            prog, description=description, epilog=epilog, parents=parents, formatter_class=form, add_help=add_help
+        )
+        if add_help:
+            # Listed for the help only: `runtime.program` removes both before the arguments are parsed.
+            text = "show the traceback of an internal error"
+            self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+            self.add_argument(
+                plugins.FLAG, metavar="MODULE", type=_spelt_out, default=argparse.SUPPRESS, help=plugins.HELP
+            )
 
     def parse_known_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
@@ -48,6 +56,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the arguments")
+
+
+def _spelt_out(text: str) -> NoReturn:
+    """Refuses an abbreviation of --plugin, which `runtime.program` would not have seen."""
+    raise argparse.ArgumentTypeError(f"write {plugins.FLAG} {text} in full")
 
 
 def file_path(text: str) -> Path:

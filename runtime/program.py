@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import stopping_at_once
 
@@ -29,6 +30,7 @@ def program(main: Main) -> Callable[[Sequence[str] | None], int]:
     0: success. 2: a user's mistake, or a failure of the machine (a full disk, no memory), as one line on stderr.
     1: a fault of the project; the traceback goes to a file that the line names, with `--debug` to stderr.
     130: Ctrl-C, or another signal of `runtime.interrupt.SIGNALS`. 141: the reader of the output closed its pipe.
+    `--plugin MODULE` is imported before `main` is called (`runtime.plugins`).
     Without an argument `main` gets the command line's. Log records go to stderr, one line each.
     """
     name = Path(main.__code__.co_filename).name
@@ -39,8 +41,9 @@ def program(main: Main) -> Callable[[Sequence[str] | None], int]:
         arguments = [argument for argument in given if argument != "--debug"]
         _make_writable()
         try:
-            with stopping_at_once(), _messages():
-                status = main(arguments)
+            rest, names = plugins.split_arguments(arguments)
+            with stopping_at_once(), _messages(), plugins.loaded(names):
+                status = main(rest)
         except SystemExit as end:  # argparse, after --help
             status = end.code if isinstance(end.code, int) else MISTAKE if end.code else 0
         except (Exception, KeyboardInterrupt) as error:

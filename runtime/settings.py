@@ -11,6 +11,7 @@ say), whose content is checked where it is used.
 
 import argparse
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -23,21 +24,23 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.trees import copy_tree, interpolated, is_off, merge, parse_yaml, read_yaml
 
-__all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml"]
+__all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml", "settings_from"]
 
 T = TypeVar("T")
 SIMILAR = 0.6  # SequenceMatcher's ratio from which a known name is suggested for an unknown one
+Help = str | Callable[[], str]
 
 
-def option(default: T, help: str, *, above: float | None = None, within: tuple[float, float] | None = None) -> T:
+def option(default: T, help: Help, *, above: float | None = None, within: tuple[float, float] | None = None) -> T:
     """A field of a dataclass of settings; typed as its value, like `dataclasses.field`.
 
     Args:
         default: its value where neither file nor flag sets it.
-        help: its line of `--help`.
+        help: its line of `--help`; a function for a text that names what plug-ins may add to.
         above: a number must be greater than this.
         within: the lowest and the highest number allowed.
     """
@@ -94,8 +97,9 @@ def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
         nullable = get_origin(kind) is UnionType and NoneType in get_args(kind)
         kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        declared = {key: field.metadata[key] for key in ("help", "above", "within")}
-        options[name] = Option(name, kind, default, nullable=nullable, **declared)
+        help, above, within = (field.metadata[key] for key in ("help", "above", "within"))
+        text = help() if callable(help) else help
+        options[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
     return options
 
 
@@ -196,16 +200,27 @@ def load_settings(
     """
     options = options_of(schema)
     given = dict(_pairs(argv, {"config": CONFIG} | options, description))
-    trees = {name: copy_tree(o.default) for name, o in options.items() if o.kind is dict}
-    values = {name: o.default for name, o in options.items() if o.kind is not dict}
-    config = given.pop("config", None)
+    config, changes = given.pop("config", None), []
     if config:
         tree = read_yaml(config)
-        # Flags come after the file, and override it.
-        for name, value in _flatten(translate(tree, given) if translate else tree, options):
-            _assign(values, trees, options, name, value)
-    for name, text in given.items():
-        _assign(values, trees, options, name, _parse(text, _find(options, name)))
+        changes = _flatten(translate(tree, given) if translate else tree, options)
+    # Flags come after the file, and override it.
+    changes += [(name, _parse(text, _find(options, name))) for name, text in given.items()]
+    return _with_changes(schema, options, changes)
+
+
+def settings_from(schema: type[T], tree: dict) -> T:
+    """The settings of a tree, as a file holds it, over the defaults; UsageError as in `load_settings`."""
+    options = options_of(schema)
+    return _with_changes(schema, options, _flatten(tree, options))
+
+
+def _with_changes(schema: type[T], options: dict[str, Option], changes: Sequence[tuple[str, object]]) -> T:
+    """The defaults of a schema with values by dotted name laid over them, in order."""
+    trees = {name: copy_tree(o.default) for name, o in options.items() if o.kind is dict}
+    values = {name: o.default for name, o in options.items() if o.kind is not dict}
+    for name, value in changes:
+        _assign(values, trees, options, name, value)
     return _instance(schema, options, _without_references(values | trees))
 
 
@@ -243,7 +258,8 @@ def _instance(schema: type[T], options: dict[str, Option], values: dict[str, obj
     for name, declared in options.items():
         if declared.kind is dict:
             # Not through OmegaConf, which would wrap every value in a node and resolve references once more.
-            setattr(settings, name, declared.checked(values[name]))
+            *groups, leaf = name.split(".")
+            setattr(functools.reduce(getattr, groups, settings), leaf, declared.checked(values[name]))
     return settings
 
 
@@ -280,14 +296,17 @@ def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentPa
     for o in options.values():
         default = "" if o.default in (None, {}) else f" (default {o.default})"
         parser.add_argument(f"--{o.name}", metavar=o.kind.__name__, help=(o.help + default).replace("%", "%%"))
+    parser.add_argument(plugins.FLAG, metavar="MODULE", help=plugins.HELP)
     return parser
 
 
 def _find(options: dict[str, Option], name: str) -> Option:
     """The setting of a dotted name, or the tree that contains it; UsageError that suggests the most similar name."""
-    top = name.partition(".")[0]
-    if name in options or (top in options and options[top].kind is dict):
-        return options.get(name) or options[top]
+    steps = name.split(".")
+    above = (".".join(steps[:depth]) for depth in range(1, len(steps)))
+    tree = next((outer for outer in above if outer in options and options[outer].kind is dict), None)
+    if name in options or tree is not None:
+        return options.get(name) or options[tree]
 
     def similarity(known: str) -> float:
         return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))

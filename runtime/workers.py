@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import blocked_signals, ignore_signals
 
@@ -41,3 +42,4 @@ def map_processes(function: Callable[[Job], Result], jobs: Sequence[Job], worker
 def _begin() -> None:
     ignore_signals(but=(signal.SIGTERM,))
     torch.set_num_threads(1)
+    plugins.load()

@@ -96,6 +96,13 @@ def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(sco
     assert numbers(rows[0]) == pytest.approx([term.item() for term in terms.values()], rel=1e-5)
 
 
+def test_another_registered_loss_scores_under_its_own_name(scored_set: Path, capsys: pytest.CaptureFixture) -> None:
+    status, rows = score(scored_set, "--loss=mrstft")
+    assert status == 0 and list(rows[0]) == ["track_id", "stem_id", "mrstft"]
+    assert all(float(row["mrstft"]) < 1e-3 for row in rows)
+    assert "mean of 3: mrstft 0.0" in capsys.readouterr().out
+
+
 def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_their_names(
     scored_set: Path, capsys: pytest.CaptureFixture
 ) -> None:
