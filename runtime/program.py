@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
@@ -19,12 +19,20 @@ from reknob.runtime.interrupt import stopping_at_once
 
 Main = Callable[[list[str]], int]
 
+
+class Program(Protocol):
+    """A wrapped `main`: its exit status, of the given arguments or of the command line's."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+
 FAULT = 1
 BROKEN_PIPE = 128 + 13  # as a program that SIGPIPE ended
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
-def program(main: Main) -> Callable[[Sequence[str] | None], int]:
+def program(main: Main) -> Program:
     """Wraps a program's `main(argv)` so that it returns an exit status and never raises.
 
     0: success. 2: a user's mistake, or a failure of the machine (a full disk, no memory), as one line on stderr.

@@ -98,7 +98,7 @@ def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
         kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         help, above, within = (field.metadata[key] for key in ("help", "above", "within"))
-        text = help() if callable(help) else help
+        text: str = help() if callable(help) else help
         options[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
     return options
 
@@ -183,7 +183,7 @@ def load_settings(
     schema: type[T],
     argv: Sequence[str],
     *,
-    description: str,
+    description: str | None,
     translate: Callable[[dict, Collection[str]], dict] | None = None,
 ) -> T:
     """An instance of `schema` with the settings of a command line.
@@ -263,7 +263,7 @@ def _instance(schema: type[T], options: dict[str, Option], values: dict[str, obj
     return settings
 
 
-def _pairs(argv: Sequence[str], options: dict[str, Option], description: str) -> list[tuple[str, str]]:
+def _pairs(argv: Sequence[str], options: dict[str, Option], description: str | None) -> list[tuple[str, str]]:
     """(name, text of the value) of every argument, in order; a flag without a value is "true"."""
     if "--help" in argv or "-h" in argv:
         _parser(options, description).print_help()
@@ -288,7 +288,7 @@ def _is_bool(text: str) -> bool:
     return text.lower() in ("true", "false", "yes", "no", "on", "off")
 
 
-def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentParser:
+def _parser(options: dict[str, Option], description: str | None) -> argparse.ArgumentParser:
     """A parser that is used for its help only, as argparse cannot parse `key=value`."""
     parser = argparse.ArgumentParser(
         description=description, usage="%(prog)s [key=value …]", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -305,8 +305,9 @@ def _find(options: dict[str, Option], name: str) -> Option:
     steps = name.split(".")
     above = (".".join(steps[:depth]) for depth in range(1, len(steps)))
     tree = next((outer for outer in above if outer in options and options[outer].kind is dict), None)
-    if name in options or tree is not None:
-        return options.get(name) or options[tree]
+    known = name if name in options else tree
+    if known is not None:
+        return options[known]
 
     def similarity(known: str) -> float:
         return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))
