@@ -78,7 +78,7 @@ def overwritten(matches: Tensor) -> Tensor:
     """Return the release's 66 features: each bank of filters written from channel 0 on, over those before it."""
     out = torch.zeros_like(matches)
     for bank in matches.split([10, 6, 3, 3] * 3, dim=1):
-        out[:, :bank.shape[1]] = bank
+        out[:, : bank.shape[1]] = bank
     return out
 
 
@@ -104,8 +104,11 @@ def test_parameter_counts_and_state_shapes_are_the_published_ones(controller: Co
     assert controller.encoder.out_dim == told["out_dim"]
     assert sum(p.numel() for p in controller.encoder.parameters()) == told["encoder_params"]
     assert sum(p.numel() for p in controller.parameters()) == told["controller_params_for_15_controls"]
-    published = [shape for name, shape in told["state_dict"].items()
-                 if "cqt_kernels" not in name and "lenghts" not in name and "num_batches" not in name]
+    published = [
+        shape
+        for name, shape in told["state_dict"].items()
+        if "cqt_kernels" not in name and "lenghts" not in name and "num_batches" not in name
+    ]
     assert [list(controller.state_dict()[name].shape) for name in learned_keys(controller)] == published
 
 
@@ -212,7 +215,7 @@ def test_the_transform_is_close_to_a_dense_float64_evaluation(tilt: float) -> No
     x = x / x.abs().max()
     padded = F.pad(x, (16384, 16384), mode="reflect")[0].numpy()
     frames = [0, 7, 41, 78]
-    windows = np.stack([padded[512 * t:512 * t + 32768] for t in frames])
+    windows = np.stack([padded[512 * t : 512 * t + 32768] for t in frames])
     dense = np.stack([np.abs(windows @ kernel(b, 44100, np.arange(-16384, 16384))) for b in bins(44100)])
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 3e-6)):
         assert relative_rms(CQT().to(dtype)(x.to(dtype))[0][:, frames], dense) < tolerance

@@ -71,7 +71,9 @@ def numbers(row: dict[str, str]) -> list[float]:
     return [float(row[term]) for term in TERMS]
 
 
-def test_presets_that_made_their_tracks_score_almost_nothing(scored_set: Path, capsys):
+def test_presets_that_made_their_tracks_score_almost_nothing(
+    scored_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, rows = score(scored_set, "--lufs", "off")
     assert status == 0
     assert list(rows[0]) == ["track_id", "stem_id", *TERMS]
@@ -82,7 +84,7 @@ def test_presets_that_made_their_tracks_score_almost_nothing(scored_set: Path, c
     assert printed == "mean of 3: " + ", ".join(f"{t} {m:.5f}" for t, m in zip(TERMS, mean, strict=True))
 
 
-def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(scored_set: Path, chain: Effect):
+def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(scored_set: Path, chain: Effect) -> None:
     _, rows = score(scored_set, "--no-process", "--lufs", "off", "--subset", "song1")
     files = loss_eval.PairFiles(*(scored_set.parent / "audio" / "song1" / f"{x}.wav" for x in ("take", "mix")), "song1")
     pair = loss_eval.load_pair(files, SR, None, shift=-50, check=False)
@@ -91,7 +93,9 @@ def test_unprocessed_tracks_score_as_the_loss_of_the_dry_sound_on_both_sides(sco
     assert numbers(rows[0]) == pytest.approx([term.item() for term in terms.values()], rel=1e-5)
 
 
-def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_their_names(scored_set: Path, capsys):
+def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_their_names(
+    scored_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = score(scored_set)[1]
     vectors = np.load(scored_set / "raw_params.npy")
     vectors[0, 0] = np.nan
@@ -106,7 +110,7 @@ def test_a_track_that_is_not_finite_or_missing_is_named_and_the_others_keep_thei
     assert "2 of 3 tracks left out" in errors
 
 
-def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chain: Effect, tmp_path: Path):
+def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chain: Effect, tmp_path: Path) -> None:
     seen = []
 
     def scorer(preset: Preset) -> dict[str, float]:
@@ -118,7 +122,7 @@ def test_a_row_is_on_the_disk_before_the_next_is_computed(scored_set: Path, chai
     assert seen[1:] == [2, 3]
 
 
-def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effect):
+def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effect) -> None:
     values = load_presets(scored_set, chain)[0].values(chain)
     values["sends"]["delay"]["eq"]["Q"] = torch.tensor(1.5)
     values["peak"]["Q"] = torch.tensor(5.0)
@@ -131,7 +135,9 @@ def test_clip_q_caps_the_filter_of_the_delay_only(scored_set: Path, chain: Effec
     ("flags", "message"),
     [(("--root", "x"), "OLD=NEW"), (("--lufs", "loud"), "LUFS, or off"), (("--subset", "9"), "rows 0 to 2")],
 )
-def test_flags_that_say_nothing_are_refused_before_anything_is_written(flags, message, scored_set: Path, capsys):
+def test_flags_that_say_nothing_are_refused_before_anything_is_written(
+    flags: tuple[str, ...], message: str, scored_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert loss_eval.main([str(scored_set), str(scored_set / "out.csv"), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (scored_set / "out.csv").exists()
@@ -151,13 +157,15 @@ def test_flags_that_say_nothing_are_refused_before_anything_is_written(flags, me
         ([], "/data/a.wav", "/data/a.wav"),
     ],
 )
-def test_roots_are_whole_folders(roots: list, path: str, here: str, chain: Effect):
+def test_roots_are_whole_folders(roots: list, path: str, here: str, chain: Effect) -> None:
     scorer = loss_eval.Scorer(chain, None, torch.device("cpu"), None, roots, True, False)
     assert str(scorer._here(path)) == here
 
 
 @pytest.mark.parametrize("path", ["/a/\0.wav", "~nosuchuser/a.wav", "x" * 5000])
-def test_a_track_whose_path_cannot_be_is_left_out(path: str, scored_set: Path, capsys):
+def test_a_track_whose_path_cannot_be_is_left_out(
+    path: str, scored_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     info = json.loads((scored_set / "info.json").read_text())
     info["dry_files"][1] = "/nowhere" if "\0" in path else path
     info["wet_files"][1] = path.replace("\0", "\udcff")
@@ -168,7 +176,7 @@ def test_a_track_whose_path_cannot_be_is_left_out(path: str, scored_set: Path, c
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published excerpts are not here")
-def test_a_published_preset_on_its_excerpt_scores_as_the_release_does(tmp_path: Path):
+def test_a_published_preset_on_its_excerpt_scores_as_the_release_does(tmp_path: Path) -> None:
     excerpts, medleydb = SHARED / "audio" / "medleydb_excerpts", SHARED / "presets" / "medleydb"
     song = excerpts / "HopAlong_SisterCities"
     with open(excerpts / "published_scores.csv", newline="") as file:

@@ -50,7 +50,7 @@ def begun(device: str) -> Fit:
 
 def test_a_step_of_two_pairs_is_that_of_the_processor(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     here = begun("cpu")
     request.getfixturevalue("triton_on_cpu")
     if DEVICE == "cpu":  # the interpreter takes as long for a program of 32 lanes as for one of a thousand

@@ -95,7 +95,9 @@ def _recorded() -> Iterator[list[Launch]]:
     launches: list[Launch] = []
     run = InterpretedFunction.run
 
-    def record(self: InterpretedFunction, *args: Any, grid: Any, warmup: bool, num_warps: int = 4, **options: Any):
+    def record(
+        self: InterpretedFunction, *args: Any, grid: Any, warmup: bool, num_warps: int = 4, **options: Any
+    ) -> object:
         given = dict(zip(self.arg_names, args, strict=False)) | options
         annotations = self.fn.__annotations__
         types = {key: _type(given[key], "constexpr" in str(annotations.get(key))) for key in self.arg_names}
