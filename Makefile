@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 DOCS := .venv-docs
 OLDEST := .venv-oldest
+OLDEST_TESTS := param registry effects kernels_recursions kernels_fdn kernels_spectral golden_diffvox golden_beafx \
+	losses encoders fit runs presets audio decoding settings
 PY := $(VENV)/bin/python
 SOURCES := $(shell find . -name '*.py' -not -path './.venv*' -not -path './build/*')
 # Waiting threads sleep; those that spin take the cores from threads that work.

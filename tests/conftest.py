@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 # Read when torch is loaded, which no plugin does before this.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch  # noqa: E402
+
 # Read when triton is loaded, which some library may do before the first test of its kernels.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
