@@ -9,12 +9,16 @@ SOURCES := $(shell find . -name '*.py' -not -path './.venv*' -not -path './build
 # Waiting threads sleep; those that spin take the cores from threads that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-oldest lint ruff docs clean
+.PHONY: demo test tests-alone test-oldest lint ruff docs clean
 
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=100 optimiser.method=annealed log_dir=logs
 
-test: lint
+# Types are checked beside the tests: a process of its own, which would leave the other cores idle.
+test: ruff
+	$(MAKE) -j2 build/.types tests-alone
+
+tests-alone: $(VENV)/.tested
 	$(PY) -m pytest -n auto --maxprocesses=8
 
 # The tests of effects, kernels, losses, fits and files, on the oldest versions that pyproject.toml allows.
