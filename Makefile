@@ -1,23 +1,41 @@
 PYTHON ?= python3
 VENV := .venv
 DOCS := .venv-docs
+OLDEST := .venv-oldest
+OLDEST_TESTS := param registry effects kernels_recursions kernels_fdn kernels_spectral golden_diffvox golden_beafx \
+	losses encoders fit runs presets audio decoding settings
 PY := $(VENV)/bin/python
+SOURCES := $(shell find . -name '*.py' -not -path './.venv*' -not -path './build/*')
 # Waiting threads sleep; those that spin take the cores from threads that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test tests-alone test-oldest lint ruff docs clean
 
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=100 optimiser.method=annealed log_dir=logs
 
-test: $(VENV)/.tested
+# Types are checked beside the tests: a process of its own, which would leave the other cores idle.
+test: ruff
+	$(MAKE) -j2 build/.types tests-alone
+
+tests-alone: $(VENV)/.tested
 	$(PY) -m pytest -n auto --maxprocesses=8
 
-lint: $(VENV)/.tested
+# The tests of effects, kernels, losses, fits and files, on the oldest versions that pyproject.toml allows.
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -n auto --maxprocesses=8 $(addprefix tests/test_,$(addsuffix .py,$(OLDEST_TESTS)))
+
+lint: ruff build/.types
+
+ruff: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
+
+# Types are checked in the package as it is installed, again when a source has changed: that takes most of a minute.
+build/.types: $(VENV)/.tested pyproject.toml $(SOURCES)
 	rm -rf build/lint
 	$(PY) -m pip install -q --no-deps --no-build-isolation --target build/lint .
 	$(VENV)/bin/basedpyright
+	touch $@
 
 docs: $(DOCS)/.installed
 	$(DOCS)/bin/mkdocs build --strict
@@ -38,5 +56,11 @@ $(DOCS)/.installed: requirements-docs.txt
 	$(DOCS)/bin/python -m pip install -q -r requirements-docs.txt
 	touch $@
 
+# Python 3.11 where it is there, the oldest that pyproject.toml allows.
+$(OLDEST)/.installed: tests/oldest.txt
+	$(shell command -v python3.11 || echo $(PYTHON)) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q -r tests/oldest.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DOCS) build site .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS) $(OLDEST) build site .pytest_cache .ruff_cache

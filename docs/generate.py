@@ -1,4 +1,4 @@
-"""Writes what is generated of docs/ from the code's own declarations: effects.md, and the codes in pair-check.md.
+"""Writes the generated parts of docs/ from the code's declarations: effects.md, and the codes in pair-check.md.
 
     python -m docs.generate
 
@@ -31,7 +31,7 @@ HEAD = """# Effects and their ranges
 *This page is generated from the declarations in `afx/` by `python -m docs.generate`; do not edit it.*
 
 Every effect, with its parameters, their units, defaults and ranges, and its options. *Parameters* are fitted or
-estimated; *options* are chosen and stay as they are. Defaults and ranges are those at {sr} Hz. A chain file or a
+estimated; *options* are chosen and stay constant. Defaults and ranges are those at {sr} Hz. A chain file or a
 setting may change a default, narrow a range or choose an option, as in the [chain of DiffVox](#the-chain-of-diffvox):
 
 ```bash
@@ -39,7 +39,7 @@ python main.py 'chain.peak1.freq.range=[60,4000]' chain.peak1.freq.default=500 \
     chain.sends.reverb.ir_duration=6
 ```
 
-The column *mapping* says how an unconstrained (raw) parameter becomes a value; see [mappings](#mappings).
+The column *mapping* gives the function from the unconstrained (raw) parameter to its value; see [mappings](#mappings).
 """
 
 
@@ -61,7 +61,7 @@ def effects_page() -> str:
 
 
 def effect_section(key: str, kind: type[Effect]) -> str:
-    """What one effect is, its parameters and its options."""
+    """The description of one effect, its parameters and its options."""
     summary, options, rest = described(kind)
     lines = [f"### `{key}`\n", summary, ""]
     params = build({"effect": key}, SR).params
@@ -101,7 +101,7 @@ def plain(text: str) -> str:
 
 
 def default_of(parameter: inspect.Parameter) -> str:
-    """An option's default as YAML would say it."""
+    """An option's default, written as in YAML."""
     value = parameter.default
     words = {True: "true", False: "false", None: "none"}
     if value is parameter.empty:
@@ -110,7 +110,7 @@ def default_of(parameter: inspect.Parameter) -> str:
 
 
 def allowed(kind: type[Effect], name: str) -> str:
-    """What an effect declares of an option: its bounds, or its words."""
+    """The values that an effect allows for an option: its bounds, or its words."""
     bound = getattr(kind, "options", {}).get(name)
     if hasattr(bound, "known"):
         return ", ".join(bound.known)
@@ -187,9 +187,9 @@ def estimation_section() -> str:
 
 
 def first_sentence(make: Callable) -> str:
-    """What the docstring of an effect, or of what makes one, says first."""
-    made = getattr(make, "func", make)
-    return plain(inspect.getdoc(made) or "").split(". ")[0].split("\n")[0].removesuffix(".") + "."
+    """The first sentence of the docstring of an effect, or of the function that builds one."""
+    function = getattr(make, "func", make)
+    return plain(inspect.getdoc(function) or "").split(". ")[0].split("\n")[0].removesuffix(".") + "."
 
 
 def mappings_section() -> str:

@@ -1,4 +1,4 @@
-"""Draws what a fit found: equaliser, compressor/expander, and the spectra of dry, fitted and wet.
+"""Draws the result of a fit: equaliser, compressor/expander, and the spectra of dry, fitted and wet.
 
     python -m docs.picture logs/demo/run_0 docs/images/demo.png
 

@@ -4,13 +4,21 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 # Read when torch is loaded, which no plugin does before this.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch  # noqa: E402
+
 # Read when triton is loaded, which some library may do before the first test of its kernels.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Files whose single tests take tens of seconds: at the end of the suite, one process would run them alone.
+LONG = ("test_triton_step", "test_notebook", "test_medley_scripts", "test_package")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session")

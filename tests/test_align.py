@@ -1,5 +1,6 @@
 """Lag, polarity, drift and edits of a wet recording against its dry one, on the built-in pair and its faults."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pair_faults as faults
@@ -24,7 +25,7 @@ def demo() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "fault, lag, polarity",
+    ("fault", "lag", "polarity"),
     [
         (lambda d, w: (d, w), 0, (1, 1)),
         (lambda d, w: (d, -w), 0, (-1, -1)),
@@ -41,7 +42,12 @@ def demo() -> tuple[Tensor, Tensor]:
         (lambda d, w: (6 * d, (4 * w).clamp(-1, 1)), 0, (1, 1)),
     ],
 )
-def test_lag_and_polarity_are_those_that_were_made(demo, fault, lag, polarity):
+def test_lag_and_polarity_are_those_that_were_made(
+    demo: tuple[Tensor, Tensor],
+    fault: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    lag: float,
+    polarity: tuple[int, ...],
+) -> None:
     found = measure_alignment(*fault(*demo), SR)
     assert found.lag_samples == pytest.approx(lag, abs=0.25)
     assert found.polarity == polarity
@@ -50,7 +56,7 @@ def test_lag_and_polarity_are_those_that_were_made(demo, fault, lag, polarity):
 
 
 @pytest.mark.parametrize("ppm", [20.0, 145.0, -300.0])
-def test_a_drift_is_measured_and_undone(demo, ppm):
+def test_a_drift_is_measured_and_undone(demo: tuple[Tensor, Tensor], ppm: float) -> None:
     dry, wet = demo[0], faults.faster(faults.late(demo[1], 1000), ppm)
     found = measure_alignment(dry, wet, SR)
     assert found.drift_ppm == pytest.approx(ppm, abs=2)
@@ -59,7 +65,7 @@ def test_a_drift_is_measured_and_undone(demo, ppm):
     assert again.drift_ppm == 0 and again.lag_samples == pytest.approx(found.lag_samples, abs=0.7)
 
 
-def test_undoing_a_drift_restores_the_waveform_and_no_drift_changes_nothing(demo):
+def test_undoing_a_drift_restores_the_waveform_and_no_drift_changes_nothing(demo: tuple[Tensor, Tensor]) -> None:
     wet = demo[1][:, : 2 * SR]
     assert torch.allclose(undo_drift(wet, 0.0), wet, atol=1e-6)
     t = torch.arange(2 * SR, dtype=torch.float64) / SR
@@ -70,14 +76,14 @@ def test_undoing_a_drift_restores_the_waveform_and_no_drift_changes_nothing(demo
 
 
 @pytest.mark.parametrize("jump", [-SR, -2000])
-def test_an_edit_is_a_jump_at_its_time(demo, jump):
+def test_an_edit_is_a_jump_at_its_time(demo: tuple[Tensor, Tensor], jump: int) -> None:
     found = measure_alignment(demo[0], faults.cut_out(demo[1], 5 * SR, -jump), SR)
     ((time, samples),) = found.edits
     assert time == pytest.approx(5.0, abs=1.2) and samples == pytest.approx(jump, abs=1)
     assert found.lag_samples == pytest.approx(0, abs=0.3) and found.drift_ppm == 0
 
 
-def test_unrelated_silent_and_short_recordings_have_no_likeness(demo):
+def test_unrelated_silent_and_short_recordings_have_no_likeness(demo: tuple[Tensor, Tensor]) -> None:
     dry, wet = demo
     assert measure_alignment(dry, wet.flip(1), SR).gcc_phat_peak < 0.03
     for length in (1, 50, 3000):
@@ -85,12 +91,12 @@ def test_unrelated_silent_and_short_recordings_have_no_likeness(demo):
     assert measure_alignment(dry, 0 * wet, SR).gcc_phat_peak == 0
 
 
-def test_other_rates_give_the_lag_in_their_own_samples(demo):
+def test_other_rates_give_the_lag_in_their_own_samples(demo: tuple[Tensor, Tensor]) -> None:
     dry, wet = (faults.at_rate(x, 160, 441) for x in demo)
     assert measure_alignment(dry, faults.late(wet, 160), 16000).lag_samples == pytest.approx(160, abs=0.3)
 
 
-def test_cropping_keeps_what_overlaps_and_a_tail():
+def test_cropping_keeps_what_overlaps_and_a_tail() -> None:
     dry, wet = torch.arange(1.0, 11)[None], torch.arange(1.0, 11).expand(2, -1)
     late_dry, late_wet = crop_to_overlap(dry, wet, 3, 0)
     assert late_dry[0].tolist() == [1, 2, 3, 4, 5, 6, 7] and late_wet[0].tolist() == [4, 5, 6, 7, 8, 9, 10]
@@ -98,7 +104,7 @@ def test_cropping_keeps_what_overlaps_and_a_tail():
     assert early_dry[0].tolist() == [4, 5, 6, 7, 8, 9, 10, 0, 0] and early_wet[0].tolist() == list(range(1, 10))
 
 
-def test_the_pairs_whose_chain_is_known_are_in_time():
+def test_the_pairs_whose_chain_is_known_are_in_time() -> None:
     folders = sorted(KNOWN.glob("??"))
     if not folders:
         pytest.skip("needs ../shared/audio")

@@ -74,7 +74,9 @@ def argument(flags: list[str], draw: random.Random) -> str:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_no_arguments_are_a_fault(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_no_arguments_are_a_fault(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     main = importlib.import_module(name).main
     wrong = []

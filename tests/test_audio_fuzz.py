@@ -64,14 +64,16 @@ def read_in_every_way(path: Path) -> None:
         assert read_audio(path)[0].numel() < MOST_SAMPLES
 
     for read in (part, length, whole, lambda: find_recordings("folder", path.parent, "train", 0.1)):
+        refusal = ""
         try:
             read()
         except UsageError as error:
-            assert "\n" not in str(error)
+            refusal = str(error)
+        assert "\n" not in refusal
 
 
 @pytest.mark.parametrize("suffix", SNDFILE)
-def test_damaged_files_of_libsndfile_are_read_or_refused(tmp_path, suffix):
+def test_damaged_files_of_libsndfile_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     if suffix in (".aiff", ".w64", ".caf", ".au"):
         soundfile.write(path, music(0.3).T.numpy(), 44100)
@@ -82,7 +84,7 @@ def test_damaged_files_of_libsndfile_are_read_or_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("name", [*CONTAINERS, "x.stem.mp4"])
-def test_damaged_files_of_pyav_are_read_or_refused(tmp_path, name):
+def test_damaged_files_of_pyav_are_read_or_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name in CONTAINERS:
         format, codec, sr, _, _ = CONTAINERS[name]

@@ -21,7 +21,7 @@ def noise(channels: int, length: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "name, sr, channels",
+    ("name", "sr", "channels"),
     [
         ("x.wav", 44100, 2),
         ("x.wav", 192000, 32),
@@ -32,13 +32,13 @@ def noise(channels: int, length: int, seed: int = 0) -> Tensor:
         ("x.OPUS", 16000, 1),
     ],
 )
-def test_what_a_format_holds_passes_the_check_before_work(tmp_path, name, sr, channels):
+def test_what_a_format_holds_passes_the_check_before_work(tmp_path: Path, name: str, sr: int, channels: int) -> None:
     check_audio_output(tmp_path / name, sr, channels)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "name, sr, channels, message",
+    ("name", "sr", "channels", "message"),
     [
         ("x.mp3", 96000, 2, ".mp3 cannot hold 2 channels at 96000 Hz: write wav, or resample"),
         ("x.mp3", 44100, 3, ".mp3 cannot hold 3 channels at 44100 Hz: write wav, or resample"),
@@ -52,7 +52,9 @@ def test_what_a_format_holds_passes_the_check_before_work(tmp_path, name, sr, ch
         ("x", 44100, 2, "unknown audio suffix ''"),
     ],
 )
-def test_what_a_format_does_not_hold_is_refused_before_work(tmp_path, name, sr, channels, message):
+def test_what_a_format_does_not_hold_is_refused_before_work(
+    tmp_path: Path, name: str, sr: int, channels: int, message: str
+) -> None:
     with pytest.raises(UsageError) as error:
         check_audio_output(tmp_path / name, sr, channels)
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -62,7 +64,9 @@ def test_what_a_format_does_not_hold_is_refused_before_work(tmp_path, name, sr, 
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".opus", ".flac"])
-def test_peaks_over_full_scale_are_told_of_every_format_that_clips(tmp_path, caplog, suffix):
+def test_peaks_over_full_scale_are_told_of_every_format_that_clips(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
     write_audio(tmp_path / f"quiet{suffix}", noise(2, 9600), 48000)
     assert not caplog.records
     write_audio(tmp_path / f"loud{suffix}", 9.2 / 0.1 * noise(2, 9600).clamp(-0.1, 0.1), 48000)
@@ -70,14 +74,14 @@ def test_peaks_over_full_scale_are_told_of_every_format_that_clips(tmp_path, cap
     assert "peaks 19.3 dB over full scale" in record.message and "wav" in record.message
 
 
-def test_a_wav_of_floats_does_not_clip_and_says_nothing(tmp_path, caplog):
+def test_a_wav_of_floats_does_not_clip_and_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_audio(tmp_path / "x.wav", 90 * noise(1, 4800), 48000)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("size", [1, 1000, 44100])
 @pytest.mark.parametrize("rates", [(44100, 48000), (48000, 44100), (96000, 48000), (22050, 48000)])
-def test_resampling_block_by_block_is_that_of_the_whole(size, rates):
+def test_resampling_block_by_block_is_that_of_the_whole(size: int, rates: tuple[int, int]) -> None:
     x = noise(2, 30000 if size > 1 else 1200)
     blocks = BlockResampler(*rates)
     y = torch.cat([*(blocks.process(block) for block in x.split(size, dim=1)), blocks.flush()], dim=1)
@@ -86,11 +90,11 @@ def test_resampling_block_by_block_is_that_of_the_whole(size, rates):
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-6)
 
 
-def test_resampling_nothing_gives_nothing():
+def test_resampling_nothing_gives_nothing() -> None:
     assert BlockResampler(44100, 48000).flush().numel() == 0
 
 
-def test_opus_is_written_at_48_khz_whatever_the_blocks(tmp_path, caplog):
+def test_opus_is_written_at_48_khz_whatever_the_blocks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     t = torch.arange(88200) / 44100
     x = 0.5 * torch.sin(2 * torch.pi * 440 * t).expand(2, -1)
@@ -104,7 +108,7 @@ def test_opus_is_written_at_48_khz_whatever_the_blocks(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".ogg", ".opus"])
-def test_what_the_disk_refuses_is_told_as_such(tmp_path, suffix):
+def test_what_the_disk_refuses_is_told_as_such(tmp_path: Path, suffix: str) -> None:
     path, before = tmp_path / f"x{suffix}", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # bytes; libsndfile tells of it in no or other words
     try:
@@ -117,21 +121,24 @@ def test_what_the_disk_refuses_is_told_as_such(tmp_path, suffix):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_no_matter_of_channels(tmp_path):
-    with pytest.raises(OSError, match="No space left on device.*song.wav"):
+def test_a_full_disk_is_no_matter_of_channels(tmp_path: Path) -> None:
+    def write() -> None:
         with audio_output._Disk(Path("/dev/full"), Path("song.wav")) as disk, disk.raising():
             with audio_output._opened(disk, Path("song.wav"), 44100, 2, 100) as file:
                 file.write(noise(2, 100).T.numpy())
 
+    with pytest.raises(OSError, match="No space left on device.*song.wav"):
+        write()
 
-def test_an_error_of_the_one_who_writes_is_not_taken_for_the_disk_s(tmp_path):
+
+def test_an_error_of_the_one_who_writes_is_not_taken_for_the_disk_s(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="mine"), audio_writer(tmp_path / "x.wav", 44100, 2):
         raise AssertionError("mine")
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("length", "kind"), [(1000, "WAV"), (2**29, "RF64"), (None, "RF64")])
-def test_a_wav_that_may_exceed_4_gb_has_room_for_its_length(tmp_path, length, kind):
+def test_a_wav_that_may_exceed_4_gb_has_room_for_its_length(tmp_path: Path, length: int | None, kind: str) -> None:
     path = tmp_path / "x.wav"
     with audio_output._Disk(path, path) as disk, audio_output._opened(disk, path, 44100, 2, length) as file:
         assert file.format == kind
@@ -140,7 +147,7 @@ def test_a_wav_that_may_exceed_4_gb_has_room_for_its_length(tmp_path, length, ki
     assert torch.equal(read_audio(path)[0], noise(2, 1000))
 
 
-def test_a_wav_over_4_gb_is_whole(tmp_path):
+def test_a_wav_over_4_gb_is_whole(tmp_path: Path) -> None:
     path, x, start = tmp_path / "x.wav", noise(2, 1000).T.numpy(), 2**29
     with audio_output._Disk(path, path) as disk, audio_output._opened(disk, path, 44100, 2, None) as file:
         file.write(x)

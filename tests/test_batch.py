@@ -25,7 +25,7 @@ class Log:
         room: int | None = None,
         stop_after: int | None = None,
         batch_size: int = 35,
-    ):
+    ) -> None:
         self.tracks, self.room, self.stop_after, self.batch_size = tracks, room, stop_after, batch_size
         self.sizes: list[int] = []
         self.ended: dict[TrackState, str | None] = {}
@@ -93,7 +93,7 @@ def losses_alone(track: TrackState, **options: object) -> list[float]:
     return alone.losses
 
 
-def test_the_first_step_is_measured_and_the_rest_packed_into_what_is_allowed(memory: list[int]):
+def test_the_first_step_is_measured_and_the_rest_packed_into_what_is_allowed(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 1, 1, 1))
     log.run(Budget(CPU, 35, limit_bytes=300))
     # The one that was measured is a step ahead, and ends first.
@@ -103,19 +103,19 @@ def test_the_first_step_is_measured_and_the_rest_packed_into_what_is_allowed(mem
         assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
 
 
-def test_a_single_track_is_not_measured_first():
+def test_a_single_track_is_not_measured_first() -> None:
     log = Log(tracks_of(2))
     log.run(Budget(CPU, 35))
     assert log.sizes == [1] and log.steps == 3
 
 
-def test_tracks_of_very_different_lengths_do_not_share_a_step(memory: list[int]):
+def test_tracks_of_very_different_lengths_do_not_share_a_step(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 4, 4))
     log.run(Budget(CPU, 35, limit_bytes=10_000))
     assert log.sizes == [1, 2, 1, 2], "filling the short ones up would cost more than it saves"
 
 
-def test_what_finds_no_room_is_halved_and_goes_on_from_where_it_was(memory: list[int]):
+def test_what_finds_no_room_is_halved_and_goes_on_from_where_it_was(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 1, 1, 1, 1), room=2)
     log.run(Budget(CPU, 35, limit_bytes=100_000))
     assert log.sizes[:3] == [1, 6, 3] and max(log.sizes[3:]) == 1, "the largest that is known to fit"
@@ -125,7 +125,7 @@ def test_what_finds_no_room_is_halved_and_goes_on_from_where_it_was(memory: list
         assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
 
 
-def test_a_track_that_finds_no_room_alone_fails_and_the_others_go_on(memory: list[int]):
+def test_a_track_that_finds_no_room_alone_fails_and_the_others_go_on(memory: list[int]) -> None:
     log = Log(tracks_of(4, 1, 1), room=2)
     log.run(Budget(CPU, 35, limit_bytes=100_000))
     large, *small = log.tracks
@@ -133,7 +133,7 @@ def test_a_track_that_finds_no_room_alone_fails_and_the_others_go_on(memory: lis
     assert [log.ended[track] for track in small] == [None, None]
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch):
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("shapes do not match")
 
@@ -144,7 +144,9 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["first step", "later step"])
-def test_a_track_whose_step_raises_ends_alone_and_the_others_reach_what_they_reach_alone(memory: list[int], at: int):
+def test_a_track_whose_step_raises_ends_alone_and_the_others_reach_what_they_reach_alone(
+    memory: list[int], at: int
+) -> None:
     log = Log(tracks_of(1, 1, 1, 1))
     culprit = log.tracks[2]
     make = log.make
@@ -170,7 +172,7 @@ def test_a_track_whose_step_raises_ends_alone_and_the_others_reach_what_they_rea
         assert track.losses == pytest.approx(losses_alone(track), rel=1e-5)
 
 
-def test_tracks_that_break_only_together_go_on_apart(memory: list[int]):
+def test_tracks_that_break_only_together_go_on_apart(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 1, 1))
     make = log.make
 
@@ -184,7 +186,7 @@ def test_tracks_that_break_only_together_go_on_apart(memory: list[int]):
     assert log.faults == [] and list(log.ended.values()) == [None] * 4 and max(log.sizes) == 2
 
 
-def test_what_is_stopped_tells_so_of_every_track_that_was_begun(memory: list[int]):
+def test_what_is_stopped_tells_so_of_every_track_that_was_begun(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 1, 1, 1), stop_after=4)
     log.run(Budget(CPU, 35, limit_bytes=300))
     begun = [track for track in log.tracks if track in log.ended]
@@ -192,13 +194,13 @@ def test_what_is_stopped_tells_so_of_every_track_that_was_begun(memory: list[int
     assert [track.step_count for track in begun] == [2, 1, 1, 0], "the last was looked at ahead"
 
 
-def test_tracks_put_back_for_want_of_room_are_told_of_too(memory: list[int]):
+def test_tracks_put_back_for_want_of_room_are_told_of_too(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 1, 1, epochs=9), room=2, stop_after=3)
     log.run(Budget(CPU, 35, limit_bytes=100_000))
     assert set(log.ended) == set(log.tracks) == log.saved
 
 
-def test_what_breaks_the_program_finds_every_track_saved_where_it_stood(memory: list[int]):
+def test_what_breaks_the_program_finds_every_track_saved_where_it_stood(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1, 1, epochs=9))
 
     def second_ctrl_c(fit: Fit, track: TrackState, terms: Terms) -> None:
@@ -213,7 +215,7 @@ def test_what_breaks_the_program_finds_every_track_saved_where_it_stood(memory: 
     assert all(track.state.steps.item() == track.step_count > 0 for track in log.tracks)
 
 
-def test_a_step_that_found_no_room_has_drawn_nothing(memory: list[int]):
+def test_a_step_that_found_no_room_has_drawn_nothing(memory: list[int]) -> None:
     log = Log(tracks_of(3, 3), room=1, batch_size=1)
     log.run(Budget(CPU, 1, limit_bytes=100_000))
     assert list(log.ended.values()) == [None] * 2 and 2 in log.sizes
@@ -223,17 +225,17 @@ def test_a_step_that_found_no_room_has_drawn_nothing(memory: list[int]):
         assert track.losses == pytest.approx(alone.losses, rel=1e-5)
 
 
-def test_tracks_that_must_not_share_a_step_do_not(memory: list[int]):
+def test_tracks_that_must_not_share_a_step_do_not(memory: list[int]) -> None:
     log = Log(tracks_of(1, 1))
     log.run(Budget(CPU, 35, limit_bytes=100_000, shared=False))
     assert max(log.sizes) == 1 and list(log.ended.values()) == [None] * 2
 
 
-def test_the_budget_is_a_share_of_what_is_free():
+def test_the_budget_is_a_share_of_what_is_free() -> None:
     assert 0 < Budget(CPU, 35).limit < 2**45
 
 
-def test_a_chunk_never_counts_for_less_than_a_multiple_of_its_audio():
+def test_a_chunk_never_counts_for_less_than_a_multiple_of_its_audio() -> None:
     (track,) = tracks_of(2)
     budget, least = Budget(CPU, 35, limit_bytes=10**9), batch.LEAST * 3 * 4 * round(1.3 * SR)
     budget.note([track], 0)
@@ -242,7 +244,7 @@ def test_a_chunk_never_counts_for_less_than_a_multiple_of_its_audio():
     assert budget.chunks == 10**9 // (10 * least)
 
 
-def test_an_earlier_peak_of_the_process_does_not_count_for_nothing():
+def test_an_earlier_peak_of_the_process_does_not_count_for_nothing() -> None:
     torch.ones(2**27)  # half a GB, freed
     log = Log(tracks_of(1, 1))
     budget = Budget(CPU, 35, limit_bytes=10**9)

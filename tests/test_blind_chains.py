@@ -30,7 +30,7 @@ def run(key: str, x: Tensor, q: Tensor) -> Tensor:
 
 
 @every_key
-def test_a_batch_equals_its_items(key: str):
+def test_a_batch_equals_its_items(key: str) -> None:
     x, q = noise(3, 1, 5000), controls(key)
     together = run(key, x, q)
     assert together.shape == x.shape and together.dtype == x.dtype
@@ -40,7 +40,7 @@ def test_a_batch_equals_its_items(key: str):
 
 @every_key
 @pytest.mark.parametrize("end", [0.0, 1.0])
-def test_output_and_gradients_are_finite_at_both_ends_of_every_range(key: str, end: float):
+def test_output_and_gradients_are_finite_at_both_ends_of_every_range(key: str, end: float) -> None:
     q = torch.full_like(controls(key, 2), end).requires_grad_()
     x = noise(2, 1, 4000).requires_grad_()
     y = run(key, x, q)
@@ -49,7 +49,7 @@ def test_output_and_gradients_are_finite_at_both_ends_of_every_range(key: str, e
 
 
 @every_key
-def test_gradients_are_those_of_a_small_step(key: str):
+def test_gradients_are_those_of_a_small_step(key: str) -> None:
     q = (0.2 + 0.6 * controls(key, 1, torch.float64)).requires_grad_()
     x, w = noise(1, 1, 3000).double(), noise(1, 1, 3000, seed=2).double()
     (run(key, x, q) * w).sum().backward()
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_a_small_step(key: str):
 
 
 @every_key
-def test_silence_stays_finite_and_harms_no_neighbour(key: str):
+def test_silence_stays_finite_and_harms_no_neighbour(key: str) -> None:
     x = noise(2, 1, 3000)
     x[0] = 0
     q = controls(key, 2).requires_grad_()
@@ -72,7 +72,7 @@ def test_silence_stays_finite_and_harms_no_neighbour(key: str):
     assert relative_rms(y[1], run(key, x[1:], q[1:])) < 1e-6
 
 
-def test_every_effect_of_a_chain_is_fed_a_centred_signal_with_a_peak_of_one():
+def test_every_effect_of_a_chain_is_fed_a_centred_signal_with_a_peak_of_one() -> None:
     chain = parse_chain("peq_dist", SR, "synthesis")
     x, q = noise(2, 1, 3000) + 0.1, controls("peq_dist", 2)
     values = chain.from_unit(q)
@@ -82,12 +82,12 @@ def test_every_effect_of_a_chain_is_fed_a_centred_signal_with_a_peak_of_one():
     assert torch.equal(chain(x, **values), chain.dist(centre_and_peak(y), **values["dist"]))
 
 
-def test_a_chain_runs_in_the_published_order_whatever_the_order_of_its_words():
+def test_a_chain_runs_in_the_published_order_whatever_the_order_of_its_words() -> None:
     names = [name for name, _ in parse_chain("dist_comphalf_peq", SR, "analysis").parts()]
     assert names == ["peq", "comp", "dist"]
 
 
-def test_both_sides_of_a_pair_of_chains_have_the_same_controls():
+def test_both_sides_of_a_pair_of_chains_have_the_same_controls() -> None:
     synthesis, analysis = parse_chain("peq_compfull", SR, "synthesis"), parse_chain("peq_comphalf", SR, "analysis")
     assert synthesis.controls() == analysis.controls()
     assert len(analysis.controls()) == 21
@@ -106,12 +106,12 @@ def test_both_sides_of_a_pair_of_chains_have_the_same_controls():
         ("compfull_comphalf", "synthesis", "'compfull_comphalf' holds 'comp' twice"),
     ],
 )
-def test_a_wrong_word_is_refused_with_what_is_known(keys: str, side: str, message: str):
+def test_a_wrong_word_is_refused_with_what_is_known(keys: str, side: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_chain(keys, SR, side)
 
 
-def test_channels_of_the_compressor_are_linked():
+def test_channels_of_the_compressor_are_linked() -> None:
     quiet, loud = noise(1, 1, 4000) * 0.01, noise(1, 1, 4000, seed=3)
     comp = parse_chain("compfull", SR, "synthesis").comp
     values = comp.from_unit(torch.full((1, 6), 0.5))

@@ -1,6 +1,7 @@
 """The program that checks a pair: its lines, its JSON, the mended pair, and its exit status."""
 
 import json
+from pathlib import Path
 
 import pair_faults as faults
 import pytest
@@ -14,7 +15,7 @@ SR = 44100
 
 
 @pytest.fixture
-def late(tmp_path):
+def late(tmp_path: Path) -> tuple[str, str]:
     """A dry file, and a wet one that is inverted, 500 samples late and drifts by 100 ppm."""
     dry, wet = (read_audio(DEMO / name)[0][:, : 8 * SR] for name in ("dry.flac", "wet.ogg"))
     write_audio(tmp_path / "d.wav", dry, SR)
@@ -22,7 +23,9 @@ def late(tmp_path):
     return str(tmp_path / "d.wav"), str(tmp_path / "w.wav")
 
 
-def test_findings_are_printed_and_written_and_the_mended_pair_is_good(late, tmp_path, capsys):
+def test_findings_are_printed_and_written_and_the_mended_pair_is_good(
+    late: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, report = tmp_path / "out", tmp_path / "findings.json"
     assert check_pair.main([*late, "--fix", str(out), "--json", str(report)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -35,7 +38,7 @@ def test_findings_are_printed_and_written_and_the_mended_pair_is_good(late, tmp_
     assert line.startswith("a good pair: lag ") and "polarity ++, drift " in line
 
 
-def test_nothing_is_overwritten(late, tmp_path, capsys):
+def test_nothing_is_overwritten(late: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dry, wet = (torch.ones(1, SR), torch.ones(2, SR))
     write_audio(tmp_path / "dry.wav", dry, SR)
     write_audio(tmp_path / "wet.wav", wet, SR)
@@ -46,7 +49,9 @@ def test_nothing_is_overwritten(late, tmp_path, capsys):
     assert torch.equal(read_audio(tmp_path / "dry.wav")[0], dry)
 
 
-def test_a_refusal_ends_with_2_one_line_and_its_record(late, tmp_path, capsys):
+def test_a_refusal_ends_with_2_one_line_and_its_record(
+    late: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wet, sr = read_audio(late[1])
     write_audio(tmp_path / "other.wav", wet.flip(1), sr)
     report = tmp_path / "findings.json"
@@ -58,6 +63,6 @@ def test_a_refusal_ends_with_2_one_line_and_its_record(late, tmp_path, capsys):
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_help_lists_the_codes(capsys):
+def test_help_lists_the_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check_pair.main(["--help"]) == 0
     assert "channel_inverted" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def write(path: Path, text: str) -> str:
     return f"--config={path}"
 
 
-def test_without_arguments_every_setting_has_its_default():
+def test_without_arguments_every_setting_has_its_default() -> None:
     assert asdict(settings()) == {
         "dry": None,
         "sr": 44100,
@@ -68,7 +68,7 @@ def test_without_arguments_every_setting_has_its_default():
 
 
 @pytest.mark.parametrize(
-    "argv, name, value",
+    ("argv", "name", "value"),
     [
         (["sr=48000"], "sr", 48000),
         (["--sr=48000"], "sr", 48000),
@@ -106,12 +106,12 @@ def test_without_arguments_every_setting_has_its_default():
         (["chain={a: {effect: peak}}", "chain.a.x=1"], "chain", {"a": {"effect": "peak", "x": 1}}),
     ],
 )
-def test_a_setting_may_be_written_in_every_form(argv: list[str], name: str, value: object):
+def test_a_setting_may_be_written_in_every_form(argv: list[str], name: str, value: object) -> None:
     given = value_of(settings(*argv), name)
     assert given == value and type(given) is type(value)
 
 
-def test_flags_go_over_a_file_and_a_file_over_defaults(tmp_path):
+def test_flags_go_over_a_file_and_a_file_over_defaults(tmp_path: Path) -> None:
     path = tmp_path / "a b=c.yaml"
     file = write(path, "sr: 48000\nlufs: -20\noptimiser: {lr: 0.5}\nchain: {a: {x: 1, y: 2}}\ndry: 7\n")
     for argv in (["sr=96000", file], [file, "--sr", "96000"], ["--config", str(path), "sr=96000"]):
@@ -121,13 +121,13 @@ def test_flags_go_over_a_file_and_a_file_over_defaults(tmp_path):
         assert got.loss.weights == [1.0, 0.5] and "config" not in asdict(got)
 
 
-def test_what_a_file_shares_by_alias_is_changed_in_one_place_only(tmp_path):
+def test_what_a_file_shares_by_alias_is_changed_in_one_place_only(tmp_path: Path) -> None:
     file = write(tmp_path / "a.yaml", "chain:\n  one: &band {freq: {default: 100}}\n  two: *band\n")
     chain = settings(file, "chain.two.freq.default=200").chain
     assert chain == {"one": {"freq": {"default": 100}}, "two": {"freq": {"default": 200}}}
 
 
-def test_a_file_may_be_the_changes_to_another(tmp_path):
+def test_a_file_may_be_the_changes_to_another(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("sr: 8000\nchain: {a: {x: 1, y: 2}}\n")
     file = write(tmp_path / "top.yaml", "base: base.yaml\nchain: {a: {y: 3}}\n")
     assert settings(file).sr == 8000 and settings(file).chain == {"a": {"x": 1, "y": 3}}
@@ -137,7 +137,7 @@ def test_a_file_may_be_the_changes_to_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    ("argv", "message"),
     [
         (["srr=1"], "unknown setting 'srr'; did you mean sr? --help lists all"),
         (["--optimizer.lr=1"], "unknown setting 'optimizer.lr'; did you mean optimiser.lr? --help lists all"),
@@ -167,14 +167,14 @@ def test_a_file_may_be_the_changes_to_another(tmp_path):
         (["--dry", "--sr=48000"], "--dry: its value is missing; give --dry=VALUE"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(argv: list[str], message: str):
+def test_what_cannot_be_meant_is_refused_in_one_line(argv: list[str], message: str) -> None:
     with pytest.raises(ValueError) as error:
         settings(*argv)
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("srr: 1", "unknown setting 'srr'; did you mean sr? --help lists all"),
         ("optimiser: {rate: 1}", "unknown setting 'optimiser.rate'; did you mean optimiser.lr? --help lists all"),
@@ -187,13 +187,13 @@ def test_what_cannot_be_meant_is_refused_in_one_line(argv: list[str], message: s
         ("sr: [1", "a.yaml: not a YAML file (while parsing a flow sequence)"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line(tmp_path, text: str, message: str):
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError) as error:
         settings(write(tmp_path / "a.yaml", text))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path):
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "sound.yaml").write_bytes(bytes(range(128, 256)))
     refused = {"none.yaml": "cannot be read (No such file", "": "cannot be read (Is a dir", "sound.yaml": "not a YAML"}
     for name, message in refused.items():
@@ -202,7 +202,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         assert str(error.value).startswith(f"{tmp_path / name}: {message}") and "\n" not in str(error.value)
 
 
-def test_no_file_can_run_code(tmp_path):
+def test_no_file_can_run_code(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     for tag in ("apply:os.system", "object/apply:os.system", "object/new:os.system"):
         file = write(tmp_path / "a.yaml", f'chain: !!python/{tag} ["touch {witness}"]')
@@ -217,7 +217,7 @@ def test_no_file_can_run_code(tmp_path):
     assert not witness.exists()
 
 
-def test_help_lists_every_setting_with_its_default(capsys):
+def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--help", "-h"):
         with pytest.raises(SystemExit) as exit:
             settings("srr=1", flag)
@@ -230,24 +230,24 @@ def test_help_lists_every_setting_with_its_default(capsys):
     assert all(f"--{name} " in text and o.help[:20] in text for name, o in options_of(FitSettings).items())
 
 
-def test_merging_lays_changes_over_a_tree_and_leaves_it_alone():
+def test_merging_lays_changes_over_a_tree_and_leaves_it_alone() -> None:
     base = {"a": {"x": 1, "y": {"z": 2}}, "b": 3}
     assert merge(base, {"a": {"y": {"w": 4}}, "b": {"c": 5}}) == {"a": {"x": 1, "y": {"z": 2, "w": 4}}, "b": {"c": 5}}
     assert base == {"a": {"x": 1, "y": {"z": 2}}, "b": 3}
 
 
-def test_settings_written_to_a_file_come_back(tmp_path):
+def test_settings_written_to_a_file_come_back(tmp_path: Path) -> None:
     changes = ["chain.peak1.Q.default=0.9", "chain.low_pass=null"]
     given = main.read_settings(["loss.weights=[1,2,3,4]", *changes, "lufs=null", "model=eq_comp"])
     assert main.read_settings([write(tmp_path / "config.yaml", yaml.safe_dump(asdict(given)))]) == given
     assert "low_pass" not in dict(build(given.chain, 44100).parts())
 
 
-def test_the_shipped_settings_file_says_the_defaults():
+def test_the_shipped_settings_file_says_the_defaults() -> None:
     assert main.read_settings([f"--config={CHAINS.parent / 'config.yaml'}"]) == main.read_settings([])
 
 
-def test_the_program_reads_models_by_name_and_by_path(tmp_path):
+def test_the_program_reads_models_by_name_and_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("peak: {effect: peak}\npan: {effect: panning}\n")
     assert main.read_settings([f"model={path}", "chain.peak.Q.default=2"]).chain == {
@@ -325,7 +325,7 @@ def with_model(*effects: dict) -> dict:
     return PUBLISHED | {"model": {"_target_": "torch.nn.Sequential", "_args_": list(effects)}}
 
 
-def test_a_published_settings_file_gives_our_full_chain(tmp_path):
+def test_a_published_settings_file_gives_our_full_chain(tmp_path: Path) -> None:
     published = with_model(*PEAKS, *SHELVES, *PASSES, COMP | {"lookahead": True}, SENDS)
     got = main.read_settings([write(tmp_path / "a.yaml", yaml.safe_dump(published)), "epochs=7"])
     assert (got.dataset, got.data_dir, got.log_dir) == ("medley_vocal", None, "logs")
@@ -340,7 +340,7 @@ def test_a_published_settings_file_gives_our_full_chain(tmp_path):
     assert reverb["bands"] == 49 and reverb["shared_decay"]
 
 
-def test_a_published_chain_stands_alone_and_can_be_changed_inside(tmp_path):
+def test_a_published_chain_stands_alone_and_can_be_changed_inside(tmp_path: Path) -> None:
     file = write(tmp_path / "a.yaml", yaml.safe_dump(with_model(PEAKS[0], COMP, PAN)))
     chain = main.read_settings([file, "chain.peak.freq.default=900"]).chain
     assert list(chain) == ["effect", "peak", "comp", "panning"]
@@ -348,14 +348,14 @@ def test_a_published_chain_stands_alone_and_can_be_changed_inside(tmp_path):
     assert {"comp.attack", "peak.freq"} < {name for name, _ in build(chain, 44100).walk()}
 
 
-def test_a_chain_file_may_be_a_published_one(tmp_path):
+def test_a_chain_file_may_be_a_published_one(tmp_path: Path) -> None:
     path = tmp_path / "fx_config.yaml"
     path.write_text(yaml.safe_dump(with_model(PEAKS[0], COMP, PAN)["model"]))
     assert list(main.read_settings([f"model={path}"]).chain) == ["effect", "peak", "comp", "panning"]
 
 
 @pytest.mark.parametrize(
-    "theirs, ours",
+    ("theirs", "ours"),
     [
         (band("RealTimeDelay", delay=250), {"effect": "ping_pong_delay", "render": "realtime"}),
         (band("FSSurrogateDelay", delay=250), {"effect": "ping_pong_delay", "render": "fs", "surrogate": True}),
@@ -372,26 +372,26 @@ def test_a_chain_file_may_be_a_published_one(tmp_path):
         (COMP, {"effect": "compressor_expander", "lookahead": False, "makeup": {"default": 0}}),
     ],
 )
-def test_every_published_effect_has_its_key_here(theirs: dict, ours: dict):
+def test_every_published_effect_has_its_key_here(theirs: dict, ours: dict) -> None:
     config = from_published_config(theirs)
     assert {key: config[key] for key in ours} == ours
 
 
 @pytest.mark.parametrize(
-    "model, message",
+    ("model", "message"),
     [
         (band("Phaser"), "unknown published effect 'Phaser' in 'modules.fx.Phaser'; known: Sequential, "),
         ({"_target_": "builtins.eval"}, "unknown published effect 'eval' in 'builtins.eval'"),
         (band("Peak", speed=3), "Peak has no option 'speed'; known: gain, freq, Q"),
     ],
 )
-def test_what_a_published_file_names_in_vain_is_refused_in_one_line(model: dict, message: str):
+def test_what_a_published_file_names_in_vain_is_refused_in_one_line(model: dict, message: str) -> None:
     with pytest.raises(ValueError) as error:
         build(from_published_config({"_target_": "torch.nn.Sequential", "_args_": [model]}), 44100)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_our_own_files_pass_the_translation_untouched():
+def test_our_own_files_pass_the_translation_untouched() -> None:
     tree = read_yaml(CHAINS.parent / "config.yaml")
     assert from_published_settings(tree) == tree
     broken = with_model(PEAKS[0]) | {"optimiser": None, "loss_fn": "mss"}

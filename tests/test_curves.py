@@ -26,7 +26,7 @@ def panels(figure: Figure) -> dict[str, list]:
     return {axis.get_title(): axis.get_lines() for axis in figure.axes}
 
 
-def test_the_response_of_biquads_is_that_of_scipy():
+def test_the_response_of_biquads_is_that_of_scipy() -> None:
     chain, values = setting("peq", 0)
     coefs = cascade_coefs(chain.peq.parts(), values["peq"])[0]
     b, a = coefs[:, :3].numpy(), np.insert(coefs[:, 3:].numpy(), 0, 1, axis=1)
@@ -34,7 +34,7 @@ def test_the_response_of_biquads_is_that_of_scipy():
     assert np.allclose(biquad.response(coefs, torch.from_numpy(FREQUENCIES), SR).numpy(), expected, rtol=1e-9)
 
 
-def test_equalisers_of_one_chain_make_one_curve_together():
+def test_equalisers_of_one_chain_make_one_curve_together() -> None:
     chain, values = setting("geq_peq", 1)
     (line,) = panels(curves_figure({"both": (chain, values)}))["Equaliser"]
     alone = [curves_figure({"one": (parse_chain(key, SR, "analysis"), values)}) for key in ("geq", "peq")]
@@ -42,7 +42,7 @@ def test_equalisers_of_one_chain_make_one_curve_together():
     assert np.allclose(line.get_ydata(), sum(parts))
 
 
-def test_a_compressor_s_curve_is_its_threshold_ratio_and_makeup():
+def test_a_compressor_s_curve_is_its_threshold_ratio_and_makeup() -> None:
     chain, _ = setting("comp", 0)
     values = {"comp": {p.name: torch.tensor([p.default]) for p in chain.comp.params}}
     (line,) = panels(curves_figure({"default": (chain, values)}))["Compressor"]
@@ -50,7 +50,7 @@ def test_a_compressor_s_curve_is_its_threshold_ratio_and_makeup():
     assert line.get_ydata()[-1] == pytest.approx(-20 + 20 / 4 + 10, abs=1e-4)
 
 
-def test_a_setting_keeps_its_colour_in_every_panel_and_the_legend():
+def test_a_setting_keeps_its_colour_in_every_panel_and_the_legend() -> None:
     figure = curves_figure({"one": setting("peq", 0), "other": setting("peq_comphalf_dist", 1)})
     one, other = map(to_hex, ("C0", "C1"))
     drawn = {title: [to_hex(line.get_color()) for line in lines] for title, lines in panels(figure).items()}

@@ -58,7 +58,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_what_pyav_decodes_is_read_like_any_file(tmp_path, name):
+def test_what_pyav_decodes_is_read_like_any_file(tmp_path: Path, name: str) -> None:
     format, codec, sr, late, most = CONTAINERS[name]
     path, x = tmp_path / name, music(1.0, sr)
     encode(path, format, codec, x, sr)
@@ -75,7 +75,7 @@ def test_what_pyav_decodes_is_read_like_any_file(tmp_path, name):
         torch.testing.assert_close(part, y[:, 20000:25000], rtol=0, atol=1e-4)  # AAC's noise
 
 
-def test_a_folder_of_them_is_a_data_set(tmp_path):
+def test_a_folder_of_them_is_a_data_set(tmp_path: Path) -> None:
     for name in ("a.m4a", "a.mkv", "a.aac"):
         encode(tmp_path / f"{name[-3:]}-{name}", *CONTAINERS[name][:2], music(1.0), SR)
     found = [find_recordings("folder", tmp_path, split, 0.5).recordings for split in ("train", "valid", "test")]
@@ -85,7 +85,7 @@ def test_a_folder_of_them_is_a_data_set(tmp_path):
         torch.testing.assert_close(recording.read(0.4, 0.5, SR), whole[17640:39690], rtol=0, atol=1e-4)
 
 
-def test_silence_that_an_mp4_leaves_out_is_silence(tmp_path):
+def test_silence_that_an_mp4_leaves_out_is_silence(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / "gap.mp4"
     with av.open(str(path), "w", format="mp4") as file:
@@ -103,7 +103,7 @@ def test_silence_that_an_mp4_leaves_out_is_silence(tmp_path):
         assert np.array_equal(file.read(10000, 76000)[:, 0], y[0, 10000:86000].numpy())
 
 
-def test_a_list_of_other_files_is_no_audio(tmp_path):
+def test_a_list_of_other_files_is_no_audio(tmp_path: Path) -> None:
     write_audio(tmp_path / "secret.wav", music(), SR)
     (tmp_path / "a.m4a").write_text(f"ffconcat version 1.0\nfile {tmp_path}/secret.wav\n")
     (tmp_path / "b.m4a").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n")
@@ -122,7 +122,9 @@ def streamed(path: Path, size: int, x: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
-def test_a_wav_that_was_streamed_is_read_whole_and_told_once(tmp_path, caplog, size):
+def test_a_wav_that_was_streamed_is_read_whole_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
     path, x = tmp_path / "x.wav", music()
     streamed(path, size, x)
     for _ in range(2):
@@ -134,7 +136,7 @@ def test_a_wav_that_was_streamed_is_read_whole_and_told_once(tmp_path, caplog, s
         assert np.array_equal(file.read(30000, 500), y[:, 30000:30500].numpy().T)
 
 
-def test_a_wav_without_data_stays_empty(tmp_path, caplog):
+def test_a_wav_without_data_stays_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     soundfile.write(tmp_path / "x.wav", np.zeros((0, 2)), SR, "PCM_16")
     (tmp_path / "y.wav").write_bytes((tmp_path / "x.wav").read_bytes() + b"LIST\x04\0\0\0INFO")
     for name in "xy":
@@ -151,14 +153,14 @@ def flac_that_claims(path: Path, frames: int, x: torch.Tensor) -> None:
     path.write_bytes(raw)
 
 
-def test_a_flac_of_unknown_length_is_read_whole(tmp_path):
+def test_a_flac_of_unknown_length_is_read_whole(tmp_path: Path) -> None:
     pytest.importorskip("av")
     flac_that_claims(tmp_path / "x.flac", 0, music())
     y, _ = read_audio(tmp_path / "x.flac")
     assert y.shape == (2, SR) and float((y - music()).abs().max()) < 1e-4
 
 
-def test_a_flac_that_claims_too_much_is_refused_without_taking_memory(tmp_path):
+def test_a_flac_that_claims_too_much_is_refused_without_taking_memory(tmp_path: Path) -> None:
     flac_that_claims(tmp_path / "x.flac", 2**36 - 1, music())
     with pytest.raises(UsageError, match=r"x\.flac cannot be read to its end"):
         read_audio(tmp_path / "x.flac")
@@ -166,7 +168,7 @@ def test_a_flac_that_claims_too_much_is_refused_without_taking_memory(tmp_path):
         find_recordings("folder", tmp_path, "train", 0.5)
 
 
-def test_what_does_not_fit_into_memory_is_refused_on_the_way(tmp_path, monkeypatch):
+def test_what_does_not_fit_into_memory_is_refused_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_audio(tmp_path / "x.wav", music(10.0), SR)
     monkeypatch.setattr("reknob.data.audio.free_bytes", lambda _: 6e6)
     with pytest.raises(UsageError, match="too long for the memory"):
@@ -174,7 +176,7 @@ def test_what_does_not_fit_into_memory_is_refused_on_the_way(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("sr", [1, 7, 1999, 768_001, 2**31 - 1])
-def test_sample_rates_that_no_recording_has_are_refused(tmp_path, sr):
+def test_sample_rates_that_no_recording_has_are_refused(tmp_path: Path, sr: int) -> None:
     path = tmp_path / "x.wav"
     soundfile.write(path, music().T.numpy(), SR)
     raw = bytearray(path.read_bytes())
@@ -188,7 +190,7 @@ def test_sample_rates_that_no_recording_has_are_refused(tmp_path, sr):
         find_recordings("folder", tmp_path, "train", 0.5)
 
 
-def test_a_recording_of_a_rate_without_a_ratio_is_named(tmp_path):
+def test_a_recording_of_a_rate_without_a_ratio_is_named(tmp_path: Path) -> None:
     for name in "abc":
         write_audio(tmp_path / f"{name}.wav", music(1.0, 44101), 44101)
     (found,) = find_recordings("folder", tmp_path, "train", 0.5).recordings
@@ -196,7 +198,7 @@ def test_a_recording_of_a_rate_without_a_ratio_is_named(tmp_path):
         found.read(0.0, 0.5, SR)
 
 
-def test_pipes_sockets_and_devices_are_refused_at_once(tmp_path):
+def test_pipes_sockets_and_devices_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.wav")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.wav"))
@@ -208,7 +210,7 @@ def test_pipes_sockets_and_devices_are_refused_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["", "a\0b.wav", "~nosuchuser/a.wav", "a" * 300 + ".wav", "a/" * 2500, "\udcff.wav"])
-def test_paths_that_no_file_has_are_refused_in_one_line(path):
+def test_paths_that_no_file_has_are_refused_in_one_line(path: str) -> None:
     for read in (read_audio, read_rate, lambda path: list(read_blocks(path, 100))):
         with pytest.raises(UsageError) as error:
             read(path)
@@ -219,7 +221,7 @@ def test_paths_that_no_file_has_are_refused_in_one_line(path):
 
 
 @pytest.mark.parametrize("name", ["x.wav", "x.m4a"])
-def test_names_that_are_not_utf_8_are_read(tmp_path, name):
+def test_names_that_are_not_utf_8_are_read(tmp_path: Path, name: str) -> None:
     if name.endswith("m4a"):
         encode(tmp_path / name, "ipod", "alac", music(), SR)
     else:
@@ -234,7 +236,7 @@ def test_names_that_are_not_utf_8_are_read(tmp_path, name):
     assert found.read(0.0, 0.5, SR).any()
 
 
-def test_an_mp3_with_broken_tags_is_read_or_says_so(tmp_path):
+def test_an_mp3_with_broken_tags_is_read_or_says_so(tmp_path: Path) -> None:
     path = tmp_path / "x.mp3"
     write_audio(path, music(), SR)
     sound = path.read_bytes()
@@ -245,20 +247,20 @@ def test_an_mp3_with_broken_tags_is_read_or_says_so(tmp_path):
     assert read_audio(path)[0].shape[0] == 2
 
 
-def test_raw_samples_have_no_header_to_go_by(tmp_path):
+def test_raw_samples_have_no_header_to_go_by(tmp_path: Path) -> None:
     (tmp_path / "x.raw").write_bytes(bytes(1000))
     with pytest.raises(UsageError, match=r"x\.raw cannot be read as audio \(it has no header"):
         read_audio(tmp_path / "x.raw")
 
 
-def test_a_file_that_may_not_be_read_is_told_so(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_audio(tmp_path / "x.wav", music(), SR)
     monkeypatch.setattr(os, "access", lambda *_: False)  # as root may read everything
     with pytest.raises(UsageError, match="Permission denied"):
         read_audio(tmp_path / "x.wav")
 
 
-def test_without_pyav_other_files_are_refused_as_before(tmp_path, monkeypatch):
+def test_without_pyav_other_files_are_refused_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: Path) -> None:
         raise ImportError("av")
 
@@ -271,7 +273,7 @@ def test_without_pyav_other_files_are_refused_as_before(tmp_path, monkeypatch):
         read_audio(tmp_path / "x.mkv")
 
 
-def test_sound_that_changes_on_the_way_is_refused(tmp_path, monkeypatch):
+def test_sound_that_changes_on_the_way_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode(tmp_path / "x.m4a", "ipod", "alac", music(), SR)
     audio = container_audio.ContainerAudio(tmp_path / "x.m4a")
     audio.channels = 1

@@ -78,9 +78,7 @@ def shapes_only() -> dict[str, SimpleNamespace]:
             stft_deviation_backward=lambda grad, x, *_: torch.empty_like(x),
         ),
         "loudness": SimpleNamespace(
-            loudness_ratio_forward=lambda x, coefs, shifts, mix: x.new_empty(
-                len(x), len(mix), len(shifts), x.shape[2]
-            ),
+            loudness_ratio_forward=lambda x, coefs, shifts, mix: x.new_empty(len(x), len(mix), len(shifts), x.shape[2]),
             loudness_deviation_forward=lambda x, target, rows, coefs, *_: (
                 x.new_empty(*rows.shape, len(coefs), dtype=torch.float64),
                 x.new_empty(1),
@@ -104,10 +102,10 @@ def shapes_device(monkeypatch: pytest.MonkeyPatch) -> str:
     return "meta"
 
 
-@pytest.mark.parametrize("counts, batch_size", [((2,), 35), ((2, 1, 2), 35), ((2, 3), 2)])
+@pytest.mark.parametrize(("counts", "batch_size"), [((2,), 35), ((2, 1, 2), 35), ((2, 3), 2)])
 def test_nothing_in_a_step_waits_for_the_device_or_is_brought_to_it(
     shapes_device: str, counts: tuple[int, ...], batch_size: int
-):
+) -> None:
     chain = build(STANDARD, 44100).to(shapes_device)
     tracks = [TrackState(chain, recorded(count)) for count in counts]
     fit = Fit(chain, tracks, VocalLoss(SR), lr=0.01, batch_size=batch_size, device=shapes_device)
@@ -117,7 +115,7 @@ def test_nothing_in_a_step_waits_for_the_device_or_is_brought_to_it(
     assert watch.found == (["aten._to_copy between cpu and meta, (4,)"] if batch_size == 2 else [])
 
 
-def test_the_watch_sees_what_it_watches_for():
+def test_the_watch_sees_what_it_watches_for() -> None:
     with Watch() as watch:
         torch.ones(3).to("meta")
         with pytest.raises(RuntimeError):
@@ -125,7 +123,7 @@ def test_the_watch_sees_what_it_watches_for():
     assert watch.found[0].startswith("aten._to_copy between cpu and meta")
 
 
-def test_a_gpu_without_its_kernels_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_a_gpu_without_its_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("cpu").type == "cpu"
     monkeypatch.setattr(device, "find_spec", lambda package: None)

@@ -32,7 +32,9 @@ def severities(pair: Pair) -> dict[str, str]:
     return {finding.code: finding.severity for finding in pair.check.findings}
 
 
-def test_a_good_pair_takes_one_line(demo, tmp_path, caplog):
+def test_a_good_pair_takes_one_line(
+    demo: tuple[Tensor, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         pair = load(tmp_path, *demo)
     assert pair.check.findings == []
@@ -74,7 +76,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_told_and_nothing_else(demo, tmp_path, name):
+def test_each_fault_is_told_and_nothing_else(demo: tuple[Tensor, Tensor], tmp_path: Path, name: str) -> None:
     make, told = FAULTS[name]
     pair = load(tmp_path, *make(*demo))
     assert severities(pair) == told
@@ -83,7 +85,9 @@ def test_each_fault_is_told_and_nothing_else(demo, tmp_path, name):
         assert finding.code in CODES and "\n" not in str(finding) and finding.text
 
 
-def test_both_inverted_channels_are_turned_and_a_single_one_when_asked(demo, tmp_path):
+def test_both_inverted_channels_are_turned_and_a_single_one_when_asked(
+    demo: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
     dry, wet = demo
     assert torch.equal(load(tmp_path, dry, -wet, lufs=None).wet, wet)
     one = wet * torch.tensor([[1.0], [-1.0]])
@@ -92,7 +96,9 @@ def test_both_inverted_channels_are_turned_and_a_single_one_when_asked(demo, tmp
     assert torch.equal(load(tmp_path, dry, one, lufs=None, fix_channel_polarity=True).wet, wet)
 
 
-def test_a_count_in_and_an_early_wet_lose_nothing_that_overlaps_and_nothing_wraps(demo, tmp_path):
+def test_a_count_in_and_an_early_wet_lose_nothing_that_overlaps_and_nothing_wraps(
+    demo: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
     dry, wet = demo
     late = load(tmp_path, dry, faults.late(wet, 10 * SR), lufs=None)
     assert late.alignment_shift == 10 * SR and torch.equal(late.dry, dry) and torch.equal(late.wet, wet)
@@ -100,7 +106,9 @@ def test_a_count_in_and_an_early_wet_lose_nothing_that_overlaps_and_nothing_wrap
     assert early.alignment_shift == -3 * SR and torch.equal(early.dry, dry) and torch.equal(early.wet, wet)
 
 
-def test_a_ringing_tail_is_kept_beside_silence_and_a_silent_one_is_not(demo, tmp_path):
+def test_a_ringing_tail_is_kept_beside_silence_and_a_silent_one_is_not(
+    demo: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
     dry, wet = demo
     pair = load(tmp_path, dry[:, : 5 * SR], wet[:, : 6 * SR], lufs=None)
     assert 5 * SR < pair.dry.shape[-1] <= 6 * SR and not pair.dry[:, 5 * SR :].any() and pair.wet[:, 5 * SR :].any()
@@ -108,7 +116,7 @@ def test_a_ringing_tail_is_kept_beside_silence_and_a_silent_one_is_not(demo, tmp
     assert silent.dry.shape[-1] == 10 * SR and severities(silent) == {"lengths": "note"}
 
 
-def test_a_drift_is_corrected_when_asked(demo, tmp_path):
+def test_a_drift_is_corrected_when_asked(demo: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     dry, wet = demo
     pair = load(tmp_path, dry, faults.faster(wet, 145), lufs=None, fix_drift=True)
     assert pair.check.drift_ppm == pytest.approx(145, abs=5) and "corrected" in str(pair.check.findings[0])
@@ -116,7 +124,7 @@ def test_a_drift_is_corrected_when_asked(demo, tmp_path):
     assert again.check.drift_ppm == 0 and abs(again.check.lag_samples) < 0.5
 
 
-def test_offsets_are_removed_and_faint_files_raised(demo, tmp_path):
+def test_offsets_are_removed_and_faint_files_raised(demo: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     dry, wet = demo
     pair = load(tmp_path, dry + 0.1, wet, lufs=None)
     assert abs(float(pair.dry.mean())) < 1e-4
@@ -125,7 +133,9 @@ def test_offsets_are_removed_and_faint_files_raised(demo, tmp_path):
     assert loudness(faint.wet, SR) == pytest.approx(-18, abs=0.1)
 
 
-def test_rates_are_told_with_the_edge_of_the_lower_one_and_the_lag_is_at_the_rate_of_dry(demo, tmp_path):
+def test_rates_are_told_with_the_edge_of_the_lower_one_and_the_lag_is_at_the_rate_of_dry(
+    demo: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
     dry, wet = faults.at_rate(demo[0], 160, 147), faults.at_rate(demo[1], 1, 2)
     pair = load(tmp_path, faults.late(dry, 4800), wet, (48000, SR // 2))
     assert severities(pair) == {"rates": "note", "band_edge": "warning", "lag": "note"}
@@ -136,7 +146,7 @@ def test_rates_are_told_with_the_edge_of_the_lower_one_and_the_lag_is_at_the_rat
     assert all(set(finding) == {"code", "severity", "text", "remedy"} for finding in record["findings"])
 
 
-def test_what_cannot_be_a_pair_is_refused_with_its_findings(demo, tmp_path):
+def test_what_cannot_be_a_pair_is_refused_with_its_findings(demo: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     dry, wet = demo
     with pytest.raises(PairError, match="give the left channel alone") as error:
         load(tmp_path, torch.cat([dry, -dry]), wet)
@@ -147,7 +157,7 @@ def test_what_cannot_be_a_pair_is_refused_with_its_findings(demo, tmp_path):
     assert severities(load(tmp_path, dry, wet.flip(1), check=False))["unrelated"] == "warning"
 
 
-def test_flat_tops_count_and_peaks_do_not():
+def test_flat_tops_count_and_peaks_do_not() -> None:
     t = torch.arange(SR) / SR
     sine = torch.sin(2 * torch.pi * 440 * t)[None]
     assert clipped_share(sine) < 1e-4 and clipped_share((1.5 * sine).clamp(-1, 1)) > 0.2

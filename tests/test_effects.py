@@ -121,14 +121,14 @@ def keys_of(config: dict) -> set[str]:
     return {config["effect"]}.union(*inner)
 
 
-def test_every_key_of_the_registry_is_covered():
+def test_every_key_of_the_registry_is_covered() -> None:
     assert set().union(*map(keys_of, INSTANCES.values())) == EFFECTS.keys()
 
 
 @every_effect
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("batch", [(), (3,)], ids=["scalar values", "a value each"])
-def test_the_output_has_the_input_s_length_and_dtype(name: str, batch: tuple[int, ...], dtype: torch.dtype):
+def test_the_output_has_the_input_s_length_and_dtype(name: str, batch: tuple[int, ...], dtype: torch.dtype) -> None:
     effect, generator = make(name), random()
     x = audio(name, 3, generator, dtype)
     y = effect(x, **values_of(effect, random_raws(effect, batch, generator, dtype)))
@@ -139,7 +139,7 @@ def test_the_output_has_the_input_s_length_and_dtype(name: str, batch: tuple[int
 
 
 @every_effect
-def test_a_batch_equals_its_items_gradients_included(name: str):
+def test_a_batch_equals_its_items_gradients_included(name: str) -> None:
     effect, generator = make(name), random(1)
     x, raws = audio(name, 3, generator), random_raws(effect, (3,), generator)
     y = effect(x, **values_of(effect, raws))
@@ -153,7 +153,7 @@ def test_a_batch_equals_its_items_gradients_included(name: str):
 
 
 @every_effect
-def test_values_of_groups_equal_the_same_values_for_each_item(name: str):
+def test_values_of_groups_equal_the_same_values_for_each_item(name: str) -> None:
     effect, generator = make(name), random(9)
     x, raws = audio(name, 4, generator), random_raws(effect, (2,), generator)
     each = {key: raw.detach().repeat_interleave(2, 0).requires_grad_() for key, raw in raws.items()}
@@ -167,7 +167,7 @@ def test_values_of_groups_equal_the_same_values_for_each_item(name: str):
 
 
 @every_effect
-def test_one_value_for_all_equals_the_same_value_for_each(name: str):
+def test_one_value_for_all_equals_the_same_value_for_each(name: str) -> None:
     effect, generator = make(name), random(2)
     x, raws = audio(name, 3, generator), random_raws(effect, (), generator)
     each = {key: raw.detach().expand(3, *raw.shape).clone().requires_grad_() for key, raw in raws.items()}
@@ -179,7 +179,7 @@ def test_one_value_for_all_equals_the_same_value_for_each(name: str):
 
 
 @every_effect
-def test_values_for_each_and_values_for_all_may_be_mixed(name: str):
+def test_values_for_each_and_values_for_all_may_be_mixed(name: str) -> None:
     effect, generator = make(name), random(16)
     x, raws = audio(name, 3, generator), random_raws(effect, (), generator)
     mixed = {key: raw if i % 2 else raw.expand(3, *raw.shape) for i, (key, raw) in enumerate(raws.items())}
@@ -191,7 +191,7 @@ def test_values_for_each_and_values_for_all_may_be_mixed(name: str):
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @pytest.mark.parametrize("loudness", [1.0, 0.0], ids=["noise", "silence"])
-def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, loudness: float):
+def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, loudness: float) -> None:
     effect, generator = make(name), random(3)
     centre = {key: p.initial_raw(generator) for key, p in effect.walk()}
     # An item of the batch for each parameter at each of its ends, and two for all of them at once.
@@ -219,7 +219,7 @@ def test_output_and_gradients_are_finite_at_the_ends_of_every_range(name: str, l
 
 
 @pytest.mark.parametrize("name", ["peak", "low_shelf", "high_shelf"])
-def test_an_equaliser_at_0_db_is_the_identity(name: str):
+def test_an_equaliser_at_0_db_is_the_identity(name: str) -> None:
     effect, generator = make(name), random(4)
     x, raws = audio(name, 2, generator), random_raws(effect, (2,), generator)
     y = effect(x, **values_of(effect, {**raws, "gain": torch.zeros(2, dtype=x.dtype)}))
@@ -227,14 +227,14 @@ def test_an_equaliser_at_0_db_is_the_identity(name: str):
 
 
 @pytest.mark.parametrize("name", ["peak", "low_shelf", "high_shelf", "panning", "stereo_width", "fir"])
-def test_an_effect_that_starts_as_the_identity_does(name: str):
+def test_an_effect_that_starts_as_the_identity_does(name: str) -> None:
     effect, generator = make(name), random(5)
     x = audio(name, 2, generator)
     assert relative_rms(effect(x, **Knobs(effect).double()()), x) < 1e-7
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_a_linear_effect_of_a_sum_is_the_sum_of_its_effects(name: str):
+def test_a_linear_effect_of_a_sum_is_the_sum_of_its_effects(name: str) -> None:
     effect, generator = make(name), random(6)
     values = values_of(effect, random_raws(effect, (), generator))
     a, b = audio(name, 1, generator), audio(name, 1, generator)
@@ -242,7 +242,7 @@ def test_a_linear_effect_of_a_sum_is_the_sum_of_its_effects(name: str):
 
 
 @pytest.mark.parametrize("name", SHIFTABLE)
-def test_a_time_invariant_effect_commutes_with_a_shift(name: str):
+def test_a_time_invariant_effect_commutes_with_a_shift(name: str) -> None:
     effect, generator = make(name), random(7)
     values = values_of(effect, random_raws(effect, (), generator))
     x = audio(name, 1, generator)
@@ -251,7 +251,7 @@ def test_a_time_invariant_effect_commutes_with_a_shift(name: str):
 
 
 @pytest.mark.parametrize("name", WITH_RESPONSE)
-def test_convolving_with_the_response_is_the_effect(name: str):
+def test_convolving_with_the_response_is_the_effect(name: str) -> None:
     effect, generator = make(name), random(8)
     values = values_of(effect, random_raws(effect, (2,), generator))
     x = audio(name, 2, generator)[:, :1]
@@ -261,7 +261,7 @@ def test_convolving_with_the_response_is_the_effect(name: str):
 
 
 @every_effect
-def test_the_layout_of_the_audio_in_memory_does_not_matter(name: str):
+def test_the_layout_of_the_audio_in_memory_does_not_matter(name: str) -> None:
     effect, generator = make(name), random(9)
     x = audio(name, 3, generator)
     values = values_of(effect, random_raws(effect, (3,), generator))
@@ -271,7 +271,7 @@ def test_the_layout_of_the_audio_in_memory_does_not_matter(name: str):
 
 
 @every_effect
-def test_block_by_block_equals_one_call(name: str):
+def test_block_by_block_equals_one_call(name: str) -> None:
     effect, generator = make(name).eval(), random(17)
     values = flatten(values_of(effect, random_raws(effect, (), generator)))
     values = nest({key: value.detach() for key, value in values.items()})
@@ -281,7 +281,7 @@ def test_block_by_block_equals_one_call(name: str):
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
 @pytest.mark.parametrize("name", [name for name in INSTANCES if name != "noise_reverb"])
-def test_a_few_samples_come_out_as_the_start_of_many(name: str, samples: int):
+def test_a_few_samples_come_out_as_the_start_of_many(name: str, samples: int) -> None:
     effect, generator = make(name), random(10)
     values = values_of(effect, random_raws(effect, (), generator))
     values = {**values, "comp": {**values["comp"], "lookahead": torch.tensor(0.0)}} if name == "serial" else values
@@ -294,7 +294,7 @@ def test_a_few_samples_come_out_as_the_start_of_many(name: str, samples: int):
 
 
 @every_effect
-def test_a_seed_determines_the_defaults(name: str):
+def test_a_seed_determines_the_defaults(name: str) -> None:
     effect = make(name)
     first, again, other = (Knobs(effect, random(seed)).state_dict() for seed in (11, 11, 12))
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -303,7 +303,7 @@ def test_a_seed_determines_the_defaults(name: str):
 
 
 @every_effect
-def test_the_state_of_the_knobs_is_the_declared_parameters_and_nothing_else(name: str):
+def test_the_state_of_the_knobs_is_the_declared_parameters_and_nothing_else(name: str) -> None:
     effect = make(name)
     shapes = {key: tuple(raw.shape) for key, raw in Knobs(effect).state_dict().items()}
     assert shapes == {key: p.shape for key, p in effect.walk()}
@@ -311,7 +311,7 @@ def test_the_state_of_the_knobs_is_the_declared_parameters_and_nothing_else(name
     assert flatten(Knobs(effect)()).keys() == shapes.keys()
 
 
-def test_neighbouring_biquads_in_one_pass_equal_one_after_another():
+def test_neighbouring_biquads_in_one_pass_equal_one_after_another() -> None:
     bands = {key: {"effect": key} for key in ("peak", "low_shelf", "high_shelf", "low_pass", "high_pass")}
     effect, generator = build(bands, SR), random(13)
     assert isinstance(effect, Serial)
@@ -327,7 +327,7 @@ def test_neighbouring_biquads_in_one_pass_equal_one_after_another():
 
 
 @pytest.mark.parametrize("batch", [(), (2,)], ids=["scalar values", "a value each"])
-def test_sends_equal_their_effects_run_in_turn(batch: tuple[int, ...]):
+def test_sends_equal_their_effects_run_in_turn(batch: tuple[int, ...]) -> None:
     effect, generator = make("sends"), random(14)
     assert isinstance(effect, Sends)
     raws = random_raws(effect, batch, generator)
@@ -340,7 +340,7 @@ def test_sends_equal_their_effects_run_in_turn(batch: tuple[int, ...]):
     assert relative_rms(effect(x, **v), direct + delay + reverb) < 1e-9
 
 
-def test_a_straight_through_surrogate_changes_gradients_and_no_values():
+def test_a_straight_through_surrogate_changes_gradients_and_no_values() -> None:
     effect, generator = make("delay_surrogate"), random(15)
     x, raws = audio("delay", 1, generator), random_raws(effect, (), generator)
     train, exact = effect(x, **values_of(effect, raws)), effect.eval()(x, **values_of(effect, raws))
@@ -352,14 +352,14 @@ def test_a_straight_through_surrogate_changes_gradients_and_no_values():
     assert relative_rms(surrogate["delay"], ideal["delay"]) > 0.01
 
 
-def test_a_damped_delay_has_finite_gradients_where_it_underflows():
+def test_a_damped_delay_has_finite_gradients_where_it_underflows() -> None:
     damping = torch.tensor([-0.0083, -0.0083, -0.009, -0.5], dtype=torch.float64, requires_grad=True)
     H = echo.damped_spectrum(torch.full((4,), 5000.3), damping, 4 * SR)
     (grad,) = torch.autograd.grad((H.real + H.imag).sum(), damping)
     assert grad.isfinite().all()
 
 
-def test_the_delay_s_penalty_falls_to_0_as_the_damping_does():
+def test_the_delay_s_penalty_falls_to_0_as_the_damping_does() -> None:
     config = {**INSTANCES["delay_surrogate"], "regularise": True}
     effect = build({"effect": "sends", "delay": config}, SR)
     values = Knobs(effect).double()()
@@ -372,7 +372,7 @@ def test_the_delay_s_penalty_falls_to_0_as_the_damping_does():
 @pytest.mark.parametrize(
     "eq", [{}, {"eq": {**LOOP_EQ, "freq": {"default": 4999, "range": [200, 5000]}}}], ids=["bare", "eq"]
 )
-def test_a_delay_that_may_be_short_keeps_all_its_echoes(eq: dict):
+def test_a_delay_that_may_be_short_keeps_all_its_echoes(eq: dict) -> None:
     short = {"delay": {"default": 50.0, "range": [10, 1000]}, "feedback": {"default": 0.9}, "gain": {"default": 0.5}}
     effect = build({"effect": "ping_pong_delay", "ir_duration": 2, **short, **eq}, LOW_SR)
     assert isinstance(effect, PingPongDelay)
@@ -383,7 +383,7 @@ def test_a_delay_that_may_be_short_keeps_all_its_echoes(eq: dict):
     assert (echoes[1:] / echoes[:-1]).min() > 0.6
 
 
-def test_the_straight_through_delay_has_the_gradients_of_the_damped_one():
+def test_the_straight_through_delay_has_the_gradients_of_the_damped_one() -> None:
     samples = torch.tensor([100.3, 250.0, 317.8], dtype=torch.float64, requires_grad=True)
     for damping in (torch.tensor(-0.01, requires_grad=True), torch.tensor([-0.3, -0.01, 0.0], requires_grad=True)):
         for length in (400, 401):

@@ -78,7 +78,7 @@ def overwritten(matches: Tensor) -> Tensor:
     """Return the release's 66 features: each bank of filters written from channel 0 on, over those before it."""
     out = torch.zeros_like(matches)
     for bank in matches.split([10, 6, 3, 3] * 3, dim=1):
-        out[:, :bank.shape[1]] = bank
+        out[:, : bank.shape[1]] = bank
     return out
 
 
@@ -212,7 +212,7 @@ def test_the_transform_is_close_to_a_dense_float64_evaluation(tilt: float) -> No
     x = x / x.abs().max()
     padded = F.pad(x, (16384, 16384), mode="reflect")[0].numpy()
     frames = [0, 7, 41, 78]
-    windows = np.stack([padded[512 * t:512 * t + 32768] for t in frames])
+    windows = np.stack([padded[512 * t : 512 * t + 32768] for t in frames])
     dense = np.stack([np.abs(windows @ kernel(b, 44100, np.arange(-16384, 16384))) for b in bins(44100)])
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 3e-6)):
         assert relative_rms(CQT().to(dtype)(x.to(dtype))[0][:, frames], dense) < tolerance

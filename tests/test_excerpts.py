@@ -40,7 +40,7 @@ def loaded(data: Excerpts, batch_size: int, workers: int, epochs: tuple[int, ...
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def test_items_have_their_shapes_peak_one_and_both_signs(recordings: list[Recording]):
+def test_items_have_their_shapes_peak_one_and_both_signs(recordings: list[Recording]) -> None:
     items = [excerpts(recordings)[k] for k in range(30)]
     dry, q = (torch.stack([item[key] for item in items]) for key in ("dry", "q"))
     assert dry.shape == (30, 1, round(SR * SECONDS)) and dry.dtype == torch.float32
@@ -50,7 +50,7 @@ def test_items_have_their_shapes_peak_one_and_both_signs(recordings: list[Record
     assert len({tuple(x[0, :4].tolist()) for x in dry}) == len({tuple(x.tolist()) for x in q}) == 30
 
 
-def test_the_sign_is_random_and_the_scale_is_the_peak(tmp_path: Path):
+def test_the_sign_is_random_and_the_scale_is_the_peak(tmp_path: Path) -> None:
     ramp = torch.linspace(0.1, 0.5, SR)[None]
     write_audio(tmp_path / "ramp.wav", ramp, SR)
     data = excerpts([Recording("ramp", tmp_path / "ramp.wav", SR, SR)])
@@ -60,7 +60,7 @@ def test_the_sign_is_random_and_the_scale_is_the_peak(tmp_path: Path):
     assert len(starts) == 20
 
 
-def test_workers_and_batch_sizes_change_nothing(recordings: list[Recording]):
+def test_workers_and_batch_sizes_change_nothing(recordings: list[Recording]) -> None:
     data = excerpts(recordings)
     one = {key: torch.stack([data[k][key] for k in range(20)]) for key in ("dry", "q")}
     for batch_size, workers in ((2, 0), (5, 2)):
@@ -68,14 +68,14 @@ def test_workers_and_batch_sizes_change_nothing(recordings: list[Recording]):
         assert all(torch.equal(one[key], other[key]) for key in one), (batch_size, workers)
 
 
-def test_epochs_and_seeds_draw_anew_and_the_same_epoch_again(recordings: list[Recording]):
+def test_epochs_and_seeds_draw_anew_and_the_same_epoch_again(recordings: list[Recording]) -> None:
     data = excerpts(recordings)
     first, second, again = (loaded(data, 10, 0, (epoch,))["q"] for epoch in (0, 1, 0))
     assert torch.equal(first, again) and not torch.isin(first, second).any()
     assert not torch.isin(first, loaded(excerpts(recordings, seed=1), 10, 0)["q"]).any()
 
 
-def test_loading_leaves_the_global_random_numbers_alone(recordings: list[Recording]):
+def test_loading_leaves_the_global_random_numbers_alone(recordings: list[Recording]) -> None:
     torch.manual_seed(3)
     np.random.seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -83,7 +83,7 @@ def test_loading_leaves_the_global_random_numbers_alone(recordings: list[Recordi
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
 
 
-def test_fresh_batches_are_whole_and_others_are_all_the_same_items_every_time(recordings: list[Recording]):
+def test_fresh_batches_are_whole_and_others_are_all_the_same_items_every_time(recordings: list[Recording]) -> None:
     fresh, fixed = (excerpt_loader(excerpts(recordings), 4, fresh=fresh) for fresh in (True, False))
     assert [len(batch["dry"]) for batch in fresh] == [4, 4]
     first, second = (list(fixed) for _ in range(2))
@@ -91,7 +91,7 @@ def test_fresh_batches_are_whole_and_others_are_all_the_same_items_every_time(re
     assert all(torch.equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in a)
 
 
-def test_silent_and_broken_stretches_are_never_drawn(tmp_path: Path):
+def test_silent_and_broken_stretches_are_never_drawn(tmp_path: Path) -> None:
     x = torch.zeros(1, 4 * SR)
     x[:, : SR // 2] = 1e-3
     x[:, -SR // 2 :] = torch.nan
@@ -102,7 +102,7 @@ def test_silent_and_broken_stretches_are_never_drawn(tmp_path: Path):
         assert torch.isfinite(dry).all() and dry.abs().max() == 1
 
 
-def test_another_recording_is_drawn_for_a_silent_one_and_only_silence_is_refused(tmp_path: Path):
+def test_another_recording_is_drawn_for_a_silent_one_and_only_silence_is_refused(tmp_path: Path) -> None:
     write_audio(tmp_path / "silent.wav", torch.zeros(1, SR), SR)
     write_audio(tmp_path / "loud.wav", torch.full((1, SR), 0.5), SR)
     silent, loud = (Recording(name, tmp_path / f"{name}.wav", SR, SR) for name in ("silent", "loud"))
@@ -111,11 +111,11 @@ def test_another_recording_is_drawn_for_a_silent_one_and_only_silence_is_refused
         excerpts([silent])[0]
 
 
-def test_the_same_controls_whatever_the_recordings(recordings: list[Recording]):
+def test_the_same_controls_whatever_the_recordings(recordings: list[Recording]) -> None:
     assert torch.equal(excerpts(recordings)[3]["q"], excerpts(recordings[:1])[3]["q"])
 
 
-def test_recordings_that_cannot_serve_are_refused_at_once(tmp_path: Path):
+def test_recordings_that_cannot_serve_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no recordings"):
         excerpts([])
     with pytest.raises(ValueError, match=r"a\.wav has 0\.10 s, an excerpt takes 0\.25 s"):

@@ -66,7 +66,9 @@ WRITERS = {
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("room", [0, 64, 1024, 9000])
-def test_a_full_disk_is_an_error_of_the_file_and_leaves_the_old_one_whole(write: object, room: int, tmp_path):
+def test_a_full_disk_is_an_error_of_the_file_and_leaves_the_old_one_whole(
+    write: object, room: int, tmp_path: Path
+) -> None:
     path = tmp_path / "a.file"
     write_text(path, "old")
     with full_disk(room), pytest.raises(OSError) as raised:
@@ -76,7 +78,7 @@ def test_a_full_disk_is_an_error_of_the_file_and_leaves_the_old_one_whole(write:
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_folder_that_is_gone_or_a_file_by_now_is_an_error_of_the_file(write: object, tmp_path):
+def test_a_folder_that_is_gone_or_a_file_by_now_is_an_error_of_the_file(write: object, tmp_path: Path) -> None:
     path = tmp_path / "run_0" / "a.file"
     with pytest.raises(FileNotFoundError) as raised:
         write(path)
@@ -88,23 +90,28 @@ def test_a_folder_that_is_gone_or_a_file_by_now_is_an_error_of_the_file(write: o
     assert contents(tmp_path) == {"run_0": b"mine"}
 
 
-def test_a_folder_that_vanishes_while_a_file_is_written_is_an_error_of_the_file(tmp_path):
+def test_a_folder_that_vanishes_while_a_file_is_written_is_an_error_of_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "run_0"
     folder.mkdir()
-    with pytest.raises(FileNotFoundError) as raised, atomic_path(folder / "a.txt") as temporary:
-        temporary.write_text("new")
-        temporary.unlink()
-        folder.rmdir()
+
+    def write_and_lose() -> None:
+        with atomic_path(folder / "a.txt") as temporary:
+            temporary.write_text("new")
+            temporary.unlink()
+            folder.rmdir()
+
+    with pytest.raises(FileNotFoundError) as raised:
+        write_and_lose()
     assert raised.value.filename == str(folder / "a.txt")
 
 
-def test_the_error_of_another_file_keeps_its_name(tmp_path):
+def test_the_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised, atomic_path(tmp_path / "a.txt"):
         (tmp_path / "other.txt").read_text()
     assert str(raised.value.filename) == str(tmp_path / "other.txt")
 
 
-def test_what_is_in_place_is_on_the_disk_first(tmp_path, monkeypatch):
+def test_what_is_in_place_is_on_the_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
     replace = os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: done.append(Path(os.readlink(f"/proc/self/fd/{handle}"))))
@@ -115,7 +122,9 @@ def test_what_is_in_place_is_on_the_disk_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
-def test_a_file_system_without_fsync_is_written_and_a_broken_disk_is_told(number: int, tmp_path, monkeypatch):
+def test_a_file_system_without_fsync_is_written_and_a_broken_disk_is_told(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -130,7 +139,7 @@ def test_a_file_system_without_fsync_is_written_and_a_broken_disk_is_told(number
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
-def test_files_of_any_name_are_written_and_read(name: str, tmp_path):
+def test_files_of_any_name_are_written_and_read(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     write_tensors(folder / name, {"x": torch.ones(2)})
@@ -148,7 +157,7 @@ def test_files_of_any_name_are_written_and_read(name: str, tmp_path):
     assert [path.name for path in folder.iterdir()] == [name]
 
 
-def test_a_run_of_a_song_of_any_name_is_recorded_and_found_again(tmp_path):
+def test_a_run_of_a_song_of_any_name_is_recorded_and_found_again(tmp_path: Path) -> None:
     wet = tmp_path / "\udcff.wav"
     folder = runs.new_run(tmp_path / "logs", wet.stem)
     runs.begin(folder, {"wet": str(wet)}, target_path=str(wet))
@@ -157,10 +166,15 @@ def test_a_run_of_a_song_of_any_name_is_recorded_and_found_again(tmp_path):
     runs.check_same_fit(folder, {"wet": str(wet)})
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "deep" / "set") as temporary:
+def broken_folder(folder: Path, *, overwrite: bool = False) -> None:
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
         (temporary / "half").touch()
-        raise RuntimeError
+        raise RuntimeError("in the middle")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="in the middle"):
+        broken_folder(tmp_path / "deep" / "set")
     assert list((tmp_path / "deep").iterdir()) == []
     with atomic_folder(tmp_path / "deep" / "set") as temporary:
         (temporary / "a").write_text("new")
@@ -171,17 +185,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_an_older_folder_is_replaced_as_a_whole_when_asked(at_once: bool, tmp_path, monkeypatch):
+def test_an_older_folder_is_replaced_as_a_whole_when_asked(
+    at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not at_once:  # as on systems that cannot swap two folders
         monkeypatch.setattr(files.ctypes, "CDLL", lambda _: object())
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "old").write_text("old")
     (tmp_path / "link").symlink_to("set")
-    with pytest.raises(OSError), atomic_folder(tmp_path / "set"):
+    with pytest.raises(OSError, match="Directory not empty: .*set"), atomic_folder(tmp_path / "set"):
         pass
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "set", overwrite=True) as temporary:
-        (temporary / "new").touch()
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="in the middle"):
+        broken_folder(tmp_path / "set", overwrite=True)
     assert contents(tmp_path / "set") == {"old": b"old"}
     with atomic_folder(tmp_path / "link", overwrite=True) as temporary:
         (temporary / "new").write_text("new")
@@ -190,7 +205,7 @@ def test_an_older_folder_is_replaced_as_a_whole_when_asked(at_once: bool, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "set"]
 
 
-def test_a_folder_has_one_writer_and_says_which(tmp_path):
+def test_a_folder_has_one_writer_and_says_which(tmp_path: Path) -> None:
     with FolderLock(tmp_path, "give another"):
         with pytest.raises(UsageError) as refused:
             FolderLock(tmp_path, "give another")
@@ -203,7 +218,7 @@ def test_a_folder_has_one_writer_and_says_which(tmp_path):
     FolderLock(tmp_path, "give another").release()
 
 
-def test_a_lock_whose_folder_or_file_is_gone_is_released_without_a_word(tmp_path):
+def test_a_lock_whose_folder_or_file_is_gone_is_released_without_a_word(tmp_path: Path) -> None:
     folder = tmp_path / "run_0"
     folder.mkdir()
     held = FolderLock(folder, "give another")
@@ -216,7 +231,9 @@ def test_a_lock_whose_folder_or_file_is_gone_is_released_without_a_word(tmp_path
         FolderLock(tmp_path / "file", "give another")
 
 
-def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def read_only(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -226,7 +243,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path, monkey
     assert str(refused.value) == f"{tmp_path}: cannot be written (Read-only file system); give another log_dir"
 
 
-def test_the_lock_of_another_process_holds_while_that_lives(tmp_path):
+def test_the_lock_of_another_process_holds_while_that_lives(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     other = os.fork()
     if other == 0:

@@ -31,30 +31,30 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_lines_of_a_list_may_begin_with_a_home_folder_a_bom_or_blanks(home):
+def test_lines_of_a_list_may_begin_with_a_home_folder_a_bom_or_blanks(home: Path) -> None:
     assert songs_of(home, f"\ufeff~/one\r\n  # a comment\r\n\r\n  {home}/two  \r\n") == (["one", "two"], [])
 
 
 @pytest.mark.parametrize("bad", ["~nosuchuser/x", "x" * 5000, "a/" * 3000, "no such folder", "\udcff"])
-def test_a_bad_line_fails_alone_and_briefly(home, bad):
+def test_a_bad_line_fails_alone_and_briefly(home: Path, bad: str) -> None:
     names, failed = songs_of(home, os.fsencode(f"~/one\n{bad}\n~/two\n"))
     assert names == ["one", "two"]
     (line,) = failed
     assert "\n" not in line and len(line) < 300
 
 
-def test_a_failure_names_its_folder_once(home):
+def test_a_failure_names_its_folder_once(home: Path) -> None:
     _, (failed,) = songs_of(home, "~/one\n/nope\n")
     assert failed.count("/nope") == 1
 
 
 @pytest.mark.parametrize("content", [b"RIFF\0\0\0\0WAVE", bytes(1000)])
-def test_a_file_that_is_no_list_is_refused(tmp_path, content):
+def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UsageError, match="no text file; give one with a folder per line"):
         songs_of(tmp_path, content)
 
 
-def test_lists_that_cannot_be_read_are_refused_at_once(tmp_path, monkeypatch):
+def test_lists_that_cannot_be_read_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()
     (tmp_path / "long").write_text("# much\n" * 10)
@@ -76,14 +76,14 @@ def test_lists_that_cannot_be_read_are_refused_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "a\0b", "x" * 5000, "a/" * 3000])
-def test_paths_that_no_file_has_are_refused_whatever_they_are_for(path):
+def test_paths_that_no_file_has_are_refused_whatever_they_are_for(path: str) -> None:
     for given in ({"data_dir": path}, {"dry": path, "wet": "wet.wav"}, {"dry": "dry.wav", "wet": path}):
         with pytest.raises(UsageError) as error:
             find_pairs(**given)
         assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_hidden_files_and_folders_are_no_pairs(tmp_path):
+def test_hidden_files_and_folders_are_no_pairs(tmp_path: Path) -> None:
     touch(tmp_path / "song" / "dry.wav", tmp_path / "song" / "wet.flac")
     touch(tmp_path / "song" / "._dry.wav", tmp_path / "song" / "._wet.wav")
     touch(tmp_path / ".trash" / "dry.wav", tmp_path / ".trash" / "wet.wav")
@@ -94,13 +94,13 @@ def test_hidden_files_and_folders_are_no_pairs(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".m4a", ".mp4", ".aac", ".mkv", ".wma", ".webm", ".aifc", ".W64"])
-def test_pairs_may_be_of_any_format(tmp_path, suffix):
+def test_pairs_may_be_of_any_format(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path / f"a_dry{suffix}", tmp_path / f"a_wet{suffix}")
     assert find_pairs(data_dir=tmp_path).files[0].wet_path.suffix == suffix
 
 
 @pytest.mark.parametrize("content", ["stems: [1]", "stems: {a: 3}", "stems: 5", "stems: {a: {instrument: singer}}"])
-def test_metadata_of_another_kind_is_told_by_name(tmp_path, content):
+def test_metadata_of_another_kind_is_told_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "song" / "song_METADATA.yaml"
     touch(path)
     path.write_text(f"{content}\nstem_dir: a\nraw_dir: b\n")
@@ -108,7 +108,7 @@ def test_metadata_of_another_kind_is_told_by_name(tmp_path, content):
         find_pairs(data_dir=tmp_path / "song")
 
 
-def test_names_that_are_not_utf_8_become_names_that_everything_can_write(tmp_path):
+def test_names_that_are_not_utf_8_become_names_that_everything_can_write(tmp_path: Path) -> None:
     try:
         touch(tmp_path / "t\udcffke_dry.wav", tmp_path / "t\udcffke_wet.wav")
     except OSError:

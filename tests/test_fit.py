@@ -49,9 +49,7 @@ def recorded(count: int = 1) -> Chunks:
     return Chunks(dry, wet, round(0.3 * SR), tuple(range(count)))
 
 
-def new_fit(
-    chain: dict | Effect = CHAIN, *chunks: Chunks, seed: int = 0, epochs: int = 2000, **options: object
-) -> Fit:
+def new_fit(chain: dict | Effect = CHAIN, *chunks: Chunks, seed: int = 0, epochs: int = 2000, **options: object) -> Fit:
     effect = chain if isinstance(chain, Effect) else build(chain, SR)
     tracks = [TrackState(effect, each, seed=seed, epochs=epochs) for each in chunks or [recorded()]]
     options = {"loss": VocalLoss(SR), "lr": 0.05} | options
@@ -91,7 +89,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 class Breaking(VocalLoss):
     """The vocal loss, times NaN at some of its calls; `calls` counts them."""
 
-    def __init__(self, *broken_calls: int):
+    def __init__(self, *broken_calls: int) -> None:
         super().__init__(SR)
         self.broken_calls, self.calls = broken_calls, 0
 
@@ -106,7 +104,7 @@ class Breaking(VocalLoss):
 class Fragile(Effect):
     """A gain that gives NaN, in its output or only in its gradient, from a bound on."""
 
-    def __init__(self, bound: float, *, gradient_only: bool = False):
+    def __init__(self, bound: float, *, gradient_only: bool = False) -> None:
         self.params = build(PEAK, SR).params[:1]
         super().__init__(SR)
         self.bound, self.gradient_only = bound, gradient_only
@@ -131,14 +129,14 @@ def loud(chunks: Chunks) -> Chunks:
 
 
 @pytest.mark.parametrize("chain", [CHAIN, SPATIAL], ids=["eq_comp", "spatial"])
-def test_the_loss_falls(chain: dict):
+def test_the_loss_falls(chain: dict) -> None:
     track = run_until(new_fit(chain), 8)
     assert track.step_count == len(track.losses) == 8
     assert track.best.loss == min(track.losses) < 0.9 * track.losses[0]
     assert track.undone == []
 
 
-def test_annealed_steps_rise_fall_and_reach_a_lower_loss_than_adams():
+def test_annealed_steps_rise_fall_and_reach_a_lower_loss_than_adams() -> None:
     rates = METHODS["annealed"].rate(torch.arange(20) / 20).tolist()
     assert rates[0] < rates[1] == max(rates) == 1.0 and rates[1:] == sorted(rates[1:], reverse=True)
     annealed, adam = (new_fit(lr=0.01, epochs=20, method=method) for method in ("annealed", "adam"))
@@ -146,7 +144,7 @@ def test_annealed_steps_rise_fall_and_reach_a_lower_loss_than_adams():
     assert run_until(annealed, 20).best.loss < run_until(adam, 20).best.loss
 
 
-def test_adams_steps_are_those_of_torch():
+def test_adams_steps_are_those_of_torch() -> None:
     raws = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     ours = AdamState(raws, torch.zeros(3, 5), torch.zeros(3, 5), torch.zeros(3, dtype=torch.float64))
     theirs = raws.clone().requires_grad_()
@@ -159,7 +157,7 @@ def test_adams_steps_are_those_of_torch():
     torch.testing.assert_close(ours.raws, theirs.detach(), rtol=1e-6, atol=1e-7)
 
 
-def test_annealed_moves_what_is_in_decibels_further():
+def test_annealed_moves_what_is_in_decibels_further() -> None:
     fit = new_fit(lr=0.01, epochs=1, method="annealed")
     before = raws_of(fit)
     step(fit)
@@ -167,7 +165,7 @@ def test_annealed_moves_what_is_in_decibels_further():
     assert moved["peak.gain"] == pytest.approx(10 * moved["direct.pan"], rel=0.01)
 
 
-def test_the_best_state_is_the_one_before_the_step_with_the_lowest_loss():
+def test_the_best_state_is_the_one_before_the_step_with_the_lowest_loss() -> None:
     fit = new_fit(lr=1.0)
     before = []
     for _ in range(8):
@@ -179,7 +177,7 @@ def test_the_best_state_is_the_one_before_the_step_with_the_lowest_loss():
     assert best.loss == losses[lowest] and equal(best.raws, before[lowest])
 
 
-def test_the_terms_of_a_step_are_of_the_parameters_before_it():
+def test_the_terms_of_a_step_are_of_the_parameters_before_it() -> None:
     fit, again = new_fit(), new_fit()
     first, second = step(fit), step(fit)
     assert fit.tracks[0].losses == [first["loss"], second["loss"]]
@@ -190,8 +188,12 @@ def test_the_terms_of_a_step_are_of_the_parameters_before_it():
     assert first["loss"] == pytest.approx(total.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("chain, batch_size", [(CHAIN, 35), (CHAIN, 2), (SPATIAL, 1)], ids=["all", "some", "spatial"])
-def test_a_fit_resumed_from_disk_equals_an_uninterrupted_one_bit_for_bit(tmp_path, chain: dict, batch_size: int):
+@pytest.mark.parametrize(
+    ("chain", "batch_size"), [(CHAIN, 35), (CHAIN, 2), (SPATIAL, 1)], ids=["all", "some", "spatial"]
+)
+def test_a_fit_resumed_from_disk_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, chain: dict, batch_size: int
+) -> None:
     chunks = recorded(2 if batch_size == 1 else 3)
     whole = new_fit(chain, chunks, batch_size=batch_size)
     expected = run_until(whole, 5)
@@ -214,7 +216,7 @@ def resumed(fit: Fit, path: Path) -> Fit:
 class StopAfter:
     """Asks to stop at its n-th question."""
 
-    def __init__(self, n: int):
+    def __init__(self, n: int) -> None:
         self.left = n
 
     def __call__(self) -> bool:
@@ -222,7 +224,7 @@ class StopAfter:
         return self.left == 0
 
 
-def test_a_fit_that_broke_resumes_with_what_it_undid(tmp_path):
+def test_a_fit_that_broke_resumes_with_what_it_undid(tmp_path: Path) -> None:
     whole = new_fit(loss=Breaking(3, 5))
     expected = run_until(whole, 6)
     first = run_until(new_fit(loss=Breaking(3)), 3)
@@ -234,7 +236,7 @@ def test_a_fit_that_broke_resumes_with_what_it_undid(tmp_path):
     assert reached.undone == expected.undone and len(expected.undone) == 2
 
 
-def test_a_fit_stopped_between_a_broken_step_and_its_retry_resumes_with_the_retry(tmp_path):
+def test_a_fit_stopped_between_a_broken_step_and_its_retry_resumes_with_the_retry(tmp_path: Path) -> None:
     whole = new_fit(loss=Breaking(3))
     expected = run_until(whole, 5)
     first = run_until(new_fit(loss=Breaking(3)), 5, stopped=StopAfter(4))
@@ -244,7 +246,7 @@ def test_a_fit_stopped_between_a_broken_step_and_its_retry_resumes_with_the_retr
     assert run_until(second, 5).losses == expected.losses and equal(raws_of(second), raws_of(whole))
 
 
-def test_a_batch_holds_different_chunks_drawn_by_the_seed():
+def test_a_batch_holds_different_chunks_drawn_by_the_seed() -> None:
     chunks = recorded(5)
     effect = build(CHAIN, SR)
     track = TrackState(effect, chunks)
@@ -255,14 +257,14 @@ def test_a_batch_holds_different_chunks_drawn_by_the_seed():
     assert track.draw(5).tolist() == list(range(5))
 
 
-def test_the_same_seed_gives_the_same_fit_and_another_does_not():
+def test_the_same_seed_gives_the_same_fit_and_another_does_not() -> None:
     fits = [new_fit(SPATIAL, recorded(2), batch_size=1, seed=seed) for seed in (3, 3, 4)]
     losses = [run_until(fit, 2).losses for fit in fits]
     assert losses[0] == losses[1] != losses[2]
     assert equal(raws_of(fits[0]), raws_of(fits[1]))
 
 
-def test_a_loss_that_breaks_once_is_undone_and_retried_at_half_the_step():
+def test_a_loss_that_breaks_once_is_undone_and_retried_at_half_the_step() -> None:
     reference, fit = new_fit(), new_fit(loss=Breaking(4))
     for _ in range(3):
         before = raws_of(reference)
@@ -277,7 +279,7 @@ def test_a_loss_that_breaks_once_is_undone_and_retried_at_half_the_step():
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
-def test_steps_into_a_broken_region_are_taken_back_and_the_effect_is_named(gradient_only: bool):
+def test_steps_into_a_broken_region_are_taken_back_and_the_effect_is_named(gradient_only: bool) -> None:
     fit = new_fit(with_fragile(0.9, gradient_only), loud(recorded()), lr=0.4)
     track = fit.tracks[0]
     while track.step_count < 8:
@@ -291,7 +293,7 @@ def test_steps_into_a_broken_region_are_taken_back_and_the_effect_is_named(gradi
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
-def test_what_stays_broken_ends_the_fit_with_the_effects_name(gradient_only: bool):
+def test_what_stays_broken_ends_the_fit_with_the_effects_name(gradient_only: bool) -> None:
     fit = new_fit(with_fragile(-5.0, gradient_only), loud(recorded()))
     where = "the gradient of fragile.gain" if gradient_only else "fragile (gain=0.0)"
     track = run_until(fit, 5)
@@ -300,7 +302,7 @@ def test_what_stays_broken_ends_the_fit_with_the_effects_name(gradient_only: boo
     assert fit.state.raws.isfinite().all()
 
 
-def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
+def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path: Path) -> None:
     loss = Breaking(*range(4, 100))
     fit = new_fit(loss=loss)
     track = run_until(fit, 9)
@@ -311,14 +313,14 @@ def test_a_loss_that_breaks_for_good_ends_the_fit_and_leaves_the_best(tmp_path):
     assert fit.state.raws.isfinite().all()
 
 
-def test_a_chunk_that_is_broken_itself_is_reported_at_the_first_effect():
+def test_a_chunk_that_is_broken_itself_is_reported_at_the_first_effect() -> None:
     chunks = recorded()
     chunks.dry[0, 0, 100] = math.inf
     error = run_until(new_fit(CHAIN, chunks), 1).error
     assert re.search(r"it breaks at peak \(gain=0.0, freq=[\d.]+, Q=0.707\)", error)
 
 
-def test_the_device_is_what_was_asked_for_or_refused():
+def test_the_device_is_what_was_asked_for_or_refused() -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="device=gpu: allowed are auto, cpu, cuda"):
@@ -331,7 +333,7 @@ def test_the_device_is_what_was_asked_for_or_refused():
 class Recorded:
     """What stands for a recorded step: the same function of the same buffers at every call."""
 
-    def __init__(self, function: Callable, *inputs: Tensor):
+    def __init__(self, function: Callable, *inputs: Tensor) -> None:
         self.function, self.buffers = function, [tensor.clone() for tensor in inputs]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -341,7 +343,7 @@ class Recorded:
 
 
 @pytest.mark.parametrize("batch_size", [35, 2])
-def test_a_recorded_step_gives_what_the_step_gives(monkeypatch: pytest.MonkeyPatch, batch_size: int):
+def test_a_recorded_step_gives_what_the_step_gives(monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
     monkeypatch.setattr("reknob.fitting.fit.Graph", Recorded)
     chunks = recorded(3)
     plain, graphed = (new_fit(CHAIN, chunks, batch_size=batch_size, graphed=graphed) for graphed in (False, True))
@@ -349,21 +351,21 @@ def test_a_recorded_step_gives_what_the_step_gives(monkeypatch: pytest.MonkeyPat
     assert equal(raws_of(graphed), raws_of(plain))
 
 
-def test_a_device_whose_reports_come_late_takes_no_step_too_many(monkeypatch: pytest.MonkeyPatch):
+def test_a_device_whose_reports_come_late_takes_no_step_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = new_fit(epochs=3)
     monkeypatch.setattr(fit, "device", SimpleNamespace(type="cuda"))
     track = run_until(fit, 3)
     assert track.step_count == 3 == fit.state.steps.item()
 
 
-def test_a_checkpoint_holds_its_own_track_and_no_other():
+def test_a_checkpoint_holds_its_own_track_and_no_other() -> None:
     fit = new_fit(CHAIN, recorded(), recorded(), recorded())
     run_until(fit, 1)
     raws = fit.tracks[1].state.raws
     assert raws.untyped_storage().nbytes() == raws.nbytes
 
 
-def test_the_phases_of_a_noise_reverb_stay_as_its_seed_drew_them():
+def test_the_phases_of_a_noise_reverb_stay_as_its_seed_drew_them() -> None:
     fit = new_fit({"reverb": {"effect": "noise_reverb", "ir_length": 2000}})
     before = raws_of(fit)
     step(fit)

@@ -29,7 +29,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", fit_losses())
-def test_a_fit_takes_every_registered_loss_of_stereo_audio(name: str):
+def test_a_fit_takes_every_registered_loss_of_stereo_audio(name: str) -> None:
     loss, plain = build_fit_loss({"name": name}, SR), build_loss({"name": name}, SR)
     assert isinstance(loss, FitLoss)
     pred, target = stereo().requires_grad_(), stereo(1)
@@ -46,13 +46,13 @@ def test_a_fit_takes_every_registered_loss_of_stereo_audio(name: str):
 
 
 @pytest.mark.parametrize("name", fit_losses())
-def test_the_shortest_signals_that_a_loss_compares_are_compared(name: str):
+def test_the_shortest_signals_that_a_loss_compares_are_compared(name: str) -> None:
     loss = build_fit_loss({"name": name}, SR)
     pred, target = (stereo(seed)[..., : loss.least_samples] for seed in (0, 1))
     assert loss.terms(pred, target, torch.ones(1, 1)).isfinite().all()
 
 
-def test_the_adapter_fits_and_refuses_what_is_no_scalar_and_more_than_a_batch(registered: None):
+def test_the_adapter_fits_and_refuses_what_is_no_scalar_and_more_than_a_batch(registered: None) -> None:
     fit = new_fit(loss=build_fit_loss({"name": "l1", "weight": 2.0}, SR))
     before = fit.tracks[0].chunks
     track = run_until(fit, 5)
@@ -67,7 +67,7 @@ def test_the_adapter_fits_and_refuses_what_is_no_scalar_and_more_than_a_batch(re
         build_fit_loss({"name": "params"}, SR)
 
 
-def test_a_loss_with_state_moves_and_prepares_for_the_adapter():
+def test_a_loss_with_state_moves_and_prepares_for_the_adapter() -> None:
     class Stateful(torch.nn.Module):
         least_samples = 7
 
@@ -82,7 +82,9 @@ def test_a_loss_with_state_moves_and_prepares_for_the_adapter():
     assert loss.terms(stereo(), loss.prepare(stereo(1)), torch.ones(1, 1)).item() > 0
 
 
-def test_a_program_fits_with_a_loss_by_name_and_its_records_have_its_terms(tmp_path: Path, registered: None, capsys):
+def test_a_program_fits_with_a_loss_by_name_and_its_records_have_its_terms(
+    tmp_path: Path, registered: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [*write_pair(tmp_path), *QUICK]
     assert main.main([*arguments, "loss.name=mrstft", "loss.options.w_log_mag=0.5"]) == 0
     run = tmp_path / "logs" / "song" / "run_0"
@@ -99,7 +101,7 @@ def test_a_program_fits_with_a_loss_by_name_and_its_records_have_its_terms(tmp_p
     assert main.main([*arguments, "loss.name=l1", "loss.options.weight=3"]) == 0
 
 
-def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path):
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
     arguments = [*write_pair(tmp_path), *QUICK]
     assert main.main(arguments) == 0
     path = tmp_path / "logs" / "song" / "run_0" / "config.yaml"
@@ -111,7 +113,7 @@ def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["loss.name=mse"], "loss.name=mse: unknown loss of audio; known: vocal, mel, mrstft, mldr, mss"),
         (["loss.name=params"], "loss.name=params: unknown loss of audio; known: vocal, mel, mrstft, mldr, mss"),
@@ -122,13 +124,13 @@ def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path):
 )
 def test_losses_and_options_that_are_unknown_are_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
-):
+) -> None:
     assert main.main([*write_pair(tmp_path), *QUICK, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
 
-def test_settings_of_a_group_that_hold_a_tree_are_read_from_files_and_flags(tmp_path: Path):
+def test_settings_of_a_group_that_hold_a_tree_are_read_from_files_and_flags(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("loss: {name: mrstft, options: {fft_sizes: [512], hop_sizes: [128]}}\n")
     flags = [f"--config={tmp_path / 'config.yaml'}", "loss.options.win_lengths=[512]"]
     settings = main.read_settings(flags)

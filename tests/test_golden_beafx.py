@@ -61,32 +61,32 @@ def run(effect: Effect, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, 
 # The recorded arrays are float32, the gradients of the controls float64.
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("name", EFFECTS)
-def test_an_effect_gives_the_recorded_output_and_gradients(name: str, dtype: torch.dtype, bound: float):
+def test_an_effect_gives_the_recorded_output_and_gradients(name: str, dtype: torch.dtype, bound: float) -> None:
     for got, key in zip(run(EFFECTS[name], name, dtype), ("y", "grad_x", "grad_q"), strict=True):
         assert relative_rms(got, golden(name, key)[rows(name)]) < bound, key
 
 
 # The release's graphic equaliser maps its controls inside, and records them as they came.
 @pytest.mark.parametrize("name", [name for name in EFFECTS if name != "geq"])
-def test_controls_become_the_recorded_settings(name: str):
+def test_controls_become_the_recorded_settings(name: str) -> None:
     values = flatten(EFFECTS[name].from_unit(golden(name, "q").double()))
     assert relative_rms(torch.cat([v.reshape(len(v), -1) for v in values.values()], 1), golden(name, "p")) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["lowshelf", "peak2", "highshelf"])
-def test_synthesis_and_analysis_filters_are_one(name: str):
+def test_synthesis_and_analysis_filters_are_one(name: str) -> None:
     x, q = golden(name, "x"), golden(name, "q")
     assert relative_rms(EFFECTS[name](x, **EFFECTS[name].from_unit(q))[..., ::STRIDE], golden(name, "dsp")) < 1e-6
 
 
-def test_the_compressor_gives_the_recorded_gain_where_its_input_is_above_the_floor():
+def test_the_compressor_gives_the_recorded_gain_where_its_input_is_above_the_floor() -> None:
     x, effect = golden("compressor", "x").double(), Compressor(SR)
     gain = effect(x, **effect.from_unit(golden("compressor", "q").double())) / x
     loud = (x.abs() >= FLOOR)[..., ::STRIDE]
     assert relative_rms(gain[..., ::STRIDE][loud], golden("compressor", "gain")[loud].double()) < 1e-6
 
 
-def test_the_compressor_keeps_the_sign_and_the_silence_of_small_samples():
+def test_the_compressor_keeps_the_sign_and_the_silence_of_small_samples() -> None:
     x, effect = torch.tensor([[[0.0, -5e-5, 5e-5, -0.5]]]), Compressor(SR)
     y = effect(x, **effect.from_unit(torch.full((1, 6), 0.5)))
     assert torch.equal(y.sign(), x.sign())
@@ -105,7 +105,7 @@ def as_released(chain: Normalised, x: Tensor, q: Tensor) -> list[Tensor]:
     return outputs
 
 
-def test_the_synthesis_chain_gives_what_is_recorded_after_every_effect():
+def test_the_synthesis_chain_gives_what_is_recorded_after_every_effect() -> None:
     chain = parse_chain("dist_peq_compfull", SR, "synthesis")
     x, q = (golden("chain_synthesis", key).double() for key in "xq")
     for got, recorded in zip(as_released(chain, x, q), golden("chain_synthesis", "y_after"), strict=True):
@@ -114,7 +114,7 @@ def test_the_synthesis_chain_gives_what_is_recorded_after_every_effect():
     assert relative_rms(chain(x, **chain.from_unit(q))[..., ::STRIDE], recorded) < 2e-4
 
 
-def test_the_hybrid_analysis_chain_in_evaluation_gives_the_recorded_output():
+def test_the_hybrid_analysis_chain_in_evaluation_gives_the_recorded_output() -> None:
     chain = parse_chain("peq_comphalf_dist", SR, "analysis").eval()
     x, q = (golden("chain_analysis", key).double() for key in "xq")
     # Recorded in float32, through the release's transforms in float32.

@@ -140,19 +140,19 @@ def release_error(data: dict[str, np.ndarray], theirs: str) -> float:
     return 0.0 if own is None else relative_rms(own, data[f"grad_f64/{theirs}"])
 
 
-def test_every_golden_effect_has_a_case():
+def test_every_golden_effect_has_a_case() -> None:
     keys = {name: entry.get("keys", {}) for name, entry in INDEX.items() if isinstance(entry, dict)}
     assert {name for name in keys if "gradx_f64" in keys[name]} == CASES.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "chain_presetA_eval"])
-def test_float64_equals_the_release(name: str):
+def test_float64_equals_the_release(name: str) -> None:
     errors, _ = errors_of(name, golden(name), torch.float64)
     assert {key: error for key, error in errors.items() if not error < 1e-6} == {}
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not (name.startswith("chain") and name.endswith("train"))])
-def test_float32_is_as_near_to_float64_as_the_release_or_nearer_than_1e_4(name: str):
+def test_float32_is_as_near_to_float64_as_the_release_or_nearer_than_1e_4(name: str) -> None:
     data = golden(name)
     errors, rows = errors_of(name, data, torch.float32)
     allowed = {
@@ -165,7 +165,7 @@ def test_float32_is_as_near_to_float64_as_the_release_or_nearer_than_1e_4(name: 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_raw_parameters_mean_the_values_of_the_release(name: str):
+def test_raw_parameters_mean_the_values_of_the_release(name: str) -> None:
     data = golden(name)
     effect, knobs = made(name, data, torch.float64)
     values, errors = flatten(knobs()), {}
@@ -183,8 +183,8 @@ def test_raw_parameters_mean_the_values_of_the_release(name: str):
 
 
 # The release ran in float32, coefficients of the reverb's equaliser included: near DC those alone cost 2·10⁻⁴.
-@pytest.mark.parametrize("name, config, tolerance", [("RealTimeDelay", DELAY, 1e-4), ("RealTimeFDN", FDN, 5e-4)])
-def test_real_time_forms_equal_the_release(name: str, config: dict, tolerance: float):
+@pytest.mark.parametrize(("name", "config", "tolerance"), [("RealTimeDelay", DELAY, 1e-4), ("RealTimeFDN", FDN, 5e-4)])
+def test_real_time_forms_equal_the_release(name: str, config: dict, tolerance: float) -> None:
     data, inputs = golden(name), np.load(GOLDEN / "inputs.npz")
     effect = build({**config, "render": "realtime"}, SR)
     state = {key.removeprefix("raw/"): torch.from_numpy(v) for key, v in data.items() if key.startswith("raw/")}
@@ -195,7 +195,7 @@ def test_real_time_forms_equal_the_release(name: str, config: dict, tolerance: f
 
 
 @pytest.mark.parametrize("row", INDEX["biquad_coefficients"], ids=lambda row: f"{row['fn'][:-12]}-{row['freq']:.0f}")
-def test_biquad_coefficients_equal_the_release(row: dict):
+def test_biquad_coefficients_equal_the_release(row: dict) -> None:
     b0, b1, b2, a0, a1, a2 = row["b0b1b2a0a1a2"]
     numbers = [row[key] for key in ("freq", "Q", "gain") if row[key] is not None]
     coefs = COEFS[row["fn"]](*(torch.tensor(number, dtype=torch.float64) for number in numbers), SR)

@@ -12,7 +12,7 @@ from reknob.runtime.files import read_json
 SMALL = ["--device=cpu", "--chunks=1", "--seconds=6.1", "--steps=2", "--repeats=1"]
 
 
-def test_the_parts_that_need_no_gpu_tell_their_figures(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_parts_that_need_no_gpu_tell_their_figures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gpu.main([*SMALL, "--what", "agreement", "song", "--json", str(tmp_path / "gpu.json")]) == 0
     figures = read_json(tmp_path / "gpu.json")
     assert figures["gradient, relative difference"] == "0.00e+00"
@@ -20,7 +20,9 @@ def test_the_parts_that_need_no_gpu_tell_their_figures(tmp_path: Path, capsys: p
     assert "2 steps of a song: " in capsys.readouterr().out
 
 
-def test_a_part_that_fails_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_a_part_that_fails_does_not_cost_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def broken(args: argparse.Namespace) -> Iterator[gpu.Row]:
         yield "begun", 1
         raise RuntimeError("no such library")

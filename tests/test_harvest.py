@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,9 @@ def write_one_run_for_each_reason(write_run: WriteRun, tmp_path: Path) -> None:
     (write_run("song/damaged/run_0") / "checkpoint.ckpt").write_bytes(b"PK")
 
 
-def test_every_run_is_kept_or_rejected_with_its_reason(write_run, tmp_path, capsys):
+def test_every_run_is_kept_or_rejected_with_its_reason(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_one_run_for_each_reason(write_run, tmp_path)
     assert harvest(tmp_path) == 0
     info = info_of(tmp_path)
@@ -130,7 +133,7 @@ def test_every_run_is_kept_or_rejected_with_its_reason(write_run, tmp_path, caps
     }
 
 
-def test_a_run_with_several_faults_is_rejected_for_the_first_in_order(write_run, tmp_path):
+def test_a_run_with_several_faults_is_rejected_for_the_first_in_order(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("good/run_0")
     write_run("a/run_0", [5.0, 9.0, 5.0, 9.0], ended="FitError")
     write_run("b/run_0", [5.0, 9.0, 5.5, 9.0])
@@ -145,14 +148,16 @@ def test_a_run_with_several_faults_is_rejected_for_the_first_in_order(write_run,
     }
 
 
-def test_thresholds_are_the_users(write_run, tmp_path):
+def test_thresholds_are_the_users(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("a/run_0", [5.0, 4.5, 4.4])
     assert harvest(tmp_path) == 2
     assert harvest(tmp_path, "--loss-thresh", "4.4", "--fluc-thresh", "0.3") == 0
     assert set(info_of(tmp_path)["problematic_runs"]) >= {"loss_above_4.4", "fluctuated_above_0.3"}
 
 
-def test_the_newest_run_is_newest_by_its_record_and_not_by_its_file_or_number(write_run, tmp_path):
+def test_the_newest_run_is_newest_by_its_record_and_not_by_its_file_or_number(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
     newest = write_run("a/run_0", created="2024-09-19T00:00:00", mark=1.0)
     write_run("a/run_1", created="2024-09-18T00:00:00", mark=2.0)
     os.utime(newest / "meta.json", (0, 0))
@@ -160,21 +165,21 @@ def test_the_newest_run_is_newest_by_its_record_and_not_by_its_file_or_number(wr
     assert marks(tmp_path) == [1]
 
 
-def test_among_equals_the_higher_number_is_newer_also_above_nine(write_run, tmp_path):
+def test_among_equals_the_higher_number_is_newer_also_above_nine(write_run: WriteRun, tmp_path: Path) -> None:
     for n in (2, 10, 9):
         write_run(f"a/run_{n}", mark=float(n))
     assert harvest(tmp_path) == 0
     assert marks(tmp_path) == [10]
 
 
-def test_include_all_takes_every_run_of_a_track(write_run, tmp_path):
+def test_include_all_takes_every_run_of_a_track(write_run: WriteRun, tmp_path: Path) -> None:
     for n in range(3):
         write_run(f"a/run_{n}", mark=float(n))
     assert harvest(tmp_path, "--include-all") == 0
     assert marks(tmp_path) == [0, 1, 2]
 
 
-def test_two_recordings_of_one_name_are_two_tracks(write_run, tmp_path):
+def test_two_recordings_of_one_name_are_two_tracks(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("a/run_0", mark=1.0)
     other = write_run("a/run_1", mark=2.0) / "meta.json"
     other.write_text(other.read_text().replace("wet.wav", "other_song/wet.wav"))
@@ -182,7 +187,9 @@ def test_two_recordings_of_one_name_are_two_tracks(write_run, tmp_path):
     assert marks(tmp_path) == [1, 2]
 
 
-def test_a_record_without_a_date_has_the_date_of_its_file(write_run, tmp_path, capsys):
+def test_a_record_without_a_date_has_the_date_of_its_file(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, day in (("in", 18), ("out", 10)):
         meta = write_run(f"{name}/run_0", created=None) / "meta.json"
         stamp = datetime(2024, 9, day).timestamp()
@@ -192,7 +199,7 @@ def test_a_record_without_a_date_has_the_date_of_its_file(write_run, tmp_path, c
     assert len(info_of(tmp_path)["runs"]) == 1
 
 
-def test_a_run_that_has_only_begun_is_rejected_as_terminated(write_run, tmp_path):
+def test_a_run_that_has_only_begun_is_rejected_as_terminated(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("good/run_0")
     begun = write_run("begun/run_0") / "meta.json"
     begun.write_text(json.dumps({"created": NOON, "losses": [], "terminated_by": "running"}))
@@ -200,7 +207,7 @@ def test_a_run_that_has_only_begun_is_rejected_as_terminated(write_run, tmp_path
     assert info_of(tmp_path)["problematic_runs"]["terminated"] == [["begun/run_0", "running"]]
 
 
-def test_published_run_folders_are_read_and_agree_with_ours(write_run, tmp_path):
+def test_published_run_folders_are_read_and_agree_with_ours(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("song/theirs/run_0", published=True, created=NOON, mark=3.0)
     write_run("song/ours/run_0", mark=3.0)
     assert harvest(tmp_path) == 0
@@ -219,7 +226,9 @@ def test_published_run_folders_are_read_and_agree_with_ours(write_run, tmp_path)
         ({"width": {"effect": "panning"}}, "width.effect is absent in a/run_0 and Panning in b/run_0"),
     ],
 )
-def test_a_mix_of_chains_is_refused_naming_the_difference(change, difference, write_run, tmp_path, capsys):
+def test_a_mix_of_chains_is_refused_naming_the_difference(
+    change: dict[str, Any], difference: str, write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run("a/run_0")
     write_run("b/run_0", chain=CHAIN | change)
     assert harvest(tmp_path) == 2
@@ -227,21 +236,25 @@ def test_a_mix_of_chains_is_refused_naming_the_difference(change, difference, wr
     assert not (tmp_path / "set").exists()
 
 
-def test_the_order_of_effects_is_part_of_the_chain(write_run, tmp_path, capsys):
+def test_the_order_of_effects_is_part_of_the_chain(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run("a/run_0")
     write_run("b/run_0", chain=dict(reversed(CHAIN.items())))
     assert harvest(tmp_path) == 2
     assert "order is ('peak', 'low_shelf', 'comp') in a/run_0 and ('comp'," in capsys.readouterr().err
 
 
-def test_a_chain_written_out_in_full_is_the_same_chain(write_run, tmp_path):
+def test_a_chain_written_out_in_full_is_the_same_chain(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("a/run_0")
     write_run("b/run_0", chain=CHAIN | {"comp": {"effect": "compressor_expander", "lookahead": True}})
     assert harvest(tmp_path) == 0
     assert len(marks(tmp_path)) == 2
 
 
-def test_a_set_is_replaced_when_asked_only_and_refused_before_runs_are_read(write_run, tmp_path, capsys, monkeypatch):
+def test_a_set_is_replaced_when_asked_only_and_refused_before_runs_are_read(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_run("a/run_0", mark=1.0)
     assert harvest(tmp_path) == 0
     write_run("b/run_0", mark=2.0)
@@ -258,14 +271,14 @@ def test_a_set_is_replaced_when_asked_only_and_refused_before_runs_are_read(writ
     assert "holds what is not of a preset set (a, b)" in capsys.readouterr().err
 
 
-def test_the_home_folder_is_expanded(write_run, tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run("a/run_0")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert get_params.main(["~/logs", "~/set", "2024-09-17"]) == 0
     assert info_of(tmp_path)["runs"] == [str(tmp_path / "logs" / "a" / "run_0")]
 
 
-def test_a_track_under_two_spellings_is_one_track(write_run, tmp_path):
+def test_a_track_under_two_spellings_is_one_track(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("a/run_0", mark=1.0)
     other = write_run("a/run_1", mark=2.0) / "meta.json"
     other.write_text(other.read_text().replace("/takes/a/wet.wav", "/takes/b/../a//wet.wav"))
@@ -281,13 +294,15 @@ def test_a_track_under_two_spellings_is_one_track(write_run, tmp_path):
         ({"start": "2024-09-19"}, "no run is left: 1 dates"),
     ],
 )
-def test_what_cannot_be_harvested_is_refused_in_one_line(given, message, write_run, tmp_path, capsys):
+def test_what_cannot_be_harvested_is_refused_in_one_line(
+    given: dict[str, str], message: str, write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run("a/run_0")
     assert harvest(tmp_path, **given) == 2
     errors = capsys.readouterr().err
     assert message in errors and len(errors.splitlines()) == 1
 
 
-def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert get_params.main([str(tmp_path), str(tmp_path / "set"), "2024-09-17"]) == 2
     assert "holds no run folder" in capsys.readouterr().err

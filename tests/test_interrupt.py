@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def handlers():
+def handlers() -> Iterator[dict[signal.Signals, Any]]:
     """Whatever a test does, the handlers after it are those before it."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield before
@@ -41,14 +43,14 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_loop_is_asked_to_stop(number: signal.Signals):
+def test_a_loop_is_asked_to_stop(number: signal.Signals) -> None:
     with Interrupt() as interrupt:
         assert not interrupt()
         send(number)
         assert interrupt() and interrupt.asked and interrupt.signal == number
 
 
-def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not():
+def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not() -> None:
     with Interrupt() as interrupt:
         send(signal.SIGUSR1)
         send(signal.SIGTERM)
@@ -57,7 +59,7 @@ def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not():
         assert interrupt.signal == signal.SIGUSR1
 
 
-def test_it_may_be_entered_twice_and_left_without_being_entered():
+def test_it_may_be_entered_twice_and_left_without_being_entered() -> None:
     interrupt = Interrupt()
     interrupt.__exit__()
     with interrupt:
@@ -70,7 +72,7 @@ def test_it_may_be_entered_twice_and_left_without_being_entered():
     assert interrupt.asked
 
 
-def test_a_hangup_that_nohup_ignores_stays_ignored():
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interrupt() as interrupt, stopping_at_once():
@@ -80,7 +82,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_another_thread_changes_no_handlers():
+def test_another_thread_changes_no_handlers() -> None:
     failed = []
 
     def work() -> None:
@@ -96,7 +98,7 @@ def test_another_thread_changes_no_handlers():
     assert failed == []
 
 
-def test_an_exception_before_the_first_epoch_is_not_masked():
+def test_an_exception_before_the_first_epoch_is_not_masked() -> None:
     callback, trainer = StopWhenAsked(Interrupt()), SimpleNamespace(should_stop=False)
     callback.on_exception(trainer)
     callback.on_train_start(trainer)
@@ -107,7 +109,7 @@ def test_an_exception_before_the_first_epoch_is_not_masked():
     callback.on_exception(trainer)
 
 
-def test_processes_started_meanwhile_do_not_see_ctrl_c():
+def test_processes_started_meanwhile_do_not_see_ctrl_c() -> None:
     show = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
     with blocked_signals():
         blocked = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True).stdout.split()
@@ -115,7 +117,7 @@ def test_processes_started_meanwhile_do_not_see_ctrl_c():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
-def test_a_worker_leaves_signals_to_the_program(handlers):
+def test_a_worker_leaves_signals_to_the_program(handlers: dict[signal.Signals, Any]) -> None:
     try:
         ignore_signals(but=(signal.SIGTERM,))
         for number in set(SIGNALS) - {signal.SIGTERM}:
@@ -126,12 +128,14 @@ def test_a_worker_leaves_signals_to_the_program(handlers):
             signal.signal(number, handler)
 
 
-def test_a_worker_that_is_killed_is_told_in_a_line():
+def test_a_worker_that_is_killed_is_told_in_a_line() -> None:
     with pytest.raises(UsageError, match="a worker process was killed, or ran out of memory"):
         list(map_processes(os._exit, [1, 2], 2))
 
 
-def test_a_stopped_training_on_statistics_writes_what_it_reached(tmp_path, monkeypatch, capsys):
+def test_a_stopped_training_on_statistics_writes_what_it_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     validate = statistics_run.validate
 
     def stopped(*args: object) -> float:
@@ -144,7 +148,7 @@ def test_a_stopped_training_on_statistics_writes_what_it_reached(tmp_path, monke
     assert (tmp_path / "a.pt").exists() and "stopped before its end" in capsys.readouterr().out
 
 
-def test_a_stopped_training_of_a_proxy_writes_what_it_reached(tmp_path, monkeypatch):
+def test_a_stopped_training_of_a_proxy_writes_what_it_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backward = torch.nn.utils.clip_grad_norm_
 
     def stopped(*args: object) -> torch.Tensor:
@@ -169,14 +173,14 @@ def ended_by(number: int, argv: list[str], begun: Path, pattern: str) -> tuple[i
     return program.returncode, said
 
 
-def test_a_fit_whose_group_is_told_to_end_saves(tmp_path):
+def test_a_fit_whose_group_is_told_to_end_saves(tmp_path: Path) -> None:
     argv = ["main.py", *write_pair(tmp_path), *QUICK, "epochs=100000"]
     status, said = ended_by(signal.SIGHUP, argv, tmp_path, "logs/*/run_0/events*")
     assert status == 130 and "Traceback" not in said, said
     assert read_json(tmp_path / "logs" / "song" / "run_0" / "meta.json")["terminated_by"] == "interrupted"
 
 
-def test_a_training_whose_group_is_told_to_end_saves_workers_included(tmp_path):
+def test_a_training_whose_group_is_told_to_end_saves_workers_included(tmp_path: Path) -> None:
     for seed in range(4):
         write_audio(tmp_path / "music" / f"take{seed}.wav", take(2.0, seed), SR)
     tiny = "--encoder=percentiles --loss=params --seconds=1 --batch_size=2 --valid_items=2 --workers=2".split()

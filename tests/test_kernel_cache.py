@@ -157,7 +157,7 @@ def test_unused_folders_of_other_sources_are_deleted(tmp_path: Path) -> None:
 def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(cache, "folder", lambda: tmp_path)
     cache._warn_once.cache_clear()
-    yield tmp_path
+    return tmp_path
 
 
 def test_compiled_looks_in_the_folder_in_use(kept: Path) -> None:

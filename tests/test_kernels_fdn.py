@@ -64,7 +64,7 @@ def assert_equal(ours: dict[str, Tensor], truth: dict[str, Tensor], tolerance: f
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(
-    "lines, groups, n", [(1, 1, 33), (2, 3, 64), (6, 1, 1001), (7, 3, 301), (6, 2, 5000), (16, 1, 77)]
+    ("lines", "groups", "n"), [(1, 1, 33), (2, 3, 64), (6, 1, 1001), (7, 3, 301), (6, 2, 5000), (16, 1, 77)]
 )
 def test_outputs_and_every_gradient_equal_the_reference(lines: int, groups: int, n: int, dtype: torch.dtype) -> None:
     inputs = network(lines, groups, n, dtype)
@@ -73,7 +73,7 @@ def test_outputs_and_every_gradient_equal_the_reference(lines: int, groups: int,
     assert_equal(ours, response_and_grads(reference.fdn_response, inputs, n), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("inputs, outputs", [(1, 3), (3, 1)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 3), (3, 1)])
 def test_any_number_of_inputs_and_outputs_equals_the_reference(inputs: int, outputs: int) -> None:
     tensors = network(4, 2, 101, torch.float64, inputs, outputs)
     ours = response_and_grads(fdn_response, tensors, 101)
@@ -137,7 +137,7 @@ def test_impulse_response_equals_the_recursion_in_time() -> None:
     assert relative_rms(h[:, 0, :300], y) < 1e-9
 
 
-@pytest.mark.parametrize("name, shared", [("FDN_49_noeq", True), ("FDN_49_dep", False)])
+@pytest.mark.parametrize(("name", "shared"), [("FDN_49_noeq", True), ("FDN_49_dep", False)])
 def test_response_equals_the_published_release(name: str, shared: bool) -> None:
     golden, x = np.load(GOLDEN / f"{name}.npz"), np.load(GOLDEN / "inputs.npz")["x2"][0].astype(np.float64)
     n = 44100
@@ -151,7 +151,7 @@ def test_response_equals_the_published_release(name: str, shared: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, shape, message",
+    ("name", "shape", "message"),
     [
         ("line_gain", (2, 3, 32), r"line_gain has shape \(2, 3, 32\); give \(2 or 1, 3, 33\)"),
         ("b", (2, 2), r"b has shape \(2, 2\); give \(2 or 1, 3, 2\)"),

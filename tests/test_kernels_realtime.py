@@ -60,7 +60,7 @@ def test_delay_equals_the_reference(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("lines, taps", [(1, 97), (2, 1), (6, 97), (7, 9)])
+@pytest.mark.parametrize(("lines", "taps"), [(1, 97), (2, 1), (6, 97), (7, 9)])
 def test_network_equals_the_reference(lines: int, taps: int, dtype: torch.dtype) -> None:
     inputs = network_inputs(lines, taps, dtype)
     y = realtime_fdn(*inputs)
@@ -177,7 +177,7 @@ def test_a_batch_of_decay_curves_equals_its_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"delay": torch.tensor([1.5])}, r"delay are \[1.5\] .*; give whole samples, at least 1"),
         ({"delay": torch.tensor([0])}, r"at least 1"),
@@ -192,7 +192,7 @@ def test_delay_names_what_is_wrong(changes: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"delays": torch.tensor([[48, 60, 60]])}, r"give whole samples, at least 49"),
         ({"decay_fir": torch.ones(1, 3, 96)}, r"decay_fir has shape \(1, 3, 96\); give \(2 or 1, 3, 97\)"),

@@ -93,8 +93,8 @@ def assert_all_close(actual: dict[str, Tensor], expected: dict[str, Tensor], tol
     assert all(error <= tolerance for error in errors.values()), errors
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-@pytest.mark.parametrize("rows, coef_rows", ((1, 1), (3, 1), (3, 3)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("rows", "coef_rows"), [(1, 1), (3, 1), (3, 3)])
 @pytest.mark.parametrize("name", KERNELS)
 def test_compiled_loops_equal_the_reference(name: str, rows: int, coef_rows: int, dtype: torch.dtype) -> None:
     x, params = audio(rows, PAST_A_BLOCK, dtype), parameters(name, coef_rows)
@@ -103,7 +103,7 @@ def test_compiled_loops_equal_the_reference(name: str, rows: int, coef_rows: int
     assert_all_close(actual, expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("samples", (1, 2, 3, 17))
+@pytest.mark.parametrize("samples", [1, 2, 3, 17])
 @pytest.mark.parametrize("name", KERNELS)
 def test_compiled_loops_equal_the_reference_on_a_few_samples(name: str, samples: int) -> None:
     x, params = audio(2, samples), parameters(name, 2)
@@ -111,7 +111,7 @@ def test_compiled_loops_equal_the_reference_on_a_few_samples(name: str, samples:
     assert_all_close(actual, expected, 1e-9)
 
 
-@pytest.mark.parametrize("module", (ours, reference), ids=("compiled", "reference"))
+@pytest.mark.parametrize("module", [ours, reference], ids=("compiled", "reference"))
 @pytest.mark.parametrize("name", KERNELS)
 def test_gradients_equal_finite_differences(name: str, module: object) -> None:
     x, params = audio(2, 6).requires_grad_(), parameters(name, 1)
@@ -152,7 +152,7 @@ def test_a_second_backward_pass_gives_the_same_gradient(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("samples", (1, 2, 5, 30000))
+@pytest.mark.parametrize("samples", [1, 2, 5, 30000])
 def test_biquads_equal_scipy(samples: int) -> None:
     x, coefs = audio(3, samples), sections(3, 6)
     y = biquad_cascade(x, coefs)
@@ -161,7 +161,7 @@ def test_biquads_equal_scipy(samples: int) -> None:
         assert relative_rms(y[r], sosfilt(sos, x[r].numpy())) <= 1e-9
 
 
-@pytest.mark.parametrize("samples", (1, 2, 3, PAST_A_BLOCK))
+@pytest.mark.parametrize("samples", [1, 2, 3, PAST_A_BLOCK])
 def test_the_state_of_biquads_is_that_of_scipy(samples: int) -> None:
     x, coefs = audio(1, samples), sections(1, 2)
     state = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -170,7 +170,7 @@ def test_the_state_of_biquads_is_that_of_scipy(samples: int) -> None:
     assert relative_rms(state[0], end) <= 1e-9
 
 
-@pytest.mark.parametrize("module", (ours, reference), ids=("compiled", "reference"))
+@pytest.mark.parametrize("module", [ours, reference], ids=("compiled", "reference"))
 @pytest.mark.parametrize("name", KERNELS)
 def test_blocks_of_any_length_equal_one_call(name: str, module: object) -> None:
     x, params = audio(2, 1300), {k: v.requires_grad_() for k, v in parameters(name, 1).items()}
@@ -189,7 +189,7 @@ def test_no_samples_give_no_samples_and_leave_the_state(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str, dtype: torch.dtype) -> None:
     square = torch.ones(5000)
     square[::2] = -1.0
@@ -238,15 +238,15 @@ def test_vector_loops_compute_logarithm_and_power_of_two_to_the_last_digits() ->
 
 
 @pytest.mark.parametrize(
-    "call, message",
-    (
+    ("call", "message"),
+    [
         (lambda: one_pole(torch.zeros(5), torch.ones(1)), "x is .5,. torch.float32; give .rows, samples."),
         (lambda: one_pole(torch.zeros(2, 5).int(), torch.ones(1)), "x is .2, 5. torch.int32"),
         (lambda: one_pole(torch.zeros(2, 5), torch.ones(3)), "coef has 3 rows beside 2 rows of audio; give 2 or 1"),
         (lambda: ballistics(torch.zeros(2, 5), torch.ones(1), torch.tensor(1.0), 1.0), "release has shape .."),
         (lambda: biquad_cascade(torch.zeros(2, 5), torch.ones(1, 6)), "coefs has shape .1, 6.; give .rows or 1, sec"),
         (lambda: one_pole(torch.zeros(2, 5), torch.ones(1), torch.zeros(2)), "state is .2,. torch.float32; give .2,."),
-    ),
+    ],
 )
 def test_errors_say_what_was_given_and_what_is_allowed(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):

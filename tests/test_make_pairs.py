@@ -19,7 +19,7 @@ def pairs(folder: Path) -> dict[str, torch.Tensor]:
     return {str(path.relative_to(folder)): read_audio(path)[0] for path in sorted(folder.rglob("*.flac"))}
 
 
-def test_pairs_are_the_same_every_time_and_each_a_voice_and_its_mix(tmp_path: Path):
+def test_pairs_are_the_same_every_time_and_each_a_voice_and_its_mix(tmp_path: Path) -> None:
     first, second = pairs(tmp_path / "a"), pairs(tmp_path / "b")
     assert list(first) == [f"voice_0{n}/{side}.flac" for n in (0, 1) for side in ("dry", "wet")]
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -29,5 +29,5 @@ def test_pairs_are_the_same_every_time_and_each_a_voice_and_its_mix(tmp_path: Pa
         assert (pair.dry - pair.wet.mean(0)).abs().max() > 0.01
 
 
-def test_the_script_that_makes_the_presets_is_one_that_bash_reads():
+def test_the_script_that_makes_the_presets_is_one_that_bash_reads() -> None:
     subprocess.run(["bash", "-n", str(ROOT / "scripts" / "make_presets.sh")], check=True)

@@ -27,13 +27,17 @@ stems:
     raw:
       R01: {{filename: {name}_RAW_01_01.wav}}
 """
+
+
 def write_song(folder: Path, name: str, *, instrumental: str = "no", instrument: str = "female singer") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = SONG.format(name=name, instrumental=instrumental, instrument=instrument)
     (folder / f"{name}_METADATA.yaml").write_text(text)
 
 
-def test_songs_with_a_vocal_stem_are_listed_by_their_folders(tmp_path: Path, capsys):
+def test_songs_with_a_vocal_stem_are_listed_by_their_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_song(tmp_path / "Audio" / "A_Sung", "A_Sung")
     write_song(tmp_path / "Audio" / "B_Played", "B_Played", instrumental="yes")
     write_song(tmp_path / "Audio" / "C_Piano", "C_Piano", instrument="piano")
@@ -45,7 +49,7 @@ def test_songs_with_a_vocal_stem_are_listed_by_their_folders(tmp_path: Path, cap
     assert "B_Played is instrumental" in errors and "C_Piano has no vocal stem" in errors and "D_Broken" in errors
 
 
-def test_metadata_kept_apart_leads_to_the_song_folders(tmp_path: Path, capsys):
+def test_metadata_kept_apart_leads_to_the_song_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_song(tmp_path / "Metadata", "A_Sung")
     write_song(tmp_path / "Metadata", "B_Absent")
     (tmp_path / "Audio" / "A_Sung").mkdir(parents=True)
@@ -54,13 +58,13 @@ def test_metadata_kept_apart_leads_to_the_song_folders(tmp_path: Path, capsys):
     assert listed == [str(tmp_path / "Audio" / "A_Sung"), str(tmp_path / "Metadata" / "B_Absent")]
 
 
-def test_a_folder_without_metadata_is_refused(tmp_path: Path, capsys):
+def test_a_folder_without_metadata_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert get_medley_vocal_txt.main([str(tmp_path)]) == 2
     assert "give the root of MedleyDB" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not METADATA.is_dir(), reason="the metadata of MedleyDB are not here")
-def test_the_published_songs_are_among_those_of_the_real_metadata():
+def test_the_published_songs_are_among_those_of_the_real_metadata() -> None:
     songs, _ = get_medley_vocal_txt.vocal_songs(METADATA / "medleydb")
     published = {Path(line).name for line in (METADATA / "medley_vocals_list.txt").read_text().split()}
     assert len(published) == 58
@@ -83,7 +87,7 @@ def train(tmp_path: Path, songs: list[str], *settings: str) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
 
-def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again(tmp_path: Path):
+def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again(tmp_path: Path) -> None:
     write_take(tmp_path / "A Song", 0)
     write_take(tmp_path / "B_Song", 1)
     write_song(tmp_path / "C_Played", "C_Played", instrumental="yes")
@@ -104,7 +108,7 @@ def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again
     assert not (logs / "A Song" / "A Song_STEM_01" / "run_1").exists()
 
 
-def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path):
+def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path) -> None:
     for seed, song in enumerate("ABC"):
         write_take(tmp_path / song, seed)
         (tmp_path / "alone.txt").write_text(str(tmp_path / song))
@@ -117,7 +121,7 @@ def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path):
         assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 3
 
 
-def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path):
+def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
     listed = ["one/Song", "two/Song", "a/two/Song", "one/Song/", "two_Song"]
     for folder in listed:
         write_take(tmp_path / folder, 0)
@@ -133,7 +137,7 @@ def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path):
     assert failed == [] and skipped == [f"{tmp_path}/one/Song/ is listed twice"]
 
 
-def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty.txt").write_text("# nothing\n\n")
     for name, message in {"empty.txt": "the list names no folder", "none.txt": "the list cannot be read"}.items():
         assert main.main([f"data_dir=@{tmp_path / name}", f"log_dir={tmp_path}"]) == 2
@@ -141,7 +145,7 @@ def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("argv", [[], ["list"], ["no_such_list", "log"]])
-def test_wrong_arguments_are_refused(argv: list[str], tmp_path: Path):
+def test_wrong_arguments_are_refused(argv: list[str], tmp_path: Path) -> None:
     script = ROOT / "scripts" / "train_medley.sh"
     done = subprocess.run(["bash", str(script), *argv], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr

@@ -32,13 +32,13 @@ def group(folder: Path, version: int, limit: int | str, used: int, cached: int =
     (folder / "memory.stat").write_text(f"anon 7\n{names[2]} {cached}\n")
 
 
-def test_without_control_groups_what_is_available_is_free(proc: Path, tmp_path: Path):
+def test_without_control_groups_what_is_available_is_free(proc: Path, tmp_path: Path) -> None:
     assert free_bytes(CPU, proc, tmp_path / "none") == AVAILABLE
     (proc / "self" / "cgroup").write_text("0::/\n")
     assert free_bytes(CPU, proc, tmp_path / "none") == AVAILABLE
 
 
-def test_the_tightest_of_nested_groups_counts(proc: Path, tmp_path: Path):
+def test_the_tightest_of_nested_groups_counts(proc: Path, tmp_path: Path) -> None:
     groups, job = tmp_path / "cgroup", "system.slice/slurmstepd.scope/job_7"
     (proc / "self" / "cgroup").write_text(f"0::/{job}/step_0/task_0\n")
     group(groups / job / "step_0" / "task_0", 2, "max", GB)
@@ -50,7 +50,7 @@ def test_the_tightest_of_nested_groups_counts(proc: Path, tmp_path: Path):
     assert free_bytes(CPU, proc, groups) == 0, "over its limit already"
 
 
-def test_a_container_sees_its_own_group_at_the_root(proc: Path, tmp_path: Path):
+def test_a_container_sees_its_own_group_at_the_root(proc: Path, tmp_path: Path) -> None:
     groups = tmp_path / "cgroup"
     group(groups, 2, 3 * GB, GB)
     for path in ("/", "/docker/0123abcd", "/../../docker/0123abcd"):
@@ -59,7 +59,7 @@ def test_a_container_sees_its_own_group_at_the_root(proc: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("line", ["4:memory:/slurm/uid_1/job_7", "9:cpuacct,memory:/slurm/uid_1/job_7"])
-def test_groups_of_the_first_version_are_seen(proc: Path, tmp_path: Path, line: str):
+def test_groups_of_the_first_version_are_seen(proc: Path, tmp_path: Path, line: str) -> None:
     groups = tmp_path / "cgroup"
     (proc / "self" / "cgroup").write_text(f"8:pids:/slurm\n{line}\n1:name=systemd:/\n0::/\n")
     group(groups / "memory", 1, 2**63 - 4096, 9 * GB)
@@ -70,7 +70,7 @@ def test_groups_of_the_first_version_are_seen(proc: Path, tmp_path: Path, line: 
     assert free_bytes(CPU, proc, groups) == 4 * GB, "another controller has no say"
 
 
-def test_cached_files_of_a_group_can_be_taken_back(proc: Path, tmp_path: Path):
+def test_cached_files_of_a_group_can_be_taken_back(proc: Path, tmp_path: Path) -> None:
     groups = tmp_path / "cgroup"
     (proc / "self" / "cgroup").write_text("0::/job\n")
     group(groups / "job", 2, 8 * GB, 8 * GB - 1, cached=6 * GB)
@@ -85,7 +85,9 @@ def work(megabytes: int) -> None:
 
 
 @pytest.mark.parametrize("can_reset", [True, False])
-def test_a_peak_is_that_of_the_block_whatever_was_taken_before(can_reset: bool, monkeypatch: pytest.MonkeyPatch):
+def test_a_peak_is_that_of_the_block_whatever_was_taken_before(
+    can_reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("no /proc")
     monkeypatch.setattr(memory, "RESET_PEAK", "5" if can_reset else "no number")
@@ -98,7 +100,7 @@ def test_a_peak_is_that_of_the_block_whatever_was_taken_before(can_reset: bool, 
         del kept
 
 
-def test_without_proc_a_peak_is_never_negative(tmp_path: Path):
+def test_without_proc_a_peak_is_never_negative(tmp_path: Path) -> None:
     with PeakMemory(CPU, tmp_path) as peak:
         work(1)
     assert peak.bytes >= 0

@@ -21,14 +21,14 @@ def noise() -> torch.Tensor:
     return 0.1 * torch.randn(1, 2, 4001, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_phases_belong_to_the_configuration():
+def test_the_phases_belong_to_the_configuration() -> None:
     first, again, other = drawn(make(), 1), drawn(make(seed=0), 2), drawn(make(seed=1), 1)
     assert torch.equal(first.phase, again.phase)
     assert not torch.isclose(first.phase, other.phase).all()
     assert first.phase.min() >= 0 and first.phase.max() < 2 * torch.pi
 
 
-def test_the_phases_are_not_trained():
+def test_the_phases_are_not_trained() -> None:
     effect = make()
     knobs = drawn(effect, 1)
     effect(noise(), **knobs()).square().sum().backward()
@@ -37,7 +37,7 @@ def test_the_phases_are_not_trained():
 
 
 @pytest.mark.parametrize("name", ["level", "decay"])
-def test_gradients_are_finite_where_the_noise_is_denormal(name: str):
+def test_gradients_are_finite_where_the_noise_is_denormal(name: str) -> None:
     # One item alone, as numbers that fill no vector of the processor are computed another way.
     effect = make()
     for value in (-20.0, -30.0, -60.0, -95.0, -1e4, 0.0):

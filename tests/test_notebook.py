@@ -50,7 +50,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, first: Path, second: Path) -> tupl
     return text, sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_the_notebook_runs_on_two_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_notebook_runs_on_two_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_yaml(ROOT / "presets" / "fx_config.yaml")
     sets = [write_set(tmp_path / name, config, rows, seed) for seed, (name, rows) in enumerate((("a", 20), ("b", 24)))]
     text, shown = executed(monkeypatch, *sets)
@@ -61,7 +61,7 @@ def test_the_notebook_runs_on_two_small_sets(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published preset sets are not here")
-def test_the_notebook_prints_the_published_numbers(monkeypatch: pytest.MonkeyPatch):
+def test_the_notebook_prints_the_published_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     text, _ = executed(monkeypatch, SHARED / "internal", SHARED / "medleydb")
     for number in ("59.23 %", "65.22 %", "76.92 %", "91.0 %", "88.5 %", "87.6 %", "PK2–HS 0.222", "HP–HP 0.200"):
         assert number in text
@@ -70,13 +70,13 @@ def test_the_notebook_prints_the_published_numbers(monkeypatch: pytest.MonkeyPat
     assert internal[: internal.index("medleydb")].count("p = 0.0\n") == 2
 
 
-def test_the_notebook_is_stored_without_results():
+def test_the_notebook_is_stored_without_results() -> None:
     notebook = nbformat.read(ROOT / "visualisation.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert not any(c.outputs or c.execution_count for c in notebook.cells if c.cell_type == "code")
 
 
-def test_curves_show_what_the_effects_do(tmp_path: Path):
+def test_curves_show_what_the_effects_do(tmp_path: Path) -> None:
     (features,) = load_sets(write_set(tmp_path / "small", SMALL, 4, 0)).values()
     given = {"band.gain": 6.0, "comp.cmp_threshold": -20.0, "comp.exp_threshold": -50.0, "comp.makeup": 3.0}
     row = np.array([given.get(name, 0.0) for name in features.columns])
@@ -91,7 +91,7 @@ def test_curves_show_what_the_effects_do(tmp_path: Path):
     assert decay.y == pytest.approx(-3 * 997 / 44100 / np.log10(gamma), rel=1e-5)
 
 
-def test_figures_are_drawn_of_chains_with_less(tmp_path: Path):
+def test_figures_are_drawn_of_chains_with_less(tmp_path: Path) -> None:
     chain = {"band": {"effect": "peak"}}
     (features,) = load_sets(write_set(tmp_path / "small", chain, 4, 0)).values()
     drawn = effect_curves(features, features.rows[0])
@@ -101,7 +101,7 @@ def test_figures_are_drawn_of_chains_with_less(tmp_path: Path):
     assert len(figures.histograms({"small": values}, features.units()).axes) == 3
 
 
-def test_sets_of_different_chains_are_refused(tmp_path: Path):
+def test_sets_of_different_chains_are_refused(tmp_path: Path) -> None:
     write_set(tmp_path / "a", SMALL, 3, 0)
     write_set(tmp_path / "b", {"band": SMALL["band"]}, 3, 0)
     with pytest.raises(ValueError, match="a and b are of different chains: only one has comp.attack, comp.avg_coef"):

@@ -34,7 +34,9 @@ def refusal(capsys: pytest.CaptureFixture, status: int) -> str:
     return error
 
 
-def test_an_output_that_is_an_input_is_refused_under_any_name(names: list[str], capsys, monkeypatch):
+def test_an_output_that_is_an_input_is_refused_under_any_name(
+    names: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (render, play):
         monkeypatch.setattr(module, "load_chain", lambda **_: pytest.fail("began to work"))
     monkeypatch.setattr(estimate, "load_estimator", lambda *_: pytest.fail("began to work"))
@@ -54,7 +56,7 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(names: list[str], 
     assert Path("take.wav").read_bytes() == before
 
 
-def test_a_file_of_an_input_folder_is_not_replaced(tmp_path):
+def test_a_file_of_an_input_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "info.json").touch()
     with pytest.raises(UsageError, match="is an input"):
@@ -62,12 +64,12 @@ def test_a_file_of_an_input_folder_is_not_replaced(tmp_path):
     assert check_output(tmp_path / "set" / "scores.csv", [tmp_path / "set", None]).name == "scores.csv"
 
 
-def test_two_outputs_of_one_name_are_refused(names, capsys):
+def test_two_outputs_of_one_name_are_refused(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["take.wav", "--dry", "hard.wav", "--output", "new.wav", "--json", "folder/../new.wav"]
     assert "is an input, new.wav" in refusal(capsys, estimate.main(argv))
 
 
-def test_outputs_that_cannot_be_written_are_told(names: list[str], tmp_path):
+def test_outputs_that_cannot_be_written_are_told(names: list[str], tmp_path: Path) -> None:
     assert check_output("~/new.wav") == tmp_path / "new.wav"
     assert check_output("a/b/new.wav", new_folder=True) == Path("a/b/new.wav") and not Path("a").exists()
     wrong = {
@@ -88,13 +90,13 @@ def test_outputs_that_cannot_be_written_are_told(names: list[str], tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only_is_told(tmp_path):
+def test_a_folder_that_is_read_only_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="is read-only"):
         check_output(tmp_path / "x.wav")
 
 
-def test_pipes_and_missing_homes_are_no_paths(tmp_path):
+def test_pipes_and_missing_homes_are_no_paths(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     refused = {tmp_path / "pipe": "is a pipe, a socket or a device", "~nosuchuser/x": "no such home folder"}
     for path, message in refused.items():
@@ -102,7 +104,9 @@ def test_pipes_and_missing_homes_are_no_paths(tmp_path):
             user_path(path)
 
 
-def test_estimators_and_weights_are_replaced_when_that_is_asked_for_alone(names, capsys, monkeypatch):
+def test_estimators_and_weights_are_replaced_when_that_is_asked_for_alone(
+    names: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(train_on_statistics, "build_objective", lambda *_: pytest.fail("began to work"))
     monkeypatch.setattr(train_proxy, "load_pieces", lambda *_: pytest.fail("began to work"))
     Path("mine.pt").write_text("kept")
@@ -117,7 +121,9 @@ def test_estimators_and_weights_are_replaced_when_that_is_asked_for_alone(names,
             program.main(argv)
 
 
-def test_what_estimate_lacks_is_found_before_it_listens(names, capsys, monkeypatch):
+def test_what_estimate_lacks_is_found_before_it_listens(
+    names: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(estimate, "load_estimator", lambda *_: pytest.fail("began to work"))
     cases = {
         ("--dry", "missing.wav"): "missing.wav does not exist",
@@ -129,12 +135,12 @@ def test_what_estimate_lacks_is_found_before_it_listens(names, capsys, monkeypat
         assert message in refusal(capsys, estimate.main(["take.wav", *argv]))
 
 
-def test_a_home_folder_is_meant_by_a_tilde(names, capsys):
+def test_a_home_folder_is_meant_by_a_tilde(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert render.main(["--preset", OWN, "~/take.wav", "~/new/out.wav"]) == 0 and Path("new/out.wav").exists()
     assert make_pairs.main(["~/pairs", "--count=1", "--seconds=1"]) == 0 and Path("pairs/voice_00/wet.flac").exists()
 
 
-def test_an_interrupted_render_leaves_nothing(names, monkeypatch):
+def test_an_interrupted_render_leaves_nothing(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> torch.Tensor:
         raise KeyboardInterrupt
 

@@ -39,7 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("reknob-*.whl"))
 
 
-def test_a_wheel_holds_one_package_with_all_that_it_needs(wheel: Path):
+def test_a_wheel_holds_one_package_with_all_that_it_needs(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"reknob", f"reknob-{reknob.__version__}.dist-info"}
     for needed in ("afx/kernels/numba_cpu/fdn.py", "afx/weights/proxy.pt", "cfg/model/diffvox.yaml", "main.py"):
@@ -48,7 +48,7 @@ def test_a_wheel_holds_one_package_with_all_that_it_needs(wheel: Path):
     assert not [name for name in names if "__pycache__" in name or "tests/" in name]
 
 
-def test_a_wheel_works_from_another_folder_and_a_place_that_cannot_be_written(wheel: Path, tmp_path: Path):
+def test_a_wheel_works_from_another_folder_and_a_place_that_cannot_be_written(wheel: Path, tmp_path: Path) -> None:
     place = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)
@@ -72,7 +72,9 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_a_fit_gives_plain_numbers_renders_and_can_be_saved(pair: tuple[Path, Path], tmp_path: Path, capsys):
+def test_a_fit_gives_plain_numbers_renders_and_can_be_saved(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen = []
     fit = reknob.fit(
         *pair,
@@ -94,7 +96,7 @@ def test_a_fit_gives_plain_numbers_renders_and_can_be_saved(pair: tuple[Path, Pa
     assert capsys.readouterr().out == ""
 
 
-def test_a_fit_stops_when_asked(pair: tuple[Path, Path]):
+def test_a_fit_stops_when_asked(pair: tuple[Path, Path]) -> None:
     fit = reknob.fit(
         *pair, steps=50, model="eq_comp", chain={"pan": {"effect": "panning"}}, chunk_duration=1.2, chunk_overlap=0.2,
         device="cpu", stopped=lambda: True,
@@ -102,7 +104,7 @@ def test_a_fit_stops_when_asked(pair: tuple[Path, Path]):
     assert fit.losses == []
 
 
-def test_mistakes_are_usage_errors(pair: tuple[Path, Path], tmp_path: Path):
+def test_mistakes_are_usage_errors(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown setting 'modell'; known: dataset"):
         reknob.fit(*pair, modell="eq_comp")
     with pytest.raises(UsageError, match="unknown chain 'eq'; known: comphalf, dist, peq"):
@@ -111,20 +113,20 @@ def test_mistakes_are_usage_errors(pair: tuple[Path, Path], tmp_path: Path):
         reknob.load_preset(tmp_path / "nothing")
 
 
-def test_an_estimate_has_values_intervals_and_units(pair: tuple[Path, Path]):
+def test_an_estimate_has_values_intervals_and_units(pair: tuple[Path, Path]) -> None:
     estimate = reknob.estimate(pair[1], chain="comphalf")
     assert estimate.units["comp.threshold"] == "dB" and -40 <= estimate.values["comp.threshold"] <= 0
     assert estimate.intervals["comp.threshold"] is None  # one window
     assert any("one window" in remark for remark in estimate.remarks)
 
 
-def test_the_loss_of_the_vocal_fit_alone_has_a_gradient():
+def test_the_loss_of_the_vocal_fit_alone_has_a_gradient() -> None:
     x = torch.randn(1, 2, 8192, requires_grad=True)
     reknob.losses.MSS(sr=SR)(x, torch.randn(1, 2, 8192)).backward()
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
-def test_the_console_command_lists_its_commands_and_runs_them(capsys):
+def test_the_console_command_lists_its_commands_and_runs_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert console([]) == 0 and console(["--version"]) == 0
     listed = capsys.readouterr().out
     assert all(f"  {name} " in listed for name in COMMANDS) and reknob.__version__ in listed
@@ -134,6 +136,6 @@ def test_the_console_command_lists_its_commands_and_runs_them(capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_console_command_has_help(command: str, capsys):
+def test_every_console_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert console([command, "--help"]) == 0
     assert capsys.readouterr().out

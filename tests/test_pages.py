@@ -94,7 +94,7 @@ SHOWN = shown()
 
 
 @pytest.mark.parametrize("line", cases(SHOWN))
-def test_a_shown_command_names_a_program_and_its_arguments(line: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_shown_command_names_a_program_and_its_arguments(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, argv = arguments_of(line)
     monkeypatch.chdir(ROOT)
     assert (ROOT / (name.replace(".", "/") + ".py")).is_file()
@@ -166,7 +166,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 
 
 @pytest.mark.parametrize("line", runnable())
-def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workshop, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     name, argv = arguments_of(line)
@@ -180,7 +180,7 @@ def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeyp
     assert name != "main" or any(path.name == "fitted.wav" for path in made)
 
 
-def test_an_estimate_is_what_the_readme_shows(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_an_estimate_is_what_the_readme_shows(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     row = re.compile(r"^(\w+(?:\.\w+)+) +(-?[\d.]+) ", re.MULTILINE)
     checkpoint = "checkpoints/peq_comphalf.pt"
@@ -194,16 +194,16 @@ def test_an_estimate_is_what_the_readme_shows(capsys: pytest.CaptureFixture, mon
     }
 
 
-def test_every_program_shows_how_it_is_called():
+def test_every_program_shows_how_it_is_called() -> None:
     own = {name: lines for name, lines in SHOWN.items() if name.endswith(".py")}
     assert [name for name, lines in own.items() if not any(name in line for line in lines)] == []
 
 
-def test_every_program_is_in_the_readme():
+def test_every_program_is_in_the_readme() -> None:
     assert [name_of(path) for path in PROGRAMS if f"`{name_of(path)}`" not in README.read_text()] == []
 
 
-def test_commands_are_found_wherever_they_stand():
+def test_commands_are_found_wherever_they_stand() -> None:
     text = (
         "Say `python -m a.b --c` and `reknob fit` or\n```bash\npython x.py a=1    # a note\n$ python y.py | less\n"
         "reknob eval SET\n```\n    python z.py \\\n  --long    words\n\nand\npython as a word\n"
@@ -223,7 +223,7 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path):
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
     lost = []
     for target in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text()):
         name, _, anchor = target.partition("#")
@@ -233,7 +233,7 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path):
     assert lost == []
 
 
-def test_the_site_holds_every_page():
+def test_the_site_holds_every_page() -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
     held = re.findall(r"'([^']+\.md)'", repr(nav))
     outside = [name_of(path) for path in PAGES if path.parent != ROOT / "docs" and path != README]
@@ -241,17 +241,17 @@ def test_the_site_holds_every_page():
 
 
 @pytest.mark.parametrize("name", generate.PAGES)
-def test_generated_pages_are_up_to_date(name: str):
+def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == generate.PAGES[name](), "run python -m docs.generate"
 
 
-def test_the_readme_is_one_page_and_its_picture_is_small():
+def test_the_readme_is_one_page_and_its_picture_is_small() -> None:
     assert len(README.read_text().splitlines()) <= README_LINES
     assert (ROOT / "docs" / "images" / "demo.png").stat().st_size <= 200_000
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page.read_text())], ids=name_of)
-def test_examples_in_python_name_what_the_package_has(page: Path):
+def test_examples_in_python_name_what_the_package_has(page: Path) -> None:
     reknob = pytest.importorskip("reknob")
     for text in examples(page.read_text()):
         for node in ast.walk(ast.parse(text)):
@@ -259,7 +259,7 @@ def test_examples_in_python_name_what_the_package_has(page: Path):
                 assert hasattr(reknob, node.attr), f"reknob.{node.attr}"
 
 
-def test_the_examples_of_extending_run():
+def test_the_examples_of_extending_run() -> None:
     reknob = pytest.importorskip("reknob")
     if not hasattr(reknob, "build"):
         pytest.skip("the package has no API yet")
@@ -268,7 +268,7 @@ def test_the_examples_of_extending_run():
     names: dict[str, object] = {}
     try:
         for text in examples((ROOT / "docs" / "extending.md").read_text()):
-            exec(compile(text, "docs/extending.md", "exec"), names)
+            exec(compile(text, "docs/extending.md", "exec"), names)  # noqa: S102 - code of our own page
     finally:
         for table, before in held:
             table.clear()

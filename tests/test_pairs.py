@@ -44,7 +44,7 @@ def touch(*paths: Path) -> None:
         path.touch()
 
 
-def test_the_lag_is_right_for_every_golden_row_negative_ones_included():
+def test_the_lag_is_right_for_every_golden_row_negative_ones_included() -> None:
     golden = np.load(GOLDEN)
     padded = np.concatenate([np.zeros(2000), golden["base"], np.zeros(3000)])
     for n, m, true, _ in golden["rows_N_M_true_found"]:
@@ -52,21 +52,21 @@ def test_the_lag_is_right_for_every_golden_row_negative_ones_included():
         assert find_lag(torch.from_numpy(x)[None], torch.from_numpy(y.copy())) == true, (n, m, true)
 
 
-def test_the_lag_lies_within_what_the_lengths_allow():
+def test_the_lag_lies_within_what_the_lengths_allow() -> None:
     x = torch.tensor([1.0, 0.0, 0.0])
     assert find_lag(x, torch.tensor([0.0, 0.0, 0.0, 1.0])) == 3
     assert find_lag(x.flip(0), torch.tensor([1.0])) == -2
     assert -3 < find_lag(x, -x) < 3
 
 
-def test_the_whitened_correlation_separates_a_filtered_echoing_copy_from_another_recording():
+def test_the_whitened_correlation_separates_a_filtered_echoing_copy_from_another_recording() -> None:
     dry = take(13.0)
     assert gcc_phat_peak(dry, 0.2 * dry.roll(-500), SR) == pytest.approx(1.0, abs=0.05)
     assert gcc_phat_peak(dry, mix(dry, delay=700), SR) > 0.5
     assert gcc_phat_peak(dry, mix(take(13.0, seed=1)), SR) < 0.03
 
 
-def test_the_level_percentile_is_that_of_the_quietest_tenth():
+def test_the_level_percentile_is_that_of_the_quietest_tenth() -> None:
     x = torch.full((1, 44100), 0.5)
     assert level_percentile(x, SR) == pytest.approx(0.0, abs=1e-6)
     x[:, :22050] = 0.0005
@@ -84,7 +84,7 @@ def song(stems: dict[str, dict], **changes: object) -> dict:
     return {"instrumental": "no", "raw_dir": "RAW", "stem_dir": "STEMS", "stems": stems} | changes
 
 
-def test_a_medley_stem_counts_when_it_is_vocal_and_made_from_one_raw_track():
+def test_a_medley_stem_counts_when_it_is_vocal_and_made_from_one_raw_track() -> None:
     stems = {
         "S01": stem("drums", "drum set", 1),
         "S02": stem("lead", "female singer", 1),
@@ -107,7 +107,7 @@ def test_a_medley_stem_counts_when_it_is_vocal_and_made_from_one_raw_track():
     ]
 
 
-def test_a_medley_song_without_a_pair_says_why():
+def test_a_medley_song_without_a_pair_says_why() -> None:
     sung = {"S01": stem("lead", "male singer", 1)}
     for yes in ("yes", True):
         assert vocal_stems(song(sung, instrumental=yes), Path("A_B")) == PairListing([], ["A_B is instrumental"])
@@ -118,7 +118,7 @@ def test_a_medley_song_without_a_pair_says_why():
         vocal_stems({"stem_dir": "x"}, Path("A_B"))
 
 
-def test_a_medley_song_folder_is_found_by_its_metadata(tmp_path, monkeypatch):
+def test_a_medley_song_folder_is_found_by_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "Band_Song"
     touch(folder / "Band_Song_METADATA.yaml")
     path = folder / "Band_Song_METADATA.yaml"
@@ -141,7 +141,7 @@ def test_a_medley_song_folder_is_found_by_its_metadata(tmp_path, monkeypatch):
         find_pairs(data_dir=folder)
 
 
-def test_the_published_songs_are_found_in_the_real_metadata():
+def test_the_published_songs_are_found_in_the_real_metadata() -> None:
     paths = sorted((SHARED / "metadata" / "medleydb").glob("*_METADATA.yaml"))
     if not paths:
         pytest.skip("needs ../shared/metadata")
@@ -150,7 +150,7 @@ def test_the_published_songs_are_found_in_the_real_metadata():
     names = [path.name.removesuffix("_METADATA.yaml") for path in paths]
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = {
-        name: vocal_stems(yaml.load(path.read_bytes(), loader), Path(name))
+        name: vocal_stems(yaml.load(path.read_bytes(), loader), Path(name))  # noqa: S506 - a safe loader
         for name, path in zip(names, paths, strict=True)
     }
     valid = {name for name, song_found in found.items() if song_found.files}
@@ -159,7 +159,7 @@ def test_the_published_songs_are_found_in_the_real_metadata():
     assert all(song_found.skipped for name, song_found in found.items() if name not in valid)
 
 
-def test_internal_pairs_are_vocals_with_one_dry_file_and_broken_files_are_skipped(tmp_path):
+def test_internal_pairs_are_vocals_with_one_dry_file_and_broken_files_are_skipped(tmp_path: Path) -> None:
     good, broken = tmp_path / "good", tmp_path / "odd"
     matched = {
         "01_Lead_Vocal.wav": ["voc.wav"],
@@ -184,13 +184,13 @@ def test_internal_pairs_are_vocals_with_one_dry_file_and_broken_files_are_skippe
     assert "good lv_synth.wav is not named as a vocal" in skipped and "good drums.wav is not named" in skipped
     assert "odd/correspondence_pp.yaml is broken" in skipped and "no/correspondence_pp.yaml is broken" in skipped
     assert len(find_pairs(data_dir=good).files) == 2
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no pair found: .*empty holds no correspondence_pp.yaml"):
-        (tmp_path / "empty").mkdir()
         find_pairs("internal_vocal", tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
-    "dry, wet, name",
+    ("dry", "wet", "name"),
     [
         ("dry.wav", "wet.flac", "top"),
         ("song/dry.mp3", "song/wet.mp3", "song"),
@@ -199,24 +199,25 @@ def test_internal_pairs_are_vocals_with_one_dry_file_and_broken_files_are_skippe
         ("dry/x.wav", "wet/x.opus", "x"),
     ],
 )
-def test_a_folder_may_hold_its_pairs_in_three_ways(tmp_path, dry, wet, name):
+def test_a_folder_may_hold_its_pairs_in_three_ways(tmp_path: Path, dry: str, wet: str, name: str) -> None:
     top = tmp_path / "top"
     touch(top / dry, top / wet, top / "song" / "other.mp3", top / "notes.csv", top / ".dry.wav")
     assert find_pairs(data_dir=top).files == [PairFiles(top / dry, top / wet, name)]
 
 
-def test_a_folder_tells_what_is_missing_and_what_it_looked_for(tmp_path):
+def test_a_folder_tells_what_is_missing_and_what_it_looked_for(tmp_path: Path) -> None:
     touch(tmp_path / "a_dry.wav", tmp_path / "a_wet.wav", tmp_path / "a_wet.flac", tmp_path / "b_dry.wav")
     with pytest.raises(ValueError, match=r"^no pair found: a has 2 wet files, not one; b has 0 wet files, not one$"):
         find_pairs(data_dir=tmp_path)
-    with pytest.raises(
-        ValueError, match=r"holds no pair; looked for dry\.\* and wet\.\* \(also in subfolders\), NAME_dry"
-    ):
-        (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").mkdir()
+    looked_for = r"holds no pair; looked for dry\.\* and wet\.\* \(also in subfolders\), NAME_dry"
+    with pytest.raises(ValueError, match=looked_for):
         find_pairs(data_dir=tmp_path / "empty")
 
 
-def test_the_paths_tell_the_data_set_and_the_wrong_ones_are_refused(tmp_path, monkeypatch):
+def test_the_paths_tell_the_data_set_and_the_wrong_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     touch(tmp_path / "take.wav", tmp_path / "mixed.wav")
     expected = [PairFiles(tmp_path / "take.wav", tmp_path / "mixed.wav", "mixed")]
@@ -237,7 +238,7 @@ def test_the_paths_tell_the_data_set_and_the_wrong_ones_are_refused(tmp_path, mo
         assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_built_in_pair_is_whole_aligned_and_long_enough_for_two_chunks():
+def test_the_built_in_pair_is_whole_aligned_and_long_enough_for_two_chunks() -> None:
     (files,) = find_pairs().files
     assert files.name == "demo" and files.dry_path.parent == DEMO
     assert files.dry_path.stat().st_size + files.wet_path.stat().st_size < 1_500_000
@@ -248,7 +249,9 @@ def test_the_built_in_pair_is_whole_aligned_and_long_enough_for_two_chunks():
 
 
 @pytest.mark.parametrize("delay", [0, 1, 37, -1, -700])
-def test_a_pair_is_cut_aligned_and_brought_to_one_loudness(tmp_path, caplog, delay):
+def test_a_pair_is_cut_aligned_and_brought_to_one_loudness(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, delay: int
+) -> None:
     dry, overlap = take(), 2 * SR - abs(delay)
     files = write_pair(tmp_path, torch.cat([dry, dry[:, :9000]], dim=1), mix(dry, delay=delay))
     with caplog.at_level(logging.INFO):
@@ -266,7 +269,7 @@ def test_a_pair_is_cut_aligned_and_brought_to_one_loudness(tmp_path, caplog, del
     assert cut == f"song: cut to the shorter of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)"
 
 
-def test_levels_stay_and_a_given_shift_is_used_as_it_stands(tmp_path):
+def test_levels_stay_and_a_given_shift_is_used_as_it_stands(tmp_path: Path) -> None:
     dry = take()
     wet = mix(dry, delay=50)
     files = write_pair(tmp_path, dry, wet)
@@ -280,7 +283,7 @@ def test_levels_stay_and_a_given_shift_is_used_as_it_stands(tmp_path):
     assert unmoved.alignment_shift == 0 and torch.equal(unmoved.dry, dry)
 
 
-def test_other_rates_are_resampled_with_a_notice(tmp_path, caplog):
+def test_other_rates_are_resampled_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dry = take(sr=48000)
     write_audio(tmp_path / "dry.wav", dry, 48000)
     write_audio(tmp_path / "wet.opus", mix(dry, 48000, 480), 48000)
@@ -290,7 +293,9 @@ def test_other_rates_are_resampled_with_a_notice(tmp_path, caplog):
     assert "dry.wav: resampled from 48000 to 44100 Hz" in caplog.text and "wet.opus: resampled" in caplog.text
 
 
-def test_mono_kept_in_stereo_is_folded_and_a_real_stereo_take_is_refused(tmp_path, caplog):
+def test_mono_kept_in_stereo_is_folded_and_a_real_stereo_take_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     dry = take()
     wet = mix(dry)
     other = take(seed=1)
@@ -308,7 +313,7 @@ def test_mono_kept_in_stereo_is_folded_and_a_real_stereo_take_is_refused(tmp_pat
         load_pair(files)
 
 
-def test_a_mono_record_is_copied_to_both_sides_with_a_notice(tmp_path, caplog):
+def test_a_mono_record_is_copied_to_both_sides_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dry = take()
     pair = load_pair(write_pair(tmp_path, dry, mix(dry).mean(dim=0, keepdim=True)))
     assert torch.equal(pair.wet[0], pair.wet[1])
@@ -316,7 +321,7 @@ def test_a_mono_record_is_copied_to_both_sides_with_a_notice(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("side", ["dry", "wet"])
-def test_silence_many_channels_and_scraps_are_refused_on_either_side(tmp_path, side):
+def test_silence_many_channels_and_scraps_are_refused_on_either_side(tmp_path: Path, side: str) -> None:
     dry = take()
     good = {"dry": dry, "wet": mix(dry)}
     refused = {
@@ -333,7 +338,7 @@ def test_silence_many_channels_and_scraps_are_refused_on_either_side(tmp_path, s
             assert f"{side}.{message}" in str(error.value)
 
 
-def test_unrelated_files_are_refused_unless_the_check_is_off(tmp_path):
+def test_unrelated_files_are_refused_unless_the_check_is_off(tmp_path: Path) -> None:
     files = write_pair(tmp_path, take(4.0), mix(take(4.0, seed=1)))
     with pytest.raises(
         ValueError, match=r"seem unrelated: their whitened correlation is 0\.0\d\d, .* set check_pair=false"
@@ -342,7 +347,7 @@ def test_unrelated_files_are_refused_unless_the_check_is_off(tmp_path):
     assert load_pair(files, check=False).dry.shape == (1, 4 * SR)
 
 
-def test_swapped_files_are_noticed(tmp_path, caplog):
+def test_swapped_files_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dry = take()
     right = write_pair(tmp_path, dry, mix(dry))
     load_pair(right)
@@ -356,7 +361,7 @@ def test_swapped_files_are_noticed(tmp_path, caplog):
     assert "wet.wav is mono and" in caplog.text and "dry.wav is stereo: are dry and wet swapped?" in caplog.text
 
 
-def test_the_real_excerpts_pass_and_their_mismatches_do_not():
+def test_the_real_excerpts_pass_and_their_mismatches_do_not() -> None:
     folder = SHARED / "audio" / "medleydb_excerpts"
     if not folder.exists():
         pytest.skip("needs ../shared/audio")

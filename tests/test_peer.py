@@ -27,7 +27,7 @@ def golden_raws(golden: np.lib.npyio.NpzFile) -> dict[str, torch.Tensor]:
     return {key.removeprefix("raw/"): torch.from_numpy(golden[key]) for key in golden.files if key.startswith("raw/")}
 
 
-def test_the_peer_in_training_gives_the_output_and_gradients_of_the_release():
+def test_the_peer_in_training_gives_the_output_and_gradients_of_the_release() -> None:
     golden, inputs = np.load(GOLDEN / "chain_presetA_train.npz"), np.load(GOLDEN / "inputs.npz")
     chain = PeerChain().double().train()
     chain.load(golden_raws(golden))
@@ -40,7 +40,7 @@ def test_the_peer_in_training_gives_the_output_and_gradients_of_the_release():
     assert {name: e for name, e in errors.items() if not e < 1e-6} == {}
 
 
-def test_the_peer_starts_from_the_published_defaults():
+def test_the_peer_starts_from_the_published_defaults() -> None:
     drawn = {"7.effects.1.params.parametrizations.gamma.original", "7.effects.1.params.parametrizations.U.original"}
     published = golden_raws(np.load(GOLDEN / "chain_default_train.npz"))
     for name, raw in PeerChain().named_parameters():
@@ -48,7 +48,7 @@ def test_the_peer_starts_from_the_published_defaults():
             torch.testing.assert_close(raw.detach(), published[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_the_peer_refuses_raw_values_that_are_not_all_there():
+def test_the_peer_refuses_raw_values_that_are_not_all_there() -> None:
     raws = dict(PeerChain().named_parameters())
     del raws["7.effects.1.params.b"]
     with pytest.raises(ValueError, match="7.effects.1.params.b"):
@@ -56,13 +56,13 @@ def test_the_peer_refuses_raw_values_that_are_not_all_there():
 
 
 @pytest.mark.parametrize("onednn", [True, False])
-def test_the_peers_loss_is_the_published_one_on_either_convolution(onednn: bool):
+def test_the_peers_loss_is_the_published_one_on_either_convolution(onednn: bool) -> None:
     golden = np.load(GOLDEN / "losses.npz")
     loss = PeerLoss(onednn)(torch.from_numpy(golden["pred"]), torch.from_numpy(golden["target"]))
     assert abs(loss.item() / golden["sum_f64"] - 1) < 1e-5
 
 
-def test_the_plain_blind_step_has_our_loss():
+def test_the_plain_blind_step_has_our_loss() -> None:
     torch.manual_seed(0)
     dry, q = torch.randn(2, 1, 20000, dtype=torch.float64), torch.rand(2, 15, dtype=torch.float64)
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles").double()

@@ -17,7 +17,7 @@ def plain(values: dict) -> dict:
 
 
 @every_effect
-def test_numbers_and_lists_give_what_tensors_give(name: str):
+def test_numbers_and_lists_give_what_tensors_give(name: str) -> None:
     effect = make(name).eval()
     x = audio(name, 2, torch.Generator().manual_seed(0), torch.float32)
     values = reknob.Knobs(effect, torch.Generator().manual_seed(0))()
@@ -25,7 +25,7 @@ def test_numbers_and_lists_give_what_tensors_give(name: str):
         torch.testing.assert_close(effect(x, **plain(values)), effect(x, **values), rtol=1e-4, atol=1e-5)
 
 
-def test_the_documented_call_takes_numbers_lists_for_the_items_and_tensors_side_by_side():
+def test_the_documented_call_takes_numbers_lists_for_the_items_and_tensors_side_by_side() -> None:
     chain, x = reknob.build(EQ, sr=SR), torch.randn(2, 1, 1000)
     y = chain(x, eq={"gain": 3.0, "freq": 1000, "Q": 0.7}, pan={"pan": 0.5})
     assert y.shape == (2, 2, 1000)
@@ -37,7 +37,7 @@ def test_the_documented_call_takes_numbers_lists_for_the_items_and_tensors_side_
     assert chain(x.double(), eq={"gain": 3, "freq": 1000, "Q": 0.7}, pan={"pan": 0.5}).dtype == torch.float64
 
 
-def test_tensors_are_passed_on_as_they_are(monkeypatch: pytest.MonkeyPatch):
+def test_tensors_are_passed_on_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, seen = reknob.build(EQ, sr=SR), []
     monkeypatch.setattr(type(chain), "forward", lambda self, x, **values: seen.append(values) or x)
     values = reknob.Knobs(chain)()
@@ -45,7 +45,7 @@ def test_tensors_are_passed_on_as_they_are(monkeypatch: pytest.MonkeyPatch):
     assert all(a is b for a, b in zip(flatten(seen[0]).values(), flatten(values).values(), strict=True))
 
 
-def test_a_stream_takes_numbers():
+def test_a_stream_takes_numbers() -> None:
     chain, x = reknob.build(EQ, sr=SR), torch.randn(1, 1000)
     values = {"eq": {"gain": 3.0, "freq": 1000.0, "Q": 0.7}, "pan": {"pan": 0.3}}
     stream = reknob.Stream(chain, values)
@@ -54,7 +54,7 @@ def test_a_stream_takes_numbers():
 
 
 @pytest.mark.parametrize(
-    "values, message",
+    ("values", "message"),
     [
         ({"eq": {"gain": 3.0, "freq": 1000.0}}, "values: pan is missing; Serial has: eq, pan"),
         ({"eq": {"gain": 3, "freq": 1e3}, "pan": {"pan": 0.5}}, "values: eq.Q is missing; Peak has: gain"),
@@ -65,6 +65,6 @@ def test_a_stream_takes_numbers():
         ({"eq": {"gain": 3, "freq": 5.0, "Q": 1}, "pan": {"pan": 0.5}}, "eq.freq=5 Hz lies outside its range"),
     ],
 )
-def test_what_cannot_be_values_is_refused_in_one_line(values: dict, message: str):
+def test_what_cannot_be_values_is_refused_in_one_line(values: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         reknob.build(EQ, sr=SR)(torch.zeros(2, 1, 100), **values)

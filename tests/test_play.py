@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from scripts import play, render
 
 
 @pytest.fixture
-def played(fitted, tmp_path) -> tuple[list[str], torch.Tensor]:
+def played(fitted: Path, tmp_path: Path) -> tuple[list[str], torch.Tensor]:
     """The arguments that play a take through a run, and what render.py makes of it."""
     run = ["--run", str(fitted), str(fitted.parents[2] / "take.wav")]
     assert render.main([*run, str(tmp_path / "rendered.wav")]) == 0
@@ -23,7 +24,9 @@ def played(fitted, tmp_path) -> tuple[list[str], torch.Tensor]:
 
 
 @pytest.mark.parametrize("block", [1000, 2**16])
-def test_what_is_played_to_a_file_is_what_is_rendered(played, block: int, tmp_path, capsys):
+def test_what_is_played_to_a_file_is_what_is_rendered(
+    played: tuple[list[str], torch.Tensor], block: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, expected = played
     assert play.main([*run, str(tmp_path / "out.wav"), "--block", str(block)]) == 0
     y, sr = read_audio(tmp_path / "out.wav")
@@ -32,7 +35,7 @@ def test_what_is_played_to_a_file_is_what_is_rendered(played, block: int, tmp_pa
     assert "out.wav: 3.0 s of sound in " in capsys.readouterr().out
 
 
-def test_a_realtime_chain_is_played_in_small_blocks(played, tmp_path):
+def test_a_realtime_chain_is_played_in_small_blocks(played: tuple[list[str], torch.Tensor], tmp_path: Path) -> None:
     run, _ = played
     assert render.main([*run, str(tmp_path / "expected.wav"), "--realtime"]) == 0
     assert play.main([*run, str(tmp_path / "out.wav"), "--realtime", "--block", "256", "--loudness=-18"]) == 0
@@ -42,7 +45,7 @@ def test_a_realtime_chain_is_played_in_small_blocks(played, tmp_path):
 class Device:
     """Stands in for a sound device: keeps what is written."""
 
-    def __init__(self, samplerate: int, **settings: object):
+    def __init__(self, samplerate: int, **settings: object) -> None:
         self.settings, self.played = settings | {"samplerate": samplerate}, []
 
     def __enter__(self) -> "Device":
@@ -57,7 +60,7 @@ class Device:
 
 
 @pytest.fixture
-def devices(monkeypatch) -> Iterator[list[Device]]:
+def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Device]]:
     opened: list[Device] = []
 
     def open_device(samplerate: int, **settings: object) -> Device:
@@ -69,7 +72,9 @@ def devices(monkeypatch) -> Iterator[list[Device]]:
     return opened
 
 
-def test_without_a_file_the_loudspeakers_play(played, devices, capsys):
+def test_without_a_file_the_loudspeakers_play(
+    played: tuple[list[str], torch.Tensor], devices: list[Device], capsys: pytest.CaptureFixture[str]
+) -> None:
     run, expected = played
     assert play.main(run) == 0
     (device,) = devices
@@ -78,7 +83,9 @@ def test_without_a_file_the_loudspeakers_play(played, devices, capsys):
     assert capsys.readouterr().out.startswith("played: 3.0 s of sound in ")
 
 
-def test_being_stopped_keeps_what_was_played(played, tmp_path, monkeypatch):
+def test_being_stopped_keeps_what_was_played(
+    played: tuple[list[str], torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, expected = played
     answers = iter([False] * 4 + [True] * 9)
     monkeypatch.setattr(play.Interrupt, "__call__", lambda self: next(answers))
@@ -89,7 +96,12 @@ def test_being_stopped_keeps_what_was_played(played, tmp_path, monkeypatch):
     assert relative_rms(y[:, :39000], expected[:, :39000]) < 1e-5
 
 
-def test_what_cannot_be_played_is_refused_in_one_line(played, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_played_is_refused_in_one_line(
+    played: tuple[list[str], torch.Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run, _ = played
     write_audio(tmp_path / "rate.wav", take(0.5), 22050)
     write_audio(tmp_path / "silent.wav", torch.zeros(1, SR), SR)
@@ -109,7 +121,9 @@ def test_what_cannot_be_played_is_refused_in_one_line(played, tmp_path, capsys, 
         assert error.startswith("play.py: ") and message in error and error.count("\n") == 1, error
 
 
-def test_a_sound_device_that_refuses_is_said_in_one_line(played, monkeypatch, capsys):
+def test_a_sound_device_that_refuses_is_said_in_one_line(
+    played: tuple[list[str], torch.Tensor], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, _ = played
     stand_in = ModuleType("sounddevice")
     stand_in.PortAudioError = type("PortAudioError", (Exception,), {})
@@ -123,7 +137,7 @@ def test_a_sound_device_that_refuses_is_said_in_one_line(played, monkeypatch, ca
     assert "no sound device: Error querying device -1; give a file to write" in capsys.readouterr().err
 
 
-def test_blocks_of_a_file_are_the_file_and_have_its_loudness(tmp_path):
+def test_blocks_of_a_file_are_the_file_and_have_its_loudness(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.flac", mixed(take()), SR)
     x, _ = read_audio(tmp_path / "a.flac")
     blocks = list(read_blocks(tmp_path / "a.flac", 7001))
@@ -131,7 +145,7 @@ def test_blocks_of_a_file_are_the_file_and_have_its_loudness(tmp_path):
     assert loudness_of_blocks(blocks, SR) == pytest.approx(loudness(x, SR), abs=1e-9)
 
 
-def test_a_bad_sample_in_a_later_block_is_placed(tmp_path):
+def test_a_bad_sample_in_a_later_block_is_placed(tmp_path: Path) -> None:
     x = take(1.0)
     x[0, 40000] = torch.nan
     write_audio(tmp_path / "a.wav", x, SR)

@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def tables(monkeypatch: pytest.MonkeyPatch):
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The tables, the modules and the path as they were."""
     held = [(table, dict(table)) for table in (EFFECTS, LOSSES, ENCODERS, DATASETS, RECORDINGS)]
     path, modules = list(sys.path), set(sys.modules)
@@ -112,7 +112,7 @@ def run(folder: Path, program: str, *arguments: str, **environment: str) -> subp
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 
 
-def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(folder: Path):
+def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(folder: Path) -> None:
     sizes = ["chunk_duration=1.4", "chunk_overlap=0.4", "epochs=2", "device=cpu", "check_pair=false"]
     chosen = ["dataset=takes", "data_dir=song", "model=chain.yaml", "loss.name=rms", "loss.options.floor=0.01"]
     fit = run(folder, "main.py", "--plugin", "my_plugin", *chosen, *sizes)
@@ -130,7 +130,7 @@ def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(folder: Pa
     assert without.stderr.endswith("an effect of a plug-in needs --plugin MODULE\n")
 
 
-def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin(folder: Path):
+def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin(folder: Path) -> None:
     music = folder / "music"
     music.mkdir()
     for seed in range(3):
@@ -144,7 +144,7 @@ def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin
     assert unknown.returncode == 2 and "invalid choice: 'mean_spectrum'" in unknown.stderr
 
 
-def test_an_installed_package_is_found_by_its_entry_point(folder: Path):
+def test_an_installed_package_is_found_by_its_entry_point(folder: Path) -> None:
     path = f"{folder / 'site'}{os.pathsep}{ROOT}"
     listed = run(folder, "main.py", "--help", PYTHONPATH=path)
     assert listed.returncode == 0 and "mss, shared" in listed.stdout, listed.stderr
@@ -155,14 +155,14 @@ def entry_of_worker(name: str) -> bool:
     return name in LOSSES
 
 
-def test_worker_processes_load_the_same_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_worker_processes_load_the_same_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with plugins.loaded(["my_plugin"]):
         assert list(map_processes(entry_of_worker, ["rms", "mel", "none"], 2)) == [True, True, False]
     assert plugins.VARIABLE not in os.environ
 
 
-def test_importing_the_module_suffices_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_importing_the_module_suffices_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
     __import__("my_plugin")
     chain = build({"sat": {"effect": "saturation"}, "pan": {"effect": "panning"}}, SR)
@@ -176,7 +176,7 @@ def test_importing_the_module_suffices_in_python(folder: Path, monkeypatch: pyte
     assert len(fit.losses) == 1
 
 
-def test_a_key_that_is_taken_and_what_is_no_entry_are_refused():
+def test_a_key_that_is_taken_and_what_is_no_entry_are_refused() -> None:
     refused = [
         ("effect 'peak' is registered already", lambda: reknob.register_effect("peak", reknob.Effect)),
         ("loss 'mel' is registered already", lambda: reknob.register_loss("mel", torch.nn.L1Loss)),
@@ -195,7 +195,7 @@ def test_a_key_that_is_taken_and_what_is_no_entry_are_refused():
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all' ("),
         ("1 / 0", "ZeroDivisionError: division by zero ("),
@@ -206,7 +206,7 @@ def test_a_key_that_is_taken_and_what_is_no_entry_are_refused():
 )
 def test_a_plugin_that_cannot_be_imported_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, text: str, message: str
-):
+) -> None:
     (tmp_path / "ill_plugin.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert main.main(["--plugin", "ill_plugin"]) == 2
@@ -216,7 +216,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--plugin"], "--plugin: the name of a module is missing; give --plugin my_module"),
         (["--plugin="], "--plugin: the name of a module is missing; give --plugin my_module"),
@@ -225,12 +225,14 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(
         (["--plugin=ill_x"], "--plugin ill_x cannot be imported: ModuleNotFoundError: No module named 'ill_x'"),
     ],
 )
-def test_a_plugin_that_is_no_module_is_refused(capsys: pytest.CaptureFixture, arguments: list[str], message: str):
+def test_a_plugin_that_is_no_module_is_refused(
+    capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
     assert main.main(arguments) == 2
     assert capsys.readouterr().err == f"main.py: {message}\n"
 
 
-def test_programs_mention_plugins_in_their_help_and_refuse_an_abbreviation(capsys: pytest.CaptureFixture):
+def test_programs_mention_plugins_in_their_help_and_refuse_an_abbreviation(capsys: pytest.CaptureFixture) -> None:
     for program, arguments in ((main, []), (presets, []), (presets, ["list"])):
         assert program.main([*arguments, "--help"]) == 0
         assert capsys.readouterr().out.count("--plugin MODULE  ") == 1
@@ -240,7 +242,7 @@ def test_programs_mention_plugins_in_their_help_and_refuse_an_abbreviation(capsy
 
 def test_a_module_of_the_current_folder_precedes_one_of_the_project_and_of_libraries_only_while_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     (tmp_path / "my_fitting").mkdir()
     (tmp_path / "my_fitting" / "__init__.py").write_text("from my_fitting import part\n")
     (tmp_path / "my_fitting" / "part.py").write_text("import sys\nPATH = list(sys.path)\n")

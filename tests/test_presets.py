@@ -67,7 +67,7 @@ def published_to_the_letter(folder: Path) -> dict[str, np.ndarray]:
 
 @needs_published
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_written_here_has_the_published_format(name: str, own_set: Path):
+def test_a_set_written_here_has_the_published_format(name: str, own_set: Path) -> None:
     assert pca_trsfm.main([str(own_set), "--exclude", "0"]) == 0
     ours, theirs = (json.loads((folder / "info.json").read_text()) for folder in (own_set, SHARED / name))
     assert list(ours) == [*theirs, "alignment"] and ours["alignment"] == "crop"
@@ -83,14 +83,14 @@ def test_a_set_written_here_has_the_published_format(name: str, own_set: Path):
 
 @needs_published
 @pytest.mark.parametrize("name", SETS)
-def test_a_published_set_written_again_is_the_same_array(name: str, tmp_path: Path, chain: Effect):
+def test_a_published_set_written_again_is_the_same_array(name: str, tmp_path: Path, chain: Effect) -> None:
     loaded = load_presets(SHARED / name, chain)
     write_presets(tmp_path / "again", loaded, chain, chain={}, rejected={})
     again, before = np.load(tmp_path / "again" / "raw_params.npy"), np.load(SHARED / name / "raw_params.npy")
     assert again.dtype == before.dtype and np.array_equal(again, before)
 
 
-def test_the_format_read_to_the_letter_gives_back_what_was_written(tmp_path: Path, chain: Effect):
+def test_the_format_read_to_the_letter_gives_back_what_was_written(tmp_path: Path, chain: Effect) -> None:
     made = make_set(tmp_path / "own", chain)
     columns = published_to_the_letter(tmp_path / "own")
     assert columns["0.params.gain"].tolist() == [p.raws["peak1.gain"].item() for p in made]
@@ -99,7 +99,7 @@ def test_the_format_read_to_the_letter_gives_back_what_was_written(tmp_path: Pat
     assert np.array_equal(U[3], made[3].raws["sends.reverb.U"].numpy())
 
 
-def test_rows_come_back_as_they_were_written(tmp_path: Path, chain: Effect):
+def test_rows_come_back_as_they_were_written(tmp_path: Path, chain: Effect) -> None:
     made = make_set(tmp_path / "own", chain)
     loaded = load_presets(tmp_path / "own", chain)
     assert [(p.row, p.dry_file, p.wet_file, p.alignment_shift, p.run) for p in loaded] == [
@@ -108,7 +108,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path, chain: Effect):
     assert torch.equal(to_vectors(loaded, chain), to_vectors(made, chain))
 
 
-def test_a_set_whose_columns_disagree_is_refused(own_set: Path, chain: Effect):
+def test_a_set_whose_columns_disagree_is_refused(own_set: Path, chain: Effect) -> None:
     info = json.loads((own_set / "info.json").read_text())
     info["dry_files"].pop()
     (own_set / "info.json").write_text(json.dumps(info))
@@ -118,7 +118,7 @@ def test_a_set_whose_columns_disagree_is_refused(own_set: Path, chain: Effect):
 
 @needs_published
 @pytest.mark.parametrize("name", SETS)
-def test_statistics_are_the_published_ones(name: str, tmp_path: Path):
+def test_statistics_are_the_published_ones(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     for file in (SHARED / name).iterdir():
@@ -132,7 +132,7 @@ def test_statistics_are_the_published_ones(name: str, tmp_path: Path):
     assert (folder / "train_index.npy").exists() == (name == "internal")
 
 
-def test_excluded_rows_do_not_count_and_the_rest_is_recorded(own_set: Path, tmp_path: Path):
+def test_excluded_rows_do_not_count_and_the_rest_is_recorded(own_set: Path, tmp_path: Path) -> None:
     (tmp_path / "left_out.txt").write_text("song1\n4-5\n")
     assert pca_trsfm.main([str(own_set), "--exclude", str(tmp_path / "left_out.txt")]) == 0
     rows = np.load(own_set / "train_index.npy")
@@ -148,17 +148,17 @@ def test_excluded_rows_do_not_count_and_the_rest_is_recorded(own_set: Path, tmp_
     assert not (own_set / "train_index.npy").exists()
 
 
-def test_rows_are_named_by_number_range_and_track(tmp_path: Path, chain: Effect):
+def test_rows_are_named_by_number_range_and_track(tmp_path: Path, chain: Effect) -> None:
     made = make_set(tmp_path / "own", chain)
     assert read_rows("4,1-2,take5", made) == [4, 1, 2, 5]
     np.save(tmp_path / "rows.npy", np.array([3, 0]))
     assert read_rows(str(tmp_path / "rows.npy"), made) == [3, 0]
-    for wrong in ("6", "3-2", "take6"):
-        with pytest.raises(ValueError):
+    for wrong, message in {"6": "row 6: ", "3-2": "row 3-2: ", "take6": "'take6' is no file"}.items():
+        with pytest.raises(ValueError, match=message):
             read_rows(wrong, made)
 
 
-def test_the_real_time_chain_differs_from_the_full_one_in_two_settings_only(own_set: Path):
+def test_the_real_time_chain_differs_from_the_full_one_in_two_settings_only(own_set: Path) -> None:
     full, realtime = (read_yaml(ROOT / "presets" / f"{name}_config.yaml") for name in ("fx", "rt"))
     assert full == read_yaml(ROOT / "cfg" / "model" / "diffvox.yaml")
     for part in ("delay", "reverb"):
@@ -167,7 +167,7 @@ def test_the_real_time_chain_differs_from_the_full_one_in_two_settings_only(own_
     assert read_chain(own_set)[0] == full
 
 
-def test_a_file_that_is_its_own_base_is_refused(tmp_path: Path):
+def test_a_file_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(ValueError, match="is its own base"):
@@ -178,7 +178,7 @@ def command(*argv: object) -> int:
     return presets.main([str(a) for a in argv])
 
 
-def test_list_and_show_print_physical_units(own_set: Path, chain: Effect, capsys):
+def test_list_and_show_print_physical_units(own_set: Path, chain: Effect, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list", own_set, "--columns", "peak1.freq,comp.attack") == 0
     header, first = capsys.readouterr().out.splitlines()[1:3]
     assert header.split() == ["row", "track", "stem", "peak1.freq", "Hz", "comp.attack", "ms"]
@@ -189,7 +189,9 @@ def test_list_and_show_print_physical_units(own_set: Path, chain: Effect, capsys
     assert "sends.delay.delay" in printed and "sends.reverb.U[5,5]" in printed and "damping" not in printed
 
 
-def test_the_nearest_of_a_copy_is_the_original(tmp_path: Path, chain: Effect, capsys):
+def test_the_nearest_of_a_copy_is_the_original(
+    tmp_path: Path, chain: Effect, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = make_set(tmp_path / "own", chain)
     made.append(Preset(6, "/data/copy/copy.wav", "", 0, made[2].raws))
     write_again(tmp_path / "own", made, chain)
@@ -197,7 +199,9 @@ def test_the_nearest_of_a_copy_is_the_original(tmp_path: Path, chain: Effect, ca
     assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["2", "0.000"]
 
 
-def test_the_farthest_preset_and_its_parameter_are_found(tmp_path: Path, chain: Effect, capsys):
+def test_the_farthest_preset_and_its_parameter_are_found(
+    tmp_path: Path, chain: Effect, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = make_set(tmp_path / "own", chain)
     for name in made[4].raws:
         made[4].raws[name] += 3
@@ -207,7 +211,7 @@ def test_the_farthest_preset_and_its_parameter_are_found(tmp_path: Path, chain: 
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "4"
 
 
-def test_samples_follow_the_gaussian_and_the_seed(own_set: Path, tmp_path: Path):
+def test_samples_follow_the_gaussian_and_the_seed(own_set: Path, tmp_path: Path) -> None:
     drawn = []
     for name, seed, count in (("a", 1, 5), ("b", 1, 5), ("c", 2, 5), ("many", 1, 1000)):
         assert command("sample", own_set, tmp_path / name, "--count", count, "--seed", seed) == 0
@@ -222,7 +226,7 @@ def test_samples_follow_the_gaussian_and_the_seed(own_set: Path, tmp_path: Path)
     assert np.abs(many.std(0) / told - 1)[varied].max() < 0.15
 
 
-def test_a_way_between_two_presets_begins_and_ends_at_them(own_set: Path, tmp_path: Path):
+def test_a_way_between_two_presets_begins_and_ends_at_them(own_set: Path, tmp_path: Path) -> None:
     assert command("interpolate", own_set, 1, 4, tmp_path / "way", "--count", 3) == 0
     before, way = (np.load(folder / "raw_params.npy") for folder in (own_set, tmp_path / "way"))
     assert np.array_equal(way[[0, 2]], before[[1, 4]])
@@ -233,7 +237,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_set_is_never_replaced_unasked(own_set: Path, tmp_path: Path, capsys):
+def test_a_set_is_never_replaced_unasked(own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files_of(own_set)
     for argv in (("sample", own_set, own_set), ("interpolate", own_set, 0, 1, own_set)):
         assert command(*argv) == 2
@@ -248,14 +252,18 @@ def test_a_set_is_never_replaced_unasked(own_set: Path, tmp_path: Path, capsys):
     assert command("sample", own_set, tmp_path / "empty") == 0
 
 
-def test_a_set_that_is_replaced_leaves_nothing_behind(own_set: Path, chain: Effect, capsys):
+def test_a_set_that_is_replaced_leaves_nothing_behind(
+    own_set: Path, chain: Effect, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert pca_trsfm.main([str(own_set), "--exclude", "0"]) == 0
     write_again(own_set, load_presets(own_set, chain), chain)
     assert files_of(own_set).keys() == {"info.json", "raw_params.npy", "fx_config.yaml"}
     assert [path.name for path in own_set.parent.iterdir()] == [own_set.name]
 
 
-def test_a_folder_of_something_else_is_never_replaced(own_set: Path, tmp_path: Path, capsys):
+def test_a_folder_of_something_else_is_never_replaced(
+    own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -267,26 +275,28 @@ def test_a_folder_of_something_else_is_never_replaced(own_set: Path, tmp_path: P
     assert files_of(tmp_path / "mine") == {"notes.txt": b"mine"} and (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_set_that_fails_on_its_way_leaves_the_old_one_whole(own_set: Path, chain: Effect, monkeypatch):
+def test_a_set_that_fails_on_its_way_leaves_the_old_one_whole(
+    own_set: Path, chain: Effect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, loaded = files_of(own_set), load_presets(own_set, chain)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sets, "write_text", full)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left on device"):
         write_again(own_set, loaded[:2], chain)
     assert files_of(own_set) == before and [path.name for path in own_set.parent.iterdir()] == [own_set.name]
 
 
-def test_the_home_folder_is_expanded(own_set: Path, tmp_path: Path, monkeypatch):
+def test_the_home_folder_is_expanded(own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert command("sample", "~/own", "~/new") == 0
     assert pca_trsfm.main(["~/new"]) == 0
     assert {"info.json", "gaussian.npz"} <= files_of(tmp_path / "new").keys()
 
 
-def test_names_that_are_not_utf_8_are_kept(own_set: Path, chain: Effect, tmp_path: Path):
+def test_names_that_are_not_utf_8_are_kept(own_set: Path, chain: Effect, tmp_path: Path) -> None:
     loaded = load_presets(own_set, chain)
     odd = [replace(p, dry_file="/data/\udcff/音.wav", wet_file="\udc80") for p in loaded]
     config = read_yaml(ROOT / "presets" / "fx_config.yaml")
@@ -295,7 +305,7 @@ def test_names_that_are_not_utf_8_are_kept(own_set: Path, chain: Effect, tmp_pat
     assert "音" in (tmp_path / "\udcff" / "info.json").read_text(encoding="utf-8")
 
 
-def test_a_table_can_be_a_page(own_set: Path, tmp_path: Path):
+def test_a_table_can_be_a_page(own_set: Path, tmp_path: Path) -> None:
     assert command("list", own_set, "--html", tmp_path / "list.html") == 0
     page = (tmp_path / "list.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and page.count("<tr>") == 7
@@ -310,7 +320,9 @@ def test_a_table_can_be_a_page(own_set: Path, tmp_path: Path):
         (("interpolate", "0", "1", "out", "--count", "1"), "at least 2"),
     ],
 )
-def test_what_a_command_cannot_do_is_said_in_one_line(argv: tuple, message: str, own_set: Path, capsys):
+def test_what_a_command_cannot_do_is_said_in_one_line(
+    argv: tuple, message: str, own_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command(argv[0], own_set, *argv[1:]) == 2
     errors = capsys.readouterr().err
     assert message in errors and len(errors.splitlines()) == 1

@@ -28,7 +28,7 @@ def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
     return error[len("main.py: ") : -1]
 
 
-def test_a_fit_leaves_a_whole_run_folder(fitted: Path):
+def test_a_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
     names = {p.name for p in fitted.iterdir()}
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert len(events) == 1 and names - events == RUN_FILES
@@ -47,7 +47,7 @@ def test_a_fit_leaves_a_whole_run_folder(fitted: Path):
     assert sr == SR and sound.shape == (2, 3 * SR)
 
 
-def test_tensorboard_shows_losses_settings_and_sound(fitted: Path):
+def test_tensorboard_shows_losses_settings_and_sound(fitted: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(fitted)).Reload()
     tags = events.Tags()
@@ -71,7 +71,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_keeps_its_best_and_resumes_bit_for_bit(tmp_path, monkeypatch, capsys, number: int):
+def test_an_interrupted_run_keeps_its_best_and_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
     pair = [*write_pair(tmp_path), *QUICK, "batch_size=1"]
     runs = tmp_path / "logs" / "song"
     with monkeypatch.context() as patch:
@@ -95,7 +97,9 @@ def test_an_interrupted_run_keeps_its_best_and_resumes_bit_for_bit(tmp_path, mon
     assert len(read_json(runs / "run_1" / "meta.json")["losses"]) == 4, "what has ended goes on to more epochs"
 
 
-def test_a_stop_before_the_first_step_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
+def test_a_stop_before_the_first_step_leaves_a_run_that_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = [*write_pair(tmp_path), *QUICK, "epochs=1"]
     cut_chunks = recipe.cut_chunks
 
@@ -112,13 +116,15 @@ def test_a_stop_before_the_first_step_leaves_a_run_that_can_be_resumed(tmp_path,
     assert len(read_json(run / "meta.json")["losses"]) == 1
 
 
-def test_signals_are_handled_as_before_when_the_program_has_ended(tmp_path, capsys):
+def test_signals_are_handled_as_before_when_the_program_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     refused(capsys, [*write_pair(tmp_path, dry=0 * take()), *QUICK])
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
-def test_a_run_that_is_being_written_is_not_resumed(tmp_path, capsys):
+def test_a_run_that_is_being_written_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair = [*write_pair(tmp_path), *QUICK, "epochs=1"]
     run = tmp_path / "logs" / "song" / "run_0"
     assert main.main(pair) == 0
@@ -135,7 +141,9 @@ def test_a_run_that_is_being_written_is_not_resumed(tmp_path, capsys):
     assert not list(run.glob(".*")), "the lock is gone with its holder"
 
 
-def test_a_damaged_or_foreign_checkpoint_is_not_resumed(tmp_path, monkeypatch, capsys):
+def test_a_damaged_or_foreign_checkpoint_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pair = [*write_pair(tmp_path), *QUICK]
     with monkeypatch.context() as patch:
         stop_at(patch, 0, signal.SIGINT)
@@ -161,7 +169,7 @@ def test_a_damaged_or_foreign_checkpoint_is_not_resumed(tmp_path, monkeypatch, c
     assert not (tmp_path / "logs" / "song" / "run_1").exists()
 
 
-def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path, capsys):
+def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = take()
     broken[0, 1000] = float("nan")
     for name, dry in (("a", broken), ("b", take())):
@@ -178,7 +186,9 @@ def test_a_folder_of_pairs_is_fitted_but_for_its_bad_pair(tmp_path, capsys):
     assert len(lines) == 1 and "1 fitted, 0 done before, 1 failed, 1 skipped" in out
 
 
-def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(tmp_path, capsys, monkeypatch):
+def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken(settings.VocalLoss):
         def weigh(self, terms: torch.Tensor) -> torch.Tensor:
             return super().weigh(terms) * float("nan")
@@ -190,7 +200,7 @@ def test_what_goes_wrong_for_good_in_a_fit_is_told_in_one_line_and_kept(tmp_path
     assert read_json(tmp_path / "logs" / "song" / "run_0" / "meta.json")["terminated_by"] == "error"
 
 
-def test_a_mono_mix_at_another_rate_is_fitted_with_a_notice(tmp_path, caplog):
+def test_a_mono_mix_at_another_rate_is_fitted_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arguments = write_pair(tmp_path)
     write_audio(tmp_path / "song.wav", mixed(take()).mean(0, keepdim=True)[:, ::2], SR // 2)
     with caplog.at_level(logging.INFO):
@@ -199,7 +209,7 @@ def test_a_mono_mix_at_another_rate_is_fitted_with_a_notice(tmp_path, caplog):
     assert f"song.wav: resampled from 22050 to {SR} Hz" in caplog.text
 
 
-def test_bad_sound_is_refused_in_one_line(tmp_path, capsys):
+def test_bad_sound_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dry = take()
     holed = dry.clone()
     holed[0, 4410] = float("nan")
@@ -220,7 +230,7 @@ def test_bad_sound_is_refused_in_one_line(tmp_path, capsys):
         assert not (tmp_path / str(number) / "logs").exists()
 
 
-def test_files_that_are_no_sound_are_refused_in_one_line(tmp_path, capsys):
+def test_files_that_are_no_sound_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pair(tmp_path)
     (tmp_path / "text.wav").write_text("no sound")
     (tmp_path / "nothing.wav").touch()
@@ -237,7 +247,7 @@ def test_files_that_are_no_sound_are_refused_in_one_line(tmp_path, capsys):
     assert "the same file" in refused(capsys, [f"dry={tmp_path / 'song.wav'}", f"wet={tmp_path / 'song.wav'}"])
 
 
-def test_wrong_settings_are_refused_in_one_line(tmp_path, capsys):
+def test_wrong_settings_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair = [*write_pair(tmp_path), *SMALL]
     (tmp_path / "file").touch()
     cases = {
@@ -262,7 +272,7 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path, capsys):
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_message_of_a_fit_is_printed_once(tmp_path, capfd):
+def test_a_message_of_a_fit_is_printed_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, root.handlers = root.handlers, []  # pytest's own, without which a program shows what is logged
     try:

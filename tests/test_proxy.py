@@ -35,7 +35,7 @@ def esr(pred: Tensor, target: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("sr", [44100, 48000])
-def test_the_shipped_proxy_is_close_to_the_compressor_on_music_it_has_not_heard(sr: int):
+def test_the_shipped_proxy_is_close_to_the_compressor_on_music_it_has_not_heard(sr: int) -> None:
     proxy, exact = ProxyCompressor(sr).eval(), Compressor(sr)
     x, values = music(8, 4.0, sr), exact.from_unit(settings(8))
     target = exact(x, **values)
@@ -45,7 +45,7 @@ def test_the_shipped_proxy_is_close_to_the_compressor_on_music_it_has_not_heard(
     assert esr(ProxyCompressor(sr, weights=None).eval()(x, **values), target).mean() > CLOSE_ESR
 
 
-def test_the_hybrid_is_the_network_in_training_and_the_compressor_in_evaluation():
+def test_the_hybrid_is_the_network_in_training_and_the_compressor_in_evaluation() -> None:
     x = music(2, 1.0)
     values = Compressor(SR).from_unit(settings(2))
     hybrid, full = parse_chain("comphalf", SR, "analysis").comp, parse_chain("compfull", SR, "analysis").comp
@@ -68,7 +68,7 @@ def gradients(effect: Compressor, x: Tensor, q: Tensor, target: Tensor) -> dict[
     return settings_of | {name: (by_audio * band).sum((1, 2)) for name, band in bands.items()}
 
 
-def test_gradients_point_where_those_of_the_compressor_point():
+def test_gradients_point_where_those_of_the_compressor_point() -> None:
     proxy, exact = ProxyCompressor(SR).train(), Compressor(SR)
     x, q = music(8, 2.0), 0.1 + 0.8 * settings(8, seed=1)
     target = exact(x, **exact.from_unit(settings(8, seed=2)))
@@ -78,7 +78,7 @@ def test_gradients_point_where_those_of_the_compressor_point():
         assert 0.7 < ours[name].norm() / truth.norm() < 1.4, name
 
 
-def test_gradients_reach_every_weight_of_a_network_in_training():
+def test_gradients_reach_every_weight_of_a_network_in_training() -> None:
     torch.manual_seed(0)
     proxy = ProxyCompressor(SR, weights=None)
     proxy.network.requires_grad_(True)
@@ -86,7 +86,7 @@ def test_gradients_reach_every_weight_of_a_network_in_training():
     assert all(p.grad.isfinite().all() and p.grad.any() for p in proxy.network.parameters())
 
 
-def test_silence_stays_silence_and_has_finite_gradients():
+def test_silence_stays_silence_and_has_finite_gradients() -> None:
     proxy = ProxyCompressor(SR)
     x = torch.zeros(2, 1, 1000, requires_grad=True)
     q = settings(2).requires_grad_()
@@ -95,7 +95,7 @@ def test_silence_stays_silence_and_has_finite_gradients():
     assert all(g.isfinite().all() for g in torch.autograd.grad(y.sum(), (x, q)))
 
 
-def test_a_batch_is_its_items_and_one_setting_serves_all():
+def test_a_batch_is_its_items_and_one_setting_serves_all() -> None:
     proxy = ProxyCompressor(SR)
     x, values = music(3, 1.0), proxy.from_unit(settings(3))
     batch = proxy(x, **values)
@@ -106,14 +106,14 @@ def test_a_batch_is_its_items_and_one_setting_serves_all():
     assert relative_rms(proxy(x, **shared), proxy(x, **{n: v.expand(3) for n, v in shared.items()})) < 1e-5
 
 
-def test_channels_share_the_gain_of_the_loudest():
+def test_channels_share_the_gain_of_the_loudest() -> None:
     proxy = ProxyCompressor(SR)
     x, values = music(1, 1.0), proxy.from_unit(settings(1))
     y = proxy(torch.cat([0.5 * x, x], 1), **values)
     assert relative_rms(y[:, 1:], proxy(x, **values)) < 1e-5 and relative_rms(2 * y[:, :1], y[:, 1:]) < 1e-5
 
 
-def test_what_comes_later_changes_nothing_before_its_frame():
+def test_what_comes_later_changes_nothing_before_its_frame() -> None:
     proxy = ProxyCompressor(SR)
     x, values = music(2, 1.0), proxy.from_unit(settings(2))
     cut = 1000 * FRAME + 7
@@ -123,18 +123,18 @@ def test_what_comes_later_changes_nothing_before_its_frame():
     assert relative_rms(proxy(changed, **values), proxy(x, **values)) > 0.1
 
 
-def test_narrower_ranges_of_an_instance_change_nothing_but_its_controls():
+def test_narrower_ranges_of_an_instance_change_nothing_but_its_controls() -> None:
     x, values = music(1, 0.5), ProxyCompressor(SR).from_unit(torch.full((1, 6), 0.5))
     narrow = ProxyCompressor(SR, attack=dict(default=8, range=[5, 20]), release=dict(default=80, range=[60, 100]))
     assert torch.equal(narrow(x, **values), ProxyCompressor(SR)(x, **values))
 
 
-def test_the_weights_are_small_and_their_card_lies_beside_them():
+def test_the_weights_are_small_and_their_card_lies_beside_them() -> None:
     assert WEIGHTS.stat().st_size < 1e6
     assert "MRSTFT" in WEIGHTS.with_suffix(".md").read_text()
 
 
-def test_other_weights_and_other_rates_are_refused_in_one_line(tmp_path: Path):
+def test_other_weights_and_other_rates_are_refused_in_one_line(tmp_path: Path) -> None:
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pt")
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     for name in ("other.pt", "broken.pt", "absent.pt"):
@@ -144,7 +144,7 @@ def test_other_weights_and_other_rates_are_refused_in_one_line(tmp_path: Path):
         ProxyCompressor(22050)
 
 
-def test_training_writes_weights_that_load_and_a_card(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_training_writes_weights_that_load_and_a_card(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "mine.pt"
     assert train_proxy.main([*TINY, "--out", str(out)]) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"mine.pt", "mine.md"}
@@ -156,7 +156,7 @@ def test_training_writes_weights_that_load_and_a_card(tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    "argv, said",
+    ("argv", "said"),
     [
         (["--steps", "0"], "argument --steps: 0: give 1 or more"),
         (["--out", "nowhere/mine.pt"], "nowhere/mine.pt: there is no folder nowhere; choose another"),
@@ -164,7 +164,7 @@ def test_training_writes_weights_that_load_and_a_card(tmp_path: Path, capsys: py
         (["--data_dir", "nowhere"], "nowhere"),
     ],
 )
-def test_training_refuses_bad_input_in_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture):
+def test_training_refuses_bad_input_in_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
     assert train_proxy.main([*TINY, "--out", "mine.pt", *argv]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("train_proxy.py: ") and said in error

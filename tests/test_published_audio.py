@@ -44,17 +44,17 @@ def agreement_db(song: str, row: str, reference: str, out: Path, *flags: str) ->
 
 
 @pytest.mark.parametrize("song", SONGS)
-def test_the_published_render_is_reproduced_as_well_as_by_the_release(song: str, tmp_path: Path):
+def test_the_published_render_is_reproduced_as_well_as_by_the_release(song: str, tmp_path: Path) -> None:
     theirs = published(song)
     got = agreement_db(song, theirs["preset_row"], "diffvox.mp3", tmp_path / "out.wav")
     assert got == pytest.approx(float(theirs["sisdr_db"]), abs=TOLERANCE_DB)
 
 
-def test_the_published_real_time_render_is_reproduced_as_well_as_by_the_release(tmp_path: Path):
+def test_the_published_real_time_render_is_reproduced_as_well_as_by_the_release(tmp_path: Path) -> None:
     theirs = published(SONGS[0])
     got = agreement_db(SONGS[0], theirs["preset_row"], "rt_diffvox.mp3", tmp_path / "out.wav", "--realtime")
     assert got == pytest.approx(float(theirs["realtime_sisdr_db"]), abs=TOLERANCE_DB)
 
 
-def test_another_row_does_not_give_the_published_render(tmp_path: Path):
+def test_another_row_does_not_give_the_published_render(tmp_path: Path) -> None:
     assert agreement_db(SONGS[0], "1", "diffvox.mp3", tmp_path / "out.wav") < 20

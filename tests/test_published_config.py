@@ -103,7 +103,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_released_configuration_gives_our_full_chain_and_the_defaults(config: Path):
+def test_the_released_configuration_gives_our_full_chain_and_the_defaults(config: Path) -> None:
     got, ours = main.read_settings([f"--config={config}", "data_dir=song"]), main.read_settings(["data_dir=song"])
     assert (got.dataset, got.log_dir, got.device, got.data_dir) == ("medley_vocal", "logs", "auto", "song")
     assert (got.epochs, got.lufs, got.optimiser, got.loss) == (2000, -18.0, ours.optimiser, ours.loss)
@@ -112,7 +112,7 @@ def test_the_released_configuration_gives_our_full_chain_and_the_defaults(config
     assert theirs.sends.delay.regularise
 
 
-def test_the_released_configuration_runs_with_paths_added(config: Path, tmp_path: Path):
+def test_the_released_configuration_runs_with_paths_added(config: Path, tmp_path: Path) -> None:
     paths = [f"dry={next(DEMO.glob('*dry*'))}", f"wet={next(DEMO.glob('*wet*'))}"]
     small = ["epochs=1", "sr=22050", "chunk_duration=3", "chunk_overlap=1", "batch_size=1"]
     small += ["chain.sends=null", "chain.pan.effect=panning", "chain.peak2=off", "chain.high_shelf=off"]
@@ -121,14 +121,14 @@ def test_the_released_configuration_runs_with_paths_added(config: Path, tmp_path
     assert len(list(tmp_path.glob("logs/*/run_0/fitted.wav"))) == 1
 
 
-def test_a_released_chain_stands_alone_in_a_file(tmp_path: Path):
+def test_a_released_chain_stands_alone_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(MODEL)
     alone = build(main.read_settings([f"model={tmp_path}/model.yaml"]).chain, 44100)
     assert list(alone.walk()) == list(build(main.read_settings([]).chain, 44100).walk())
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    ("line", "message"),
     [
         ("optimiser: {_target_: torch.optim.SGD, lr: 0.1}", "optimiser._target_=torch.optim.SGD has no counterpart"),
         ("optimiser: {_target_: torch.optim.Adam, weight_decay: 0.1}", "optimiser.weight_decay=0.1 has no counterpart"),
@@ -139,7 +139,7 @@ def test_a_released_chain_stands_alone_in_a_file(tmp_path: Path):
         ("data_dir: ${hydra.cwd}", "${hydra.cwd}: there is no such setting in the file"),
     ],
 )
-def test_what_a_released_configuration_says_is_honoured_or_refused(line: str, message: str, config: Path):
+def test_what_a_released_configuration_says_is_honoured_or_refused(line: str, message: str, config: Path) -> None:
     key = line.partition(":")[0]
     lines = [text for text in CONFIG.splitlines() if not text.startswith(f"{key}:")]
     config.write_text("\n".join([*lines, line]))
@@ -148,7 +148,9 @@ def test_what_a_released_configuration_says_is_honoured_or_refused(line: str, me
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_environment_is_not_read_and_that_is_told(config: Path, monkeypatch, caplog):
+def test_the_environment_is_not_read_and_that_is_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("SECRET", "xyzzy")
     config.write_text(CONFIG.replace("log_dir: null", "log_dir: ${oc.env:SECRET}/logs"))
     with caplog.at_level(logging.WARNING):
@@ -157,7 +159,7 @@ def test_the_environment_is_not_read_and_that_is_told(config: Path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "target, settings, message",
+    ("target", "settings", "message"),
     [
         ("SurrogateDelay", {"dropout": 0.5}, "dropout=0.5 has no counterpart here; give 0"),
         ("CompressorExpander", {"delay": 3}, "delay=3 has no counterpart here; give 0"),
@@ -165,12 +167,12 @@ def test_the_environment_is_not_read_and_that_is_told(config: Path, monkeypatch,
         ("SendFXsAndSum", {"effects": [{"_target_": "a.Panning"}, 3]}, "expected a list of effects"),
     ],
 )
-def test_a_published_option_without_a_counterpart_is_refused(target: str, settings: dict, message: str):
+def test_a_published_option_without_a_counterpart_is_refused(target: str, settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         from_published_config({"_target_": f"modules.fx.{target}", **settings}, 44100)
 
 
-def test_a_longer_lookahead_and_separate_sends_are_honoured():
+def test_a_longer_lookahead_and_separate_sends_are_honoured() -> None:
     comp = {"_target_": "a.CompressorExpander", "lookahead": True, "max_lookahead": 40}
     effect = build(from_published_config(comp), 44100)
     assert effect.reach[1] == 44100 * 41 // 1000 - 44 and dict(effect.walk())["lookahead"].mapping.period == 40
@@ -181,6 +183,6 @@ def test_a_longer_lookahead_and_separate_sends_are_honoured():
     assert [p.name for p in together.params] == ["delay_to_reverb"]
 
 
-def test_batches_of_all_chunks_are_those_of_the_release(config: Path):
+def test_batches_of_all_chunks_are_those_of_the_release(config: Path) -> None:
     tree = {"model": {"_target_": "a.Panning"}, "batch_size": 0}
     assert from_published_settings(tree)["batch_size"] == 1_000_000

@@ -63,7 +63,7 @@ def error_of(data: str, folder: Path | None, split: str = "train", seconds: floa
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".ogg", ".opus", ".mp3"])
-def test_an_excerpt_is_that_slice_of_the_whole_file(tmp_path: Path, suffix: str):
+def test_an_excerpt_is_that_slice_of_the_whole_file(tmp_path: Path, suffix: str) -> None:
     sr = 48000 if suffix == ".opus" else SR
     path, x = tmp_path / f"a{suffix}", music(6.0, sr)
     if suffix == ".aiff":
@@ -84,7 +84,7 @@ def test_an_excerpt_is_that_slice_of_the_whole_file(tmp_path: Path, suffix: str)
 
 
 @pytest.mark.parametrize(("rate", "sr"), [(48000, 44100), (22050, 44100), (96000, 22050), (44100, 48000)])
-def test_an_excerpt_at_another_rate_is_that_slice_of_the_whole_resampled(tmp_path: Path, rate: int, sr: int):
+def test_an_excerpt_at_another_rate_is_that_slice_of_the_whole_resampled(tmp_path: Path, rate: int, sr: int) -> None:
     for name in "abc":
         write_audio(tmp_path / f"{name}.wav", noise(3.0, rate, 2), rate)
     (found,) = find_recordings("folder", tmp_path, "train", 1.0).recordings
@@ -96,7 +96,7 @@ def test_an_excerpt_at_another_rate_is_that_slice_of_the_whole_resampled(tmp_pat
         torch.testing.assert_close(x, whole[first : first + sr], rtol=0, atol=1e-6)
 
 
-def test_a_longer_excerpt_than_the_recording_is_refused(tmp_path: Path):
+def test_a_longer_excerpt_than_the_recording_is_refused(tmp_path: Path) -> None:
     for name in "abc":
         write(tmp_path / f"{name}.wav", 0.5)
     (found,) = find_recordings("folder", tmp_path, "train", 0.5).recordings
@@ -105,7 +105,7 @@ def test_a_longer_excerpt_than_the_recording_is_refused(tmp_path: Path):
         found.read(0.0, 0.6, SR)
 
 
-def test_the_mixture_of_a_stem_file_is_read_without_lag_or_padding(tmp_path: Path):
+def test_the_mixture_of_a_stem_file_is_read_without_lag_or_padding(tmp_path: Path) -> None:
     x = music(3.0)
     write_stems(tmp_path / "test" / "A - B.stem.mp4", x)
     (found,) = find_recordings("musdb18", tmp_path, "test", 1.0).recordings
@@ -121,7 +121,7 @@ def test_the_mixture_of_a_stem_file_is_read_without_lag_or_padding(tmp_path: Pat
         torch.testing.assert_close(found.read(start, 1.0, SR), whole[first : first + SR], rtol=0, atol=1e-6)
 
 
-def test_without_pyav_stem_files_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_pyav_stem_files_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = builtins.__import__
 
     def without_av(name: str, *args: object, **kwargs: object) -> object:
@@ -135,7 +135,7 @@ def test_without_pyav_stem_files_say_what_to_install(tmp_path: Path, monkeypatch
     assert "a.stem.mp4 cannot be read: .mp4 files take PyAV; pip install av" in error_of("musdb18", tmp_path, "test")
 
 
-def test_an_mp3_whose_header_tells_no_length_has_its_true_one(tmp_path: Path):
+def test_an_mp3_whose_header_tells_no_length_has_its_true_one(tmp_path: Path) -> None:
     for name in "abc":
         x = noise(5.0, channels=2).numpy().T
         soundfile.write(tmp_path / f"{name}.mp3", x, SR, bitrate_mode="CONSTANT", compression_level=0.99)
@@ -145,7 +145,7 @@ def test_an_mp3_whose_header_tells_no_length_has_its_true_one(tmp_path: Path):
     assert found.frames == length
 
 
-def test_musdb18_is_split_as_published(tmp_path: Path):
+def test_musdb18_is_split_as_published(tmp_path: Path) -> None:
     others = [f"Band {k} - Song" for k in range(4)]
     for name in (*MUSDB18_VALID, *others):
         write(tmp_path / "train" / name / "mixture.wav")
@@ -157,7 +157,7 @@ def test_musdb18_is_split_as_published(tmp_path: Path):
     assert names("musdb18", tmp_path, "test") == ["test/Band 9 - Song/mixture.wav"]
 
 
-def test_musdb18_with_other_songs_validates_with_a_part_of_its_training_folder(tmp_path: Path):
+def test_musdb18_with_other_songs_validates_with_a_part_of_its_training_folder(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "train/c", "test/d", "test/e"):
         write(tmp_path / name / "mixture.wav")
     found = [names("musdb18", tmp_path, split) for split in SPLITS]
@@ -166,13 +166,13 @@ def test_musdb18_with_other_songs_validates_with_a_part_of_its_training_folder(t
     assert found[2] == ["test/d/mixture.wav", "test/e/mixture.wav"]
 
 
-def test_a_song_that_is_there_as_stems_and_as_wav_counts_once(tmp_path: Path):
+def test_a_song_that_is_there_as_stems_and_as_wav_counts_once(tmp_path: Path) -> None:
     write_stems(tmp_path / "test" / "a.stem.mp4", music(0.5))
     write(tmp_path / "test" / "a" / "mixture.wav")
     assert names("musdb18", tmp_path, "test") == ["test/a/mixture.wav"]
 
 
-def test_a_folder_of_any_audio_is_split_by_recording_and_nothing_else(tmp_path: Path):
+def test_a_folder_of_any_audio_is_split_by_recording_and_nothing_else(tmp_path: Path) -> None:
     for k in range(20):
         suffix, sr, channels = [(".wav", 22050, 1), (".flac", 48000, 2), (".ogg", 32000, 6), (".mp3", 44100, 2)][k % 4]
         write(tmp_path / f"disc {k % 3}" / f"{k}{suffix}", 0.5, sr, channels)
@@ -192,14 +192,14 @@ def test_a_folder_of_any_audio_is_split_by_recording_and_nothing_else(tmp_path: 
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 15])
-def test_from_three_recordings_on_every_split_has_its_own(tmp_path: Path, count: int):
+def test_from_three_recordings_on_every_split_has_its_own(tmp_path: Path, count: int) -> None:
     for k in range(count):
         write(tmp_path / f"{k}.wav")
     found = [names("folder", tmp_path, split) for split in SPLITS]
     assert all(found) and len({name for each in found for name in each}) == sum(map(len, found)) == count
 
 
-def test_the_same_recording_in_two_formats_is_in_one_split(tmp_path: Path):
+def test_the_same_recording_in_two_formats_is_in_one_split(tmp_path: Path) -> None:
     for k in range(6):
         write(tmp_path / f"{k}.wav")
         write(tmp_path / f"{k}.flac")
@@ -208,7 +208,7 @@ def test_the_same_recording_in_two_formats_is_in_one_split(tmp_path: Path):
         assert found == sorted(f"{name[0]}{suffix}" for name in found[::2] for suffix in (".wav", ".flac"))
 
 
-def test_fewer_recordings_are_split_in_time(tmp_path: Path):
+def test_fewer_recordings_are_split_in_time(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", 5.0)
     write(tmp_path / "b.wav", 5.0)
     whole = noise(5.0)[0]
@@ -222,7 +222,7 @@ def test_fewer_recordings_are_split_in_time(tmp_path: Path):
     assert "80% to 100% of " in error_of("folder", tmp_path, "test", 1.5)
 
 
-def test_medleydb_gives_mixes_or_raw_tracks_split_by_song(tmp_path: Path):
+def test_medleydb_gives_mixes_or_raw_tracks_split_by_song(tmp_path: Path) -> None:
     songs = [f"Band{k}_Song" for k in range(5)]
     for song in songs:
         folder = tmp_path / "Audio" / song
@@ -239,7 +239,7 @@ def test_medleydb_gives_mixes_or_raw_tracks_split_by_song(tmp_path: Path):
 
 
 @pytest.mark.parametrize("mix", ["wet_mix", "dry_mix"])
-def test_the_drummers_of_enst_train_validate_and_test(tmp_path: Path, mix: str):
+def test_the_drummers_of_enst_train_validate_and_test(tmp_path: Path, mix: str) -> None:
     for drummer in (1, 2, 3):
         write(tmp_path / f"drummer_{drummer}" / "audio" / mix / "001_hits.wav")
         write(tmp_path / f"drummer_{drummer}" / "audio" / "snare" / "001_hits.wav")
@@ -247,7 +247,7 @@ def test_the_drummers_of_enst_train_validate_and_test(tmp_path: Path, mix: str):
         assert names("enst", tmp_path, split) == [f"drummer_{drummer}/audio/{mix}/001_hits.wav"]
 
 
-def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path):
+def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
     train = tmp_path / "drummer_1" / "audio" / "wet_mix"
     write(train / "good.wav", 2.0)
     write(train / "short.wav", 0.3)
@@ -273,14 +273,14 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path):
         assert re.search(reason, lines), (reason, lines)
 
 
-def test_a_recording_with_one_sound_in_long_silence_is_no_silent_one(tmp_path: Path):
+def test_a_recording_with_one_sound_in_long_silence_is_no_silent_one(tmp_path: Path) -> None:
     x = torch.zeros(1, 5 * SR)
     x[0, -100] = 0.5
     write_audio(tmp_path / "drummer_1" / "audio" / "wet_mix" / "a.wav", x, SR)
     assert len(names("enst", tmp_path, "train")) == 1
 
 
-def test_files_of_other_formats_are_counted_by_their_suffix(tmp_path: Path):
+def test_files_of_other_formats_are_counted_by_their_suffix(tmp_path: Path) -> None:
     for k in range(3):
         write(tmp_path / f"{k}.wav")
     for name in ("a.xyz", "b.XYZ", "readme.txt"):
@@ -291,7 +291,7 @@ def test_files_of_other_formats_are_counted_by_their_suffix(tmp_path: Path):
     ]
 
 
-def test_wrong_requests_are_refused_in_one_line(tmp_path: Path):
+def test_wrong_requests_are_refused_in_one_line(tmp_path: Path) -> None:
     assert error_of("musdb", tmp_path) == f"unknown data 'musdb'; known: {', '.join(RECORDINGS)}"
     assert error_of("folder", tmp_path, "dev") == "unknown split 'dev'; known: train, valid, test"
     assert error_of("folder", None).startswith("data=folder takes data_dir=FOLDER, a folder of audio (.wav")
@@ -301,7 +301,7 @@ def test_wrong_requests_are_refused_in_one_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize("data", RECORDINGS)
-def test_another_layout_is_refused_with_what_was_expected_and_what_is_there(tmp_path: Path, data: str):
+def test_another_layout_is_refused_with_what_was_expected_and_what_is_there(tmp_path: Path, data: str) -> None:
     assert error_of(data, tmp_path).endswith("it holds: none")
     for k in range(7):
         (tmp_path / f"{k}.txt").touch()
@@ -310,7 +310,7 @@ def test_another_layout_is_refused_with_what_was_expected_and_what_is_there(tmp_
     assert message.endswith("it holds: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 2 more")
 
 
-def test_a_split_of_which_nothing_is_left_says_why(tmp_path: Path):
+def test_a_split_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     for k in range(3):
         write(tmp_path / f"{k}.wav")
     message = error_of("folder", tmp_path, "train", 10.0)
@@ -321,7 +321,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.flac"))}
 
 
-def test_generated_pieces_do_not_depend_on_workers_and_are_made_once(tmp_path: Path):
+def test_generated_pieces_do_not_depend_on_workers_and_are_made_once(tmp_path: Path) -> None:
     counts, told = {"train": 2, "valid": 1}, []
     prepare_generated(tmp_path / "one", counts, 1.0, progress=lambda *done: told.append(done))
     prepare_generated(tmp_path / "two", counts, 1.0, workers=2)
@@ -338,7 +338,7 @@ def test_generated_pieces_do_not_depend_on_workers_and_are_made_once(tmp_path: P
     assert {name: data for name, data in contents(tmp_path / "one").items() if name in made} == made
 
 
-def test_generated_pieces_are_read_like_any_other(tmp_path: Path):
+def test_generated_pieces_are_read_like_any_other(tmp_path: Path) -> None:
     prepare_generated(tmp_path, {"train": 2, "valid": 1}, 1.0)
     assert names("generated", tmp_path, "train") == ["train/000000.flac", "train/000001.flac"]
     (found,) = find_recordings("generated", tmp_path, "valid", 1.0).recordings
@@ -348,7 +348,7 @@ def test_generated_pieces_are_read_like_any_other(tmp_path: Path):
     assert error_of("generated", tmp_path, "test") == f"no recording for split test in data_dir={tmp_path}: none"
 
 
-def test_a_folder_of_other_pieces_or_files_is_not_generated_into(tmp_path: Path):
+def test_a_folder_of_other_pieces_or_files_is_not_generated_into(tmp_path: Path) -> None:
     prepare_generated(tmp_path / "one", {"train": 1}, 0.5)
     with pytest.raises(ValueError, match=r"holds pieces made with .*0\.5.*, asked for .*0\.6.*: give another folder"):
         prepare_generated(tmp_path / "one", {"train": 1}, 0.6)
@@ -358,7 +358,7 @@ def test_a_folder_of_other_pieces_or_files_is_not_generated_into(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["take.wav"]
 
 
-def test_pieces_that_sound_different_have_another_version():
+def test_pieces_that_sound_different_have_another_version() -> None:
     level = np.sqrt((generate_music(1, 1.0, SR)[0].reshape(10, -1) ** 2).mean(1))
     version_1 = [0.2305, 0.2707, 0.2558, 0.2024, 0.2904, 0.2733, 0.2513, 0.2900, 0.2549, 0.2482]
     assert GENERATOR == 1

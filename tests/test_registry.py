@@ -89,24 +89,24 @@ def options(effect: Effect) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("key", EFFECTS)
-def test_every_key_builds_an_effect_by_itself(key: str):
+def test_every_key_builds_an_effect_by_itself(key: str) -> None:
     effect = build({"effect": key}, SR)
     assert type(effect) is EFFECTS[key]
     assert all(raw.isfinite().all() for raw in Knobs(effect).parameters())
 
 
 @pytest.mark.parametrize("render", ["sinc", "fs", "realtime"])
-def test_every_form_of_the_delay_builds_at_its_defaults(render: str):
+def test_every_form_of_the_delay_builds_at_its_defaults(render: str) -> None:
     assert all(raw.isfinite() for raw in Knobs(build({"effect": "ping_pong_delay", "render": render}, SR)).parameters())
 
 
 @pytest.mark.parametrize("path", CHAINS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_chain_file_builds(path: Path):
+def test_every_chain_file_builds(path: Path) -> None:
     assert len(list(build(read_yaml(path), SR).walk())) > 10
 
 
 @pytest.mark.parametrize(
-    "config, messages",
+    ("config", "messages"),
     [
         ({"effect": "peek"}, ["unknown effect 'peek' in 'chain'", "known: peak, low_shelf", "did you mean 'peak'?"]),
         ({"comp": {"effect": "compresor_expander"}}, ["in 'chain.comp'", "did you mean 'compressor_expander'?"]),
@@ -122,20 +122,20 @@ def test_every_chain_file_builds(path: Path):
         ("peak", ["chain: expected an effect (effect: …), got 'peak'"]),
     ],
 )
-def test_a_wrong_configuration_is_refused_with_its_place_and_what_is_known(config: dict, messages: list[str]):
+def test_a_wrong_configuration_is_refused_with_its_place_and_what_is_known(config: dict, messages: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         build(config, SR)
     assert [message for message in messages if message not in str(error.value)] == []
     assert "\n" not in str(error.value)
 
 
-def test_every_option_of_every_effect_has_bounds():
+def test_every_option_of_every_effect_has_bounds() -> None:
     for key, kind in EFFECTS.items():
         chosen = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "sr")]
         assert set(chosen) - {"overrides", "effects"} == set(kind.options), key
 
 
-def test_changes_are_laid_over_a_chain_and_take_away_by_name():
+def test_changes_are_laid_over_a_chain_and_take_away_by_name() -> None:
     chain = {"a": {"effect": "peak", "Q": {"default": 2}}, "b": {"effect": "peak"}}
     changed = with_changes(chain, {"a": {"Q": None, "freq": {"default": 300}}, "b": None})
     assert changed == {"a": {"effect": "peak", "Q": None, "freq": {"default": 300}}, "b": None}
@@ -146,19 +146,19 @@ def test_changes_are_laid_over_a_chain_and_take_away_by_name():
         with_changes(chain, {"c": None})
 
 
-def test_levels_of_sends_can_be_set():
+def test_levels_of_sends_can_be_set() -> None:
     parts = {"d": {"effect": "ping_pong_delay"}, "r": {"effect": "fdn"}}
     effect = build({"effect": "sends", **parts, "d_to_r": {"default": 0.5}}, SR)
     assert effect.params[0].default == 0.5
 
 
-def test_a_key_that_resembles_nothing_gets_no_suggestion():
+def test_a_key_that_resembles_nothing_gets_no_suggestion() -> None:
     with pytest.raises(ValueError) as error:
         lookup({"cat": 1, "dog": 2}, "zzz", "animal")
     assert str(error.value) == "unknown animal 'zzz'; known: cat, dog"
 
 
-def test_the_full_chain_has_the_published_keys_shapes_and_mask():
+def test_the_full_chain_has_the_published_keys_shapes_and_mask() -> None:
     published = json.loads(PRESET_KEYS.read_text())
     effect = full_chain()
     rows = [row for row in entries(effect) if row.preset]
@@ -167,7 +167,7 @@ def test_the_full_chain_has_the_published_keys_shapes_and_mask():
     assert "".join(str(int(kept)) for kept in feature_mask(effect)) == published["feature_mask"]
 
 
-def test_an_entry_names_every_parameter_once_in_both_languages():
+def test_an_entry_names_every_parameter_once_in_both_languages() -> None:
     effect = full_chain()
     rows = entries(effect)
     assert sorted(row.ours for row in rows) == sorted(name for name, _ in effect.walk())
@@ -176,7 +176,7 @@ def test_an_entry_names_every_parameter_once_in_both_languages():
 
 
 @pytest.mark.parametrize("name", ["internal", "medleydb"])
-def test_the_published_sets_have_these_keys_and_this_mask(name: str):
+def test_the_published_sets_have_these_keys_and_this_mask(name: str) -> None:
     folder = PUBLISHED_SETS / name
     if not folder.exists():
         pytest.skip("needs ../shared/presets")
@@ -187,7 +187,7 @@ def test_the_published_sets_have_these_keys_and_this_mask(name: str):
     assert "".join(str(int(kept)) for kept in mask) == published["feature_mask"]
 
 
-def test_a_published_vector_makes_the_round_trip():
+def test_a_published_vector_makes_the_round_trip() -> None:
     published = json.loads(PRESET_KEYS.read_text())
     vector = torch.randn(len(published["feature_mask"]), generator=torch.Generator().manual_seed(0))
     effect = full_chain()
@@ -197,7 +197,7 @@ def test_a_published_vector_makes_the_round_trip():
     assert torch.equal(torch.cat([back[key].reshape(-1) for key in published["params_keys"]]), vector)
 
 
-def test_parameters_that_are_missing_or_of_another_size_are_named():
+def test_parameters_that_are_missing_or_of_another_size_are_named() -> None:
     effect = build({"effect": "peak"}, SR)
     state = to_published(Knobs(effect).state_dict(), effect)
     with pytest.raises(ValueError, match="lack params.gain"):
@@ -208,7 +208,7 @@ def test_parameters_that_are_missing_or_of_another_size_are_named():
         split_vector(torch.zeros(4), ["a", "b"], [[], [2]])
 
 
-def test_a_published_configuration_gives_the_same_chain():
+def test_a_published_configuration_gives_the_same_chain() -> None:
     tree = yaml.safe_load(PUBLISHED)
     assert is_published(tree)
     theirs, ours = build(from_published_config(tree), SR), full_chain()
@@ -220,12 +220,12 @@ def test_a_published_configuration_gives_the_same_chain():
     assert options(theirs) == options(ours)
 
 
-def test_a_chain_file_of_ours_is_not_taken_for_a_published_one():
+def test_a_chain_file_of_ours_is_not_taken_for_a_published_one() -> None:
     assert not any(is_published(read_yaml(path)) for path in CHAINS)
 
 
 @pytest.mark.parametrize(
-    "target, key, setting",
+    ("target", "key", "setting"),
     [
         ("Delay", "ping_pong_delay", {"surrogate": False, "render": "sinc"}),
         ("FSDelay", "ping_pong_delay", {"surrogate": False, "render": "fs"}),
@@ -238,13 +238,13 @@ def test_a_chain_file_of_ours_is_not_taken_for_a_published_one():
         ("Reverb", "noise_reverb", {"n_fft": 384, "hop": 192}),
     ],
 )
-def test_published_classes_become_forms_of_one_effect(target: str, key: str, setting: dict):
+def test_published_classes_become_forms_of_one_effect(target: str, key: str, setting: dict) -> None:
     effect = build(from_published_config({"_target_": f"modules.fx.{target}", "sr": SR}), SR)
     assert type(effect) is EFFECTS[key]
     assert {name: getattr(effect, name) for name in setting} == setting
 
 
-def test_published_defaults_keep_their_meaning():
+def test_published_defaults_keep_their_meaning() -> None:
     pan = build(from_published_config({"_target_": "modules.fx.Panning", "pan": -100 + 1e-3}), SR)
     assert dict(pan.walk())["pan"].default == pytest.approx(0, abs=1e-4)
     comp = from_published_config({"_target_": "modules.fx.CompressorExpander", "at_ms": 12, "make_up": 3.5})
@@ -255,7 +255,7 @@ def test_published_defaults_keep_their_meaning():
 
 @pytest.mark.parametrize("target", ["os.system", "os.mkdir", "subprocess.run", "modules.fx.Peek"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_an_unknown_class_is_refused_and_no_code_runs(target: str, nested: bool, tmp_path: Path):
+def test_an_unknown_class_is_refused_and_no_code_runs(target: str, nested: bool, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     config = {"_target_": target, "_args_": [os.fspath(trace)], "command": f"touch {trace}"}
     if nested:
@@ -266,6 +266,6 @@ def test_an_unknown_class_is_refused_and_no_code_runs(target: str, nested: bool,
     assert not trace.exists()
 
 
-def test_a_published_setting_without_a_counterpart_is_refused():
+def test_a_published_setting_without_a_counterpart_is_refused() -> None:
     with pytest.raises(ValueError, match="Peak has no option 'slope'"):
         build(from_published_config({"_target_": "modules.fx.Peak", "slope": 3}), SR)

@@ -34,7 +34,7 @@ def take_of(run: Path) -> str:
     return str(run.parents[2] / "take.wav")
 
 
-def test_a_run_is_applied_as_it_was_fitted(fitted: Path, tmp_path, capsys):
+def test_a_run_is_applied_as_it_was_fitted(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = sound(fitted / "fitted.wav")
     by_run = rendered(tmp_path, "--run", str(fitted), take_of(fitted))
     assert relative_rms(by_run, expected) < 1e-5
@@ -46,13 +46,13 @@ def test_a_run_is_applied_as_it_was_fitted(fitted: Path, tmp_path, capsys):
     assert loudness(softer, SR) < loudness(expected, SR) - 15
 
 
-def test_the_level_of_the_input_is_kept_where_that_is_asked_for(fitted: Path, tmp_path):
+def test_the_level_of_the_input_is_kept_where_that_is_asked_for(fitted: Path, tmp_path: Path) -> None:
     asis = rendered(tmp_path, "--run", str(fitted), "--loudness", "off", take_of(fitted))
     level = str(loudness(sound(Path(take_of(fitted))), SR))
     assert relative_rms(asis, rendered(tmp_path, "--run", str(fitted), f"--loudness={level}", take_of(fitted))) < 1e-4
 
 
-def test_delay_and_reverb_can_be_muted(fitted: Path, tmp_path):
+def test_delay_and_reverb_can_be_muted(fitted: Path, tmp_path: Path) -> None:
     run = ["--run", str(fitted), take_of(fitted)]
     whole, direct = rendered(tmp_path, *run), rendered(tmp_path, "--no-delay", "--no-reverb", *run)
     only_delay, only_reverb = rendered(tmp_path, "--no-reverb", *run), rendered(tmp_path, "--no-delay", *run)
@@ -65,7 +65,7 @@ def test_delay_and_reverb_can_be_muted(fitted: Path, tmp_path):
     assert 1e-4 < relative_rms(only_reverb, direct) < relative_rms(whole, direct)
 
 
-def test_the_real_time_form_has_the_same_direct_sound_and_as_much_around_it(fitted: Path, tmp_path):
+def test_the_real_time_form_has_the_same_direct_sound_and_as_much_around_it(fitted: Path, tmp_path: Path) -> None:
     run = ["--run", str(fitted), take_of(fitted)]
     whole, realtime = rendered(tmp_path, *run), rendered(tmp_path, "--realtime", *run)
     mute = ["--no-delay", "--no-reverb"]
@@ -75,7 +75,7 @@ def test_the_real_time_form_has_the_same_direct_sound_and_as_much_around_it(fitt
     assert relative_rms(rendered(tmp_path, *mute, "--realtime", *run), direct) < 1e-5
 
 
-def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path, capsys):
+def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = load_run(fitted)
     effect = build(run.config, SR)
     louder = run.raws | {"comp.makeup": run.raws["comp.makeup"] + 6.0}
@@ -94,7 +94,9 @@ def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path, capsys):
     assert "raw_params.npy: not an array of numbers" in refusal_of_render(capsys, [*preset, take_of(fitted), "out.wav"])
 
 
-def test_stereo_at_other_rates_in_other_formats_is_rendered(fitted: Path, tmp_path, caplog):
+def test_stereo_at_other_rates_in_other_formats_is_rendered(
+    fitted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for sr, name in ((22050, "in.flac"), (48000, "in.ogg"), (37800, "in.wav")):
         write_audio(tmp_path / name, mixed(take(1.0))[:, : sr // 2].repeat(1, 2), sr)
         with caplog.at_level(logging.INFO):
@@ -113,7 +115,9 @@ def refusal_of_render(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
     return error.strip()
 
 
-def test_what_cannot_be_rendered_is_refused_in_one_line(fitted: Path, tmp_path, capsys):
+def test_what_cannot_be_rendered_is_refused_in_one_line(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, out = ["--run", str(fitted)], str(tmp_path / "out.wav")
     write_audio(tmp_path / "silent.wav", torch.zeros(1, SR), SR)
     write_audio(tmp_path / "scrap.wav", take(0.2), SR)
@@ -143,7 +147,9 @@ def test_what_cannot_be_rendered_is_refused_in_one_line(fitted: Path, tmp_path, 
     assert not (tmp_path / "out.wav").exists()
 
 
-def test_a_format_that_cannot_be_written_is_refused_before_any_work(fitted: Path, tmp_path, capsys, monkeypatch):
+def test_a_format_that_cannot_be_written_is_refused_before_any_work(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(render, "read_audio", lambda path: pytest.fail("read the input first"))
     assert render.main(["--run", str(fitted), take_of(fitted), str(tmp_path / "out.m4a")]) == 2
     assert "unknown audio suffix '.m4a'" in capsys.readouterr().err

@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Never
 
 import pytest
 import torch
@@ -89,7 +91,7 @@ def refusal(read: object, *args: object) -> str:
     return str(error.value)
 
 
-def test_runs_of_a_track_are_numbered_upwards(tmp_path):
+def test_runs_of_a_track_are_numbered_upwards(tmp_path: Path) -> None:
     assert runs.new_run(tmp_path / "logs", "song") == tmp_path / "logs" / "song" / "run_0"
     assert runs.new_run(tmp_path / "logs", "song").name == "run_1"
     for name in ("run_9", "run_10", "run_x", "run_11_old"):
@@ -101,7 +103,7 @@ def test_runs_of_a_track_are_numbered_upwards(tmp_path):
     assert runs.new_run(tmp_path / "logs", "a [b] c").name == "run_1"
 
 
-def test_two_processes_that_begin_at_once_have_a_run_each(tmp_path, monkeypatch):
+def test_two_processes_that_begin_at_once_have_a_run_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbered = runs.numbered
     # What the second process saw before the first made its folder.
     monkeypatch.setattr(runs, "numbered", lambda parent: numbered(parent)[:1])
@@ -109,13 +111,13 @@ def test_two_processes_that_begin_at_once_have_a_run_each(tmp_path, monkeypatch)
     assert made == ["run_0", "run_1", "run_2", "run_3"]
 
 
-def test_many_threads_that_begin_at_once_have_a_run_each(tmp_path):
+def test_many_threads_that_begin_at_once_have_a_run_each(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: runs.new_run(tmp_path, "song"), range(40)))
     assert {folder.name for folder in made} == {f"run_{n}" for n in range(40)}
 
 
-def test_a_file_under_another_spelling_has_the_same_run(tmp_path, monkeypatch):
+def test_a_file_under_another_spelling_has_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "takes").mkdir()
     wet = tmp_path / "takes" / "song.wav"
     wet.touch()
@@ -131,7 +133,7 @@ def test_a_file_under_another_spelling_has_the_same_run(tmp_path, monkeypatch):
     assert runs.newest_run(tmp_path, "song", wet) == folder, "as older runs recorded it"
 
 
-def test_a_run_has_one_writer(tmp_path):
+def test_a_run_has_one_writer(tmp_path: Path) -> None:
     folder = runs.new_run(tmp_path, "song")
     with runs.lock(folder):
         message = refusal(runs.lock, folder)
@@ -141,13 +143,13 @@ def test_a_run_has_one_writer(tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_a_log_folder_that_cannot_be_written_is_refused(tmp_path):
+def test_a_log_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = refusal(runs.new_run, tmp_path / "file" / "logs", "song")
     assert message == f"log_dir={tmp_path}/file/logs: cannot be written (Not a directory); choose another folder"
 
 
-def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert runs.new_run("~/logs", "song") == tmp_path / "logs" / "song" / "run_0"
     our_run(tmp_path / "logs" / "song" / "run_0")
@@ -155,7 +157,7 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     assert runs.load_run("~/logs/song/run_0").sr == SR
 
 
-def test_a_run_has_ended_when_it_came_to_its_end_with_all_its_epochs(tmp_path):
+def test_a_run_has_ended_when_it_came_to_its_end_with_all_its_epochs(tmp_path: Path) -> None:
     wet = Path("song.wav")
     assert runs.newest_run(tmp_path, "song", wet) is None
     folder = runs.new_run(tmp_path, "song")
@@ -171,7 +173,7 @@ def test_a_run_has_ended_when_it_came_to_its_end_with_all_its_epochs(tmp_path):
     assert runs.newest_run(tmp_path, "song", wet) == folder, "a run that never began hides none"
 
 
-def test_a_record_begins_with_the_run_and_keeps_its_beginning(tmp_path):
+def test_a_record_begins_with_the_run_and_keeps_its_beginning(tmp_path: Path) -> None:
     runs.begin(tmp_path, {"sr": 8000, "chain": {"a": {"effect": "peak"}}})
     begun = read_json(tmp_path / "meta.json")
     assert begun["losses"] == [] and begun["terminated_by"] == "running"
@@ -182,7 +184,7 @@ def test_a_record_begins_with_the_run_and_keeps_its_beginning(tmp_path):
     assert read_tensors(tmp_path / "parametrised.pth") == {"a.gain": torch.tensor(1.5)}
 
 
-def test_another_fit_is_not_resumed(tmp_path):
+def test_another_fit_is_not_resumed(tmp_path: Path) -> None:
     settings = {"sr": 8000, "epochs": 5, "resume": False, "device": "auto", "chain": {"a": {"effect": "peak"}}}
     runs.begin(tmp_path, settings)
     runs.check_same_fit(tmp_path, settings | {"epochs": 500, "resume": True, "device": "cpu", "log_dir": "x"})
@@ -190,7 +192,7 @@ def test_another_fit_is_not_resumed(tmp_path):
     assert message.startswith(f"{tmp_path}: was begun with other settings (chain, seed, sr); use those, or")
 
 
-def test_files_are_whole_at_every_instant_and_leave_nothing_behind(tmp_path):
+def test_files_are_whole_at_every_instant_and_leave_nothing_behind(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "1")
     for write in (broken_text, broken_tensors):
         with pytest.raises(RuntimeError, match="in the middle"):
@@ -210,7 +212,7 @@ def broken_text(path: Path) -> None:
 
 
 class Unwritable:
-    def __reduce__(self):
+    def __reduce__(self) -> Never:
         raise RuntimeError("in the middle")
 
 
@@ -218,7 +220,7 @@ def broken_tensors(path: Path) -> None:
     write_tensors(path, {"x": torch.ones(3), "y": Unwritable()})
 
 
-def test_who_reads_while_another_writes_sees_the_old_file_whole(tmp_path):
+def test_who_reads_while_another_writes_sees_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.ckpt"
     write_tensors(path, {"x": torch.zeros(1000)})
     before = path.read_bytes()
@@ -229,7 +231,7 @@ def test_who_reads_while_another_writes_sees_the_old_file_whole(tmp_path):
     assert torch.equal(read_tensors(path)["x"], torch.ones(1000))
 
 
-def test_a_run_of_ours_makes_the_round_trip(tmp_path):
+def test_a_run_of_ours_makes_the_round_trip(tmp_path: Path) -> None:
     effect, raws = our_run(tmp_path)
     run = runs.load_run(tmp_path)
     assert run.sr == SR and run.config == from_published_config(PUBLISHED["model"])
@@ -237,7 +239,7 @@ def test_a_run_of_ours_makes_the_round_trip(tmp_path):
     assert_equal(runs.load_values(tmp_path / "parametrised.pth", effect), values_of(effect, raws))
 
 
-def test_a_published_run_is_read_under_our_names(tmp_path):
+def test_a_published_run_is_read_under_our_names(tmp_path: Path) -> None:
     effect, raws = published_run(tmp_path)
     run = runs.load_run(tmp_path)
     assert run.sr == SR
@@ -247,7 +249,7 @@ def test_a_published_run_is_read_under_our_names(tmp_path):
     assert values["comp.attack"] > 1.0, "milliseconds, not a coefficient"
 
 
-def test_what_no_preset_holds_may_be_absent_and_what_is_strange_is_left_out(tmp_path):
+def test_what_no_preset_holds_may_be_absent_and_what_is_strange_is_left_out(tmp_path: Path) -> None:
     effect, raws = our_run(tmp_path)
     less = {name: raw for name, raw in raws.items() if name != "sends.delay.damping"}
     runs.save_checkpoint(tmp_path, {"best_model": less | {"other.gain": torch.tensor(0.0)}})
@@ -257,7 +259,7 @@ def test_what_no_preset_holds_may_be_absent_and_what_is_strange_is_left_out(tmp_
 
 
 @pytest.mark.parametrize("make", [our_run, published_run])
-def test_a_damaged_or_incomplete_run_names_its_file(tmp_path, make: object):
+def test_a_damaged_or_incomplete_run_names_its_file(tmp_path: Path, make: object) -> None:
     effect, raws = make(tmp_path)
     checkpoint, values, config = (tmp_path / n for n in ("checkpoint.ckpt", "parametrised.pth", "config.yaml"))
     good = {path: path.read_bytes() for path in (checkpoint, values, config)}
@@ -299,7 +301,7 @@ def test_a_damaged_or_incomplete_run_names_its_file(tmp_path, make: object):
     assert refusal(load_run).startswith(f"{config}: cannot be read (No such file")
 
 
-def test_values_of_another_chain_are_refused_by_name(tmp_path):
+def test_values_of_another_chain_are_refused_by_name(tmp_path: Path) -> None:
     our_run(tmp_path)
     other = build({"peak1": {"effect": "peak"}, "shelf": {"effect": "low_shelf"}}, SR)
     path = tmp_path / "parametrised.pth"
@@ -310,7 +312,7 @@ def test_values_of_another_chain_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["checkpoint.ckpt", "parametrised.pth"])
-def test_code_in_a_file_is_refused_and_does_not_run(tmp_path, name: str):
+def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, name: str) -> None:
     effect, _ = our_run(tmp_path)
     witness = tmp_path / "witness"
     torch.save({"best_model": Malicious(witness), "peak1.gain": torch.tensor(0.0)}, tmp_path / name)
@@ -324,20 +326,20 @@ def test_code_in_a_file_is_refused_and_does_not_run(tmp_path, name: str):
 class Malicious:
     """A pickle that makes a file when it is read carelessly."""
 
-    def __init__(self, witness: Path):
+    def __init__(self, witness: Path) -> None:
         self.witness = witness
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return os.mkdir, (str(self.witness),)
 
 
-def test_a_checkpoint_that_lacks_what_a_fit_needs_is_not_resumed(tmp_path):
+def test_a_checkpoint_that_lacks_what_a_fit_needs_is_not_resumed(tmp_path: Path) -> None:
     runs.save_checkpoint(tmp_path, {"model": {}, "optimiser": {}, "losses": [], "generator": None, "before": None})
     message = refusal(runs.load_checkpoint, tmp_path)
     assert message.startswith(f"{tmp_path}/checkpoint.ckpt: lacks best_model, lowest_loss, undone; it cannot be")
 
 
-def test_json_files_are_read_as_names_and_values_or_refused(tmp_path):
+def test_json_files_are_read_as_names_and_values_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "meta.json"
     assert refusal(read_json, path) == f"{path}: cannot be read (No such file or directory)"
     for content, message in (("{", "not a JSON file"), ("[1]", "holds a list"), ("\x00", "not a JSON file")):
@@ -349,7 +351,7 @@ def test_json_files_are_read_as_names_and_values_or_refused(tmp_path):
     assert read_json(path) == {"a": 1}
 
 
-def test_a_chain_is_found_in_every_kind_of_file(tmp_path):
+def test_a_chain_is_found_in_every_kind_of_file(tmp_path: Path) -> None:
     ours = {"peak": {"effect": "peak"}}
     published = {"_target_": "torch.nn.Sequential", "_args_": [PEAK]}
     chain = {"effect": "serial", "peak": {"effect": "peak", "freq": {"default": 800, "range": [33, 5400]}}}
@@ -364,7 +366,7 @@ def test_a_chain_is_found_in_every_kind_of_file(tmp_path):
         assert runs.read_chain_file(tmp_path / "a.yaml") == (expected, sr)
 
 
-def test_another_spelling_of_the_wet_file_is_the_same_song(tmp_path, monkeypatch):
+def test_another_spelling_of_the_wet_file_is_the_same_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "music").mkdir()

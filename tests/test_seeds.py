@@ -16,14 +16,14 @@ from reknob.runtime.seeds import stream, stream_seed
 SEEDS, NUMBERS = range(4), range(50)
 
 
-def test_no_two_seeds_or_numbers_or_names_share_a_stream():
+def test_no_two_seeds_or_numbers_or_names_share_a_stream() -> None:
     names = [("epoch",), ("batch",), ("epoch", 1), (1, "epoch")]
     streams = {stream_seed(seed, *name, number) for seed, name, number in product(SEEDS, names, NUMBERS)}
     assert len(streams) == len(SEEDS) * len(names) * len(NUMBERS)
     assert all(0 <= seed < 2**63 for seed in streams)
 
 
-def test_a_stream_is_the_same_every_time():
+def test_a_stream_is_the_same_every_time() -> None:
     # As written down once, so that another version of numpy or Python gives no other training.
     assert stream_seed(0) == 7896617691693857887
     assert stream_seed(7, "epoch", 3) == stream_seed(7, "epoch", 3)
@@ -31,7 +31,7 @@ def test_a_stream_is_the_same_every_time():
     assert not torch.equal(torch.rand(3, generator=stream(1, "a")), torch.rand(3, generator=stream(1, "b")))
 
 
-def test_epochs_of_neighbouring_seeds_draw_other_numbers(monkeypatch: pytest.MonkeyPatch):
+def test_epochs_of_neighbouring_seeds_draw_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles", sr=44100)
 
     def draws(seed: int, epoch: int) -> list[float]:
@@ -64,7 +64,7 @@ def test_splits_of_neighbouring_seeds_hold_other_excerpts(music: MusicSettings) 
     assert excerpt_seeds(0) == seeds[:3]
 
 
-def test_the_codecs_of_neighbouring_seeds_and_parts_are_drawn_apart(monkeypatch: pytest.MonkeyPatch):
+def test_the_codecs_of_neighbouring_seeds_and_parts_are_drawn_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
     def batch(self: Processed, start: int, generator: torch.Generator) -> None:

@@ -34,7 +34,7 @@ EVENTS = ["begin", "step", "step", "end"]
 class Recorder:
     """An observer that notes what it is told, and raises where it is to."""
 
-    def __init__(self, raises_at: str = ""):
+    def __init__(self, raises_at: str = "") -> None:
         self.raises_at = raises_at
         self.told: dict[str, list[str]] = {}
         self.ended: dict[str, Outcome] = {}
@@ -98,7 +98,9 @@ def break_b(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: Ba
     monkeypatch.setattr(owner, name, breaking)
 
 
-def test_observers_are_told_of_begin_steps_and_end_of_every_song(arguments: list[str], monkeypatch):
+def test_observers_are_told_of_begin_steps_and_end_of_every_song(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fit, "PAUSE_EVERY_S", 1e9)
     recorder = Recorder()
     songs = session_of(arguments, recorder)
@@ -109,7 +111,9 @@ def test_observers_are_told_of_begin_steps_and_end_of_every_song(arguments: list
 
 
 @pytest.mark.parametrize("event", ["begin", "step", "pause", "end"])
-def test_an_observer_that_raises_ends_no_fit_and_is_told_once(arguments: list[str], caplog, monkeypatch, event: str):
+def test_an_observer_that_raises_ends_no_fit_and_is_told_once(
+    arguments: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
     monkeypatch.setattr(fit, "PAUSE_EVERY_S", 0)
     broken, other = Recorder(event), Recorder()
     with caplog.at_level(logging.WARNING):
@@ -128,8 +132,12 @@ ERRORS = [RuntimeError("no kernel"), OSError(errno.EIO, "Input/output error"), M
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_pair_that_cannot_be_loaded_fails_with_its_log_and_the_others_are_fitted(
-    arguments: list[str], tmp_path: Path, monkeypatch, capsys, error: Exception
-):
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
     break_b(monkeypatch, recipe, "load_pair", error)
     # What the machine refuses is told as a mistake is; the rest is the project's fault.
     assert main.main(arguments) == (2 if isinstance(error, (OSError, MemoryError)) else 1)
@@ -143,7 +151,9 @@ def test_a_pair_that_cannot_be_loaded_fails_with_its_log_and_the_others_are_fitt
     assert read_json(tmp_path / "logs" / "c" / "run_0" / "meta.json")["terminated_by"] is None
 
 
-def test_a_step_that_raises_ends_its_own_song_alone(arguments: list[str], tmp_path: Path, monkeypatch):
+def test_a_step_that_raises_ends_its_own_song_alone(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen: list[TrackState] = []
     track, draw = recipe.Recipe.track, TrackState.draw
 
@@ -170,8 +180,8 @@ def test_a_step_that_raises_ends_its_own_song_alone(arguments: list[str], tmp_pa
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced by a file"])
 def test_a_run_folder_that_vanishes_fails_its_song_alone(
-    arguments: list[str], tmp_path: Path, monkeypatch, replaced: bool
-):
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
     monkeypatch.setattr(fit, "PAUSE_EVERY_S", 0)
     lost = tmp_path / "logs" / "b"
 
@@ -189,8 +199,8 @@ def test_a_run_folder_that_vanishes_fails_its_song_alone(
 
 
 def test_a_last_write_without_space_is_told_with_its_file_and_what_was_whole_stays(
-    arguments: list[str], tmp_path: Path, monkeypatch
-):
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "logs" / "b" / "run_0" / "fitted.wav"))
     with monkeypatch.context() as patch:
         break_b(patch, run_folder, "write_audio", full)
@@ -204,7 +214,9 @@ def test_a_last_write_without_space_is_told_with_its_file_and_what_was_whole_sta
     assert (run / "fitted.wav").exists() and runs.has_ended(run, 2)
 
 
-def test_a_full_disk_at_any_write_names_the_file(arguments: list[str], tmp_path: Path, monkeypatch):
+def test_a_full_disk_at_any_write_names_the_file(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -216,7 +228,7 @@ def test_a_full_disk_at_any_write_names_the_file(arguments: list[str], tmp_path:
     assert str(run) in songs["a"].reason and "No space left on device" in songs["a"].reason
 
 
-def test_what_became_of_all_songs_adds_up(arguments: list[str], tmp_path: Path):
+def test_what_became_of_all_songs_adds_up(arguments: list[str], tmp_path: Path) -> None:
     write_audio(tmp_path / "pairs" / "lonely_dry.wav", take(1.4), SR)
     write_audio(tmp_path / "pairs" / "d_dry.wav", 0 * take(1.4), SR)
     write_audio(tmp_path / "pairs" / "d_wet.wav", mixed(take(1.4)), SR)
@@ -238,7 +250,7 @@ def test_what_became_of_all_songs_adds_up(arguments: list[str], tmp_path: Path):
     assert summary(songs.values(), skipped=1) == "2 fitted, 1 done before, 1 failed, 1 skipped"
 
 
-def test_the_total_of_the_progress_bar_is_that_of_all_songs_from_the_start():
+def test_the_total_of_the_progress_bar_is_that_of_all_songs_from_the_start() -> None:
     progress = Progress(10, 100)
     track = SimpleNamespace(epochs=100, step_count=30, chunks=SimpleNamespace(dry=torch.zeros(2, 1, SR)), losses=[2.0])
     run = SimpleNamespace(track=track, pair=SimpleNamespace(name="a", sr=SR), device=torch.device("cpu"), path="run_0")
@@ -275,22 +287,21 @@ def one(arguments: list[str], tmp_path: Path) -> list[str]:
     return [f"dry={pairs / 'a_dry.wav'}", f"wet={pairs / 'a_wet.wav'}", *arguments[1:]]
 
 
-def test_an_annealed_run_that_has_ended_is_not_extended(one: list[str], tmp_path: Path):
+def test_an_annealed_run_that_has_ended_is_not_extended(one: list[str], tmp_path: Path) -> None:
     annealed = [*one, "optimiser.method=annealed", "resume=true"]
     session_of(annealed)
     run = tmp_path / "logs" / "a_wet" / "run_0"
     (song,) = session_of([*annealed, "epochs=4"]).values()
     assert song.outcome is Outcome.FAILED and not song.is_fault
     assert song.reason == (
-        f"{run}: its annealed schedule ended at 2 epochs and cannot be extended; "
-        "begin anew with resume=false epochs=4"
+        f"{run}: its annealed schedule ended at 2 epochs and cannot be extended; begin anew with resume=false epochs=4"
     )
     assert len(read_json(run / "meta.json")["losses"]) == 2
     (song,) = session_of([*annealed, "epochs=1"]).values()
     assert song.reason == f"a_wet: has 2 epochs in {run}; resume=false begins anew"
 
 
-def test_an_interrupted_annealed_run_keeps_its_schedule(one: list[str], tmp_path: Path):
+def test_an_interrupted_annealed_run_keeps_its_schedule(one: list[str], tmp_path: Path) -> None:
     annealed = [*one, "optimiser.method=annealed", "epochs=4"]
     stopped_after(annealed, 2)
     for epochs in (3, 5):
@@ -305,7 +316,7 @@ def test_an_interrupted_annealed_run_keeps_its_schedule(one: list[str], tmp_path
     assert len(whole["losses"]) == 4 and resumed["losses"] == whole["losses"]
 
 
-def test_a_run_of_adam_goes_on_to_more_epochs_bit_for_bit_and_says_so(one: list[str], tmp_path: Path):
+def test_a_run_of_adam_goes_on_to_more_epochs_bit_for_bit_and_says_so(one: list[str], tmp_path: Path) -> None:
     session_of(one)
     session_of([*one, "epochs=4", "resume=true"])
     session_of([*one, "epochs=4"])
@@ -316,7 +327,13 @@ def test_a_run_of_adam_goes_on_to_more_epochs_bit_for_bit_and_says_so(one: list[
     assert read_yaml(logs / "run_0" / "config.yaml")["epochs"] == 4
 
 
-def test_tensorboards_thread_never_ends_a_run(one: list[str], tmp_path: Path, monkeypatch, caplog, capsys):
+def test_tensorboards_thread_never_ends_a_run(
+    one: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     def full(*_: object) -> None:
@@ -331,7 +348,7 @@ def test_tensorboards_thread_never_ends_a_run(one: list[str], tmp_path: Path, mo
     assert read_json(tmp_path / "logs" / "a_wet" / "run_0" / "meta.json")["terminated_by"] is None
 
 
-def test_sound_too_quiet_or_short_for_a_loudness_is_shown_as_it_is(tmp_path: Path):
+def test_sound_too_quiet_or_short_for_a_loudness_is_shown_as_it_is(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pair = SimpleNamespace(dry=take(1.4), wet=mixed(take(0.2)), sr=SR)
     run = SimpleNamespace(path=tmp_path, pair=pair, track=SimpleNamespace(step_count=0), fitted=1e-6 * mixed(take(1.4)))
@@ -340,7 +357,7 @@ def test_sound_too_quiet_or_short_for_a_loudness_is_shown_as_it_is(tmp_path: Pat
     assert accumulator.EventAccumulator(str(tmp_path)).Reload().Tags()["audio"] == ["dry", "wet", "fitted"]
 
 
-def test_a_run_folder_is_closed_with_its_record_last(arguments: list[str], monkeypatch):
+def test_a_run_folder_is_closed_with_its_record_last(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     for owner, name in ((runs, "save_checkpoint"), (run_folder, "write_audio"), (runs, "finish")):
         function = getattr(owner, name)

@@ -27,7 +27,7 @@ def refusal(argv: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    ("argv", "message"),
     [
         ("chunk_duration=1.2 chunk_overlap=0.5", "set chunk_overlap=0.249 or less, or chunk_duration=1.451 or more"),
         ("chunk_duration=0.5 chunk_overlap=0.1", "takes 41896: set chunk_duration=1.051 or more"),
@@ -59,27 +59,29 @@ def refusal(argv: list[str]) -> str:
         ("chain.skip.effect=peak", "an effect cannot be called 'skip'"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_before_audio_is_read(argv: str, message: str):
+def test_what_cannot_be_fitted_is_refused_before_audio_is_read(argv: str, message: str) -> None:
     assert message in refusal(argv.split())
 
 
 @pytest.mark.parametrize("word", ["null", "off", "none", "~", ""])
-def test_an_effect_is_left_out_by_every_word_for_nothing(word: str):
+def test_an_effect_is_left_out_by_every_word_for_nothing(word: str) -> None:
     settings = main.read_settings([f"chain.low_pass={word}", f"chain.sends.delay={word}", f"lufs={word}"])
     chain = build(settings.chain, settings.sr)
     assert "low_pass" not in dict(chain.parts()) and settings.lufs is None
     assert [name for name, _ in chain.sends.parts()] == ["reverb", "direct"]
 
 
-@pytest.mark.parametrize("argv, told", [([], True), (["sr=16000"], False)])
-def test_a_model_of_another_sample_rate_is_fitted_at_ours_and_told(argv: list[str], told: bool, tmp_path, caplog):
+@pytest.mark.parametrize(("argv", "told"), [([], True), (["sr=16000"], False)])
+def test_a_model_of_another_sample_rate_is_fitted_at_ours_and_told(
+    argv: list[str], told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "run.yaml").write_text(f"sr: 16000\nchain:\n  {PAN}")
     settings = main.read_settings([f"model={tmp_path}/run.yaml", *argv])
     assert settings.sr == (16000 if argv else 44100)
     assert ("is a chain of a fit at 16000 Hz; this one runs at sr=44100" in caplog.text) is told
 
 
-def test_paths_of_the_command_line_take_the_place_of_those_in_a_file(tmp_path):
+def test_paths_of_the_command_line_take_the_place_of_those_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("dataset: medley_vocal\ndata_dir: elsewhere\n")
     got = main.read_settings([f"--config={path}", "dry=a.wav", "wet=b.wav"])
@@ -88,7 +90,7 @@ def test_paths_of_the_command_line_take_the_place_of_those_in_a_file(tmp_path):
     assert (got.dataset, got.data_dir) == ("medley_vocal", "here")
 
 
-def test_a_run_older_than_a_setting_is_resumed_with_its_default(tmp_path):
+def test_a_run_older_than_a_setting_is_resumed_with_its_default(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("sr: 44100\n")
     runs.check_same_fit(tmp_path, {"sr": 44100, "fix_drift": False}, {"fix_drift": False})
     with pytest.raises(UsageError, match=r"other settings \(fix_drift\)"):
@@ -96,7 +98,7 @@ def test_a_run_older_than_a_setting_is_resumed_with_its_default(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, value, message",
+    ("name", "value", "message"),
     [
         ("comp.cmp_ratio", -3.0, "comp.cmp_ratio=-3 lies outside its range; allowed: 1 to 20"),
         ("peak.freq", 90000.0, "peak.freq=90000 Hz lies outside its range; allowed: 33 to 17500"),
@@ -106,7 +108,9 @@ def test_a_run_older_than_a_setting_is_resumed_with_its_default(tmp_path):
         ("peak.Q", float("nan"), "peak.Q=nan lies outside its range; allowed: 0.2 to 20"),
     ],
 )
-def test_a_values_file_with_a_value_that_cannot_be_is_refused(name: str, value: float, message: str, tmp_path):
+def test_a_values_file_with_a_value_that_cannot_be_is_refused(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
     effect = build({"peak": {"effect": "peak"}, "comp": {"effect": "compressor_expander"}}, 44100)
     values = {key: each.detach() for key, each in flatten(Knobs(effect)()).items()}
     path = tmp_path / "parametrised.pth"
@@ -118,7 +122,7 @@ def test_a_values_file_with_a_value_that_cannot_be_is_refused(name: str, value: 
     assert str(error.value) == f"{path}: {message}"
 
 
-def test_values_at_the_very_ends_of_their_ranges_are_held():
+def test_values_at_the_very_ends_of_their_ranges_are_held() -> None:
     effect = build({"comp": {"effect": "compressor_expander"}, "reverb": {"effect": "fdn"}}, 44100)
     knobs = Knobs(effect)
     for end in (-40.0, 40.0):
@@ -188,8 +192,8 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("text, message", FILES.values(), ids=FILES)
-def test_a_file_from_a_stranger_ends_in_one_line_within_seconds(text: str, message: str, tmp_path: Path):
+@pytest.mark.parametrize(("text", "message"), FILES.values(), ids=FILES)
+def test_a_file_from_a_stranger_ends_in_one_line_within_seconds(text: str, message: str, tmp_path: Path) -> None:
     begun = time.monotonic()
     path = tmp_path / "a.yaml"
     path.write_text(text)
@@ -201,7 +205,7 @@ def test_a_file_from_a_stranger_ends_in_one_line_within_seconds(text: str, messa
 
 
 @pytest.mark.parametrize("b", ["{effect: fdn, ir_duration: 0.5}", "{effect: noise_reverb, downsample_factor: 4}"])
-def test_chains_of_reverbs_alone_have_gradients(b: str, tmp_path: Path):
+def test_chains_of_reverbs_alone_have_gradients(b: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"a: {{effect: fdn, ir_duration: 0.5}}\nb: {b}\n")
     settings = main.read_settings([f"model={tmp_path}/a.yaml", "sr=8000"])
     chain = build(settings.chain, 8000).train()
@@ -212,20 +216,20 @@ def test_chains_of_reverbs_alone_have_gradients(b: str, tmp_path: Path):
     assert all(raw.grad.isfinite().all() for raw in knobs.parameters() if raw.grad is not None)
 
 
-def test_a_pipe_or_a_device_is_no_settings_file(tmp_path: Path):
+def test_a_pipe_or_a_device_is_no_settings_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(UsageError, match="is a pipe, a socket or a device"):
             read_yaml(path)
 
 
-def test_numbers_and_words_are_those_of_yaml_1_2():
+def test_numbers_and_words_are_those_of_yaml_1_2() -> None:
     text = "[1e-3, 1E5, .5, 1., +2, -0x10, 0x10, 0o17, 010, yes, off, true, ~, null, 1:30, 2020-01-01, '1', 1_000]"
     expected = [1e-3, 1e5, 0.5, 1.0, 2, "-0x10", 16, 15, 10, "yes", "off", True, None, None]
     assert parse_yaml(text) == [*expected, "1:30", "2020-01-01", "1", "1_000"]
 
 
-def test_references_are_written_out_and_bounded():
+def test_references_are_written_out_and_bounded() -> None:
     tree = {"sr": 8000, "a": {"b": "${sr}", "c": "${.b}", "d": "${..e[1]}"}, "e": [1, "x${sr}y"], "f": "${a}"}
     assert interpolated(tree)["f"] == {"b": 8000, "c": 8000, "d": "x8000y"}
     for last in ("${%d}${%d}", {"x": "${%d}", "y": "${%d}"}):

@@ -1,5 +1,6 @@
 """Statistics of preset sets: hand-made and generated numbers, other libraries, and what is published of the sets."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 from reknob.afx.registry import build
 from reknob.analysis.features import Features, effect_labels, load_sets
 from reknob.analysis.statistics import (
+    NormalityTest,
     area_under,
     components_needed,
     group_correlation,
@@ -24,8 +26,9 @@ from reknob.analysis.statistics import (
 SHARED = Path(__file__).parents[2] / "shared" / "presets"
 needs_published = pytest.mark.skipif(not SHARED.is_dir(), reason="the published preset sets are not here")
 # Length and width of sepals, length and width of petals of 50 flowers of Iris setosa, in mm (R. A. Fisher, 1936).
-IRIS = np.array(
-    """
+IRIS = (
+    np.array(
+        """
     51 49 47 46 50 54 46 50 44 49 54 48 48 43 58 57 54 51 57 51 54 51 46 51 48
     50 50 52 52 47 48 54 52 55 49 50 55 49 44 51 50 45 44 50 51 48 51 46 53 50
     35 30 32 31 36 39 34 34 29 31 37 34 30 30 40 44 39 35 38 38 34 37 36 33 34
@@ -35,8 +38,11 @@ IRIS = np.array(
     2 2 2 2 2 4 3 2 2 1 2 2 1 1 2 4 4 3 3 3 2 4 2 5 2
     2 4 2 2 2 2 4 1 2 2 2 2 1 2 2 3 3 2 6 4 3 2 2 2 2
     """.split(),
-    dtype=float,
-).reshape(4, 50).T
+        dtype=float,
+    )
+    .reshape(4, 50)
+    .T
+)
 
 
 def normal(rows: int, columns: int, seed: int) -> np.ndarray:
@@ -45,7 +51,7 @@ def normal(rows: int, columns: int, seed: int) -> np.ndarray:
     return rng.standard_normal((rows, columns)) @ rng.standard_normal((columns, columns)) + 3.0
 
 
-def test_components_are_orthonormal_and_explain_the_covariance():
+def test_components_are_orthonormal_and_explain_the_covariance() -> None:
     rows = normal(40, 6, 0)
     pc = principal_components(rows)
     np.testing.assert_allclose(pc.axes @ pc.axes.T, np.eye(6), atol=1e-12)
@@ -54,7 +60,7 @@ def test_components_are_orthonormal_and_explain_the_covariance():
     np.testing.assert_allclose(variance_shares(rows, pc), pc.deviations**2 / np.sum(pc.deviations**2), rtol=1e-10)
 
 
-def test_few_rows_have_as_many_components_as_they_span():
+def test_few_rows_have_as_many_components_as_they_span() -> None:
     rows = normal(5, 9, 1)
     assert principal_components(rows).axes.shape == (4, 9)
     assert principal_components(np.concatenate([rows, rows])).axes.shape == (4, 9)
@@ -62,25 +68,25 @@ def test_few_rows_have_as_many_components_as_they_span():
         principal_components(rows[:1])
 
 
-def test_another_set_is_measured_about_the_mean_of_the_components():
+def test_another_set_is_measured_about_the_mean_of_the_components() -> None:
     pc = principal_components(np.array([[-2.0, 1.0], [2.0, 1.0], [0.0, 0.0], [0.0, 2.0]]))
     assert variance_shares(np.array([[3.0, 2.0]]), pc) == pytest.approx([0.9, 0.1])
 
 
-def test_components_are_counted_up_to_a_level_and_the_curve_begins_at_nought():
+def test_components_are_counted_up_to_a_level_and_the_curve_begins_at_nought() -> None:
     shares = np.array([0.5, 0.3, 0.2])
     assert [components_needed(shares, level) for level in (0.4, 0.6, 0.99, 1.0)] == [1, 2, 3, 3]
     assert area_under(shares) == pytest.approx((0.25 + 0.65 + 0.9) / 3)
 
 
-def test_rank_correlation_is_spearmans_and_a_constant_correlates_with_nothing():
+def test_rank_correlation_is_spearmans_and_a_constant_correlates_with_nothing() -> None:
     rows = normal(30, 4, 2).round(1)
     np.testing.assert_allclose(rank_correlation(rows), stats.spearmanr(rows).statistic, atol=1e-12)
     rows[:, 1] = 7.0
     assert not rank_correlation(rows)[1].any()
 
 
-def test_groups_are_compared_over_pairs_of_different_columns():
+def test_groups_are_compared_over_pairs_of_different_columns() -> None:
     correlation = np.array([[1, 0.5, -0.2, 0.9], [0.5, 1, 0.4, 0.9], [-0.2, 0.4, 1, 0.9], [0.9, 0.9, 0.9, 1]])
     labels, matrix = group_correlation(correlation, ["A", "A", "B", ""])
     assert labels == ["A", "B"]
@@ -88,7 +94,7 @@ def test_groups_are_compared_over_pairs_of_different_columns():
     assert ranked_groups(labels, matrix) == [("A–A", 0.5), ("A–B", pytest.approx(0.3))]
 
 
-def test_the_strongest_pairs_lie_between_different_arrays():
+def test_the_strongest_pairs_lie_between_different_arrays() -> None:
     correlation = np.array([[1, -0.9, 0.1], [-0.9, 1, -0.4], [0.1, -0.4, 1]])
     assert strongest_pairs(correlation, ["g[0]", "g[1]", "freq"], 5) == [(1, 2), (0, 2)]
     assert strongest_pairs(correlation, ["a", "b", "freq"], 1) == [(0, 1)]
@@ -96,30 +102,30 @@ def test_the_strongest_pairs_lie_between_different_arrays():
 
 @pytest.mark.parametrize("test", [royston, henze_zirkler])
 @pytest.mark.parametrize(("rows", "columns"), [(20, 5), (70, 17), (365, 74)])
-def test_normal_rows_are_taken_for_normal(test, rows: int, columns: int):
+def test_normal_rows_are_taken_for_normal(test: Callable[[np.ndarray], NormalityTest], rows: int, columns: int) -> None:
     p = np.array([test(normal(rows, columns, seed)).p for seed in range(20)])
     assert np.sum(p < 0.05) <= 4 and np.median(p) > 0.2
 
 
 @pytest.mark.parametrize("test", [royston, henze_zirkler])
-def test_rows_that_are_not_normal_are_found_out(test):
+def test_rows_that_are_not_normal_are_found_out(test: Callable[[np.ndarray], NormalityTest]) -> None:
     rng = np.random.default_rng(0)
     assert test(rng.exponential(size=(100, 5))).p < 1e-10
     assert test(rng.standard_t(2, size=(365, 10))).p < 1e-10
 
 
-def test_henze_and_zirklers_test_agrees_with_others_on_the_iris():
+def test_henze_and_zirklers_test_agrees_with_others_on_the_iris() -> None:
     # The R package MVN prints HZ = 0.9488453, p = 0.04995356.
     assert henze_zirkler(IRIS) == pytest.approx((0.9488453, 0.04995356), rel=1e-6)
 
 
 @pytest.mark.parametrize("test", [royston, henze_zirkler])
-def test_signs_and_scales_of_columns_do_not_matter(test):
+def test_signs_and_scales_of_columns_do_not_matter(test: Callable[[np.ndarray], NormalityTest]) -> None:
     rows = normal(60, 4, 3)
     assert test(rows * [-1, 3, 0.1, -20]) == pytest.approx(test(rows), rel=1e-6)
 
 
-def test_rows_that_no_test_fits_are_refused():
+def test_rows_that_no_test_fits_are_refused() -> None:
     with pytest.raises(ValueError, match="takes 12 to 2000 rows"):
         royston(normal(11, 3, 0))
     for rows in (normal(5, 5, 0), np.repeat(normal(20, 1, 0), 2, axis=1)):
@@ -127,7 +133,7 @@ def test_rows_that_no_test_fits_are_refused():
             henze_zirkler(rows)
 
 
-def test_effects_are_labelled_by_kind_and_numbered_where_there_are_several():
+def test_effects_are_labelled_by_kind_and_numbered_where_there_are_several() -> None:
     chain = build(
         {
             "a": {"effect": "peak"},
@@ -147,7 +153,7 @@ def published() -> dict[str, Features]:
 
 
 @needs_published
-def test_the_published_components_are_found(published):
+def test_the_published_components_are_found(published: dict[str, Features]) -> None:
     rows = {name: features.rows for name, features in published.items()}
     pc = {name: principal_components(r) for name, r in rows.items()}
     shares = [
@@ -163,7 +169,7 @@ def test_the_published_components_are_found(published):
 
 
 @needs_published
-def test_the_published_correlations_are_found(published):
+def test_the_published_correlations_are_found(published: dict[str, Features]) -> None:
     internal, medleydb = published.values()
     correlation = rank_correlation(internal.rows)
     ranked = ranked_groups(*group_correlation(correlation, internal.effects))
@@ -181,7 +187,7 @@ def test_the_published_correlations_are_found(published):
 
 
 @needs_published
-def test_the_published_medians_are_found(published):
+def test_the_published_medians_are_found(published: dict[str, Features]) -> None:
     told = {
         "peak1.freq": (743, 378),
         "peak1.gain": (-3.4, -1.7),
@@ -198,5 +204,5 @@ def test_the_published_medians_are_found(published):
 
 
 @needs_published
-def test_a_set_given_twice_is_there_once():
+def test_a_set_given_twice_is_there_once() -> None:
     assert list(load_sets(SHARED / "medleydb", SHARED / "medleydb")) == ["medleydb"]

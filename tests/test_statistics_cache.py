@@ -19,12 +19,13 @@ SR = 44100
 SECONDS = 0.8
 
 
-@pytest.fixture
-def recordings(tmp_path: Path) -> list[Recording]:
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    folder = tmp_path_factory.mktemp("music")
     for seed in (1, 2, 3):
         x = torch.from_numpy(generate_music(seed, 3.0, SR))
-        write_audio(tmp_path / "music" / f"{seed}.wav", x, SR)
-    return find_recordings("folder", tmp_path / "music", "train", SECONDS).recordings
+        write_audio(folder / f"{seed}.wav", x, SR)
+    return find_recordings("folder", folder, "train", SECONDS).recordings
 
 
 def processed(recordings: list[Recording], items: int = PART, *, seed: int = 0, share: float = 0.0) -> Processed:

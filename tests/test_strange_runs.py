@@ -56,7 +56,9 @@ ODD_RECORDS = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in ODD_RECORDS.items() for value in values])
-def test_an_odd_record_rejects_its_run_only(key: str, value: object, tmp_path, capsys):
+def test_an_odd_record_rejects_its_run_only(
+    key: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "logs" / "good" / "run_0")
     odd = write_run(tmp_path / "logs" / "odd" / "run_0", **{key: value})
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
@@ -70,7 +72,9 @@ INF, NAN = float("inf"), float("nan")
 
 
 @pytest.mark.parametrize("losses", [[INF] * 4, [NAN], [INF, 2.0, INF, 1.0], [], [1e308, -1e308], [NAN, 2.0, 1.0]])
-def test_losses_that_no_fit_has_reject_a_run_without_a_warning(losses: list, tmp_path, capsys, recwarn):
+def test_losses_that_no_fit_has_reject_a_run_without_a_warning(
+    losses: list, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     write_run(tmp_path / "logs" / "good" / "run_0")
     write_run(tmp_path / "logs" / "odd" / "run_0", losses=losses)
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
@@ -80,7 +84,9 @@ def test_losses_that_no_fit_has_reject_a_run_without_a_warning(losses: list, tmp
 
 @pytest.mark.parametrize("change", [fifo, device, folder, circle, enormous])
 @pytest.mark.parametrize("name", ["meta.json", "checkpoint.ckpt"])
-def test_a_run_whose_file_is_none_is_rejected_at_once(change: Change, name: str, tmp_path, capsys):
+def test_a_run_whose_file_is_none_is_rejected_at_once(
+    change: Change, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "logs" / "good" / "run_0")
     change(write_run(tmp_path / "logs" / "odd" / "run_0") / name)
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
@@ -101,7 +107,9 @@ ODD_STATES = {
 
 
 @pytest.mark.parametrize("value", ODD_STATES.values(), ids=ODD_STATES)
-def test_parameters_that_are_none_reject_their_run_only(value: object, tmp_path, capsys):
+def test_parameters_that_are_none_reject_their_run_only(
+    value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "logs" / "good" / "run_0")
     odd = write_run(tmp_path / "logs" / "odd" / "run_0")
     raws = Knobs(build(CHAIN, SR)).state_dict()
@@ -111,7 +119,7 @@ def test_parameters_that_are_none_reject_their_run_only(value: object, tmp_path,
 
 
 @pytest.mark.parametrize("best", [5, None, [], {}, {1: torch.zeros(())}, {("a",): torch.zeros(())}])
-def test_a_checkpoint_of_something_else_is_refused(best: object, tmp_path):
+def test_a_checkpoint_of_something_else_is_refused(best: object, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run_0")
     torch.save({"best_model": best}, folder / "checkpoint.ckpt")
     with pytest.raises(UsageError, match="checkpoint.ckpt: "):
@@ -119,7 +127,7 @@ def test_a_checkpoint_of_something_else_is_refused(best: object, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), [("losses", 5), ("losses", [TEXT]), ("target_path", TREE), ("created", 1)])
-def test_a_run_with_an_odd_record_is_not_resumed(key: str, value: object, tmp_path):
+def test_a_run_with_an_odd_record_is_not_resumed(key: str, value: object, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "song" / "run_0", **{key: value})
     with pytest.raises(UsageError, match=f"meta.json: {key} "):
         runs.newest_run(tmp_path, "song", Path("/takes/wet.wav"))

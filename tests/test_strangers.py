@@ -84,7 +84,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
-def test_a_set_whose_description_is_wrong_is_refused_by_its_name(key: str, value: object, a_set: Path, capsys):
+def test_a_set_whose_description_is_wrong_is_refused_by_its_name(
+    key: str, value: object, a_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rewrite(a_set / "info.json", **{key: value})
     assert str(a_set) in refusal(capsys, presets.main, "list", a_set)
     assert str(a_set) in refusal(capsys, loss_eval.main, a_set, a_set / "out.csv", "--cpu")
@@ -92,7 +94,9 @@ def test_a_set_whose_description_is_wrong_is_refused_by_its_name(key: str, value
 
 
 @pytest.mark.parametrize("key", [key for key in WRONG if key != "runs"])
-def test_a_set_that_lacks_a_part_of_its_description_is_refused(key: str, a_set: Path, capsys):
+def test_a_set_that_lacks_a_part_of_its_description_is_refused(
+    key: str, a_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     info = json.loads((a_set / "info.json").read_text())
     del info[key]
     (a_set / "info.json").write_text(json.dumps(info))
@@ -100,7 +104,7 @@ def test_a_set_that_lacks_a_part_of_its_description_is_refused(key: str, a_set: 
 
 
 @pytest.mark.parametrize("run", ["~nosuchuser/run_0", "x" * 5000, "/dev/zero", "\udcff", ""])
-def test_a_run_that_cannot_be_looked_up_is_as_one_that_is_gone(run: str, a_set: Path):
+def test_a_run_that_cannot_be_looked_up_is_as_one_that_is_gone(run: str, a_set: Path) -> None:
     rewrite(a_set / "info.json", runs=every(run))
     (a_set / "fx_config.yaml").rename(a_set / "chain.yaml")
     assert presets.main(["list", str(a_set), "--fx-config", str(a_set / "chain.yaml")]) == 0
@@ -146,7 +150,9 @@ BAD_ARRAYS = {
 
 @pytest.mark.parametrize("content", BAD_ARRAYS.values(), ids=BAD_ARRAYS)
 @pytest.mark.parametrize("name", ["raw_params.npy", "gaussian.npz", "feature_mask.npy", "train_index.npy"])
-def test_what_is_no_array_of_numbers_is_refused_by_its_file(name: str, content: bytes, a_set: Path, tmp_path, capsys):
+def test_what_is_no_array_of_numbers_is_refused_by_its_file(
+    name: str, content: bytes, a_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if name == "train_index.npy":
         command = (pca_trsfm.main, a_set)
     else:
@@ -157,20 +163,22 @@ def test_what_is_no_array_of_numbers_is_refused_by_its_file(name: str, content: 
 
 
 @pytest.mark.parametrize("shape", [(0, 6), (6,), (ROWS,), (ROWS, 6, 1), (), (ROWS, 5), (ROWS - 1, 6), (60_000, 6)])
-def test_rows_in_another_shape_are_refused(shape: tuple, a_set: Path, capsys):
+def test_rows_in_another_shape_are_refused(shape: tuple, a_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(a_set / "raw_params.npy", np.zeros(shape, np.float32))
     assert str(a_set) in refusal(capsys, presets.main, "list", a_set)
 
 
 @pytest.mark.parametrize("kind", ["f2", ">f4", "f8", "longdouble", "i1", "u8"])
-def test_numbers_of_any_kind_are_read(kind: str, a_set: Path, capsys):
+def test_numbers_of_any_kind_are_read(kind: str, a_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(a_set / "raw_params.npy", np.ones((ROWS, 6), kind))
     assert presets.main(["show", str(a_set), "0"]) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if "gain" in line] == ["1.00"] * 2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
-def test_rows_that_are_not_finite_have_no_gaussian_but_can_be_left_out(bad: float, a_set: Path, tmp_path, capsys):
+def test_rows_that_are_not_finite_have_no_gaussian_but_can_be_left_out(
+    bad: float, a_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vectors = np.load(a_set / "raw_params.npy").astype(np.float64)
     vectors[2, 1] = bad
     np.save(a_set / "raw_params.npy", vectors)
@@ -202,7 +210,9 @@ BAD_GAUSSIANS = {
 
 
 @pytest.mark.parametrize("content", BAD_GAUSSIANS.values(), ids=BAD_GAUSSIANS)
-def test_a_gaussian_of_something_else_is_refused(content: bytes, a_set: Path, tmp_path, capsys):
+def test_a_gaussian_of_something_else_is_refused(
+    content: bytes, a_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (a_set / "gaussian.npz").write_bytes(content)
     assert "gaussian.npz: " in refusal(capsys, presets.main, "sample", a_set, tmp_path / "out")
 
@@ -210,13 +220,15 @@ def test_a_gaussian_of_something_else_is_refused(content: bytes, a_set: Path, tm
 @pytest.mark.parametrize(
     "mask", [np.ones(6, np.float32), np.ones(5, bool), np.array([0, 1000000]), np.ones((6, 1), bool), np.zeros(6, bool)]
 )
-def test_a_mask_of_something_else_is_refused(mask: np.ndarray, a_set: Path, tmp_path, capsys):
+def test_a_mask_of_something_else_is_refused(
+    mask: np.ndarray, a_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     np.save(a_set / "feature_mask.npy", mask)
     assert "feature_mask.npy" in refusal(capsys, presets.main, "sample", a_set, tmp_path / "out")
 
 
 @pytest.mark.parametrize("rows", [[[0, 1]], [0.0, 1.0], [0, ROWS], [-1, 0], 0, [True, False], [2**63], []])
-def test_row_numbers_of_something_else_are_refused(rows: list, a_set: Path, capsys):
+def test_row_numbers_of_something_else_are_refused(rows: list, a_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(a_set / "train_index.npy", np.array(rows))
     assert refusal(capsys, pca_trsfm.main, a_set)
 
@@ -231,7 +243,9 @@ NO_FILES = [
 
 
 @pytest.mark.parametrize(("change", "name"), NO_FILES)
-def test_what_is_no_file_or_too_long_is_refused_at_once(change: Change, name: str, a_set: Path, tmp_path, capsys):
+def test_what_is_no_file_or_too_long_is_refused_at_once(
+    change: Change, name: str, a_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     change(a_set / name)
     assert f"{a_set / name}: " in refusal(capsys, presets.main, "sample", a_set, tmp_path / "out")
 
@@ -242,7 +256,7 @@ def test_what_is_no_file_or_too_long_is_refused_at_once(change: Change, name: st
     + ["\0", '{"a": 1e}', '{"a": "\\ud800"}'],
     ids=lambda text: text[:12],
 )
-def test_json_of_any_other_kind_is_refused(text: str, a_set: Path, capsys):
+def test_json_of_any_other_kind_is_refused(text: str, a_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (a_set / "info.json").write_text(text)
     assert f"{a_set}/info.json: " in refusal(capsys, presets.main, "list", a_set)
     (a_set / "info.json").write_bytes(b"\xff\xfe" + text.encode())
@@ -253,7 +267,7 @@ ROW_TEXTS = ["0-99999999999", "99999999999", "9" * 5000, "3-2", "²", "-1", "~no
 
 
 @pytest.mark.parametrize("text", ROW_TEXTS, ids=lambda text: text[:12])
-def test_rows_that_the_set_has_not_are_refused(text: str, a_set: Path, capsys):
+def test_rows_that_the_set_has_not_are_refused(text: str, a_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, pca_trsfm.main, a_set, f"--exclude={text}")
     assert refusal(capsys, loss_eval.main, a_set, a_set / "out.csv", "--cpu", f"--subset={text}")
     assert not (a_set / "out.csv").exists()
@@ -262,7 +276,9 @@ def test_rows_that_the_set_has_not_are_refused(text: str, a_set: Path, capsys):
 
 
 @pytest.mark.parametrize("count", [-5, -1, 0, 1_000_000_000])
-def test_a_number_of_presets_that_cannot_be_is_refused(count: int, a_set: Path, tmp_path, capsys):
+def test_a_number_of_presets_that_cannot_be_is_refused(
+    count: int, a_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in (("sample", a_set, tmp_path / "out"), ("interpolate", a_set, 0, 1, tmp_path / "out")):
         assert "--count" in refusal(capsys, presets.main, *command, "--count", count)
     for command in (("nearest", a_set, 0), ("outliers", a_set)):

@@ -58,7 +58,7 @@ def one_call(effect: Effect, values: Values, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("block", [7, 1000, 4096, SAMPLES, 10**6])
 @pytest.mark.parametrize("render_form", ["response", "realtime"])
-def test_the_whole_vocal_chain_in_blocks_equals_one_call(block: int, render_form: str):
+def test_the_whole_vocal_chain_in_blocks_equals_one_call(block: int, render_form: str) -> None:
     config = merge(merge(chain_of("diffvox"), SHORT), LIVELY)
     effect, values = opened(merge(config, REALTIME) if render_form == "realtime" else config)
     x = swinging_noise(FEW if block == 7 else SAMPLES)
@@ -69,7 +69,7 @@ def test_the_whole_vocal_chain_in_blocks_equals_one_call(block: int, render_form
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
-def test_a_chain_without_spatial_effects_in_blocks_equals_one_call(block: int):
+def test_a_chain_without_spatial_effects_in_blocks_equals_one_call(block: int) -> None:
     effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
     x = swinging_noise(FEW * block if block < 1000 else SAMPLES)
     assert relative_rms(render(effect, values, x, block), one_call(effect, values, x)) < 1e-5
@@ -77,7 +77,7 @@ def test_a_chain_without_spatial_effects_in_blocks_equals_one_call(block: int):
 
 @pytest.mark.parametrize("lookahead_ms", [0.02, 3.3, 14.9])
 @pytest.mark.parametrize("block", [50, 1000])
-def test_lookahead_sees_into_the_blocks_to_come(lookahead_ms: float, block: int):
+def test_lookahead_sees_into_the_blocks_to_come(lookahead_ms: float, block: int) -> None:
     comp = {"effect": "compressor_expander", "lookahead": {"default": lookahead_ms}, **LIVELY["comp"]}
     effect, values = opened({"comp": comp})
     x = swinging_noise(3000)
@@ -101,14 +101,14 @@ def test_lookahead_sees_into_the_blocks_to_come(lookahead_ms: float, block: int)
     ],
     ids=lambda config: f"{config.get('effect', 'serial')} {config.get('render', '')}".strip(),
 )
-def test_every_effect_in_blocks_equals_one_call(config: dict):
+def test_every_effect_in_blocks_equals_one_call(config: dict) -> None:
     effect, values = opened(config)
     x = swinging_noise()
     expected = one_call(effect, values, x)
     assert relative_rms(render(effect, values, x, 700), expected) < 1e-5
 
 
-def test_blocks_of_changing_sizes_give_as_many_samples_as_went_in():
+def test_blocks_of_changing_sizes_give_as_many_samples_as_went_in() -> None:
     effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
     x = swinging_noise(5000)
     sizes = [1, 2, 1500, 3, 700, 1, 2793]
@@ -118,27 +118,27 @@ def test_blocks_of_changing_sizes_give_as_many_samples_as_went_in():
     assert relative_rms(torch.cat(blocks, -1), one_call(effect, values, x)) < 1e-5
 
 
-def test_a_sound_shorter_than_the_lookahead_passes_whole():
+def test_a_sound_shorter_than_the_lookahead_passes_whole() -> None:
     effect, values = opened(merge(chain_of("eq_comp"), {"comp": {"lookahead": {"default": 10.0}}}))
     for samples in (1, 100):
         x = swinging_noise(2000)[:, -samples:]
         assert relative_rms(render(effect, values, x, 30), one_call(effect, values, x)) < 1e-5
 
 
-def test_a_second_sound_starts_afresh():
+def test_a_second_sound_starts_afresh() -> None:
     effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
     x = swinging_noise(3000)
     first = render(effect, values, x, 1000)
     assert torch.equal(render(effect, values, x, 1000), first)
 
 
-def test_a_chain_that_needs_the_whole_sound_gets_it():
+def test_a_chain_that_needs_the_whole_sound_gets_it() -> None:
     effect, values = scattered(parse_chain("peq_compfull_dist", SR, "synthesis").eval())
     x = swinging_noise()
     assert relative_rms(render(effect, values, x, 700), one_call(effect, values, x)) < 1e-5
 
 
-def test_a_stream_gives_what_is_ready_and_the_rest_at_the_end():
+def test_a_stream_gives_what_is_ready_and_the_rest_at_the_end() -> None:
     effect, values = opened(merge(chain_of("eq_comp"), {"comp": LIVELY["comp"]}))
     x = swinging_noise(3000)
     running = Stream(effect, values)
@@ -150,12 +150,12 @@ def test_a_stream_gives_what_is_ready_and_the_rest_at_the_end():
     assert relative_rms(torch.cat([*ready, rest], -1), one_call(effect, values, x)) < 1e-5
 
 
-def test_a_stream_is_not_flushed_before_anything_went_in():
+def test_a_stream_is_not_flushed_before_anything_went_in() -> None:
     with pytest.raises(ValueError, match="no input yet"):
         Stream(*opened({"band": {"effect": "peak"}})).flush()
 
 
-def test_no_blocks_give_no_blocks():
+def test_no_blocks_give_no_blocks() -> None:
     effect, values = opened(chain_of("eq_comp"))
     assert list(stream(effect, values, [])) == []
 
@@ -195,7 +195,7 @@ def opened_form(form: dict | str) -> tuple[Effect, Values]:
 
 
 @pytest.mark.parametrize("form", [*FORMS, *KEYS], ids=form_id)
-def test_any_split_into_blocks_equals_the_whole(form: dict | str):
+def test_any_split_into_blocks_equals_the_whole(form: dict | str) -> None:
     effect, values = opened_form(form)
     x = swinging_noise(1000, channels_of(form))
     expected = one_call(effect, values, x)
@@ -210,7 +210,7 @@ def test_any_split_into_blocks_equals_the_whole(form: dict | str):
 
 
 @pytest.mark.parametrize("form", [*FORMS, *KEYS], ids=form_id)
-def test_a_sound_of_no_samples_gives_one(form: dict | str):
+def test_a_sound_of_no_samples_gives_one(form: dict | str) -> None:
     effect, values = opened_form(form)
     channels = one_call(effect, values, swinging_noise(1000, channels_of(form))).shape[0]
     running = Stream(effect, values)
@@ -219,7 +219,7 @@ def test_a_sound_of_no_samples_gives_one(form: dict | str):
     assert render(effect, values, nothing).shape == (channels, 0)
 
 
-def test_a_stream_that_was_flushed_is_at_its_end():
+def test_a_stream_that_was_flushed_is_at_its_end() -> None:
     effect, values = opened(chain_of("eq_comp"))
     running = Stream(effect, values)
     running.process(swinging_noise(100))

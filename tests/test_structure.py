@@ -80,7 +80,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{stem}.{alias.name}".removeprefix("reknob.") for alias in node.names)
 
 
-def test_imports_point_one_way():
+def test_imports_point_one_way() -> None:
     wrong = []
     for path in files(*FOLDERS):
         if path.is_relative_to(ROOT / "tests"):
@@ -94,7 +94,7 @@ def test_imports_point_one_way():
     assert wrong == []
 
 
-def test_the_rules_of_imports_name_what_breaks_them():
+def test_the_rules_of_imports_name_what_breaks_them() -> None:
     assert owner("afx.kernels.fdn_response") == "afx.kernels"
     assert owner("afx.eq.Peak") == "afx"
     assert owner("losses.stft") == "losses"
@@ -104,7 +104,7 @@ def test_the_rules_of_imports_name_what_breaks_them():
     assert "afx.effect.Effect" in imports(ROOT / "afx" / "chain.py")
 
 
-def test_back_ends_are_reached_through_the_door_of_the_kernels_only():
+def test_back_ends_are_reached_through_the_door_of_the_kernels_only() -> None:
     behind = ("afx.kernels.numba_cpu", "afx.kernels.reference", "afx.kernels.triton_gpu")
     outside = [path for path in files(*FOLDERS[:-3]) if not path.is_relative_to(ROOT / "afx" / "kernels")]
     assert [f"{name_of(p)} imports {m}" for p in outside for m in imports(p) if m.startswith(behind)] == []
@@ -116,11 +116,11 @@ def importers(package: str) -> set[str]:
     return {name_of(path) for path in own if any(module.split(".")[0] == package for module in imports(path))}
 
 
-def test_numba_and_triton_are_named_below_the_kernels_only():
+def test_numba_and_triton_are_named_below_the_kernels_only() -> None:
     assert {name for name in importers("numba") | importers("triton") if not name.startswith("afx/kernels/")} == set()
 
 
-def test_torchaudio_is_imported_in_one_file_and_never_reads_or_writes_audio():
+def test_torchaudio_is_imported_in_one_file_and_never_reads_or_writes_audio() -> None:
     assert importers("torchaudio") == {"afx/functional/torchaudio_import.py"}
     calls = [
         f"{name_of(path)}:{node.lineno}"
@@ -137,11 +137,11 @@ def is_program(name: str) -> bool:
     return "/" not in name or inside or name == "reknob/cli.py"
 
 
-def test_command_lines_are_read_by_programs_and_what_they_share_only():
+def test_command_lines_are_read_by_programs_and_what_they_share_only() -> None:
     assert {name for name in importers("argparse") if not is_program(name) and name not in SHARED} == set()
 
 
-def test_only_programs_print():
+def test_only_programs_print() -> None:
     prints = [
         f"{name_of(path)}:{node.lineno}"
         for path in files(*FOLDERS)
@@ -153,14 +153,14 @@ def test_only_programs_print():
 
 
 @pytest.mark.parametrize("path", files(*FOLDERS), ids=name_of)
-def test_a_file_says_what_it_holds_and_stays_short(path: Path):
+def test_a_file_says_what_it_holds_and_stays_short(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), "the file has no docstring"
     assert text.startswith('"""'), "the docstring is not the first line"
     assert len(text.splitlines()) <= FILE_LINES
 
 
-def test_functions_stay_short():
+def test_functions_stay_short() -> None:
     long = []
     for path in files(*FOLDERS):
         most = KERNEL_BODY_LINES if path.is_relative_to(ROOT / "afx" / "kernels") else BODY_LINES
@@ -178,18 +178,18 @@ def programs() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", programs(), ids=name_of)
-def test_a_program_runs_under_the_runner_which_it_imports_first(path: Path):
+def test_a_program_runs_under_the_runner_which_it_imports_first(path: Path) -> None:
     assert next(imports(path)).startswith("runtime.program.")
     (main,) = (node for node in tree_of(path).body if isinstance(node, ast.FunctionDef) and node.name == "main")
     assert [d.id for d in main.decorator_list if isinstance(d, ast.Name)] == ["program"]
     assert path.read_text().endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
 
 
-def test_ruff_finds_nothing():
+def test_ruff_finds_nothing() -> None:
     pytest.importorskip("ruff")
     run = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_golden_numbers_stay_small():
+def test_golden_numbers_stay_small() -> None:
     assert sum(path.stat().st_size for path in (ROOT / "tests" / "golden").rglob("*") if path.is_file()) < GOLDEN_BYTES

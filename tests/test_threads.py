@@ -48,26 +48,26 @@ def python(script: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_two_threads_may_call_kernels_forwards_and_backwards():
+def test_two_threads_may_call_kernels_forwards_and_backwards() -> None:
     run = python(TWO_THREADS)
     assert run.stdout == "done\n", run.stderr
     assert run.returncode == 0
 
 
-def test_effects_are_imported_without_a_compiler_so_that_help_needs_no_folder_for_loops():
+def test_effects_are_imported_without_a_compiler_so_that_help_needs_no_folder_for_loops() -> None:
     run = python("import reknob.afx.registry, afx.stream, sys; print('numba' in sys.modules)")
     assert run.stdout == "False\n", run.stderr
 
 
-@pytest.mark.parametrize("layer, used", [("default", "workqueue"), ("tbb", "tbb"), ("omp", "omp")])
-def test_the_threads_that_a_user_chose_are_respected(layer: str, used: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("layer", "used"), [("default", "workqueue"), ("tbb", "tbb"), ("omp", "omp")])
+def test_the_threads_that_a_user_chose_are_respected(layer: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.config, "THREADING_LAYER", layer)
     importlib.reload(numba_cpu)
     assert numba.config.THREADING_LAYER == used
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_process_forked_while_another_thread_runs_a_kernel_may_run_its_own():
+def test_a_process_forked_while_another_thread_runs_a_kernel_may_run_its_own() -> None:
     held, done = Event(), Event()
 
     def hold() -> None:

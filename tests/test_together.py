@@ -32,8 +32,8 @@ def fit_of(chain: dict, *chunks: Chunks, **options: object) -> Fit:
     return Fit(effect, tracks, VocalLoss(SR), lr=0.05, **options)
 
 
-@pytest.mark.parametrize("chain, batch_size", [(CHAIN, 35), (SPATIAL, 2)], ids=["all", "spatial, some"])
-def test_tracks_fitted_together_reach_what_each_reaches_alone(chain: dict, batch_size: int):
+@pytest.mark.parametrize(("chain", "batch_size"), [(CHAIN, 35), (SPATIAL, 2)], ids=["all", "spatial, some"])
+def test_tracks_fitted_together_reach_what_each_reaches_alone(chain: dict, batch_size: int) -> None:
     together = fit_of(chain, *songs(), batch_size=batch_size)
     run_until(together, 4)
     for g, chunks in enumerate(songs()):
@@ -43,7 +43,7 @@ def test_tracks_fitted_together_reach_what_each_reaches_alone(chain: dict, batch
             torch.testing.assert_close(raws_of(together, g)[name], raw, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_in_float32_losses_and_gradients_together_are_those_of_each_alone_within_rounding():
+def test_in_float32_losses_and_gradients_together_are_those_of_each_alone_within_rounding() -> None:
     single = [replace(c, dry=c.dry.float(), wet=c.wet.float()) for c in songs()]
     together = new_fit(SPATIAL, *single)
     together.step()
@@ -54,7 +54,7 @@ def test_in_float32_losses_and_gradients_together_are_those_of_each_alone_within
         assert relative_rms(together.state.gradient[g], alone.state.gradient[0]) < 1e-3
 
 
-def test_a_track_that_breaks_leaves_the_others_as_they_are_alone():
+def test_a_track_that_breaks_leaves_the_others_as_they_are_alone() -> None:
     ill, well, other = songs()
     ill.dry[0, 0, 100] = math.inf
     fit = fit_of(SPATIAL, ill, well, other)

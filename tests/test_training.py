@@ -57,7 +57,7 @@ def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
     return error
 
 
-def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
+def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) -> None:
     estimator, record = load_estimator(trained / "estimator.pt")
     assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "percentiles", "sr": SR}
     assert record["loss"] == "mel" and record["valid_loss"] > 0
@@ -71,7 +71,9 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
 
 
-def test_a_training_called_as_a_library_prints_nothing(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_training_called_as_a_library_prints_nothing(
+    music: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     sizes = {"epoch_items": 4, "valid_items": 2, "test_items": 3, "batch_size": 2, "workers": 0, "epochs": 1}
     data = {"data": "folder", "data_dir": str(music), "log_dir": tmp_path, "seconds": 1.0}
     settings = TrainingSettings(encoder="percentiles", loss="params", **sizes, **data)
@@ -88,7 +90,7 @@ def test_a_training_called_as_a_library_prints_nothing(music: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
-def test_the_loss_falls_on_a_batch_that_stays(loss: str):
+def test_the_loss_falls_on_a_batch_that_stays(loss: str) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles")
     training = Training(estimator, loss, lr=1e-3)
@@ -103,7 +105,7 @@ def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_a_seed_gives_one_training_whatever_the_number_of_workers(music: Path, trained: Path, tmp_path: Path):
+def test_a_seed_gives_one_training_whatever_the_number_of_workers(music: Path, trained: Path, tmp_path: Path) -> None:
     chains = ["--sfx=peq_compfull", "--afx=peq_comphalf", "--loss=mel"]
     assert train_analysis_net.main(arguments(music, tmp_path, *chains, "--epochs=1", "--workers=1")) == 0
     one, other = (read_tensors(folder / "estimator.pt")["weights"] for folder in (trained, tmp_path / trained.name))
@@ -111,7 +113,7 @@ def test_a_seed_gives_one_training_whatever_the_number_of_workers(music: Path, t
     assert read_json(trained / "metrics.json") == read_json(tmp_path / trained.name / "metrics.json")
 
 
-def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_path: Path):
+def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_path: Path) -> None:
     chains = ["--sfx=peq_compfull", "--afx=peq_comphalf", "--loss=mel", "--coded=0.5"]
     for epochs in (["--epochs=1"], ["--epochs=2", "--resume"]):
         assert train_analysis_net.main(arguments(music, tmp_path / "stopped", *chains, *epochs)) == 0
@@ -125,7 +127,13 @@ def test_a_training_goes_on_where_it_stopped(music: Path, trained: Path, tmp_pat
     assert [read_json(folder / "settings.json")["epochs"] for folder in folders] == [2, 2]
 
 
-def test_a_full_disk_for_tensorboard_ends_no_training(music: Path, tmp_path: Path, monkeypatch, caplog, capsys):
+def test_a_full_disk_for_tensorboard_ends_no_training(
+    music: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     def full(*_: object) -> None:
@@ -138,7 +146,7 @@ def test_a_full_disk_for_tensorboard_ends_no_training(music: Path, tmp_path: Pat
     assert "Exception in thread" not in capsys.readouterr().err
 
 
-def test_epochs_of_neighbouring_seeds_draw_differently(monkeypatch: pytest.MonkeyPatch):
+def test_epochs_of_neighbouring_seeds_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     estimator, drawn = Estimator(sfx="peq", afx="peq", encoder="percentiles"), []
     for seed, epoch in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 1)):
         torch.manual_seed(seed)
@@ -152,7 +160,7 @@ def test_epochs_of_neighbouring_seeds_draw_differently(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_keeps_the_run_and_its_estimator(
     number: int, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+) -> None:
     step = Training.training_step
 
     def signalled(self: Training, batch: dict, index: int) -> torch.Tensor:
@@ -169,7 +177,7 @@ def test_a_stop_keeps_the_run_and_its_estimator(
     assert not (folder / "metrics.json").exists()
 
 
-def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tmp_path: Path):
+def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     nowhere = arguments(tmp_path / "nowhere", tmp_path / "logs")
     for more, message in [
         (["--sfx=peq_compresor"], "unknown effect 'compresor' in 'peq_compresor'; known: geq, peq"),
@@ -184,7 +192,9 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
     assert "does not exist" in refused(capsys, nowhere)
 
 
-def test_another_run_is_neither_overwritten_nor_continued(music: Path, trained: Path, capsys: pytest.CaptureFixture):
+def test_another_run_is_neither_overwritten_nor_continued(
+    music: Path, trained: Path, capsys: pytest.CaptureFixture
+) -> None:
     argv = arguments(music, trained.parent, "--sfx=peq_compfull", "--afx=peq_comphalf", "--epochs=2")
     assert "--resume continues it, --suffix NAME starts another run" in refused(capsys, argv)
     argv.append("--resume")
@@ -200,24 +210,26 @@ def test_another_run_is_neither_overwritten_nor_continued(music: Path, trained: 
         last.write_bytes(kept)
 
 
-def test_a_loss_that_is_no_number_is_no_success(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_loss_that_is_no_number_is_no_success(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "the loss is not a number" in refused(capsys, arguments(music, tmp_path, "--epochs=3", "--lr=1e30"))
 
 
 @pytest.mark.parametrize("flag", ["--seconds=0", "--seconds=nan", "--lr=-1", "--seed=-1", "--epochs=0"])
-def test_impossible_numbers_are_refused_with_their_flag(flag: str, capsys: pytest.CaptureFixture):
+def test_impossible_numbers_are_refused_with_their_flag(flag: str, capsys: pytest.CaptureFixture) -> None:
     assert train_analysis_net.main([flag]) == 2
     assert f"argument {flag.split('=')[0]}: " in capsys.readouterr().err
 
 
-def test_a_log_dir_that_cannot_be_written_is_refused(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_log_dir_that_cannot_be_written_is_refused(
+    music: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(capsys, arguments(music, tmp_path / "file"))
 
 
 def test_weights_to_begin_with_are_those_of_the_same_estimator(
     music: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+) -> None:
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
     assert "is of --encoder percentiles; give this" in refused(capsys, [*argv, "--encoder=time_frequency"])
     assert train_analysis_net.main([*argv, "--sfx=peq_compfull", "--afx=peq_comphalf"]) == 0
@@ -225,7 +237,7 @@ def test_weights_to_begin_with_are_those_of_the_same_estimator(
     assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
 
 
-def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path, trained: Path, tmp_path: Path):
+def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path, trained: Path, tmp_path: Path) -> None:
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
     assert train_analysis_net.main(argv) == 0
     before = read_tensors(trained / "estimator.pt")["weights"]
@@ -234,7 +246,7 @@ def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path,
     assert {key for key in after if before[key].shape != after[key].shape} == {"mlp.8.weight", "mlp.8.bias"}
 
 
-def test_one_training_samples_several_data_sets(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_one_training_samples_several_data_sets(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     argv = arguments(music, tmp_path)
     both = ["--data=folder,generated,folder", f"--data_dir={music},{tmp_path / 'made'},{music}", "--pieces=2"]
     assert train_analysis_net.main([*argv, *both, "--epochs=1"]) == 0
@@ -244,7 +256,7 @@ def test_one_training_samples_several_data_sets(music: Path, tmp_path: Path, cap
     assert message in refused(capsys, [*argv, "--data=folder,generated", "--suffix=x"])
 
 
-def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
+def test_a_perfect_estimate_scores_zero_and_beats_both_baselines() -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles").eval()
     q = torch.rand(2, 15)
@@ -257,7 +269,7 @@ def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
 
 def test_estimate_prints_and_plots_parameters_and_renders_the_dry(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+) -> None:
     write_audio(tmp_path / "dry.wav", take(3.0), SR)
     write_audio(tmp_path / "wet.ogg", resample(take(3.0), SR, 48000).expand(2, -1), 48000)
     out = {name: str(tmp_path / f"out.{name}") for name in ("json", "png", "wav")}
@@ -275,7 +287,7 @@ def test_estimate_prints_and_plots_parameters_and_renders_the_dry(
     assert read_audio(out["wav"])[0].shape == (1, 3 * SR)
 
 
-def test_an_estimate_is_applied_to_another_recording(trained: Path, tmp_path: Path):
+def test_an_estimate_is_applied_to_another_recording(trained: Path, tmp_path: Path) -> None:
     write_audio(tmp_path / "song.wav", take(2.0), SR)
     write_audio(tmp_path / "other.wav", take(2.5, 1).expand(2, -1), SR)
     argv = [str(tmp_path / "song.wav"), "--checkpoint", str(trained / "estimator.pt")]
@@ -290,7 +302,7 @@ def test_an_estimate_is_applied_to_another_recording(trained: Path, tmp_path: Pa
 )
 def test_estimate_refuses_silence_and_files_without_audio(
     name: str, message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+) -> None:
     write_audio(tmp_path / "silence.wav", torch.zeros(1, SR), SR)
     (tmp_path / "text.wav").write_text("no sound")
     assert estimate.main([str(tmp_path / name), "--checkpoint", str(trained / "estimator.pt")]) == 2
@@ -299,13 +311,13 @@ def test_estimate_refuses_silence_and_files_without_audio(
 
 
 @pytest.mark.parametrize("content", [{"weights": {}}, {"settings": {"sfx": "peq"}}])
-def test_a_file_that_is_no_estimator_is_refused(content: dict, tmp_path: Path):
+def test_a_file_that_is_no_estimator_is_refused(content: dict, tmp_path: Path) -> None:
     write_tensors(tmp_path / "x.pt", content)
     with pytest.raises(ValueError, match="x.pt: not an estimator; give a file that train_analysis_net.py wrote"):
         load_estimator(tmp_path / "x.pt")
 
 
-def test_weights_of_another_encoder_are_refused(trained: Path, tmp_path: Path):
+def test_weights_of_another_encoder_are_refused(trained: Path, tmp_path: Path) -> None:
     content = read_tensors(trained / "estimator.pt")
     content["settings"]["encoder"] = "time_frequency"
     write_tensors(tmp_path / "x.pt", content)
@@ -313,7 +325,7 @@ def test_weights_of_another_encoder_are_refused(trained: Path, tmp_path: Path):
         load_estimator(tmp_path / "x.pt")
 
 
-def test_windows_of_a_long_recording_are_estimated_one_by_one(trained: Path):
+def test_windows_of_a_long_recording_are_estimated_one_by_one(trained: Path) -> None:
     estimator, _ = load_estimator(trained / "estimator.pt")
     x = take(3.0)
     x[0, : 2 * SR] = 0
@@ -323,7 +335,7 @@ def test_windows_of_a_long_recording_are_estimated_one_by_one(trained: Path):
     assert set(flatten(estimator.analysis.from_unit(q))) == set(estimator.analysis.controls())
 
 
-def test_what_cannot_be_written_is_refused_before_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_what_cannot_be_written_is_refused_before_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for argv, message in [
         (["--json", str(tmp_path / "no" / "x.json")], "there is no folder"),
         (["--apply", "y.wav", "--output", "x.doc"], "its suffix must be one of .wav"),
@@ -336,7 +348,7 @@ def test_what_cannot_be_written_is_refused_before_the_estimate(tmp_path: Path, c
 
 def test_estimate_says_of_noise_that_it_is_none_of_its_business(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+) -> None:
     noise = 0.1 * torch.randn(1, 3 * SR, generator=torch.Generator().manual_seed(0))
     music = torch.from_numpy(generate_music(0, 3.0, SR))
     for name, sound, is_noise in (("noise", noise, True), ("music", music, False)):

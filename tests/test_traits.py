@@ -28,7 +28,7 @@ def opened(name: str) -> tuple[Effect, Values]:
 
 @every_effect
 @pytest.mark.parametrize("sizes", [[1500], [0, 700, 800], [1, 1, 1, 497, 0, 1000], [3] * 500], ids=str)
-def test_any_split_into_blocks_equals_the_whole(name: str, sizes: list[int]):
+def test_any_split_into_blocks_equals_the_whole(name: str, sizes: list[int]) -> None:
     effect, values = opened(name)
     x = audio(name, 1, random(), torch.float64)[0]
     x = x.repeat(1, -(-1500 // x.shape[-1]))[:, :1500]
@@ -39,7 +39,7 @@ def test_any_split_into_blocks_equals_the_whole(name: str, sizes: list[int]):
 
 
 @pytest.mark.parametrize("name", [name for name in INSTANCES if name not in WHOLE])
-def test_what_a_stage_holds_back_is_bounded(name: str):
+def test_what_a_stage_holds_back_is_bounded(name: str) -> None:
     effect, values = opened(name)
     x = audio(name, 1, random(), torch.float64)[0]
     running, given, ready = Stream(effect, values), 0, 0
@@ -51,7 +51,7 @@ def test_what_a_stage_holds_back_is_bounded(name: str):
 
 
 @every_effect
-def test_off_leaves_the_input_or_adds_nothing(name: str):
+def test_off_leaves_the_input_or_adds_nothing(name: str) -> None:
     effect, values = opened(name)
     if name in NEVER_OFF:
         with pytest.raises(ValueError, match="has no values that switch it off: leave it out of the chain"):
@@ -65,7 +65,7 @@ def test_off_leaves_the_input_or_adds_nothing(name: str):
 
 
 @pytest.mark.parametrize("word", ["compfull", "comp", "compsimple", "taylor", "chebyshev", "dist", "peq", "geq"])
-def test_effects_of_blind_estimation_are_switched_off_too(word: str):
+def test_effects_of_blind_estimation_are_switched_off_too(word: str) -> None:
     effect = KEYS[word].analysis(SR).eval()
     values = effect.from_unit(torch.rand(1, len(effect.controls()), generator=random()))
     x = torch.rand(1, 1, 3000, generator=random()) - 0.5
@@ -77,7 +77,7 @@ def test_effects_of_blind_estimation_are_switched_off_too(word: str):
 
 
 @every_effect
-def test_curves_are_finite_and_named(name: str):
+def test_curves_are_finite_and_named(name: str) -> None:
     effect, values = opened(name)
     for curve in effect.curves(values):
         assert curve.title and curve.x_label and curve.y_label
@@ -85,17 +85,17 @@ def test_curves_are_finite_and_named(name: str):
         assert np.isfinite(curve.y[curve.x < effect.sr / 2]).all()
 
 
-def test_every_effect_of_the_registry_has_a_label():
+def test_every_effect_of_the_registry_has_a_label() -> None:
     assert {key for key, kind in EFFECTS.items() if kind.label is None} == {"serial"}
 
 
-def test_a_realtime_form_runs_by_sample():
+def test_a_realtime_form_runs_by_sample() -> None:
     for key in ("ping_pong_delay", "fdn"):
         assert not build({"effect": key}, SR).runs_by_sample
         assert build({"effect": key, **EFFECTS[key].realtime_options}, SR).runs_by_sample
 
 
-def test_an_effect_without_a_stage_says_so():
+def test_an_effect_without_a_stage_says_so() -> None:
     class Bare(Effect):
         def forward(self, x: Tensor) -> Tensor:
             return x
@@ -104,7 +104,7 @@ def test_an_effect_without_a_stage_says_so():
         Stream(Bare(SR), {})
 
 
-def test_normalised_chains_take_the_whole_sound():
+def test_normalised_chains_take_the_whole_sound() -> None:
     chain = Normalised(SR, comp=KEYS["comp"].analysis(SR)).eval()
     running = Stream(chain, Knobs(chain).requires_grad_(False)())
     assert running.process(torch.ones(1, 500)).shape == (1, 0)
@@ -118,7 +118,7 @@ def sibilant(level_db: float) -> tuple[Tensor, Tensor]:
     return 0.3 * torch.sin(2 * torch.pi * 300 * t)[None, None], burst[None, None]
 
 
-def test_a_de_esser_turns_sibilants_down_by_its_ratio_and_leaves_the_rest():
+def test_a_de_esser_turns_sibilants_down_by_its_ratio_and_leaves_the_rest() -> None:
     effect = build({"effect": "de_esser", "threshold": {"default": -30.0}, "ratio": {"default": 3.0}}, SR).eval()
     values = Knobs(effect).requires_grad_(False)()
     vowel, burst = sibilant(-15.0)
@@ -130,7 +130,7 @@ def test_a_de_esser_turns_sibilants_down_by_its_ratio_and_leaves_the_rest():
     assert relative_rms(effect(vowel, **values), vowel) < 1e-6
 
 
-def test_a_de_esser_curve_is_that_of_its_values():
+def test_a_de_esser_curve_is_that_of_its_values() -> None:
     effect = build({"effect": "de_esser"}, SR)
     (curve,) = effect.curves(Knobs(effect).requires_grad_(False)())
     assert np.interp([-60, -30, -10], curve.x, curve.y) == pytest.approx([0, 0, -20 * 0.75])

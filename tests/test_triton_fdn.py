@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("lines, groups, n", [(1, 1, 1), (2, 3, 64), (6, 1, 301), (7, 2, 126)])
+@pytest.mark.parametrize(("lines", "groups", "n"), [(1, 1, 1), (2, 3, 64), (6, 1, 301), (7, 2, 126)])
 def test_outputs_and_every_gradient_equal_the_reference(lines: int, groups: int, n: int, dtype: torch.dtype) -> None:
     inputs = network(lines, groups, n, dtype)
     ours = response_and_grads(response, inputs, n)
@@ -38,7 +38,7 @@ def test_sixteen_lines_equal_the_reference() -> None:
     assert_equal(response_and_grads(response, inputs, 9), response_and_grads(reference.fdn_response, inputs, 9), 1e-9)
 
 
-@pytest.mark.parametrize("span, inputs, outputs", [(1, 1, 3), (3, 3, 1)])
+@pytest.mark.parametrize(("span", "inputs", "outputs"), [(1, 1, 3), (3, 3, 1)])
 def test_any_number_of_inputs_outputs_and_blocks_equals_the_reference(
     span: int, inputs: int, outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +62,7 @@ def test_gradients_pass_gradcheck() -> None:
 
 
 # In float64 ours and what is expected round a turn two times and once, by 2^-53 each: 6 pi 2^-53 = 2.1e-15.
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-7), (torch.float64, 2.5e-15)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-7), (torch.float64, 2.5e-15)])
 def test_phases_stay_exact_at_the_highest_bins(
     dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +93,7 @@ def test_a_leading_dimension_of_one_is_shared_by_all_networks_and_gets_the_sum_o
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("gain, scale", [(0.0, 1.0), (0.9999, 1e6), (1.0, 0.0)])
+@pytest.mark.parametrize(("gain", "scale"), [(0.0, 1.0), (0.9999, 1e6), (1.0, 0.0)])
 def test_silent_and_loud_networks_have_finite_responses_and_gradients(
     gain: float, scale: float, dtype: torch.dtype
 ) -> None:

@@ -43,7 +43,7 @@ def deviations(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("shape", ((1, 2, 151), (3, 1, 96)))
+@pytest.mark.parametrize("shape", [(1, 2, 151), (3, 1, 96)])
 def test_triton_equals_the_reference_with_its_gradient(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     index = torch.arange(shape[0]).flip(0)
     for mid_side in stereo_modes(shape):
@@ -56,7 +56,7 @@ def test_triton_equals_the_reference_with_its_gradient(shape: tuple[int, ...], d
         assert all(relative_rms(a, b) < TOLERANCE[dtype] for a, b in zip(actual, expected, strict=True))
 
 
-@pytest.mark.parametrize("items, samples", ((1, 2), (17, 9)))
+@pytest.mark.parametrize(("items", "samples"), [(1, 2), (17, 9)])
 def test_triton_equals_the_reference_on_a_few_samples(items: int, samples: int) -> None:
     x, target = audio((items, 2, samples), 1), reference.loudness_ratio(audio((1, 2, samples), 2), COEFS, SHIFTS // 81)
     index, pairs = torch.zeros(items).long(), {"coefs": COEFS, "shifts": SHIFTS // 81}

@@ -42,7 +42,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recursions, "empty", poisoned_empty)
 
 
-@pytest.mark.parametrize("coef_rows, dtype", ((1, torch.float64), (3, torch.float32)))
+@pytest.mark.parametrize(("coef_rows", "dtype"), [(1, torch.float64), (3, torch.float32)])
 @pytest.mark.parametrize("name", KERNELS)
 def test_triton_equals_the_reference(
     name: str, coef_rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -54,7 +54,7 @@ def test_triton_equals_the_reference(
     assert_all_close(actual, expected, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("rows, samples", ((1, 1), (5, 9)))
+@pytest.mark.parametrize(("rows", "samples"), [(1, 1), (5, 9)])
 @pytest.mark.parametrize("name", KERNELS)
 def test_triton_equals_the_reference_on_a_few_samples(name: str, rows: int, samples: int) -> None:
     x, params = audio(rows, samples), parameters(name, 1)
@@ -157,7 +157,7 @@ def hard_gains(samples: int) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("attack, release", ((0.9, 1e-4), (1e-4, 0.9), (0.02, 0.02), (0.05, 1e-3), (1.0, 0.0)))
+@pytest.mark.parametrize(("attack", "release"), [(0.9, 1e-4), (1e-4, 0.9), (0.02, 0.02), (0.05, 1e-3), (1.0, 0.0)])
 def test_ballistics_settle_whatever_the_gain_does(attack: float, release: float) -> None:
     x = hard_gains(240)
     coefs = np.tile([attack, release], (len(x), 1))

@@ -51,14 +51,16 @@ def test_the_stft_passes_equal_the_reference_with_their_gradient(shape: tuple[in
         assert max(errors(shape, dtype, 64, 19, mid_side)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("samples, frame_samples", [(333, 4096), (601, 5000), (19, 1)])
+@pytest.mark.parametrize(("samples", "frame_samples"), [(333, 4096), (601, 5000), (19, 1)])
 def test_frames_in_parts_give_the_same(samples: int, frame_samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectral, "FRAME_SAMPLES", frame_samples)
     monkeypatch.setattr(spectral, "BLOCK", 256)
     assert max(errors((3, 2, samples), torch.float64, 32, 11, True)) < 1e-9
 
 
-@pytest.mark.parametrize("items, samples, size, hop", [(1, 2, 2, 1), (64, 5, 8, 8), (5, 9, 16, 2), (1, 700, 8, 30)])
+@pytest.mark.parametrize(
+    ("items", "samples", "size", "hop"), [(1, 2, 2, 1), (64, 5, 8, 8), (5, 9, 16, 2), (1, 700, 8, 30)]
+)
 def test_few_samples_and_any_hop_equal_the_reference(items: int, samples: int, size: int, hop: int) -> None:
     assert max(errors((items, 1, samples), torch.float64, size, hop, False)) < 1e-9
 
@@ -115,7 +117,7 @@ def test_nan_in_a_signal_affects_only_its_own_sums() -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("rows, samples, count", [(2, 601, 31), (1, 1, 101), (20, 3, 3), (2, 513, 1)])
+@pytest.mark.parametrize(("rows", "samples", "count"), [(2, 601, 31), (1, 1, 101), (20, 3, 3), (2, 513, 1)])
 def test_the_filter_equals_scipy_with_its_gradient(rows: int, samples: int, count: int, dtype: torch.dtype) -> None:
     x, weights = audio((rows, samples), dtype=dtype).requires_grad_(), audio((rows, samples), 1, dtype)
     taps = torch.randn(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

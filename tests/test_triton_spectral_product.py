@@ -39,14 +39,16 @@ def errors(items: int, groups: int, paths: tuple[int, int], count: int, dtype: t
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("count", [1, 256, 601])
-@pytest.mark.parametrize("groups, paths", [(1, (2, 1)), (2, (3, 2)), (4, (1, 2))])
+@pytest.mark.parametrize(("groups", "paths"), [(1, (2, 1)), (2, (3, 2)), (4, (1, 2))])
 def test_products_of_spectra_equal_the_reference(
     groups: int, paths: tuple[int, int], count: int, dtype: torch.dtype
 ) -> None:
     assert max(errors(4, groups, paths, count, dtype)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("programs, items, groups", [(1, 13, 1), (7, 13, 1), (3, 20, 2), (2048, 1, 1), (1, 64, 64)])
+@pytest.mark.parametrize(
+    ("programs", "items", "groups"), [(1, 13, 1), (7, 13, 1), (3, 20, 2), (2048, 1, 1), (1, 64, 64)]
+)
 def test_any_division_of_the_signals_gives_the_same(
     programs: int, items: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +67,7 @@ def products(x: Tensor, h: Tensor) -> Tensor:
     return on_device(convolve)(x, h, 41)
 
 
-@pytest.mark.parametrize("items, samples, taps", [(3, 300, 70), (1, 5000, 70)])
+@pytest.mark.parametrize(("items", "samples", "taps"), [(3, 300, 70), (1, 5000, 70)])
 def test_convolution_equals_scipys(items: int, samples: int, taps: int) -> None:
     x, h = noise(items, 2, samples, seed=1), noise(2, 2, taps, seed=2)
     expected = fftconvolve(x[:, None], h[None], axes=-1).sum(2)[..., 41:samples]
