@@ -68,7 +68,7 @@ def read_settings(argv: list[str]) -> FitSettings:
             of_file.update(tree.pop("chain"))
         return tree
 
-    settings = load_settings(FitSettings, argv, description=__doc__, translate=translate)
+    settings = load_settings(FitSettings, argv, description=__doc__ or "", translate=translate)
     settings.read_model(interpolated({"chain": of_file}, asdict(settings))["chain"])
     settings.check()
     return settings

@@ -88,7 +88,7 @@ def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
         kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
         help, above, within = (field.metadata[key] for key in ("help", "above", "within"))
-        text = help() if callable(help) else help
+        text = str(help() if callable(help) else help)
         found[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
     return found
 
@@ -271,7 +271,7 @@ def _find(options: dict[str, Option], name: str) -> Option:
     above = (".".join(steps[:depth]) for depth in range(1, len(steps)))
     tree = next((outer for outer in above if outer in options and options[outer].kind is dict), None)
     if name in options or tree is not None:
-        return options.get(name) or options[tree]
+        return options[name if tree is None else tree]
 
     def alike(known: str) -> float:
         return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))

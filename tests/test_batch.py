@@ -236,9 +236,9 @@ def test_the_budget_is_a_share_of_what_is_free():
 def test_a_chunk_never_counts_for_less_than_a_multiple_of_its_audio():
     (track,) = tracks_of(2)
     budget, least = Budget(CPU, 35, limit_bytes=10**9), batch.LEAST * 3 * 4 * round(1.3 * SR)
-    budget.note([track], 0)
+    budget.record([track], 0)
     assert budget.chunks == 10**9 // least
-    budget.note([track], 20 * least)
+    budget.record([track], 20 * least)
     assert budget.chunks == 10**9 // (10 * least)
 
 
@@ -247,5 +247,5 @@ def test_an_earlier_peak_of_the_process_does_not_count_for_nothing():
     log = Log(tracks_of(1, 1))
     budget = Budget(CPU, 35, limit_bytes=10**9)
     log.run(budget)
-    assert budget.taken > 3 * 4 * round(1.3 * SR), "more than the audio alone"
+    assert budget.peak > 3 * 4 * round(1.3 * SR), "more than the audio alone"
     assert budget.chunks < 1000
