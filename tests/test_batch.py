@@ -73,17 +73,17 @@ def tracks_of(*counts: int, epochs: int = 3) -> list[TrackState]:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes that the steps are said to take; 100 a chunk."""
+    """The bytes that are recorded for the steps: 100 for each chunk."""
     taken = []
-    note = Budget.note
+    record = Budget.record
 
-    def noting(budget: Budget, tracks: Sequence[TrackState], measured: int) -> None:
+    def recording(budget: Budget, tracks: Sequence[TrackState], measured: int) -> None:
         assert measured >= 0
         taken.append(100 * budget._size(tracks))
-        note(budget, tracks, taken[-1])
+        record(budget, tracks, taken[-1])
 
     monkeypatch.setattr(batch, "LEAST", 0)
-    monkeypatch.setattr(Budget, "note", noting)
+    monkeypatch.setattr(Budget, "record", recording)
     return taken
 
 
