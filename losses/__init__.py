@@ -92,10 +92,11 @@ def _build(
     if unknown:
         known = ", ".join(key for key in accepted if key != "sr") or "none"
         raise UsageError(f"unknown options {unknown} of {noun} '{name}'; known: {known}")
+    make = table[name]
     if not is_class:
-        return functools.partial(entry, **options) if options else entry
+        return functools.partial(make, **options) if options else make
     try:
-        return entry(sr, **options) if "sr" in accepted else entry(**options)
+        return make(sr, **options) if "sr" in accepted else make(**options)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UsageError) or not options:
             raise
