@@ -79,7 +79,7 @@ def _of_file(tree: dict, given: Collection[str]) -> dict:
     tree = from_published_settings(tree)
     others = {"dry": ("data_dir",), "wet": ("data_dir",), "data_dir": ("dry", "wet")}
     replaced = {name for path in others if path in given for name in others[path]}
-    takes = DATASETS[tree["dataset"]].takes if tree.get("dataset") in DATASETS else None
+    takes = DATASETS[tree["dataset"]].arguments if tree.get("dataset") in DATASETS else None
     if takes is not None and "dataset" not in given and any(path in given and path not in takes for path in others):
         replaced.add("dataset")
     return {name: value for name, value in tree.items() if name not in replaced}

@@ -1,4 +1,4 @@
-"""Effects in series, and effects in parallel that feed each other by sends."""
+"""Effects in series, and parallel effects with send levels between them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
@@ -12,7 +12,7 @@ from reknob.runtime.errors import UsageError
 
 from . import stages
 from .curve import Curve, in_series
-from .effect import Effect, Values
+from .effect import Effect, HasResponse, Values, own_values, part_values
 from .eq import Biquad
 from .functional import biquad, convolve
 from .functional.level import centre_and_peak
@@ -23,7 +23,7 @@ from .stereo import Panning
 
 
 class Serial(Effect):
-    """Effects one after another; neighbouring biquads run in one pass.
+    """Effects in series; adjacent biquads are applied in one pass.
 
     Args:
         effects: by name, in order.
@@ -31,7 +31,7 @@ class Serial(Effect):
 
     holds_effects = True
 
-    def __init__(self, sr: int, **effects: Effect):
+    def __init__(self, sr: int, **effects: Effect) -> None:
         super().__init__(sr)
         for name, effect in effects.items():
             self.add_module(name, effect)
@@ -50,7 +50,7 @@ class Serial(Effect):
             yield from part.leaves(f"{prefix}{name}.")
 
     def curves(self, values: Values) -> list[Curve]:
-        return in_series(curve for name, part in self.parts() for curve in part.curves(values[name]))
+        return in_series(curve for name, part in self.parts() for curve in part.curves(part_values(values, name)))
 
     def stage(self, values: Values) -> Stage:
         running: list[Stage] = []
@@ -58,30 +58,33 @@ class Serial(Effect):
             if are_biquads:
                 running.append(stages.cascade(cascade_coefs(group, values)))
             else:
-                running += [effect.stage(values[name]) for name, effect in group]
+                running += [effect.stage(part_values(values, name)) for name, effect in group]
         return stages.in_series(running)
 
-    def forward(self, x: Tensor, **values: Values) -> Tensor:
-        return self._run(self.parts(), x, values)
+    def forward(self, x: Tensor, **values: Tensor | Values) -> Tensor:
+        return self._render(self.parts(), x, values)
 
-    def render_after_warm_up(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+    def render_after_warm_up(self, x: Tensor, skip: int, **values: Tensor | Values) -> Tensor:
         *before, (name, last) = self.parts()
         if is_biquad((name, last)):
             return super().render_after_warm_up(x, skip, **values)
-        return last.render_after_warm_up(self._run(before, x, values), skip, **last.for_items(values[name], len(x)))
+        # Only the last effect can skip its warm-up: the effects before it have to fill its delay lines and detectors.
+        x = self._render(before, x, values)
+        return last.render_after_warm_up(x, skip, **last.for_items(part_values(values, name), len(x)))
 
-    def _run(self, parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
+    def _render(self, parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
+        """Audio (B, C, T) through some consecutive parts, with the values of all."""
         for are_biquads, group in groupby(parts, key=is_biquad):
             if are_biquads:
                 x = biquad.cascade(x, cascade_coefs(group, values))
                 continue
             for name, effect in group:
-                x = effect(x, **effect.for_items(values[name], len(x)))
+                x = effect(x, **effect.for_items(part_values(values, name), len(x)))
         return x
 
 
 class Normalised(Serial):
-    """Effects one after another, each fed its input without DC and at a peak of 1; the last output stays as it is.
+    """Effects in series; the input of each is centred and scaled to a peak of 1, the output of the last is not.
 
     Source: BE-AFX, arXiv 2310.11781.
     """
@@ -91,39 +94,44 @@ class Normalised(Serial):
     def stage(self, values: Values) -> Stage:
         return stages.at_once(self, values)
 
-    def forward(self, x: Tensor, **values: Values) -> Tensor:
+    def forward(self, x: Tensor, **values: Tensor | Values) -> Tensor:
         for name, effect in self.parts():
-            fed = x if isinstance(effect, Normalised) else centre_and_peak(x)
-            x = effect(fed, **effect.for_items(values[name], len(x)))
+            # A chain inside this one normalises the inputs of its own parts.
+            x = x if isinstance(effect, Normalised) else centre_and_peak(x)
+            x = effect(x, **effect.for_items(part_values(values, name), len(x)))
         return x
 
 
 def is_biquad(part: tuple[str, Effect]) -> bool:
-    """Whether a named part can join its neighbours in one cascade."""
+    """Whether a named part is a biquad, which a cascade can include."""
     return isinstance(part[1], Biquad)
 
 
 def cascade_coefs(bands: Iterable[tuple[str, Effect]], values: Values) -> Tensor:
     """Coefficients of biquads in series, (K, 5), or (G, K, 5) where any value has a batch dimension."""
-    return torch.stack(torch.broadcast_tensors(*(band.coefs(**values[name]) for name, band in bands)), -2)
+    coefs = []
+    for name, band in bands:
+        assert isinstance(band, Biquad), f"{name}: {type(band).__name__} is no biquad"
+        coefs.append(band.coefs(**own_values(part_values(values, name))))
+    return torch.stack(torch.broadcast_tensors(*coefs), -2)
 
 
 def add_up(responses: list[Tensor]) -> Tensor:
-    """Sum of responses (…, samples) of any lengths."""
+    """Sum of responses (…, samples) of different lengths, zero-padded to the longest."""
     length = max(h.shape[-1] for h in responses)
     return reduce(torch.add, (F.pad(h, (0, length - h.shape[-1])) for h in responses))
 
 
 class Sends(Effect):
-    """A panned direct path with effects beside it; each effect also feeds those after it, by a send level.
+    """A panned direct path with parallel effects; each effect also feeds those after it, scaled by a send level.
 
-    All are linear and time-invariant, from mono to stereo, so the whole is one pair of responses.
+    All are linear, time-invariant and mono to stereo, so their sum is one pair of impulse responses.
 
     Args:
         direct: panning of the direct path.
-        pan_direct: whether the direct path has a panning; without, mono is copied to both sides.
-        cross_send: whether there are sends from effect to effect.
-        effects: by name, in order; each has a `response`. Also overrides of the sends' levels, by name.
+        pan_direct: whether the direct path has a panning; otherwise both channels get the input.
+        cross_send: whether there are sends between effects.
+        effects: by name, in order; each has a `response`. Also overrides of the send levels, by name ("a_to_b").
 
     Source: DiffVox, arXiv 2504.14735.
     """
@@ -131,7 +139,7 @@ class Sends(Effect):
     label = "SEND"
     options = {"direct": Part(Panning), "pan_direct": Flag(), "cross_send": Flag()}
     holds_effects = True
-    takes, gives = (1,), 2
+    input_channels, output_channels = (1,), 2
 
     def __init__(
         self,
@@ -141,20 +149,20 @@ class Sends(Effect):
         pan_direct: bool = True,
         cross_send: bool = True,
         **effects: "Effect | dict",
-    ):
+    ) -> None:
         overrides = {name: value for name, value in effects.items() if isinstance(value, dict)}
-        effects = {name: effect for name, effect in effects.items() if name not in overrides}
-        for name, effect in effects.items():
-            if not hasattr(effect, "response"):
+        parallel = {name: effect for name, effect in effects.items() if not isinstance(effect, dict)}
+        for name, effect in parallel.items():
+            if not isinstance(effect, HasResponse):
                 raise UsageError(
-                    f"{name}: {type(effect).__name__} cannot stand beside a direct path, as it has no impulse "
-                    "response; a delay, a reverb (fdn) or a panning can"
+                    f"{name}: {type(effect).__name__} has no impulse response, so it cannot be parallel to a direct "
+                    "path; give a delay, a reverb (fdn) or a panning"
                 )
-        names = list(effects)
+        names = list(parallel)
         self.sends = [(a, b, f"{a}_to_{b}") for j, b in enumerate(names) for a in names[:j]] if cross_send else []
         self.params = tuple(Param(send, "", 0.01, Linear(0, 1)) for _, _, send in self.sends)
         super().__init__(sr, **overrides)
-        for name, effect in effects.items():
+        for name, effect in parallel.items():
             self.add_module(name, effect)
         self.direct = direct or Panning(sr) if pan_direct else None
 
@@ -172,52 +180,63 @@ class Sends(Effect):
         yield prefix, self
 
     def curves(self, values: Values) -> list[Curve]:
-        return [curve for name, part in self.parts() for curve in part.curves(values[name])]
+        return [curve for name, part in self.parts() for curve in part.curves(part_values(values, name))]
 
     def stage(self, values: Values) -> Stage:
         if not self.runs_by_sample:
-            return stages.convolution(self.response(**values))
-        paths = {name: part.stage(values[name]) for name, part in self.parts()}
+            return stages.convolution(self._response(values))
+        paths = {name: part.stage(part_values(values, name)) for name, part in self.parts()}
 
         def process(x: Tensor, last: bool) -> Tensor:
-            # Sends feed forward and no path waits for the future.
-            return self.mix(x, values, lambda name, fed: paths[name](fed, last))
+            # Sends only feed later effects and no stage here has a lookahead, so each block passes all paths at once.
+            return self._mix(x, values, lambda name, send: paths[name](send, last))
 
         return process
 
-    def forward(self, x: Tensor, **values: Values) -> Tensor:
+    def forward(self, x: Tensor, **values: Tensor | Values) -> Tensor:
         return self.render_after_warm_up(x, 0, **values)
 
-    def render_after_warm_up(self, x: Tensor, skip: int, **values: Values) -> Tensor:
+    def render_after_warm_up(self, x: Tensor, skip: int, **values: Tensor | Values) -> Tensor:
         if self.runs_by_sample:
             parts = dict(self.parts())
-            return self.mix(x, values, lambda name, fed: parts[name](fed, **values[name]))[..., skip:]
-        return convolve.convolve(x, self.response(most=x.shape[-1], **values), skip)
+            return self._mix(x, values, lambda name, send: parts[name](send, **part_values(values, name)))[..., skip:]
+        # A response longer than the input would only cost time.
+        return convolve.convolve(x, self._response(values, most=x.shape[-1]), skip)
 
-    def response(self, *, direct: Values | None = None, most: int | None = None, **values: Values) -> Tensor:
-        """Impulse response of the whole from mono to stereo, (…, 2, 1, samples), or the first `most` samples of it."""
+    def response(self, **values: Tensor | Values) -> Tensor:
+        """Impulse response from mono to stereo, (…, 2, 1, samples)."""
+        return self._response(values)
+
+    def _response(self, values: Values, most: int | None = None) -> Tensor:
+        """Impulse response (…, 2, 1, samples); with `most`, effects fed by sends are truncated to that length."""
+        levels = own_values(values)
         responses: dict[str, Tensor] = {}
         for name, part in self.parts():
-            if name == "direct":
+            if name == "direct" or not isinstance(part, HasResponse):
                 continue
-            h = part.response(**values[name])
-            fed = [values[send][..., None, None, None] * responses[a] for a, b, send in self.sends if b == name]
-            if fed:
+            h = part.response(**part_values(values, name))
+            sends = [levels[send][..., None, None, None] * responses[a] for a, b, send in self.sends if b == name]
+            if sends:
+                # Input of the effect: the dry signal on all its channels, plus the outputs of earlier effects.
                 unit = h.new_ones(h.shape[-2], 1, 1)
-                responses[name] = convolve.in_series(add_up([unit, *fed]), h, most)
+                responses[name] = convolve.in_series(add_up([unit, *sends]), h, most)
             else:
+                # The mono input feeds all input channels alike, so their responses add.
                 responses[name] = h.sum(-2, keepdim=True)
         if self.direct is not None:
-            return add_up([self.direct.response(**direct), *responses.values()])
+            direct = self.direct.response(**own_values(part_values(values, "direct")))
+            return add_up([direct, *responses.values()])
         if not responses:
             raise UsageError("sends without an effect and without a direct panning do nothing; give one")
         unit = next(iter(responses.values())).new_ones(2, 1, 1)
         return add_up([unit.expand(*next(iter(responses.values())).shape[:-1], 1), *responses.values()])
 
-    def mix(self, x: Tensor, values: Values, path: Callable[[str, Tensor], Tensor]) -> Tensor:
-        """The same in time, (…, 1, T) to (…, 2, T), where `path(name, fed)` runs one effect."""
+    def _mix(self, x: Tensor, values: Values, render: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The output in the time domain, (…, 1, T) to (…, 2, T); `render(name, send)` applies one effect."""
+        levels = own_values(values)
         outputs: dict[str, Tensor] = {}
         for name, _ in self.parts():
-            fed = [values[send][..., None, None] * outputs[a] for a, b, send in self.sends if b == name]
-            outputs[name] = path(name, x + sum(fed))
-        return sum(outputs.values(), 0 if self.direct is not None else x.expand(*x.shape[:-2], 2, -1))
+            sends = [levels[send][..., None, None] * outputs[a] for a, b, send in self.sends if b == name]
+            outputs[name] = render(name, x + sum(sends))
+        unpanned = [] if self.direct is not None else [x.expand(*x.shape[:-2], 2, -1)]
+        return reduce(torch.add, [*unpanned, *outputs.values()])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .curve import Curve
-from .effect import Effect
+from .effect import Effect, Tensors
 from .functional.units import db_to_gain
 from .functional.waveshape import chebyshev_series, clip, power_series
 from .param import Linear, Param
@@ -14,27 +14,27 @@ HARMONICS = 24
 
 
 class Waveshaper(Effect):
-    """What the effects of this file share: an output that depends on the present sample, and a curve that shows it."""
+    """A memoryless effect, whose curve is output over input."""
 
     label = "DIST"
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
+    def stage(self, values: Tensors) -> Stage:
         return overlapping(self, values)
 
-    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
+    def curves(self, values: Tensors) -> list[Curve]:
         x = torch.linspace(-1, 1, 201)
         y = self(x.reshape(1, 1, -1), **{name: value.detach().cpu() for name, value in values.items()})
         return [Curve("Distortion", "input", "output", x.numpy(), y.flatten().numpy(), log_x=False)]
 
 
 class Series(Waveshaper):
-    """A series in the centred signal, which takes the whole sound's mean."""
+    """A polynomial series in the signal minus its mean over time; streaming therefore needs the complete input."""
 
     params = (Param("weights", "", 0.01, Linear(-1, 1), (HARMONICS,)),)
-    #: The place of the weight of x itself.
+    #: Index of the weight of x itself, the linear term.
     FIRST: int
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
+    def stage(self, values: Tensors) -> Stage:
         return at_once(self, values)
 
     def off_values(self) -> dict[str, tuple[float, ...]]:
@@ -42,7 +42,7 @@ class Series(Waveshaper):
 
 
 class Clipper(Waveshaper):
-    """Clipper whose curve goes from tanh over a cubic to a hard one, driven off centre for even harmonics.
+    """Clipper with a curve from tanh through a cubic to a hard clip, and an offset that adds even harmonics.
 
     y = (s(g·x + offset) - s(offset)) / g, g = 10^(drive / 20). Source: BE-AFX, arXiv 2310.11781.
     """
@@ -54,7 +54,7 @@ class Clipper(Waveshaper):
     )
 
     def off_values(self) -> dict[str, float]:
-        # A hard clip at full scale.
+        # A hard clip at full scale, which signals within full scale do not reach.
         return {"drive": 0.0, "offset": 0.0, "hardness": 2.0}
 
     def forward(self, x: Tensor, *, drive: Tensor, offset: Tensor, hardness: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Taylor(Series):
 
 
 class Chebyshev(Series):
-    """Chebyshev series in the centred signal: y = Σ w_k·T_k(x), k = 0 … 23, of which T_0 is a mere DC.
+    """Chebyshev series in the centred signal: y = Σ w_k·T_k(x), k = 0 … 23, where T_0 is a constant.
 
     Source: BE-AFX, arXiv 2310.11781.
     """

@@ -1,4 +1,4 @@
-"""Curves that show what an effect does with one set of values: an equaliser's response, a compressor's gain."""
+"""Curves for figures of an effect with one set of values: an equaliser's response, a compressor's gain."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from .functional.units import gain_to_db
 
 FREQUENCIES = np.geomspace(20, 20000, 400)  # Hz
 LEVELS = np.linspace(-80, 0, 321)  # dB
-#: A frequency axis shows at least this much of gains in dB, so that a small correction looks small.
+#: Smallest range in dB of the gain axis of a response, so that a small correction looks small.
 LEAST_GAIN = (-6.0, 6.0)
 RESPONSE = "Equaliser"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What one effect does, y over x.
+    """A curve y over x with its labels.
 
-    `note` holds in words what the curve cannot show (time constants). `least` is the range of y that is shown at least.
+    `note` holds in words what the curve cannot show (time constants). `least` is the smallest range of the y axis.
     """
 
     title: str
@@ -32,6 +32,11 @@ class Curve:
     log_x: bool = True
     note: str = ""
     least: tuple[float, float] | None = None
+
+
+def scalars(values: dict[str, Tensor], *names: str) -> tuple[float, ...]:
+    """Some values () as numbers."""
+    return tuple(float(values[name].detach()) for name in names)
 
 
 def response_curve(coefs: Tensor, sr: int) -> Curve:
@@ -45,9 +50,9 @@ def in_series(curves: Iterable[Curve]) -> list[Curve]:
     """The curves of effects in series: the gains in dB of all equalisers add up to one curve."""
     drawn: list[Curve] = []
     for curve in curves:
-        place = next((i for i, other in enumerate(drawn) if other.title == curve.title == RESPONSE), None)
-        if place is None:
+        index = next((i for i, other in enumerate(drawn) if other.title == curve.title == RESPONSE), None)
+        if index is None:
             drawn.append(curve)
         else:
-            drawn[place] = replace(curve, y=drawn[place].y + curve.y)
+            drawn[index] = replace(curve, y=drawn[index].y + curve.y)
     return drawn

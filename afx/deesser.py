@@ -5,31 +5,31 @@ import torch
 from torch import Tensor
 
 from . import kernels
-from .curve import LEVELS, Curve
-from .effect import Effect
+from .curve import LEVELS, Curve, scalars
+from .effect import Effect, Tensors
 from .functional import biquad
 from .functional.level import rise_to_coef
 from .param import Free, Linear, Param, RiseTime
 from .stages import Stage
 
-#: Averaging coefficient of the power level, and a threshold that no level comes below: there is no expander.
+#: Averaging coefficient of the power level, and a threshold in dB below all levels, which disables the expander.
 AVERAGE, NO_EXPANSION = 0.3, -200.0
 
 
 class DeEsser(Effect):
-    """De-esser: a peaking band that cuts as far as the level in the band exceeds the threshold.
+    """De-esser: attenuates a frequency band by a compressor of the level in that band.
 
-    band = BP(x), y = x + (g - 1)·band, where g is the gain of a feed-forward compressor that measures band. A constant
-    g makes this the peaking filter of that gain; while nothing exceeds the threshold, y = x exactly. Each channel has
-    a gain of its own.
+    band = BP(x), y = x + (g - 1)·band, where g is the gain of a feed-forward compressor of the level of band. With a
+    constant g this is a peaking filter with that gain; below the threshold, y = x exactly. The gain is computed
+    separately for each channel.
 
-    Source: the band is that of P. Regalia and S. Mitra, Tunable digital frequency response equalization filters, IEEE
-    Trans. ASSP 35 (1987); the gain that of `afx.dynamics.CompressorExpander`.
+    Source: the band as in P. Regalia and S. Mitra, Tunable digital frequency response equalization filters, IEEE
+    Trans. ASSP 35 (1987); the gain as in `afx.dynamics.CompressorExpander`.
     """
 
     label = "DE-ESS"
 
-    def __init__(self, sr: int, **overrides: dict):
+    def __init__(self, sr: int, **overrides: dict) -> None:
         self.params = (
             Param("freq", "Hz", 6500.0, Linear(2000, 12000)),
             Param("Q", "", 1.0, Linear(0.3, 5)),
@@ -44,7 +44,7 @@ class DeEsser(Effect):
         band = biquad.cascade(x, biquad.band_pass(values["freq"], values["Q"], self.sr).unsqueeze(-2))
         return x + (self._gain(band, values) - 1) * band
 
-    def _gain(self, band: Tensor, values: dict[str, Tensor], state: Tensor | None = None) -> Tensor:
+    def _gain(self, band: Tensor, values: Tensors, state: Tensor | None = None) -> Tensor:
         """The gain (B, C, T) as a factor; `state` (B C, 2) as in the kernel."""
         per_item = (
             torch.full_like(values["ratio"], AVERAGE),
@@ -55,10 +55,11 @@ class DeEsser(Effect):
             rise_to_coef(values["attack"], self.sr),
             rise_to_coef(values["release"], self.sr),
         )
+        # One row per channel: values per item are repeated for its channels, values for all items are broadcast.
         rows = [value.reshape(-1).repeat_interleave(band.shape[1] if value.dim() else 1) for value in per_item]
         return kernels.compressor_gain(band.flatten(0, 1), *rows, state=state).reshape(band.shape)
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
+    def stage(self, values: Tensors) -> Stage:
         coefs = biquad.band_pass(values["freq"], values["Q"], self.sr).reshape(1, 1, 5)
         filters, gains = None, None
 
@@ -72,9 +73,9 @@ class DeEsser(Effect):
 
         return process
 
-    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
-        """Gain of the band over its level."""
-        threshold, ratio, freq = (float(values[name]) for name in ("threshold", "ratio", "freq"))
+    def curves(self, values: Tensors) -> list[Curve]:
+        """Gain of the band over its level, for a stationary signal."""
+        threshold, ratio, freq = scalars(values, "threshold", "ratio", "freq")
         gain = np.minimum(0, (1 - 1 / ratio) * (threshold - LEVELS))
         label = f"level around {freq:.0f} Hz (dB)"
         return [Curve("De-esser", label, "gain of the band (dB)", LEVELS, gain, log_x=False)]

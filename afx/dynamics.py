@@ -6,8 +6,8 @@ from torch import Tensor
 
 from reknob.afx import kernels
 
-from .curve import LEVELS, Curve
-from .effect import Effect
+from .curve import LEVELS, Curve, scalars
+from .effect import Effect, Tensors
 from .functional import convolve
 from .functional.level import gain_reduction, rise_to_coef, tau_to_coef
 from .functional.units import db_to_gain, gain_to_db
@@ -21,17 +21,17 @@ class CompressorExpander(Effect):
 
     Args:
         lookahead: whether the gain is advanced in time by the parameter of that name.
-        max_lookahead: below which that parameter stays, in ms.
+        max_lookahead: upper limit of that parameter in ms.
 
     Source: DiffVox, arXiv 2504.14735.
     """
 
     label = "COMP"
     options = {"lookahead": Flag(), "max_lookahead": Number(1, 100, "ms")}
-    # How far the advancing filter reaches beyond the lookahead, both ways.
+    # Length of the sinc filter that advances the gain, before and after its centre, in ms.
     MARGIN_MS = 1
 
-    def __init__(self, sr: int, *, lookahead: bool | dict = True, max_lookahead: float = 15, **overrides: dict):
+    def __init__(self, sr: int, *, lookahead: bool | dict = True, max_lookahead: float = 15, **overrides: dict) -> None:
         self.params = (
             Param("cmp_threshold", "dB", -18.0, Free()),
             Param("exp_threshold", "dB", -48.0, Free()),
@@ -55,53 +55,56 @@ class CompressorExpander(Effect):
         return x * gain * db_to_gain(makeup).reshape(-1, 1, 1)
 
     def off_values(self) -> dict[str, float]:
-        # Without lookahead, as the filter that advances the gain is exact for whole samples only.
-        now = {"lookahead": 0.0} if any(p.name == "lookahead" for p in self.params) else {}
-        return {"cmp_ratio": 1.0, "exp_ratio": 1.0, "makeup": 0.0} | now
+        # Lookahead 0 too: the truncated sinc filter is exact for whole samples only.
+        no_lookahead = {"lookahead": 0.0} if any(p.name == "lookahead" for p in self.params) else {}
+        return {"cmp_ratio": 1.0, "exp_ratio": 1.0, "makeup": 0.0} | no_lookahead
 
-    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
-        """Gain over the level of a steady sound."""
-        T_c, R_c, T_e, R_e, makeup = (
-            float(values[name]) for name in ("cmp_threshold", "cmp_ratio", "exp_threshold", "exp_ratio", "makeup")
-        )
+    def curves(self, values: Tensors) -> list[Curve]:
+        """Gain over level, for a stationary signal."""
+        T_c, R_c, T_e, R_e = scalars(values, "cmp_threshold", "cmp_ratio", "exp_threshold", "exp_ratio")
+        (makeup,) = scalars(values, "makeup")
         gain = np.minimum(0, np.minimum((1 - 1 / R_c) * (T_c - LEVELS), (1 - 1 / R_e) * (T_e - LEVELS)))
         title, note = "Compressor and expander", times_of(values, "attack", "release")
         return [Curve(title, "input level (dB)", "gain (dB)", LEVELS, gain + makeup, log_x=False, note=note)]
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
-        """Waits for the future that the lookahead needs; the gain's ends are repeated, as in one call."""
+    def stage(self, values: Tensors) -> Stage:
+        """A stage that delays its output by the reach of the advancing filter.
+
+        As in one call, the gain is continued beyond both ends by its first and last sample.
+        """
         curve = {name: value for name, value in values.items() if name not in ("makeup", "lookahead")}
         makeup, lookahead = values["makeup"], values.get("lookahead")
         before, after = self.reach if lookahead is not None else (0, 0)
-        state, waiting, gains = None, None, None
+        # Input without output yet, (C, L), and the gains from `before` samples ahead of it on, (C, before + L).
+        state, pending, gains = None, None, None
 
         def process(x: Tensor, last: bool) -> Tensor:
-            nonlocal state, waiting, gains
+            nonlocal state, pending, gains
             if state is None:
                 state = x.new_tensor([[0.0, 1.0]], dtype=torch.float64).repeat(len(x), 1)
             new = self.gain(x.unsqueeze(0), state=state, **curve).squeeze(0)
             gains = torch.cat([new[:, :1].expand(-1, before) if gains is None else gains, new], -1)
-            waiting = x if waiting is None else torch.cat([waiting, x], -1)
+            pending = x if pending is None else torch.cat([pending, x], -1)
             if last:
                 gains = torch.cat([gains, gains[:, -1:].expand(-1, after)], -1)
             ready = max(gains.shape[-1] - before - after, 0)
             gain = gains[:, :ready]
             if lookahead is not None and ready:
                 gain = self.advance(gains.unsqueeze(0), lookahead).squeeze(0)[:, before : before + ready]
-            y = waiting[:, :ready] * gain * db_to_gain(makeup)
-            gains, waiting = gains[:, ready:], waiting[:, ready:]
+            y = pending[:, :ready] * gain * db_to_gain(makeup)
+            gains, pending = gains[:, ready:], pending[:, ready:]
             return y
 
         return process
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Samples that the advancing filter sees before and after the present."""
+        """Numbers of samples before and after the current one on which the advanced gain depends."""
         before = self.sr * self.MARGIN_MS // 1000
         return before, int(self.sr * (self.max_lookahead + self.MARGIN_MS) / 1000) - before
 
     def advance(self, gain: Tensor, lookahead: Tensor) -> Tensor:
-        """The gain (B, C, T) `lookahead` ms earlier."""
+        """The gain (B, C, T) advanced by `lookahead` ms."""
         return convolve.advance(gain, lookahead * (self.sr / 1000), *self.reach)
 
     def gain(
@@ -127,6 +130,7 @@ class CompressorExpander(Effect):
             rise_to_coef(attack, self.sr),
             rise_to_coef(release, self.sr),
         )
+        # One row per channel: values per item are repeated for its channels, values for all items are broadcast.
         rows = [value.reshape(-1).repeat_interleave(x.shape[1] if value.dim() else 1) for value in per_item]
         return kernels.compressor_gain(x.flatten(0, 1), *rows, state=state).reshape(x.shape)
 
@@ -134,7 +138,7 @@ class CompressorExpander(Effect):
 class Compressor(Effect):
     """Feed-forward compressor with a soft knee that smooths the gain in dB by attack and release.
 
-    Channels are linked: the loudest one sets the gain of all. Source: Giannoulis, Massberg and Reiss, Digital Dynamic
+    Channels are linked: the largest level sets the gain of all. Source: Giannoulis, Massberg and Reiss, Digital Dynamic
     Range Compressor Design, JAES 60 (2012), the smooth branching detector; ranges of BE-AFX, arXiv 2310.11781.
     """
 
@@ -147,21 +151,23 @@ class Compressor(Effect):
         Param("makeup", "dB", 10.0, Linear(0, 20)),
     )
     label = "COMP"
+    # Lowest amplitude that is measured.
     FLOOR = 1e-4
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
-        # In the chains of blind estimation every effect takes the whole sound anyway (chain.Normalised).
+    def stage(self, values: Tensors) -> Stage:
+        # Not block by block: the chains of blind estimation need the complete input anyway (chain.Normalised).
         return at_once(self, values)
 
     def off_values(self) -> dict[str, float]:
-        # Nothing at or below full scale exceeds this threshold.
+        # A threshold at full scale, which signals within full scale do not exceed.
         return {"threshold": 0.0, "knee": 0.0, "makeup": 0.0}
 
-    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
-        """Output level over the level of a steady sound."""
+    def curves(self, values: Tensors) -> list[Curve]:
+        """Output level over input level, for a stationary signal."""
         x = torch.from_numpy(10 ** (LEVELS / 20)).reshape(1, 1, -1)
-        static = (values[name].detach().cpu() for name in ("threshold", "ratio", "knee"))
-        y = LEVELS - self.reduction(x, *static).flatten().numpy() + float(values["makeup"])
+        threshold, ratio, knee = (values[name].detach().cpu() for name in ("threshold", "ratio", "knee"))
+        (makeup,) = scalars(values, "makeup")
+        y = LEVELS - self.reduction(x, threshold, ratio, knee).flatten().numpy() + makeup
         note = times_of(values, "attack", "release", "time_constant")
         return [Curve("Compressor", "input level (dB)", "output level (dB)", LEVELS, y, log_x=False, note=note)]
 
@@ -177,18 +183,19 @@ class Compressor(Effect):
         makeup: Tensor,
     ) -> Tensor:
         gain_db = -self.reduction(x, threshold, ratio, knee)
-        coefs = (1 - tau_to_coef(ms.double().reshape(-1), self.sr) for ms in (attack, release))
-        smooth = kernels.ballistics(gain_db.squeeze(1), *coefs, initial=0.0).unsqueeze(1)
+        # In float64: 1 - α of a long release would lose most of its digits in float32.
+        attack_coef, release_coef = (1 - tau_to_coef(ms.double().reshape(-1), self.sr) for ms in (attack, release))
+        smooth = kernels.ballistics(gain_db.squeeze(1), attack_coef, release_coef, initial=0.0).unsqueeze(1)
         return x * db_to_gain(smooth + makeup.reshape(-1, 1, 1))
 
     def reduction(self, x: Tensor, threshold: Tensor, ratio: Tensor, knee: Tensor) -> Tensor:
-        """The static curve's gain reduction (B, 1, T) in dB of audio (B, C, T), before it is smoothed."""
+        """Gain reduction (B, 1, T) in dB of the static curve for audio (B, C, T), before attack and release."""
         level_db = gain_to_db(x.abs().amax(1, keepdim=True).clamp(min=self.FLOOR))
         return gain_reduction(level_db, *(v.to(x.dtype).reshape(-1, 1, 1) for v in (threshold, ratio, knee)))
 
 
 class SimpleCompressor(Compressor):
-    """The same with one time constant for attack and release, which makes the smoothing linear.
+    """The compressor with one time constant for attack and release, which makes the smoothing linear.
 
     Source: BE-AFX, arXiv 2310.11781, its simplified compressor.
     """
@@ -211,6 +218,8 @@ class SimpleCompressor(Compressor):
         return x * db_to_gain(makeup.reshape(-1, 1, 1) - smooth)
 
 
-def times_of(values: dict[str, Tensor], *names: str) -> str:
+def times_of(values: Tensors, *names: str) -> str:
     """Time constants in words: "attack 8 ms, release 70 ms"."""
-    return ", ".join(f"{name.replace('_', ' ')} {float(values[name]):.0f} ms" for name in names if name in values)
+    present = [name for name in names if name in values]
+    times = zip(present, scalars(values, *present), strict=True)
+    return ", ".join(f"{name.replace('_', ' ')} {ms:.0f} ms" for name, ms in times)

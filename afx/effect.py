@@ -1,8 +1,8 @@
 """Effects, which declare parameters and hold none, and Knobs, which hold the raw parameters of an effect."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,42 +11,46 @@ from reknob.runtime.errors import UsageError
 
 from .curve import Curve
 from .options import Bound
-from .param import Bounded, Param
+from .param import Bounded, Mapping, Param
 from .plain import are_tensors, to_tensors
 from .stages import Stage
 
-Values = dict[str, "Tensor | Values"]
+#: Values by name, as an effect with parts takes them: a tensor per parameter of its own, a tree of them per part.
+#: `part_values` and `own_values` read one part's tree and the tensors; an effect without parts takes `Tensors`.
+Values: TypeAlias = dict[str, "Tensor | Values"]
+Tensors: TypeAlias = dict[str, Tensor]
 
 
 class Effect(nn.Module):
-    """An audio effect: declared parameters over a pure map from audio and values to audio.
+    """An audio effect: declared parameters, and a pure function from audio and values to audio.
 
     A subclass declares `params` and implements `forward(x, *, name=value, …)`: audio (B, C, T); values in the
-    declared units and of the declared shape, or with a leading batch dimension (B, *shape), one per item.
-    `for_items` makes such of values (G, *shape) that groups of consecutive items share. It is time-invariant, as chunks
-    begin anywhere, and brings all else that programs need to know of it: `stage`, `label`, `curves`, `off_values`.
+    declared units and of the declared shape, or with a leading batch dimension (B, *shape), one per item. `for_items`
+    expands values (G, *shape), one per group of consecutive items, to that form. An effect is time-invariant, because
+    chunks begin anywhere in a recording. `stage` renders it block by block; `label` and `curves` serve figures;
+    `off_values` switch it off.
 
     Args:
         sr: sample rate in Hz.
         overrides: by parameter name, `default` or `range` of this instance, e.g. `freq=dict(range=[33, 5400])`.
     """
 
-    params: ClassVar[tuple[Param, ...]] = ()
-    #: What it is called in figures; None for the name of its class, "" for what is no effect of its own.
+    params: tuple[Param, ...] = ()
+    #: Its name in figures; None for the name of its class, "" for an effect that figures do not name.
     label: ClassVar[str | None] = None
-    #: "delay" or "reverb" for what users may want to leave out when they render; "" for all else.
+    #: "delay" or "reverb" for effects that users can leave out of a render; "" for all others.
     family: ClassVar[str] = ""
-    #: The options of its form that runs sample by sample; empty where the usual form is the only one.
+    #: The options that select its sample-by-sample form; empty where there is only one form.
     realtime_options: ClassVar[dict[str, object]] = {}
-    #: What may be chosen at construction, and within which bounds.
+    #: Bounds of the options, which are chosen at construction, by name.
     options: ClassVar[dict[str, Bound]] = {}
-    #: Whether any name at construction is that of an effect inside this one.
+    #: Whether any other keyword at construction is the name of an effect inside this one.
     holds_effects: ClassVar[bool] = False
-    #: How many channels it takes, and how many it gives; None for as many as it takes.
-    takes: ClassVar[tuple[int, ...]] = (1, 2)
-    gives: ClassVar[int | None] = None
+    #: Numbers of channels that the input may have, and that of the output; None for the input's.
+    input_channels: ClassVar[tuple[int, ...]] = (1, 2)
+    output_channels: ClassVar[int | None] = None
 
-    def __init__(self, sr: int, **overrides: dict):
+    def __init__(self, sr: int, **overrides: dict) -> None:
         super().__init__()
         unknown = sorted(overrides.keys() - {p.name for p in self.params})
         if unknown:
@@ -62,64 +66,65 @@ class Effect(nn.Module):
         return super().__call__(x, **values)
 
     def channels(self, given: int, place: str = "chain") -> int:
-        """Channels of the output for so many of the input; UsageError, naming the place, where it takes no such."""
-        if given not in self.takes:
-            wanted = " or ".join("mono" if n == 1 else "stereo" for n in self.takes)
-            raise UsageError(f"{place}: {type(self).__name__} takes {wanted}, but {given} channels come to it")
-        return self.gives or given
+        """Number of output channels for `given` input channels; UsageError, naming `place`, for an input it rejects."""
+        if given not in self.input_channels:
+            allowed = " or ".join("mono" if n == 1 else "stereo" for n in self.input_channels)
+            raise UsageError(f"{place}: {type(self).__name__} takes {allowed}, but its input has {given} channels")
+        return self.output_channels or given
 
     @property
     def grouped(self) -> bool:
-        """Whether `forward` itself takes values (G, *shape) of G groups of B / G consecutive items."""
+        """Whether `forward` accepts values (G, *shape) directly, one per group of B / G consecutive items."""
         return False
 
     def for_items(self, values: Values, items: int) -> Values:
-        """Values, of all items or of groups, as `forward` takes them for so many items."""
+        """Values () or (G, *shape) in the form that `forward` takes for a batch of `items` items."""
         if self.grouped:
             return values
         shapes = {name: p.shape for name, p in self.walk()}
         return nest({name: repeat_for_items(value, shapes[name], items) for name, value in flatten(values).items()})
 
-    def render_after_warm_up(self, x: Tensor, skip: int, **values: Values) -> Tensor:
-        """The output from sample `skip` on, (B, C, T - skip); a warm-up that nobody hears can cost less."""
+    def render_after_warm_up(self, x: Tensor, skip: int, **values: Tensor | Values) -> Tensor:
+        """The output from sample `skip` on, (B, C, T - skip); overridden where skipping the warm-up is cheaper."""
         return self(x, **values)[..., skip:]
 
     @property
     def runs_by_sample(self) -> bool:
-        """Whether this is the form that runs sample by sample, which has no impulse response and no gradient."""
+        """Whether this instance runs sample by sample, without an impulse response and without gradients."""
         return False
 
     def stage(self, values: Values) -> Stage:
-        """A fresh stage that runs it block by block with one set of values, without a batch dimension."""
+        """A new stage that renders block by block with one set of values, without a batch dimension."""
         raise TypeError(f"{type(self).__name__} cannot be streamed: implement `stage` by a function of afx.stages")
 
     def curves(self, values: Values) -> list[Curve]:
-        """What it does with one set of values, as curves to draw; none where a curve would show nothing."""
+        """Curves for figures of the effect with one set of values; empty where no curve describes it."""
         return []
 
     def off_values(self) -> dict[str, float | tuple[float, ...]]:
-        """Values of its own parameters with which it passes its input or, beside a direct path, adds nothing.
+        """Values that switch it off: the output equals the input or, for an effect beside a direct path, is zero.
 
-        Empty where there are none: a chain then leaves the effect out instead.
+        Empty where no values do; such an effect has to be left out of the chain.
         """
         return {}
 
     def off(self, values: Values) -> Values:
-        """These values, switched off; UsageError where an effect cannot be switched off by values."""
-        own = self.off_values()
-        if own:
-            return values | {k: torch.as_tensor(v).to(values[k]).expand_as(values[k]) for k, v in own.items()}
+        """These values with those of `off_values` in their place, in all parts; UsageError where there are none."""
+        off = self.off_values()
+        if off:
+            present = own_values(values)
+            return values | {k: torch.as_tensor(v).to(present[k]).expand_as(present[k]) for k, v in off.items()}
         parts = dict(self.parts())
         if not parts:
             raise UsageError(f"{type(self).__name__} has no values that switch it off: leave it out of the chain")
-        return values | {name: part.off(values[name]) for name, part in parts.items()}
+        return values | {name: part.off(part_values(values, name)) for name, part in parts.items()}
 
     def limit_loop_q(self, values: Values, most: float) -> Values:
-        """These values, with the Q of filters in feedback loops at most `most`: a higher one may be unstable."""
-        return values | {name: part.limit_loop_q(values[name], most) for name, part in self.parts()}
+        """These values with the Q of filters in feedback loops limited to `most`: a higher Q can be unstable."""
+        return values | {name: part.limit_loop_q(part_values(values, name), most) for name, part in self.parts()}
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, "Effect"]]:
-        """The effects that figures show apart, behind the beginning of their parameters' names ("sends.delay.")."""
+        """The effects that figures show separately, each with the prefix of its parameters ("sends.delay.")."""
         yield prefix, self
 
     def parts(self) -> Iterator[tuple[str, "Effect"]]:
@@ -134,12 +139,11 @@ class Effect(nn.Module):
             yield from part.walk(f"{prefix}{name}.")
 
     def penalty(self, values: Values) -> Tensor | float:
-        """What the effect adds to a loss so that its gradients lead somewhere, () or (G,); by default the sum over its
-        parts."""
-        return sum(part.penalty(values[name]) for name, part in self.parts())
+        """Regularisation term to add to a loss, () or (G,); by default the sum over its parts."""
+        return sum(part.penalty(part_values(values, name)) for name, part in self.parts())
 
     def from_unit(self, q: Tensor) -> Values:
-        """Values of a controller's output q in [0, 1], shape (B, P): one column per number, in declared order.
+        """Values of a controller's output q in [0, 1], shape (B, P), one column per entry of `controls`.
 
         Raises UsageError when P is not the number of controls or a parameter has no range.
         """
@@ -147,51 +151,73 @@ class Effect(nn.Module):
         names = self.controls()
         if q.shape[1] != len(names):
             raise UsageError(f"got {q.shape[1]} controls for {len(names)}: {', '.join(names)}")
-        free = [name for name, p in declared if not isinstance(p.mapping, Bounded)]
+        mappings = {name: p.mapping for name, p in declared if isinstance(p.mapping, Bounded)}
+        free = [name for name, _ in declared if name not in mappings]
         if free:
             raise UsageError(f"a controller needs a range for every parameter; without one: {', '.join(free)}")
         columns = q.split([math.prod(p.shape) for _, p in declared], 1)
         pairs = zip(declared, columns, strict=True)
-        return nest({name: p.mapping.from_unit(u.reshape(-1, *p.shape)) for (name, p), u in pairs})
+        return nest({name: mappings[name].from_unit(u.reshape(-1, *p.shape)) for (name, p), u in pairs})
 
     def controls(self) -> list[str]:
-        """Names of the numbers that set the effect, in declared order: "comp.attack", or "taylor.weights.3"."""
+        """Names of the scalars of all parameters, in declared order: "comp.attack", or "taylor.weights.3"."""
         return [f"{name}.{i}" if p.shape else name for name, p in self.walk() for i in range(math.prod(p.shape))]
+
+
+@runtime_checkable
+class HasResponse(Protocol):
+    """A linear time-invariant effect that computes its impulse response, (…, outputs, inputs, samples), from values."""
+
+    response: Callable[..., Tensor]
 
 
 class Knobs(nn.Module):
     """The trainable raw parameters of an effect; calling it gives their values.
 
-    Its state dict holds raw numbers under the effect's own names ("comp.attack"), and nothing else.
+    Its state dict holds the raw parameters under the effect's names ("comp.attack"), and nothing else.
 
     Args:
-        effect: whose declarations to hold.
-        generator: source of the defaults that are drawn.
+        effect: the effect whose declarations define names, shapes and defaults.
+        generator: random numbers for defaults that are distributions.
     """
 
-    def __init__(self, effect: Effect, generator: torch.Generator | None = None):
+    def __init__(self, effect: Effect, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.mappings = {p.name: p.mapping for p in effect.params}
+        self.mappings: dict[str, Mapping] = {p.name: p.mapping for p in effect.params}
         for p in effect.params:
             self.register_parameter(p.name, nn.Parameter(p.initial_raw(generator)))
         for name, part in effect.parts():
             self.add_module(name, Knobs(part, generator))
 
     def forward(self) -> Values:
-        own = {name: self.mappings[name].value(raw) for name, raw in self._parameters.items()}
-        return own | {name: part() for name, part in self.named_children()}
+        values = {name: mapping.value(getattr(self, name)) for name, mapping in self.mappings.items()}
+        return values | {name: part() for name, part in self.named_children()}
 
     def set_values(self, values: Values) -> None:
-        """Takes the raw numbers from values in physical units."""
+        """Sets the raw parameters to those of values in physical units."""
         with torch.no_grad():
-            for name, raw in self._parameters.items():
-                raw.copy_(self.mappings[name].raw(torch.as_tensor(values[name], dtype=torch.float64)))
+            for name, mapping in self.mappings.items():
+                # float64, as a value near an end of its range loses its digits in a float32 logit.
+                getattr(self, name).copy_(mapping.raw(torch.as_tensor(values[name], dtype=torch.float64)))
             for name, part in self.named_children():
-                part.set_values(values[name])
+                if isinstance(part, Knobs):
+                    part.set_values(part_values(values, name))
+
+
+def own_values(values: Values) -> Tensors:
+    """The values of an effect's own parameters, without those of its parts."""
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def part_values(values: Values, name: str) -> Values:
+    """The values of the part `name` of an effect."""
+    part = values[name]
+    assert isinstance(part, dict), f"{name}: values of a part, not of a parameter"
+    return part
 
 
 def repeat_for_items(value: Tensor, shape: tuple[int, ...], items: int) -> Tensor:
-    """A value (*shape) as it is, and values (G, *shape) one for each item, (items, *shape)."""
+    """Values (G, *shape), one per group, repeated to one per item, (items, *shape); a value (*shape) unchanged."""
     if value.dim() == len(shape) or len(value) == items:
         return value
     return value.repeat_interleave(items // len(value), 0)
@@ -204,12 +230,13 @@ def nest(flat: dict[str, Tensor]) -> Values:
         *parents, leaf = path.split(".")
         node = tree
         for parent in parents:
-            node = node.setdefault(parent, {})
+            node.setdefault(parent, {})
+            node = part_values(node, parent)
         node[leaf] = value
     return tree
 
 
-def flatten(tree: Values, prefix: str = "") -> dict[str, Tensor]:
+def flatten(tree: Values, prefix: str = "") -> Tensors:
     """{"a": {"b": v}} to {"a.b": v}."""
     flat = {}
     for name, value in tree.items():

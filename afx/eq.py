@@ -1,4 +1,4 @@
-"""Equaliser bands: each one biquad of the RBJ cookbook, applied exactly."""
+"""Equaliser bands: each is one biquad of the RBJ cookbook, applied as a recursion."""
 
 from abc import ABC, abstractmethod
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from reknob.runtime.errors import UsageError
 
 from .curve import Curve, response_curve
-from .effect import Effect
+from .effect import Effect, Tensors
 from .functional import biquad
 from .options import Number
 from .param import Free, Linear, Param
@@ -16,15 +16,15 @@ from .stages import Stage, cascade
 
 
 class Biquad(Effect, ABC):
-    """A filter that is one biquad; a chain runs neighbours in one pass.
+    """An effect that is one biquad; a chain applies adjacent ones in one pass.
 
-    Raises UsageError when its frequency can reach half the sample rate, where no biquad is defined.
+    Raises UsageError where the range of its frequency reaches half the sample rate, where no biquad is defined.
     """
 
-    def __init__(self, sr: int, **overrides: dict):
+    def __init__(self, sr: int, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
         for p in self.params:
-            if p.name == "freq" and p.mapping.hi >= sr / 2:
+            if p.name == "freq" and isinstance(p.mapping, Linear) and p.mapping.hi >= sr / 2:
                 raise UsageError(
                     f"freq reaches {p.mapping.hi:g} Hz, beyond half the sample rate of {sr} Hz; "
                     "set its range, and its default"
@@ -32,15 +32,15 @@ class Biquad(Effect, ABC):
 
     @abstractmethod
     def coefs(self, **values: Tensor) -> Tensor:
-        """Coefficients (…, 5) of values (…)."""
+        """Coefficients (…, 5) in float64 of values (…)."""
 
     def forward(self, x: Tensor, **values: Tensor) -> Tensor:
         return biquad.cascade(x, self.coefs(**values).unsqueeze(-2))
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
+    def stage(self, values: Tensors) -> Stage:
         return cascade(self.coefs(**values).unsqueeze(-2))
 
-    def curves(self, values: dict[str, Tensor]) -> list[Curve]:
+    def curves(self, values: Tensors) -> list[Curve]:
         return [response_curve(self.coefs(**values).unsqueeze(-2), self.sr)]
 
     def off_values(self) -> dict[str, float]:
@@ -82,7 +82,7 @@ class Peak(Biquad):
 
 
 class Shelf(Biquad):
-    """What both shelves share: a steepness that is chosen, not fitted.
+    """A shelf whose steepness is an option, not a parameter.
 
     Args:
         steepness: the cookbook's Q of the corner.
@@ -90,12 +90,12 @@ class Shelf(Biquad):
 
     options = {"steepness": Number(0.05, 20)}
 
-    def __init__(self, sr: int, *, steepness: float = 0.707, **overrides: dict):
+    def __init__(self, sr: int, *, steepness: float = 0.707, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
         self.steepness = steepness
 
     def _steepness(self, freq: Tensor) -> Tensor:
-        # The published chains hold it as a float32 number.
+        # Rounded to float32 as in the published chains, whose numbers are thus reproduced exactly.
         return torch.full_like(freq, self.steepness, dtype=torch.float32)
 
 

@@ -5,6 +5,7 @@ Source: BE-AFX, arXiv 2310.11781.
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from .eq import Biquad
 from .functional import biquad
 from .param import Linear, Log, Param
 
+#: Coefficients (…, 5) from frequency in Hz, Q, gain in dB and sample rate.
+Design: TypeAlias = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 GAIN = Param("gain", "dB", 0.0, Linear(-15, 15))
 
 
@@ -23,12 +26,12 @@ class Band(Biquad):
     """One band of a parametric equaliser.
 
     Args:
-        design: its shape, a function of frequency, Q, gain and sample rate.
+        design: the function that computes its coefficients.
     """
 
     params = (Param("freq", "Hz", 1000.0, Log(20, 20000)), GAIN, Param("Q", "", 0.7, Linear(0.1, 2)))
 
-    def __init__(self, sr: int, *, design: Callable, **overrides: dict):
+    def __init__(self, sr: int, *, design: Design, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
         self.design = design
 
@@ -37,17 +40,17 @@ class Band(Biquad):
 
 
 class FixedBand(Biquad):
-    """One band of a graphic equaliser, of which only the gain moves.
+    """One band of a graphic equaliser, whose only parameter is the gain.
 
     Args:
-        design: as for a band.
-        freq: its frequency in Hz.
-        octaves: its width: Q = 1 / (2·sinh(ln 2 / 2 · octaves · ω0 / sin ω0)), as in the RBJ cookbook.
+        design: the function that computes its coefficients.
+        freq: its centre or corner frequency in Hz.
+        octaves: its bandwidth: Q = 1 / (2·sinh(ln 2 / 2 · octaves · ω0 / sin ω0)), as in the RBJ cookbook.
     """
 
     params = (GAIN,)
 
-    def __init__(self, sr: int, *, design: Callable, freq: float, octaves: float, **overrides: dict):
+    def __init__(self, sr: int, *, design: Design, freq: float, octaves: float, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
         if freq >= sr / 2:
             raise UsageError(f"a band at {freq:g} Hz lies beyond half the sample rate of {sr} Hz; use a higher rate")
@@ -75,7 +78,7 @@ def parametric_equaliser(sr: int) -> Normalised:
 
 
 def graphic_equaliser(sr: int) -> Normalised:
-    """A gain every octave from 31.25 Hz to 16 kHz, the lowest and the highest being shelves: 10 parameters."""
+    """Ten bands at octaves from 31.25 Hz to 16 kHz, the outer two shelves: 10 parameters, their gains."""
     freqs = [31.25 * 2**k for k in range(10)]
     designs = [biquad.low_shelf, *[biquad.peak] * 8, biquad.high_shelf]
     bands = zip(freqs, designs, strict=True)

@@ -1,19 +1,23 @@
-"""Options of effects: choices that are made, not fitted, each declared with what it may be."""
+"""Options of effects, which are chosen and not fitted: each is declared with its allowed values."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 from reknob.runtime.errors import UsageError
 
+if TYPE_CHECKING:
+    from .effect import Effect
+
 
 class Bound(ABC):
-    """What an option may be."""
+    """The allowed values of an option."""
 
     @abstractmethod
     def read(self, name: str, value: object) -> object:
-        """The value; UsageError that says what was given and what is allowed."""
+        """The value in the option's type; UsageError with the given and the allowed values."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,13 @@ class Number(Bound):
     unit: str = ""
 
     def read(self, name: str, value: object) -> float:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not plain or not math.isfinite(value) or not self.lo <= value <= self.hi:
+        if not _is_number(value) or not math.isfinite(value) or not self.lo <= value <= self.hi:
             raise UsageError(f"{name}={_shown(value)}: give {self.lo:g} to {self.hi:g} {self.unit}".rstrip())
         return value
 
 
 @dataclass(frozen=True)
-class Whole(Bound):
+class Integer(Bound):
     """A whole number from `lo` to `hi`."""
 
     lo: int
@@ -40,15 +43,14 @@ class Whole(Bound):
     unit: str = ""
 
     def read(self, name: str, value: object) -> int:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not plain or not self.lo <= value <= self.hi or int(value) != value:
+        if not _is_number(value) or not self.lo <= value <= self.hi or int(value) != value:
             allowed = f"{self.lo} to {self.hi} {self.unit}".rstrip()
             raise UsageError(f"{name}={_shown(value)}: give a whole number, {allowed}")
         return int(value)
 
 
 @dataclass(frozen=True)
-class Wholes(Bound):
+class Integers(Bound):
     """A list of 1 to `most` whole numbers from `lo` to `hi`."""
 
     lo: int
@@ -59,7 +61,7 @@ class Wholes(Bound):
     def read(self, name: str, value: object) -> list[int]:
         if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= self.most:
             raise UsageError(f"{name}={_shown(value)}: give a list of 1 to {self.most} whole numbers")
-        return [Whole(self.lo, self.hi, self.unit).read(f"{name}.{i}", item) for i, item in enumerate(value)]
+        return [Integer(self.lo, self.hi, self.unit).read(f"{name}.{i}", item) for i, item in enumerate(value)]
 
 
 class Flag(Bound):
@@ -76,34 +78,40 @@ class Flag(Bound):
 
 @dataclass(frozen=True)
 class Choice(Bound):
-    """One of some words."""
+    """One of the words `known`."""
 
     known: tuple[str, ...]
 
     def read(self, name: str, value: object) -> str:
-        if value not in self.known:
+        if not isinstance(value, str) or value not in self.known:
             raise UsageError(f"unknown {name} {_shown(value)}; known: {', '.join(self.known)}")
         return value
 
 
 @dataclass(frozen=True)
 class Part(Bound):
-    """An effect of one kind, or with `of` a chain of such; it may be left out."""
+    """An effect of the class `kind` or, with `of`, a chain `kind` of effects of the class `of`; it may be left out."""
 
-    kind: type
-    of: type | None = None
+    kind: "type[Effect]"
+    of: "type[Effect] | None" = None
 
-    def read(self, name: str, value: object) -> object:
+    def read(self, name: str, value: object) -> "Effect":
         inside = [part for _, part in value.parts()] if self.of and isinstance(value, self.kind) else []
         if not isinstance(value, self.kind) or (self.of and not all(isinstance(part, self.of) for part in inside)):
             wanted = f"a chain of {_kinds(self.of)}" if self.of else _kinds(self.kind)
-            raise UsageError(f"{name}: {type(value).__name__} cannot stand here; give {wanted}")
+            raise UsageError(f"{name}: {type(value).__name__} is not allowed here; give {wanted}")
         if self.of and not inside:
             raise UsageError(f"{name}: an empty chain; put effects into it, or leave it out")
         return value
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    # A boolean is an int in Python, but a mistake in a configuration.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _kinds(kind: type) -> str:
+    """A class and its direct subclasses in words, for messages."""
     below = [sub.__name__ for sub in kind.__subclasses__()]
     return f"a {kind.__name__}" + (f" ({', '.join(below)}, …)" if below else "")
 

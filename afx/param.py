@@ -1,8 +1,9 @@
-"""Parameters of effects: name, unit, default, shape, and the map between a raw number and a value."""
+"""Parameters of effects: name, unit, default, shape, and the mapping between raw parameter and value."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -12,33 +13,33 @@ from reknob.afx.functional.level import rise_to_coef
 from reknob.afx.functional.matrix import exponential
 from reknob.runtime.errors import UsageError
 
-# How far outside its range float32 may leave a value, as a share of the range.
+# Tolerance at both ends of a range for values computed in float32, relative to the width of the range.
 ROUNDING = 1e-5
-# A level in dB has no range to be fitted in, but beyond this it is a mistake, and overflows.
+# A level in dB is fitted without a range; a value beyond this is a mistake, and overflows as a factor.
 MOST_DB = 200.0
 
 
 class Mapping(ABC):
-    """The map from a raw number to a value."""
+    """The mapping from a raw parameter to its value."""
 
-    #: The values there are, in words.
+    #: The allowed values, in words.
     allowed: str
 
     @abstractmethod
     def value(self, raw: Tensor) -> Tensor:
-        """The value of a raw number."""
+        """The value of a raw parameter."""
 
     @abstractmethod
     def raw(self, value: Tensor) -> Tensor:
-        """The raw number of a value."""
+        """The raw parameter of a value."""
 
     @abstractmethod
-    def holds(self, value: Tensor) -> bool:
-        """Whether all numbers are values there are, or the ends that rounding reaches."""
+    def contains(self, value: Tensor) -> bool:
+        """Whether all elements are allowed values, or ends of the range, which only rounding reaches."""
 
 
 class Bounded(Mapping):
-    """A value reached through a unit position u = σ(raw), which is where a controller and a fit meet."""
+    """A value in a range, by its position u in [0, 1]: a controller predicts u, and in a fit u = σ(raw)."""
 
     @abstractmethod
     def from_unit(self, u: Tensor) -> Tensor:
@@ -54,14 +55,14 @@ class Bounded(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return torch.logit(self.to_unit(value))
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         position = self.to_unit(value.double())
         return bool(((position >= -ROUNDING) & (position <= 1 + ROUNDING)).all())
 
 
 @dataclass(frozen=True)
 class Linear(Bounded):
-    """A value evenly in [lo, hi]: value = lo + (hi - lo)·u."""
+    """A value in [lo, hi], linear in u: value = lo + (hi - lo)·u."""
 
     lo: float
     hi: float
@@ -79,7 +80,7 @@ class Linear(Bounded):
 
 @dataclass(frozen=True)
 class Precise(Linear):
-    """The same in float64, for a value of which a millionth part is heard: an echo's time against its samples."""
+    """A linear mapping in float64, for values of which a relative error of 1e-6 matters: an echo time in samples."""
 
     def value(self, raw: Tensor) -> Tensor:
         return super().value(raw.double())
@@ -87,7 +88,7 @@ class Precise(Linear):
 
 @dataclass(frozen=True)
 class Log(Linear):
-    """A value evenly in octaves in [lo, hi], lo > 0: value = lo·(hi / lo)^u."""
+    """A value in [lo, hi], lo > 0, logarithmic in u: value = lo·(hi / lo)^u."""
 
     def from_unit(self, u: Tensor) -> Tensor:
         return self.lo * (self.hi / self.lo) ** u
@@ -98,7 +99,7 @@ class Log(Linear):
 
 @dataclass(frozen=True)
 class Ceilings(Bounded):
-    """A value in [0, hi_i], with a ceiling of its own for each column i: value = hi_i·u."""
+    """A value in [0, hi_i], with one upper limit per column i: value = hi_i·u."""
 
     hi: tuple[float, ...]
 
@@ -107,7 +108,7 @@ class Ceilings(Bounded):
         return f"0 to {', '.join(f'{hi:.4g}' for hi in self.hi)}"
 
     def from_unit(self, u: Tensor) -> Tensor:
-        # One by one, as a tensor of ceilings would have to be brought to the device.
+        # One column at a time: a tensor of the limits would have to be copied to the device in every step.
         return torch.stack([column * hi for column, hi in zip(u.unbind(-1), self.hi, strict=True)], -1)
 
     def to_unit(self, value: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class Free(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return value
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool(value.isfinite().all())
 
 
@@ -143,7 +144,7 @@ class Negative(Mapping):
         # log(expm1(-value)), which overflows far below zero
         return torch.log(-torch.expm1(value)) - value
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool((value.isfinite() & (value <= 0)).all())
 
 
@@ -163,25 +164,25 @@ class Wrapped(Mapping):
     def raw(self, value: Tensor) -> Tensor:
         return value
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool(((value >= 0) & (value <= self.period)).all())
 
 
 @dataclass(frozen=True)
 class RiseTime(Mapping):
-    """A 10-90 % rise time in ms, held as the coefficient of its one-pole average: rise_to_coef(value) = σ(raw)."""
+    """A 10-90 % rise time in ms, whose one-pole coefficient is bounded: rise_to_coef(value) = σ(raw)."""
 
     sr: int
     allowed = "above 0"
 
     def value(self, raw: Tensor) -> Tensor:
-        # 1 - σ(raw) = σ(-raw) keeps its digits where the coefficient is close to 1.
+        # σ(-raw), not 1 - σ(raw), which cancels where the coefficient is close to 1.
         return -2200 / (self.sr * F.logsigmoid(-raw))
 
     def raw(self, value: Tensor) -> Tensor:
         return torch.logit(rise_to_coef(value, self.sr))
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool((value.isfinite() & (value > 0)).all())
 
 
@@ -196,18 +197,18 @@ class Orthogonal(Mapping):
         return exponential(upper - upper.mT)
 
     def raw(self, value: Tensor) -> Tensor:
-        """The skew-symmetric logarithm's upper triangle; the matrix must be a rotation (determinant 1)."""
+        """The upper triangle of the skew-symmetric logarithm; the matrix must be a rotation (determinant 1)."""
         eigenvalues, vectors = torch.linalg.eig(value)
         log = (vectors * eigenvalues.log().unsqueeze(-2)) @ torch.linalg.inv(vectors)
         return log.real.triu(1)
 
-    def holds(self, value: Tensor) -> bool:
+    def contains(self, value: Tensor) -> bool:
         return bool(((value @ value.mT - torch.eye(value.shape[-1]).to(value)).abs() < 1e-2).all())
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Default values drawn evenly from [lo, hi]: anew each time, or with a `seed` always the same."""
+    """Default values drawn from the uniform distribution on [lo, hi); the same at every draw if `seed` is given."""
 
     lo: float
     hi: float
@@ -221,7 +222,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class RawNormal:
-    """Default raw numbers drawn from a normal distribution."""
+    """Default raw parameters drawn from a normal distribution of mean 0."""
 
     std: float
 
@@ -233,7 +234,7 @@ class RawNormal:
 class Param:
     """One parameter of an effect.
 
-    `preset` is False for what is trained but is no part of a preset (a surrogate's damping, say).
+    `preset` is False for parameters that are trained but not stored in presets (the damping of a surrogate).
     """
 
     name: str
@@ -245,7 +246,7 @@ class Param:
 
     @property
     def allowed(self) -> str:
-        """The values there are, in words."""
+        """The allowed values, in words."""
         return f"-{MOST_DB:g} to {MOST_DB:g}" if self._is_level else self.mapping.allowed
 
     @property
@@ -253,11 +254,10 @@ class Param:
         return self.unit == "dB" and isinstance(self.mapping, Free)
 
     def with_(self, default: object = None, range: object = None) -> "Param":
-        """This parameter with another default or a narrower range; UsageError when they do not fit."""
-        changes = {} if default is None else {"default": self._default_of(default)}
-        if range is not None:
-            changes["mapping"] = self._narrowed(range)
-        return replace(self, **changes).checked()
+        """This parameter with another default or a narrower range; UsageError where they are not allowed."""
+        changed = self.default if default is None else self._default_of(default)
+        mapping = self.mapping if range is None else self._narrowed(range)
+        return replace(self, default=changed, mapping=mapping).checked()
 
     def _default_of(self, given: object) -> float | tuple[float, ...]:
         if _is_number(given):
@@ -268,26 +268,27 @@ class Param:
         raise UsageError(f"{self.name}: the default {str(given)[:80]} is not {wanted}")
 
     def _narrowed(self, given: object) -> Mapping:
-        """The mapping with another range."""
+        """The mapping with another range; UsageError where it has none, or where the given one is impossible."""
         if not isinstance(self.mapping, Linear):
             raise UsageError(f"{self.name} has no range to set; its mapping is {type(self.mapping).__name__}")
         if not isinstance(given, (list, tuple)) or len(given) != 2 or not all(map(_is_number, given)):
-            raise UsageError(f"{self.name}: the range {str(given)[:80]} is none; give [lowest, highest]")
+            raise UsageError(f"{self.name}: the range {str(given)[:80]} is not two numbers; give [lowest, highest]")
         lo, hi = (float(bound) for bound in given)
         if not lo < hi:
             raise UsageError(f"{self.name}: the range {given} is empty; give [lowest, highest]")
         declared = self.mapping
-        # What starts at zero is a share of something, and other ranges above it are of frequencies, times and ratios.
+        # A declared range from 0 is that of a proportion, whose upper end is a hard limit; one from above 0 is that of
+        # a frequency, time or ratio, which must stay positive. Only levels and offsets extend below 0.
         beyond = (lo < 0 or hi > declared.hi * (1 + ROUNDING)) if declared.lo == 0 else declared.lo > 0 and lo <= 0
         if beyond:
             within = declared.allowed if declared.lo == 0 else "above 0"
-            raise UsageError(f"{self.name}: the range {given} holds values there are not; allowed: {within}")
+            raise UsageError(f"{self.name}: the range {given} extends beyond the allowed values; allowed: {within}")
         return replace(declared, lo=lo, hi=hi)
 
     def checked(self) -> "Param":
-        """This parameter; UsageError when its mapping does not reach its default, or only with an infinite raw number.
+        """This parameter; UsageError where no finite raw parameter maps to its default.
 
-        So a range is open: its ends are at infinity.
+        The ends of a range, whose raw parameters are infinite, are therefore no defaults.
         """
         if isinstance(self.default, RawNormal):
             return self
@@ -305,28 +306,29 @@ class Param:
         try:
             raw = self.mapping.raw(value).float()
             back = self.mapping.value(raw.double())
-        except RuntimeError:  # a matrix without a logarithm
+        except RuntimeError:  # of torch.linalg: a matrix without a logarithm
             return False
         return bool(raw.isfinite().all()) and torch.allclose(back, value, rtol=1e-4, atol=1e-6)
 
     def check(self, value: Tensor, name: str = "") -> None:
-        """Raises UsageError where a value in physical units is none that this parameter can have."""
-        within = value.abs().max() <= MOST_DB if self._is_level else self.mapping.holds(value)
+        """Raises UsageError where a value in physical units is not allowed; `name` replaces that of the parameter."""
+        within = value.abs().max() <= MOST_DB if self._is_level else self.mapping.contains(value)
         if not value.isfinite().all() or not within:
             shown = f"{value.item():g}" if value.numel() == 1 else f"{value.min():g} to {value.max():g}"
             unit = f" {self.unit}" if self.unit else ""
             raise UsageError(f"{name or self.name}={shown}{unit} lies outside its range; allowed: {self.allowed}")
 
     def initial_raw(self, generator: torch.Generator | None = None) -> Tensor:
-        """Raw numbers of the declared shape at the default, drawn where the default is a distribution."""
+        """The raw parameter (*shape) of the default; drawn where the default is a distribution."""
         if isinstance(self.default, RawNormal):
             return self.default.draw(self.shape, generator)
         if isinstance(self.default, Uniform):
             return self.mapping.raw(self.default.draw(self.shape, generator))
-        # float64, so that a default comes back from its logit as it was written.
+        # Computed in float64, so that value(raw(default)) equals the default up to float32 rounding.
         value = torch.tensor(self.default, dtype=torch.float64).expand(self.shape).clone()
         return self.mapping.raw(value).float()
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
+    # A boolean is an int in Python, but a mistake in a configuration.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e9

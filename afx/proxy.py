@@ -1,4 +1,8 @@
-"""The neural proxy of the compressor: a temporal convolutional network in the place of its attack and release."""
+"""The neural proxy of the compressor: a temporal convolutional network replaces its attack and release.
+
+Data flow for audio (B, C, T): static gain reduction (B, 1, T) in dB → frames (B, 1, K, N), N = FRAME → 21 features per
+frame (B, 21, K) → network → smoothed reduction at the end of each frame (B, 1, K) → samples (B, 1, T).
+"""
 
 from functools import cache
 from pathlib import Path
@@ -10,30 +14,31 @@ from torch import Tensor, nn
 from reknob.runtime.errors import UsageError
 
 from .dynamics import Compressor
-from .effect import Values
 from .functional.level import tau_to_coef
 from .functional.units import db_to_gain
+from .param import Bounded
 
-#: The weights that come with the project; `proxy.md` beside them says how they were made and how good they are.
+#: The weights of the release; `proxy.md` in the same folder describes their training and accuracy.
 WEIGHTS = Path(__file__).parent / "weights" / "proxy.pt"
-#: Sample rate in Hz at which the network is trained; time constants at another one are converted in samples.
+#: Sample rate in Hz of the training data; at another one, time constants are scaled to the same number of samples.
 TRAINED_SR = 44100
 RATES = (44100, 48000)
-#: Samples per step of the network.
+#: Samples per frame.
 FRAME = 32
+#: Features of a frame: thresholds relative to its peak, and exponents of power means.
 QUARTERS = (0.25, 0.5, 0.75)
 POWERS = (2, 4)
-#: Reduction in dB below which nothing is told apart.
+#: Lowest gain reduction in dB that roots and logarithms resolve; it bounds their gradients.
 FAINT_DB = 1e-2
 
 
 class Block(nn.Module):
     """Causal dilated convolution, scaled by the conditions (FiLM without shifts), PReLU, and a residual path.
 
-    Only the valid outputs come out: the time axis gets shorter by `reach`.
+    Without padding: (B, n_in, K) to (B, width, K - reach).
     """
 
-    def __init__(self, n_in: int, width: int, kernel: int, dilation: int, n_conditions: int):
+    def __init__(self, n_in: int, width: int, kernel: int, dilation: int, n_conditions: int) -> None:
         super().__init__()
         self.reach = (kernel - 1) * dilation
         self.conv = nn.Conv1d(n_in, width, kernel, dilation=dilation, bias=False)
@@ -47,26 +52,26 @@ class Block(nn.Module):
 
 
 class TCN(nn.Module):
-    """Temporal convolutional network over signals (B, n_in, T), conditioned on settings (B, n_conditions).
+    """Temporal convolutional network over signals (B, n_in, T), conditioned on controls (B, n_conditions).
 
-    Nothing in it shifts the signal, so that the output scales with the input, as what it stands for does.
+    Without biases and shifts of the signal, the output scales with the input, as in the smoothing that it replaces.
 
-    Source: the network of BE-AFX, arXiv 2310.11781, which is conditioned alike, works on every sample and shifts.
+    Source: the network of BE-AFX, arXiv 2310.11781, which has the same conditioning, but with shifts, and runs at the
+    audio rate.
     """
 
-    def __init__(self, n_in: int, n_conditions: int, width: int, kernel: int, dilations: tuple[int, ...]):
+    def __init__(self, n_in: int, n_conditions: int, width: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         sizes = (n_conditions, 16, 32, 32)
         pairs = zip(sizes, sizes[1:], strict=False)
         self.conditions = nn.Sequential(*(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.PReLU())))
-        self.blocks = nn.ModuleList(
-            Block(width if i else n_in, width, kernel, dilation, sizes[-1]) for i, dilation in enumerate(dilations)
-        )
+        blocks = [Block(width if i else n_in, width, kernel, d, sizes[-1]) for i, d in enumerate(dilations)]
+        self.blocks = nn.ModuleList(blocks)
         self.output = nn.Conv1d(width, 1, 1, bias=False)
-        self.reach = sum(block.reach for block in self.blocks)
+        self.reach = sum(block.reach for block in blocks)
 
     def forward(self, x: Tensor, q: Tensor) -> Tensor:
-        """Output (B, 1, T) for signals (B, n_in, T) and settings (B, n_conditions)."""
+        """Output (B, 1, T) for signals (B, n_in, T) and controls (B, n_conditions)."""
         conditions = self.conditions(q)
         h = F.pad(x, (self.reach, 0))
         for block in self.blocks:
@@ -75,27 +80,30 @@ class TCN(nn.Module):
 
 
 class ProxyCompressor(Compressor):
-    """The compressor with a network that predicts what its attack and release make of the static curve's reduction.
+    """The compressor with a network that predicts the smoothing of the gain reduction by attack and release.
 
-    The network sees statistics of frames of 32 samples and gives the smoothed reduction in dB at the end of each; one
-    pass of the compressor's recursion, frozen along the lines between these ends, draws the samples. Nothing runs
-    sample by sample, and gradients reach the audio and every setting. Like the recursion, all of it is homogeneous:
-    threshold, ratio and knee act through the static curve alone, and the network is conditioned on the two times.
+    From features of frames of 32 samples the network predicts the smoothed reduction in dB at the end of each frame.
+    In between, the compressor's recursion is evaluated once, along the straight line from end to end. No operation is
+    sequential over samples, and gradients reach the audio and every parameter. Like the recursion, the smoothing is
+    homogeneous: threshold, ratio and knee act through the static curve only, and the network is conditioned on the two
+    time constants.
 
     The gain at a sample depends on the audio up to the end of its frame, at most 31 samples later.
 
     Args:
         sr: 44100 or 48000 Hz.
-        hybrid: the network in training only; the compressor itself in evaluation.
-        weights: file of `scripts/train_proxy.py`; None for a network that is still to be trained.
+        hybrid: whether to use the network in training only, and the compressor itself in evaluation.
+        weights: file of `scripts/train_proxy.py`; None for an untrained network.
 
-    Source: the network after BE-AFX, arXiv 2310.11781.
+    Source: the network as in BE-AFX, arXiv 2310.11781.
     """
 
-    def __init__(self, sr: int, *, hybrid: bool = False, weights: str | Path | None = WEIGHTS, **overrides: dict):
+    def __init__(
+        self, sr: int, *, hybrid: bool = False, weights: str | Path | None = WEIGHTS, **overrides: dict
+    ) -> None:
         super().__init__(sr, **overrides)
         if sr not in RATES:
-            raise UsageError(f"the proxy serves {' and '.join(map(str, RATES))} Hz, not {sr}: resample")
+            raise UsageError(f"the proxy needs a sample rate of {' or '.join(map(str, RATES))} Hz, not {sr}: resample")
         self.hybrid = hybrid
         n_in = 2 + len(QUARTERS) + 2 * (4 + 2 * len(POWERS))
         self.network = TCN(n_in, 2, width=16, kernel=5, dilations=(1, 4, 16, 64))
@@ -103,7 +111,7 @@ class ProxyCompressor(Compressor):
             load_weights(self.network, weights)
         self.network.requires_grad_(False)
 
-    def forward(self, x: Tensor, **values: Values) -> Tensor:
+    def forward(self, x: Tensor, **values: Tensor) -> Tensor:
         if self.hybrid and not self.training:
             return super().forward(x, **values)
         reduction = self.reduction(x, values["threshold"], values["ratio"], values["knee"])
@@ -111,12 +119,12 @@ class ProxyCompressor(Compressor):
         return x * db_to_gain(values["makeup"].reshape(-1, 1, 1) - smooth)
 
     def smooth(self, reduction: Tensor, attack: Tensor, release: Tensor) -> Tensor:
-        """The static curve's reduction (B, 1, T) in dB after attack and release in ms."""
+        """The static gain reduction (B, 1, T) in dB smoothed by attack and release in ms, (B,) each."""
         attack, release = (ms.reshape(-1) for ms in (attack, release))
         length = reduction.shape[-1]
         frames = F.pad(reduction, (0, -length % FRAME), "replicate").unflatten(-1, (-1, FRAME))
-        # By the declaration of the class: an instance may have narrower ranges than the network was trained for.
-        declared = {p.name: p.mapping for p in Compressor.params}
+        # Controls by the ranges of the class, for which the network was trained: an instance may have narrower ones.
+        declared = {p.name: p.mapping for p in Compressor.params if isinstance(p.mapping, Bounded)}
         times = {"attack": attack, "release": release}
         q = torch.stack([declared[n].to_unit(ms * (self.sr / TRAINED_SR)) for n, ms in times.items()], -1)
         taus = (ms.double() * (self.sr / (1000 * FRAME)) for ms in (attack, release))
@@ -127,14 +135,14 @@ class ProxyCompressor(Compressor):
 
 
 def frame_features(frames: Tensor, attack: Tensor, release: Tensor) -> Tensor:
-    """What the network sees, (B, 21, K), of the reduction in frames, (B, 1, K, N), and time constants in frames, (B,).
+    """Input features (B, 21, K) of the network: gain reduction (B, 1, K, N) in frames, time constants (B,) in frames.
 
-    Mean, peak, and the mean of what exceeds ¼, ½ and ¾ of the peak. Of mean and peak, each:
+    Mean, peak, and the mean excess over ¼, ½ and ¾ of the peak. Of mean and peak, each:
 
-    - one-pole averages a with attack, release and their geometric mean;
-    - the attack's average where it is the larger one, held from then on and released: exactly what the detector does
-      where a rise is followed by a fall, a_R[k] + max_j (a_A[j] - a_R[j]) e^(-(k - j)/τ_R), j <= k;
-    - power means, which lie between average and peak as a detector does that rises faster than it falls.
+    - one-pole averages with attack, release and their geometric mean;
+    - the averages with attack, held and released where they exceed those with release, see `hold`: the exact output of
+      the detector where one rise is followed by one fall;
+    - running power means, which lie between mean and peak, as does a detector that rises faster than it falls.
     """
     mean, peak = frames.mean(-1), frames.amax(-1)
     over = [(frames - level * peak.unsqueeze(-1)).relu().mean(-1) for level in QUARTERS]
@@ -157,11 +165,13 @@ def one_poles(x: Tensor, taus: Tensor) -> Tensor:
 
 
 def hold(risen: Tensor, fallen: Tensor, attack: Tensor, release: Tensor) -> Tensor:
-    """The attack's averages (B, C, K) while they exceed the release's, then what decays from there; see above.
+    """The averages with release plus the decaying maximum of the lead of those with attack, (B, C, K) each.
 
-    Where the attack is the slower of the two, the same with the sign turned.
+    a_R[k] + max_j (a_A[j] - a_R[j])·e^(-(k - j)/τ_R), j <= k. Where the attack is slower than the release, the lead has
+    the opposite sign.
     """
     sign = torch.where(attack < release, 1.0, -1.0).reshape(-1, 1, 1)
+    # In logarithms, the maximum of exponential decays is a cumulative maximum of straight lines.
     elapsed = torch.arange(risen.shape[-1], device=risen.device) / release.reshape(-1, 1, 1)
     lead = (sign * (risen - fallen)).clamp(min=FAINT_DB * 1e-3).log()
     return fallen + sign * torch.exp((lead + elapsed).cummax(-1)[0] - elapsed)
@@ -170,8 +180,8 @@ def hold(risen: Tensor, fallen: Tensor, attack: Tensor, release: Tensor) -> Tens
 def draw_samples(ends: Tensor, frames: Tensor, attack: Tensor, release: Tensor) -> Tensor:
     """The smoothed reduction (B, 1, K·N) from its values at the ends of frames, (B, 1, K), and coefficients (B,).
 
-    A straight line between the ends, plus the path that y[n] = y[n-1] + c·(x[n] - y[n-1]) takes off it when y on the
-    right is the line.
+    A straight line l between two ends, plus the deviation Σ c·(x[n] - l[n-1]): the increments of the recursion
+    y[n] = y[n-1] + c·(x[n] - y[n-1]) with l for y on the right. Its linear trend is removed, so that the ends are met.
     """
     starts = F.pad(ends, (1, 0))[..., :-1].unsqueeze(-1)
     slope = (ends.unsqueeze(-1) - starts) / FRAME
@@ -183,17 +193,17 @@ def draw_samples(ends: Tensor, frames: Tensor, attack: Tensor, release: Tensor) 
 
 
 def load_weights(network: TCN, path: str | Path) -> None:
-    """Gives the network the weights of a file; UsageError naming the file where it is missing, damaged or another's."""
+    """Loads the weights in a file; UsageError naming the file where it is missing, damaged or of another network."""
     try:
         network.load_state_dict(_read(Path(path).expanduser()))
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; scripts/train_proxy.py makes one") from None
+        raise UsageError(f"{path}: no such file; train one by scripts/train_proxy.py") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UsageError(f"{path}: no weights of this proxy ({reason}); scripts/train_proxy.py makes them") from None
+        raise UsageError(f"{path}: no weights of this proxy ({reason}); train them by scripts/train_proxy.py") from None
 
 
 @cache
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file; read once, as every chain has a proxy of its own."""
+    """The tensors in a file; cached, because every chain constructs its own proxy."""
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,10 +1,11 @@
-"""The tables of effects by key, and chains built from configurations that name effects by key only."""
+"""The tables of effects by key, and chains from configurations, which name effects by these keys only."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
+from typing import Any, TypeVar
 
 from reknob.runtime.errors import UsageError
 from reknob.runtime.trees import is_off
@@ -17,7 +18,7 @@ from .dynamics import Compressor, CompressorExpander, SimpleCompressor
 from .effect import Effect, Knobs
 from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
 from .equaliser import graphic_equaliser, parametric_equaliser
-from .options import Flag, Part
+from .options import Choice, Flag, Part
 from .proxy import ProxyCompressor
 from .reverb import FDN, FIR, NoiseReverb
 from .stereo import Panning, StereoWidth
@@ -40,15 +41,17 @@ EFFECTS: dict[str, type[Effect]] = {
     "sends": Sends,
 }
 
-#: What may be said of a parameter.
+T = TypeVar("T")
+
+#: Keys of a parameter's overrides in a configuration.
 OVERRIDES = {"default", "range"}
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a word of a blind-estimation chain stands for: the part's name, and how each side makes it.
+    """An effect of blind-estimation chains: its name in the chain, and its constructors for the two sides.
 
-    The synthesis side processes recordings; the analysis side, whose settings are estimated, needs gradients.
+    The synthesis side processes recordings; the analysis side, whose controls are estimated, has to be differentiable.
     """
 
     part: str
@@ -71,12 +74,12 @@ KEYS = {
 
 
 def parse_chain(keys: str, sr: int, side: str) -> Normalised:
-    """The chain of "peq_comphalf_dist", whatever the order of its words.
+    """The chain of, for example, "peq_comphalf_dist"; the order of the words does not matter.
 
     Args:
         side: "analysis" or "synthesis".
 
-    Raises UsageError for a word that is unknown, that this side does not have, or whose effect is there already.
+    Raises UsageError for a word that is unknown, that has no form for this side, or that repeats an effect.
     """
     words = keys.split("_")
     for word in words:
@@ -90,61 +93,69 @@ def parse_chain(keys: str, sr: int, side: str) -> Normalised:
     return Normalised(sr, **{key.part: getattr(key, side)(sr) for word, key in KEYS.items() if word in words})
 
 
-def lookup(table: dict, key: str, noun: str, place: str = "", hint: str = "") -> object:
-    """The entry of a table; UsageError that names what was given and what is known, and gives a hint."""
+def lookup(table: dict[str, T], key: str, noun: str, place: str = "", advice: str = "") -> T:
+    """The entry of a table; UsageError with the given and the known keys, and `advice` at its end."""
     if key in table:
         return table[key]
     close = get_close_matches(str(key), table, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else hint
+    hint = f"; did you mean {close[0]!r}?" if close else advice
     raise UsageError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
 
 
 def build(config: dict, sr: int, place: str = "chain") -> Effect:
-    """An effect from its configuration.
+    """Builds an effect from its configuration.
 
     A configuration is a dict with the effect's key under `effect` ("serial" if absent) and, by name, its options, its
-    parameters' overrides (`default`, `range`) and the effects inside it. What is null or off is left out: an effect, or
-    a change of an option or parameter.
+    parameters' overrides (`default`, `range`) and the effects inside it. An entry that is null or off is ignored: the
+    effect is left out, the option or parameter has its default.
 
     Args:
         sr: sample rate in Hz.
-        place: where the configuration stands, for messages.
+        place: dotted path of the configuration, for messages.
 
     Raises UsageError, naming the place, for an unknown effect, option or parameter, for an option or default out of
     bounds and for an impossible range.
     """
-    if not isinstance(config, dict):
-        raise UsageError(f"{place}: expected an effect's settings (effect: …), got {str(config)[:80]!r}")
+    config = _checked(config, place)
     key = config.get("effect", "serial")
     if not isinstance(key, str):
         raise UsageError(f"{place}.effect: expected the name of an effect, got {str(key)[:80]}; known: {_names()}")
     kind = lookup(EFFECTS, key, "effect", place, "; an effect of a plug-in needs --plugin MODULE")
-    settings = {}
+    arguments: dict[str, Any] = {}
     for name, value in config.items():
         if name != "effect":
-            settings |= _entry(kind, name, value, sr, place, config)
+            arguments |= _entry(kind, name, value, sr, place, config)
     try:
-        return kind(sr, **settings)
+        return kind(sr, **arguments)
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise UsageError(f"{place}: {error}") from error
 
 
+def _checked(config: object, place: str) -> dict:
+    """A configuration, or an entry of one, that has to be a dict; UsageError."""
+    if not isinstance(config, dict):
+        raise UsageError(f"{place}: expected an effect (effect: …), got {str(config)[:80]!r}")
+    return config
+
+
 def _entry(kind: type[Effect], name: str, value: object, sr: int, place: str, config: dict) -> dict[str, object]:
-    """What one entry of a configuration gives the effect; nothing where it is left out."""
+    """The argument for the effect from one entry of a configuration; {} where the entry is null or off."""
     bound, here = kind.options.get(name), f"{place}.{name}"
+    # "off" leaves out an effect, but is the value false of a flag.
     if is_off(value) and not (isinstance(bound, Flag) and value is not None):
         if bound is None and not kind.holds_effects and name not in _known(kind):
             raise _unknown(kind, name, place)
         return {}
     try:
         if isinstance(bound, Part):
-            return {name: bound.read(name, build(value, sr, here))}
+            return {name: bound.read(name, build(_checked(value, here), sr, here))}
         if bound is not None and not isinstance(value, dict):
             return {name: bound.read(name, value)}
     except UsageError as error:
         message = str(error)
         raise error if message.startswith(place) else UsageError(f"{place}: {message}") from error
     is_override = isinstance(value, dict) and value.keys() <= OVERRIDES and value
+    # Among the effects of a chain, only sends have parameters of their own: the send levels.
     if kind.holds_effects and not (is_override and kind is Sends):
         _check_name(kind, name, place)
         return {name: _part(value, sr, here, config)}
@@ -156,45 +167,46 @@ def _entry(kind: type[Effect], name: str, value: object, sr: int, place: str, co
 
 
 def _part(value: object, sr: int, place: str, config: dict) -> Effect:
-    """An effect of a chain."""
+    """An effect inside a chain; UsageError for an entry that names no effect, and for an empty chain."""
     if isinstance(value, dict) and "effect" not in value and not any(isinstance(v, dict) for v in value.values()):
         name = place.rpartition(".")[2]
         elsewhere = [path for path in _paths(config, name) if path != name]
         typo = get_close_matches("effect", value, 1)
         hint = f"; did you mean {place.removesuffix(name)}{elsewhere[0]}?" if elsewhere else ""
         hint = f"; did you mean effect: {value[typo[0]]}?" if typo else hint
-        raise UsageError(f"{place}: says no effect{hint or ', as in {effect: peak}; null leaves one out'}")
-    part = build(value, sr, place)
+        # Typical mistakes: a path without one of its levels, and a misspelt key.
+        raise UsageError(f"{place}: names no effect{hint or ', as in {effect: peak}; null leaves one out'}")
+    part = build(_checked(value, place), sr, place)
     if isinstance(part, Serial) and not list(part.parts()):
         raise UsageError(f"{place}: an empty chain; put effects into it, or leave it out by null")
     return part
 
 
 def _paths(config: dict, name: str, prefix: str = "") -> list[str]:
-    """Where effects of a name stand in a configuration."""
-    found = [prefix + name] if isinstance(config.get(name), dict) and prefix else []
+    """Dotted paths of the effects named `name` in a configuration."""
+    paths = [prefix + name] if isinstance(config.get(name), dict) and prefix else []
     inside = [(key, value) for key, value in config.items() if isinstance(value, dict)]
-    return found + [path for key, value in inside for path in _paths(value, name, f"{prefix}{key}.")]
+    return paths + [path for key, value in inside for path in _paths(value, name, f"{prefix}{key}.")]
 
 
 def _check_name(kind: type[Effect], name: str, place: str) -> None:
-    """Refuses names that an effect of a chain cannot have; UsageError."""
+    """Raises UsageError for a name that an effect of a chain cannot have."""
     if not str(name).isidentifier() or name.startswith("_"):
         raise UsageError(f"{place}: an effect cannot be called {str(name)[:80]!r}; give letters, digits and _")
-    if name in _taken(kind):
-        raise UsageError(f"{place}: an effect cannot be called {name!r}, which means something else; give another name")
+    if name in _reserved(kind):
+        raise UsageError(f"{place}: an effect cannot be called {name!r}, a reserved name; give another one")
 
 
 @cache
-def _taken(kind: type[Effect]) -> frozenset[str]:
-    """Names that mean something else to a chain, to what holds its parameters, or to the functions that run it."""
+def _reserved(kind: type[Effect]) -> frozenset[str]:
+    """Names of attributes of a chain and of its `Knobs`, and of arguments beside its parts' values."""
     plain = kind(44100)
     arguments = {name for _, method in inspect.getmembers(kind, inspect.isfunction) for name in _arguments(method)}
     return frozenset(arguments | {*dir(plain), *dir(Knobs(plain))})
 
 
 def _arguments(method: Callable) -> list[str]:
-    """Arguments that stand beside the parts' values."""
+    """Arguments of a method that also takes values by the names of parts."""
     declared = inspect.signature(method).parameters.values()
     if not any(p.kind is p.VAR_KEYWORD for p in declared):
         return []
@@ -210,7 +222,7 @@ def _unknown(kind: type[Effect], name: str, place: str) -> UsageError:
 
 
 def _known(kind: type[Effect]) -> list[str]:
-    """Options and parameters of an effect."""
+    """Names of the options and parameters of an effect."""
     options = [n for n, p in inspect.signature(kind.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
     return options + [p.name for p in kind.params]
 
@@ -220,9 +232,9 @@ def _names() -> str:
 
 
 def with_changes(config: dict, changes: dict, place: str = "chain") -> dict:
-    """A chain's configuration with changes laid over it; null or off leaves out what stands there, as `build` reads it.
+    """A chain's configuration with changes merged into it; null or off removes an entry, as in `build`.
 
-    Raises UsageError, naming the nearest, where there is nothing to take away.
+    Raises UsageError, with the closest name, where there is no such entry to remove.
     """
     changed = dict(config)
     for name, value in changes.items():
@@ -244,8 +256,9 @@ def check_fittable(chain: Effect) -> None:
     if not list(chain.walk()):
         raise UsageError("the chain is empty: choose a model, or put effects into chain")
     for place, part in chain.named_modules(prefix="chain"):
-        if getattr(part, "render", "") == "realtime":
-            others = " or ".join(f"render={name}" for name in part.options["render"].known if name != "realtime")
+        forms = part.options.get("render") if isinstance(part, Effect) else None
+        if isinstance(forms, Choice) and part.render == "realtime":
+            others = " or ".join(f"render={name}" for name in forms.known if name != "realtime")
             raise UsageError(
                 f"{place}.render=realtime has no gradient, so its parameters cannot be fitted; fit with {others}, and "
                 "apply the result with scripts/render.py --realtime"

@@ -1,4 +1,7 @@
-"""Ways of running an effect block by block: each builds a stage, which effects return from `Effect.stage`."""
+"""Block-by-block rendering: functions that build the stages which effects return from `Effect.stage`.
+
+A stage is a closure over its state (past samples, filter states), so one stage serves one recording.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -11,15 +14,15 @@ from .functional.fft import fast_length, forward, inverse
 from .kernels import spectral_product
 
 if TYPE_CHECKING:
-    from .effect import Effect, Values
+    from .effect import Effect, Tensors, Values
 
-#: Takes the next block (C, T) and whether it is the last; returns what is ready by now: possibly nothing, possibly
-#: more than came in.
+#: From the next block (C, T), and whether it is the last, to the output samples that are ready, (C', T'): T' < T while
+#: a lookahead delays the output, and T' > T when it is flushed with the last block.
 Stage = Callable[[Tensor, bool], Tensor]
 
 
-def overlapping(effect: "Effect", values: "Values", memory: int = 0) -> Stage:
-    """An effect whose output depends on the last `memory` samples: they are fed again before each block."""
+def overlapping(effect: "Effect", values: "Values | Tensors", memory: int = 0) -> Stage:
+    """A stage for an effect with a memory of `memory` samples, which are prepended to each block."""
     past = None
 
     def process(x: Tensor, last: bool) -> Tensor:
@@ -31,9 +34,9 @@ def overlapping(effect: "Effect", values: "Values", memory: int = 0) -> Stage:
     return process
 
 
-def at_once(effect: "Effect", values: "Values") -> Stage:
-    """An effect that needs the whole sound (its mean, its peak, transforms across blocks): one call at the end."""
-    blocks = []
+def at_once(effect: "Effect", values: "Values | Tensors") -> Stage:
+    """A stage for an effect that needs the complete input (mean, peak, STFT): one call, with the last block."""
+    blocks: list[Tensor] = []
 
     def process(x: Tensor, last: bool) -> Tensor:
         blocks.append(x)
@@ -45,7 +48,7 @@ def at_once(effect: "Effect", values: "Values") -> Stage:
 
 
 def cascade(coefs: Tensor) -> Stage:
-    """Biquads in series, coefficients (K, 5), with the filters' states carried from block to block."""
+    """A stage of biquads in series, coefficients (K, 5), whose filter states persist between blocks."""
     state = None
 
     def process(x: Tensor, last: bool) -> Tensor:
@@ -58,10 +61,10 @@ def cascade(coefs: Tensor) -> Stage:
 
 
 def convolution(h: Tensor) -> Stage:
-    """Overlap-add with an impulse response h (outputs, inputs, samples); its spectrum is kept while blocks have one
-    size."""
+    """A stage of overlap-add with an impulse response h (outputs, inputs, samples)."""
     reach = h.shape[-1] - 1
-    n, spectrum, tail = 0, None, h.new_zeros(h.shape[-3], reach)
+    # The spectrum of h is computed again only when the size of the transform changes.
+    n, spectrum, tail = 0, h.new_empty(0), h.new_zeros(h.shape[-3], reach)
 
     def process(x: Tensor, last: bool) -> Tensor:
         nonlocal n, spectrum, tail
@@ -71,6 +74,7 @@ def convolution(h: Tensor) -> Stage:
             spectrum = forward(h, n).unsqueeze(0)
         product = spectral_product.outputs(spectrum, forward(x.expand(h.shape[-2], -1), n).unsqueeze(0))
         y = inverse(product, n)[0, :, : T + reach]
+        # y has T + reach samples; a block shorter than the response leaves part of the old tail in the new one.
         y[:, :reach] += tail
         tail = y[:, T:].clone()
         return y[:, :T]
@@ -79,7 +83,7 @@ def convolution(h: Tensor) -> Stage:
 
 
 def in_series(stages: Iterable[Stage]) -> Stage:
-    """Stages one after another."""
+    """A stage of several stages in series."""
     stages = list(stages)
 
     def process(x: Tensor, last: bool) -> Tensor:

@@ -1,29 +1,29 @@
-"""Placing sound between two loudspeakers: panning and width."""
+"""Stereo panning and stereo width."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from .effect import Effect
+from .effect import Effect, Tensors
 from .param import Linear, Param
 from .stages import Stage, overlapping
 
 
 def pan_gains(pan: Tensor) -> Tensor:
-    """Constant-power gains (…, 2) of a position in [0, 1]: √2·cos(π·pan/2) left, √2·sin(π·pan/2) right; 0 dB centre."""
+    """Constant-power gains (…, 2) of positions (…) in [0, 1], 0 dB at 0.5: √2·cos(π·pan/2), √2·sin(π·pan/2)."""
     angle = pan * (math.pi / 2)
     return math.sqrt(2) * torch.stack([torch.cos(angle), torch.sin(angle)], -1)
 
 
 class Placement(Effect):
-    """What the effects of this file share: one position, and no memory."""
+    """A memoryless effect with one parameter, a position between left and right or between mid and side."""
 
     label = ""
     params = (Param("pan", "", 0.5, Linear(0, 1)),)
-    gives = 2
+    output_channels = 2
 
-    def stage(self, values: dict[str, Tensor]) -> Stage:
+    def stage(self, values: Tensors) -> Stage:
         return overlapping(self, values)
 
     def off_values(self) -> dict[str, float]:
@@ -37,7 +37,7 @@ class Panning(Placement):
         return x * pan_gains(pan).unsqueeze(-1)
 
     def response(self, *, pan: Tensor) -> Tensor:
-        """The same as an impulse response from mono to stereo, (…, 2, 1, 1)."""
+        """Impulse response from mono to stereo, (…, 2, 1, 1): the two gains."""
         return pan_gains(pan)[..., None, None]
 
 
@@ -45,7 +45,7 @@ class StereoWidth(Placement):
     """Stereo width: the constant-power law between mid and side; 0.5 leaves the signal as it is."""
 
     label = "WIDTH"
-    takes = (2,)
+    input_channels = (2,)
 
     def forward(self, x: Tensor, *, pan: Tensor) -> Tensor:
         mid_side = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], 1) / math.sqrt(2)

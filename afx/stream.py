@@ -1,4 +1,4 @@
-"""Effects on sound of any length in bounded memory: block in, block out, with what must be remembered in between."""
+"""Block-by-block rendering of recordings of any length in bounded memory, with state between the blocks."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,44 +12,46 @@ BLOCK = 2**20
 
 
 def render(chain: Effect, values: Values, x: Tensor, block: int = BLOCK) -> Tensor:
-    """A whole sound (C, T) through a chain, block by block: equal to one call, in memory that T hardly moves."""
+    """Renders a recording (C, T) block by block: equal to one call of the chain, in memory independent of T."""
     return torch.cat(list(stream(chain, values, x.split(block, -1))), -1)
 
 
 def stream(chain: Effect, values: Values, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Blocks (C, T) of any size through a chain, in order; as many blocks and samples come out as went in."""
-    running, held = Stream(chain, values), None
+    """Renders consecutive blocks (C, T) of any size; yields as many blocks, with as many samples in total."""
+    running, previous = Stream(chain, values), None
     for block in blocks:
-        if held is not None:
-            yield held
-        held = running.process(block)
-    if held is not None:
-        yield torch.cat([held, running.flush()], -1)
+        # One block late, so that what `flush` returns can be appended to the last one.
+        if previous is not None:
+            yield previous
+        previous = running.process(block)
+    if previous is not None:
+        yield torch.cat([previous, running.flush()], -1)
 
 
 class Stream:
-    """One sound through a chain, block by block: what `process` and `flush` give, one after another, is one call's.
+    """One recording rendered block by block: the outputs of `process` and `flush`, concatenated, equal one call.
 
     Args:
         chain: any effect.
-        values: one set of them, without a batch dimension; tensors, or plain numbers and lists.
+        values: one set of values, without a batch dimension; tensors, or plain numbers and lists.
     """
 
-    def __init__(self, chain: Effect, values: Values):
+    def __init__(self, chain: Effect, values: Values) -> None:
         tensors = values if are_tensors(values) else to_tensors(chain, values, torch.empty(1))
         with torch.no_grad():
             self._chain, self._stage = chain, chain.stage(tensors)
-        self._nothing: Tensor | None = None
+        # Zero samples in the channels, type and device of the input, known from its first block on.
+        self._empty: Tensor | None = None
         self._has_begun = self._has_ended = False
 
     @torch.no_grad()
     def process(self, x: Tensor) -> Tensor:
-        """The next block (C, T), of any size, to what is ready by now: a lookahead holds some 15 ms back.
+        """Renders the next block (C, T), of any size, and returns the samples that are ready.
 
-        Raises ValueError after `flush`.
+        A lookahead delays the output by up to 15 ms. Raises ValueError after `flush`.
         """
         self._check_open()
-        self._nothing = x[:, :0]
+        self._empty = x[:, :0]
         if not x.shape[-1]:
             return x.new_zeros(self._chain.channels(len(x)), 0)
         self._has_begun = True
@@ -57,15 +59,15 @@ class Stream:
 
     @torch.no_grad()
     def flush(self) -> Tensor:
-        """What was held back, at the end of the sound; ValueError where none went in, or the second time."""
+        """Returns the remaining samples at the end of the recording; ValueError before any block, or a second time."""
         self._check_open()
-        if self._nothing is None:
-            raise ValueError("nothing went in: give process() a block before flush()")
+        if self._empty is None:
+            raise ValueError("no input yet: give process() a block before flush()")
         self._has_ended = True
         if not self._has_begun:
-            return self._nothing.new_zeros(self._chain.channels(len(self._nothing)), 0)
-        return self._stage(self._nothing, True)
+            return self._empty.new_zeros(self._chain.channels(len(self._empty)), 0)
+        return self._stage(self._empty, True)
 
     def _check_open(self) -> None:
         if self._has_ended:
-            raise ValueError("the sound ended with flush(): make a new Stream for another one")
+            raise ValueError("the stream ended with flush(): make a new Stream for another recording")

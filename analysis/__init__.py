@@ -1,1 +1,1 @@
-"""Statistics over presets."""
+"""Statistics of preset sets."""

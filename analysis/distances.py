@@ -1,11 +1,11 @@
-"""Distances between presets of a set: raw parameters in standard deviations over the set, sqrt(mean(z²))."""
+"""Distances between presets of a set: raw parameters in standard z_scores over the set, sqrt(mean(z²))."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from reknob.formats.presets import deviations
+from reknob.formats.presets import z_scores
 
 
 class Neighbour(NamedTuple):
@@ -21,7 +21,7 @@ class Outlier(NamedTuple):
     row: int
     distance: float
     column: int  # among the masked columns
-    deviation: float  # of that column, in standard deviations
+    deviation: float  # of that column, in standard z_scores
 
 
 def nearest(vectors: Tensor, row: int, mask: Tensor, count: int) -> list[Neighbour]:
@@ -29,7 +29,7 @@ def nearest(vectors: Tensor, row: int, mask: Tensor, count: int) -> list[Neighbo
 
     `vectors` are rows of raw parameters (N, P); columns where `mask` (P,) is false are not compared.
     """
-    z = deviations(vectors, vectors, mask)
+    z = z_scores(vectors, vectors, mask)
     distance = (z - z[row]).square().mean(1).sqrt()
     distance[row] = torch.inf  # a preset is not its own neighbour
     rows = distance.argsort()[: min(count, len(distance) - 1)].tolist()
@@ -38,7 +38,7 @@ def nearest(vectors: Tensor, row: int, mask: Tensor, count: int) -> list[Neighbo
 
 def outliers(vectors: Tensor, mask: Tensor, count: int) -> list[Outlier]:
     """The `count` presets farthest from the mean of the set, the farthest first; arguments as of `nearest`."""
-    z = deviations(vectors, vectors, mask)
+    z = z_scores(vectors, vectors, mask)
     distance = z.square().mean(1).sqrt()
     columns = z.abs().argmax(1).tolist()
     rows = distance.argsort(descending=True)[:count].tolist()

@@ -1,4 +1,4 @@
-"""A preset set as rows of numbers with names, and what the chain does at any such row, as curves."""
+"""A preset set as a matrix of free raw parameters, and curves of the chain's response for any row of it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ from reknob.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Features:
-    """A preset set: one row a preset, one column a raw parameter that says anything."""
+    """A preset set as a matrix: a preset per row, a free raw parameter per column."""
 
     chain: Effect
     presets: list[Preset]
     rows: np.ndarray  # (N, F) float64
     columns: list[str]  # names of the F columns
-    effects: list[str]  # their effects' labels: PK1, …; "" for a pan on its own
+    effects: list[str]  # the label of each column's effect: PK1, …; "" for a panner outside any effect
 
     def values(self) -> dict[str, np.ndarray]:
-        """Every preset's parameters in physical units, (N, *shape), by name."""
+        """The values of every parameter in physical units, (N, *shape), by name."""
         return {
             name: p.mapping.value(torch.stack([preset.raws[name] for preset in self.presets])).numpy()
             for name, p in self.chain.walk()
@@ -49,7 +49,7 @@ class Features:
 
 
 def load_sets(*folders: str | Path) -> dict[str, Features]:
-    """Preset sets of one chain by the names of their folders; one that is given twice is there once.
+    """Preset sets of one chain by the names of their folders (by their paths where names are equal), each once.
 
     UsageError naming the file that is missing, damaged or of another chain, and for sets of different chains.
     """
@@ -65,7 +65,7 @@ def load_sets(*folders: str | Path) -> dict[str, Features]:
 
 
 def load_features(folder: Path) -> Features:
-    """A preset set with the chain that it tells; of the rows those of train_index.npy where there is one."""
+    """A preset set with its own chain; only the rows of train_index.npy where that file exists."""
     config, sr, _ = read_chain(folder)
     chain = build(config, sr).eval()
     presets = load_presets(folder, chain)
@@ -78,20 +78,21 @@ def load_features(folder: Path) -> Features:
 
 
 def effect_labels(chain: Effect, columns: Sequence[str]) -> list[str]:
-    """The label of the effect that each column belongs to; effects of one kind are numbered in their order."""
+    """The label of each column's effect; effects of the same kind are numbered in the order of the chain."""
     kinds = {
         prefix: type(effect).__name__ if effect.label is None else effect.label for prefix, effect in chain.leaves()
     }
-    counts, seen = Counter(kinds.values()), Counter()
+    totals, counts = Counter(kinds.values()), Counter()
     labels = {}
     for prefix, kind in kinds.items():
-        seen[kind] += 1
-        labels[prefix] = f"{kind}{seen[kind]}" if kind and counts[kind] > 1 else kind
+        counts[kind] += 1
+        labels[prefix] = f"{kind}{counts[kind]}" if kind and totals[kind] > 1 else kind
+    # The innermost effect: of the prefixes that match a column's name the longest.
     return [labels[max((p for p in labels if column.startswith(p)), key=len)] for column in columns]
 
 
 def effect_curves(features: Features, row: np.ndarray) -> list[Curve]:
-    """What the chain's effects do at a row (F,): equaliser, compressor, reverb decay, as far as it has them."""
+    """The response curves of the chain's effects (equaliser, compressor, reverb decay, …) for a row (F,)."""
     chain, mask = features.chain, feature_mask(features.chain)
     vector = torch.zeros(len(mask), dtype=torch.float64)
     vector[mask] = torch.from_numpy(row)

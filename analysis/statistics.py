@@ -1,4 +1,4 @@
-"""Statistics of rows of numbers: principal components, rank correlations, tests of multivariate normality."""
+"""Statistics of rows (N, F): principal components, rank correlations, tests of multivariate normality."""
 
 import math
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from reknob.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Components:
-    """Principal components of N rows of F numbers, as many as the rows span (at most N - 1), largest first."""
+    """The K principal components of rows (N, F), K their rank after centring (at most N - 1), largest first."""
 
     mean: np.ndarray  # (F,)
     axes: np.ndarray  # (K, F), orthonormal
     deviations: np.ndarray  # (K,), standard deviations along the axes, unbiased
 
     def project(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (N, F) along the axes, (N, K)."""
+        """The coordinates (N, K) of rows (N, F) along the axes."""
         return (rows - self.mean) @ self.axes.T
 
     def whiten(self, rows: np.ndarray) -> np.ndarray:
-        """The same in standard deviations."""
+        """The coordinates (N, K) of rows (N, F) along the axes, divided by the standard deviations."""
         return self.project(rows) / self.deviations
 
 
 def principal_components(rows: np.ndarray) -> Components:
-    """The principal components of rows (N, F); UsageError for fewer than two."""
+    """The principal components of rows (N, F), by singular value decomposition; UsageError for fewer than two rows."""
     if len(rows) < 2:
         raise UsageError(f"{len(rows)} rows have no variance; give at least 2")
     mean = rows.mean(0)
@@ -40,31 +40,31 @@ def principal_components(rows: np.ndarray) -> Components:
 
 
 def variance_shares(rows: np.ndarray, components: Components) -> np.ndarray:
-    """The share (K,) of the rows' mean square about the components' mean that lies along each axis.
+    """The fraction (K,) of the rows' mean square about the components' mean that lies along each axis.
 
-    For the rows that the components were made of it is the share of the variance that each explains.
+    For the rows that the components were computed from, it is the fraction of the variance explained by each.
     """
     power = np.square(components.project(rows)).sum(0)
     return power / power.sum()
 
 
 def components_needed(shares: np.ndarray, level: float = 0.99) -> int:
-    """How many components, in their order, reach a level of the whole."""
+    """The number of leading components whose fractions of the variance sum to at least `level`."""
     return min(int(np.sum(np.cumsum(shares) < level)) + 1, len(shares))
 
 
 def cumulative(shares: np.ndarray) -> np.ndarray:
-    """The cumulative curve (K + 1,) that begins at 0."""
+    """The cumulative sum (K + 1,) of fractions (K,), with a leading 0."""
     return np.concatenate([[0.0], np.cumsum(shares)])
 
 
 def area_under(shares: np.ndarray) -> float:
-    """The area under the cumulative curve, by trapezia, as a part of the whole."""
+    """The area under the cumulative curve by the trapezoidal rule, as a fraction of the unit square."""
     return float(np.trapezoid(cumulative(shares)) / len(shares))
 
 
 def rank_correlation(rows: np.ndarray) -> np.ndarray:
-    """Spearman's correlation (F, F) of the columns of rows (N, F); what does not vary correlates with nothing."""
+    """Spearman's correlation (F, F) of the columns of rows (N, F); 0 for constant columns, also with themselves."""
     ranks = stats.rankdata(rows, axis=0)
     ranks -= ranks.mean(0)
     sizes = np.linalg.norm(ranks, axis=0)
@@ -72,28 +72,31 @@ def rank_correlation(rows: np.ndarray) -> np.ndarray:
 
 
 def group_correlation(correlation: np.ndarray, groups: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The groups in their order, and the mean |correlation| (G, G) over the pairs of different columns of two groups.
+    """The groups, and the mean |correlation| (G, G) over all pairs of different columns, one of each group.
 
-    `groups` names the group of each column; "" leaves it out. NaN where there is no pair: a group of one with itself.
+    `groups` names the group of each of the F columns; those of "" are left out. NaN for a group of a single column
+    with itself.
     """
     labels = [label for label in dict.fromkeys(groups) if label]
     member = np.array([[group == label for group in groups] for label in labels], dtype=float)
+    # The pairs between two groups, without those of a column with itself.
     pairs = member @ (1 - np.eye(len(groups))) @ member.T
     total = member @ np.where(np.eye(len(groups)), 0, np.abs(correlation)) @ member.T
     return labels, np.where(pairs > 0, total / np.maximum(pairs, 1), np.nan)
 
 
 def ranked_groups(labels: Sequence[str], matrix: np.ndarray) -> list[tuple[str, float]]:
-    """The pairs of groups ("PK2–HS") that have a value in a symmetric matrix (G, G), largest first."""
-    pairs = zip(*np.triu_indices(len(labels)), strict=True)
+    """The finite entries of a symmetric matrix (G, G) with the names of their groups ("PK2–HS"), largest first."""
+    rows, columns = np.triu_indices(len(labels))
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     named = [(f"{labels[i]}–{labels[j]}", float(matrix[i, j])) for i, j in pairs if np.isfinite(matrix[i, j])]
     return sorted(named, key=itemgetter(1), reverse=True)
 
 
 def strongest_pairs(correlation: np.ndarray, columns: Sequence[str], count: int) -> list[tuple[int, int]]:
-    """The pairs of columns of the largest |correlation|, largest first; none between two numbers of one array.
+    """The `count` pairs of columns with the largest |correlation|, largest first; none within one array parameter.
 
-    `columns` are names; those of an array's numbers differ behind "[".
+    `columns` are the names of the columns; elements of an array parameter differ only after "[".
     """
     array = np.array([name.split("[")[0] for name in columns])
     i, j = np.nonzero(np.triu(array[:, None] != array))
@@ -102,7 +105,7 @@ def strongest_pairs(correlation: np.ndarray, columns: Sequence[str], count: int)
 
 
 class NormalityTest(NamedTuple):
-    """A test's statistic, and the probability of one as large among normal rows."""
+    """The statistic of a test of normality, and its p-value: the probability of a larger one under normality."""
 
     statistic: float
     p: float
@@ -111,9 +114,9 @@ class NormalityTest(NamedTuple):
 def royston(rows: np.ndarray) -> NormalityTest:
     """Royston's H test of multivariate normality, of rows (N, F), 12 ≤ N ≤ 2000, F ≥ 2.
 
-    With p_j the p-value of Shapiro and Wilk's test of column j, ψ_j = Φ⁻¹(p_j / 2)² and H = e·mean ψ follows χ² of
-    e = F / (1 + (F - 1)·c) degrees of freedom, c the mean over pairs of columns of the correlation of their ψ:
-    |r|⁵ (1 - 0.715 / ν·(1 - |r|)^0.715), ν = 0.21364 + 0.015124 ln²N - 0.0018034 ln³N.
+    With p_j the p-value of Shapiro and Wilk's test of column j and ψ_j = Φ⁻¹(p_j / 2)², the statistic H = e·mean ψ
+    follows χ² with e = F / (1 + (F - 1)·c) degrees of freedom. c is the mean over pairs of columns of the correlation
+    of their ψ, |r|⁵ (1 - 0.715 / ν·(1 - |r|)^0.715), where ν = 0.21364 + 0.015124 ln²N - 0.0018034 ln³N.
 
     UsageError for other sizes. Sources: J. P. Royston, Some techniques for assessing multivariate normality based on
     the Shapiro-Wilk W, Applied Statistics 32 (1983); the p-values: Algorithm AS R94, Applied Statistics 44 (1995).
@@ -137,8 +140,8 @@ def henze_zirkler(rows: np.ndarray) -> NormalityTest:
     With D_jk the squared Mahalanobis distance of rows j and k, D_j that of row j from the mean (covariance over N),
     and β² = ((2F + 1)·N / 4)^(2 / (F + 4)) / 2,
     HZ = 1/N Σ_jk e^(-β² D_jk / 2) - 2 (1 + β²)^(-F/2) Σ_j e^(-β² D_j / (2 + 2β²)) + N (1 + 2β²)^(-F/2),
-    whose logarithm is close to normal. The diagonal of the first sum is 1, and with many columns all else is tiny: so
-    HZ - 1 is what is computed.
+    whose logarithm is approximately normal. The N diagonal terms of the first sum contribute exactly 1; with many
+    columns all other terms are tiny, so HZ - 1 is computed, which keeps their digits.
 
     UsageError for rows without a regular covariance. Source: N. Henze and B. Zirkler, A class of invariant consistent
     tests for multivariate normality, Communications in Statistics 19 (1990), theorem 2.2 for mean and variance.
@@ -149,11 +152,11 @@ def henze_zirkler(rows: np.ndarray) -> NormalityTest:
     if count <= width or np.linalg.matrix_rank(covariance) < width:
         raise UsageError(f"{count} rows of {width} numbers have no regular covariance; give more rows")
     product = centred @ np.linalg.solve(covariance, centred.T)
-    own = np.diag(product)
-    apart = (own[:, None] + own - 2 * product)[~np.eye(count, dtype=bool)]
+    from_mean = np.diag(product)  # D_j
+    between = (from_mean[:, None] + from_mean - 2 * product)[~np.eye(count, dtype=bool)]  # D_jk, j ≠ k
     b = ((2 * width + 1) * count / 4) ** (2 / (width + 4)) / 2
-    near = np.exp(-b / 2 * apart).sum() / count
-    above_one = near - 2 * (1 + b) ** (-width / 2) * np.exp(-b / (2 + 2 * b) * own).sum()
+    pair_sum = np.exp(-b / 2 * between).sum() / count
+    above_one = pair_sum - 2 * (1 + b) ** (-width / 2) * np.exp(-b / (2 + 2 * b) * from_mean).sum()
     above_one += count * (1 + 2 * b) ** (-width / 2)
     below_one, variance = _henze_zirkler_moments(b, width)
     log_variance = np.log1p(variance / (1 - below_one) ** 2)
@@ -163,7 +166,7 @@ def henze_zirkler(rows: np.ndarray) -> NormalityTest:
 
 
 def _henze_zirkler_moments(b: float, width: int) -> tuple[float, float]:
-    """1 - mean, and variance, of HZ of normal rows; b = β²."""
+    """(1 - mean, variance) of HZ under normality; b = β². 1 - mean, as the mean is close to 1."""
     d, a, w = width, 1 + 2 * b, (1 + b) * (1 + 3 * b)
     below_one = a ** (-d / 2) * (1 + d * b / a + d * (d + 2) * b**2 / (2 * a**2))
     variance = 2 * (1 + 4 * b) ** (-d / 2)

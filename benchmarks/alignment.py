@@ -1,11 +1,11 @@
-"""How well pairs are aligned and checked: faults of known size made out of good pairs, and the time of the check.
+"""Accuracy of alignment and pair check on good pairs with added faults of known size, and the time of the check.
 
     python -m benchmarks.alignment FOLDER... [--json F]
 
-A folder holds pairs as dry.* and wet.*, or anchor.* and oracle.*, each in a folder of its own. A pair's own lag,
-measured as it is, is the origin: a case is right where its lag is within half a sample (with a drift: two), its drift
-within 5 ppm and its polarity that of the pair turned as made. Otherwise it is told where a finding above a note, or an
-uncertain polarity, says so.
+FOLDER holds a folder for each pair, with dry.* and wet.*, or anchor.* and oracle.*. The lag, drift and polarity of the
+unchanged pair are the reference: a case is "right" where the estimated lag is within half a sample of the added one
+(two samples where drift was added), the drift within 5 ppm, and the polarity as inverted. Otherwise it is "reported"
+where the check has a finding above a note or calls the polarity uncertain, and "wrong" where it has none.
 """
 
 from reknob.runtime.program import program
@@ -40,7 +40,7 @@ DRIFTS = (-300, -100, -20, 20, 100, 300)  # ppm
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    pairs = [files for folder in args.folders for files in find(folder)]
+    pairs = [files for folder in args.folders for files in find_pairs(folder)]
     if not pairs:
         given = ' '.join(map(str, args.folders))
         raise UsageError(f"{given}: no pair; looked for dry.* and wet.*, anchor.* and oracle.*")
@@ -49,14 +49,14 @@ def main(argv: list[str]) -> int:
     alarms, origins = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for files in pairs:
-            own = check(files)
-            origins[files.name] = own.record()
-            alarms += [f"{files.name}: {f}" for f in own.findings if f.severity != NOTE]
-            for name, verdict in judged(files, own, Path(folder)):
-                row = counts.setdefault(name, {"right": 0, "told": 0, "wrong": 0})
+            reference = check(files)
+            origins[files.name] = reference.record()
+            alarms += [f"{files.name}: {f}" for f in reference.findings if f.severity != NOTE]
+            for name, verdict in verdicts(files, reference, Path(folder)):
+                row = counts.setdefault(name, {"right": 0, "reported": 0, "wrong": 0})
                 row[verdict] += 1
         seconds = time_of_check(pairs, Path(folder))
-    print(text_table(["case", "right", "told", "wrong"], [[k, *map(str, v.values())] for k, v in counts.items()]))
+    print(text_table(["case", "right", "reported", "wrong"], [[k, *map(str, v.values())] for k, v in counts.items()]))
     print(f"findings above a note on {len(pairs)} pairs as they are: {len(alarms)}", *alarms, sep="\n  ")
     print(f"check of 240 s at 44.1 kHz: {seconds[0]:.2f} s, {seconds[1]:.2f} s of CPU, decoding left out")
     if args.json:
@@ -65,8 +65,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def find(folder: Path) -> Iterator[PairFiles]:
-    """The pairs in the folders below a folder."""
+def find_pairs(folder: Path) -> Iterator[PairFiles]:
+    """The pairs in the subfolders of `folder`."""
     for song in sorted(path for path in folder.iterdir() if path.is_dir()):
         for names in NAMES:
             paths = [next(iter(sorted(song.glob(f"{name}.*"))), None) for name in names]
@@ -75,28 +75,29 @@ def find(folder: Path) -> Iterator[PairFiles]:
 
 
 def check(files: PairFiles) -> PairCheck:
+    """The check of a pair, also of one that is refused."""
     try:
         return load_pair(files, lufs=None).check
     except PairError as error:
         return error.check
 
 
-def judged(files: PairFiles, own: PairCheck, folder: Path) -> Iterator[tuple[str, str]]:
-    """Every case of a pair, and whether it came out right, told or wrong."""
+def verdicts(files: PairFiles, reference: PairCheck, folder: Path) -> Iterator[tuple[str, str]]:
+    """Every case of a pair, and its verdict: "right", "reported" or "wrong"."""
     dry, wet = (read_audio(path)[0] for path in (files.dry_path, files.wet_path))
     wet = wet.expand(2, -1)
-    for name, made, lag, drift, signs in cases(wet):
+    for name, changed, lag, drift, signs in cases(wet):
         paths = folder / "dry.wav", folder / "wet.wav"
-        for x, path in zip((dry, made), paths, strict=True):
+        for x, path in zip((dry, changed), paths, strict=True):
             write_audio(path, x, 44100)
-        found = check(PairFiles(*paths, files.name))
-        polarity = tuple(a * b for a, b in zip(own.polarity, signs, strict=True))
-        near = abs(found.lag_samples - own.lag_samples - lag) <= (2.0 if drift else 0.5)
-        right = near and abs(found.drift_ppm - own.drift_ppm - drift) <= 5 and found.polarity == polarity
-        told = any(f.severity != NOTE or f.code in ("polarity_uncertain", "retimed") for f in found.findings)
+        result = check(PairFiles(*paths, files.name))
+        polarity = tuple(a * b for a, b in zip(reference.polarity, signs, strict=True))
+        near = abs(result.lag_samples - reference.lag_samples - lag) <= (2.0 if drift else 0.5)
+        right = near and abs(result.drift_ppm - reference.drift_ppm - drift) <= 5 and result.polarity == polarity
+        reported = any(f.severity != NOTE or f.code in ("polarity_uncertain", "retimed") for f in result.findings)
         if name == "0 dB of other music":
-            right = right and any(f.code == "foreign" for f in found.findings)
-        yield name, "right" if right else "told" if told else "wrong"
+            right = right and any(f.code == "foreign" for f in result.findings)
+        yield name, "right" if right else "reported" if reported else "wrong"
 
 
 def cases(wet: Tensor) -> Iterator[tuple[str, Tensor, float, float, tuple[int, int]]]:
@@ -113,7 +114,7 @@ def cases(wet: Tensor) -> Iterator[tuple[str, Tensor, float, float, tuple[int, i
 
 
 def delayed(x: Tensor, samples: float) -> Tensor:
-    """x (C, T) later by a number of samples, fractions by the phase."""
+    """x (C, T) delayed by a number of samples, a fractional one by its phase response."""
     whole = int(samples)
     x = torch.nn.functional.pad(x, (whole, 64))
     if samples == whole:
@@ -123,13 +124,16 @@ def delayed(x: Tensor, samples: float) -> Tensor:
 
 
 def drifting(x: Tensor, ppm: float) -> Tensor:
-    """x (C, T) by a clock that is `ppm` off; linear interpolation."""
+    """x (C, T) as sampled by a clock that is `ppm` off, by linear interpolation."""
     t = np.arange(x.shape[-1])
     return torch.from_numpy(np.stack([np.interp(t * (1 + 1e-6 * ppm), t, c) for c in x.numpy()])).float()
 
 
 def time_of_check(pairs: list[PairFiles], folder: Path) -> tuple[float, float]:
-    """Least wall and CPU seconds of three checks of 240 s made of the pairs, less those of reading and levelling."""
+    """Wall and CPU seconds of a check of 240 s, concatenated from the pairs: the fastest of three.
+
+    The time of loading the pair without a check is subtracted.
+    """
     loaded = [load_pair(files) for files in pairs]
     sides = [torch.cat([getattr(pair, side) for pair in loaded], dim=1) for side in ("dry", "wet")]
     paths = folder / "dry.wav", folder / "wet.wav"
@@ -142,6 +146,7 @@ def time_of_check(pairs: list[PairFiles], folder: Path) -> tuple[float, float]:
 
 
 def clock(files: PairFiles, wrap: bool) -> tuple[float, float]:
+    """Wall and CPU seconds of loading a pair; without a check where the shift wraps."""
     wall, cpu = time.perf_counter(), time.process_time()
     pair: Pair = load_pair(files, wrap=wrap)
     assert pair.dry.shape[-1] > 0

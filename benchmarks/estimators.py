@@ -1,9 +1,9 @@
-"""Scores estimators on recordings that they were not trained on, and on finished masters: tables in Markdown.
+"""Scores estimators on recordings that they were not trained on, and on finished masters, as tables.
 
     python -m benchmarks.estimators checkpoints/*.pt --data_dir music [--items 200] [--codec mp3] [--pairs mastering/EQ]
 
-Items are excerpts of the folders' test splits with random settings, the same for every estimator of a chain. A
-folder of pairs holds Input_<n>.* and GT_<n>.*: the sound before and after.
+Items are excerpts of the folders' test splits with random parameters, the same for every estimator of a chain. A
+folder of pairs holds Input_<n>.* and GT_<n>.*: the recording before and after mastering.
 """
 
 from reknob.runtime.program import program
@@ -38,7 +38,7 @@ def cell(values: list[float]) -> str:
 
 
 def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
-    """An estimator's scores on the test split beside those of no effect and of random settings."""
+    """An estimator's scores on the test split, with those of no effect and of random parameters."""
     estimator, _ = load_estimator(path)
     folders = args.data_dir.split(",")
     sources = [find_recordings(args.data, folder, "test", args.seconds).recordings for folder in folders]
@@ -54,14 +54,16 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
 
 
 def from_files(x: torch.Tensor, sr: int, codec: str) -> torch.Tensor:
-    """x (B, 1, N) at `sr` Hz, each item from a file of its own."""
+    """Audio x (B, 1, N) at `sr` Hz, each item encoded to a file and decoded."""
     return torch.stack([lossy_round_trip(item, sr, codec) for item in x])
 
 
 @torch.no_grad()
 def pair_rows(path: str, folder: Path, codec: str | None) -> list[list[str]]:
-    """Mel distance to a finished sound: of the sound before, and of what an estimator makes of it, itself and in a
-    file, which is what a finished sound from a file is like."""
+    """Mel loss against each GT_<n> file: of its Input_<n>, and of that rendered with the estimate.
+
+    With a codec the render is scored after encoding as well, as the GT files are of that codec.
+    """
     estimator, _ = load_estimator(path)
     mel = build_metrics({"name": "blind"}, estimator.settings["sr"])
     lines = []
@@ -84,14 +86,14 @@ def mono(path: Path, estimator: Estimator) -> torch.Tensor:
 
 @program
 def main(argv: list[str]) -> int:
-    """Print the tables asked for."""
+    """Prints the tables; the exit status."""
     parser = Parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", help="estimator.pt files")
     parser.add_argument("--data", default="folder", choices=RECORDINGS, help="what the folders hold")
-    parser.add_argument("--data_dir", help="folders of recordings, with commas, heard equally often")
+    parser.add_argument("--data_dir", help="folders of recordings, with commas, sampled uniformly")
     parser.add_argument("--items", type=positive_int, default=200, help="excerpts")
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt (default 10)")
-    parser.add_argument("--codec", choices=CODECS, help="hear excerpts and judge estimates of pairs from such files")
+    parser.add_argument("--codec", choices=CODECS, help="encode excerpts, and renders of pairs, with this codec")
     parser.add_argument("--pairs", type=file_path, nargs="*", default=[], help="folders of Input_<n> and GT_<n>")
     args = parser.parse_args(argv)
     if args.data_dir:

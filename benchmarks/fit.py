@@ -2,7 +2,7 @@
 
     python -m benchmarks.fit [--repeats 3] [--chunks 1,4]
 
-A step renders 12 s chunks, compares their last 7 s, goes back through everything and moves the parameters once.
+A step renders 12 s chunks, computes the loss of their last 7 s, its gradients, and one update of the parameters.
 """
 
 from reknob.runtime.program import program

@@ -1,9 +1,9 @@
 """Everything there is to measure on a GPU, in one run: python -m benchmarks.gpu [--json gpu.json]
 
-Whether the kernels and the whole chain give what the CPU gives; a step beside the public libraries' on the same GPU;
-2000 steps of a song; how far a step is from what the memory and the transforms allow; many short tracks together
-against one at a time; peak memory; blind-estimation steps. A part that fails says why, and the others go on.
-`--device cpu --chunks 1 --seconds 6.1 --steps 3 --batch 2` goes through the same on a processor.
+Agreement of the kernels and of the whole chain with the CPU; a step, and one of the public libraries on the same GPU;
+2000 steps of a song; a step's time over the least that memory bandwidth and transforms allow; many short tracks
+together against one at a time; peak memory; blind-estimation steps. Where a part fails its traceback is printed, and
+the next one follows. `--device cpu --chunks 1 --seconds 6.1 --steps 3 --batch 2` runs the same on a CPU.
 """
 
 from reknob.runtime.program import program
@@ -37,13 +37,13 @@ Row = tuple[str, object]
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was told."""
+    """Waits until all work queued on the device is done."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds_of(task: Task, device: str, runs: int) -> float:
-    """Median seconds of a run; the first two are not counted."""
+    """Median seconds of a run, after two that are not counted."""
     times = []
     for _ in range(runs + 2):
         wait(device)
@@ -55,7 +55,7 @@ def seconds_of(task: Task, device: str, runs: int) -> float:
 
 
 def steps_of(running: fit.Fit, count: int) -> None:
-    """So many steps of a fit, whose reports are read one step late."""
+    """Runs `count` steps of a fit, reading each report one step late, so that the device does not wait."""
     for _ in range(count):
         running.step()
         running.read_reports(late=1)
@@ -63,7 +63,7 @@ def steps_of(running: fit.Fit, count: int) -> None:
 
 
 def kernels(args: argparse.Namespace) -> Iterator[Row]:
-    """Every kernel against its plain program, on the device."""
+    """Every kernel against its reference, on the device."""
     command = [sys.executable, "-m", "pytest", "-q", *map(str, sorted(TESTS.glob("test_triton_*.py")))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -72,7 +72,7 @@ def kernels(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def agreement(args: argparse.Namespace) -> Iterator[Row]:
-    """Losses and gradients of a step: the device's against the processor's."""
+    """Losses and gradients of a step: the device's against the CPU's."""
     sides = [fit.our_fit(min(args.chunks, 2), args.seconds, device=device) for device in ("cpu", args.device)]
     for side in sides:
         side.step()
@@ -100,7 +100,7 @@ def step(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def roofline(args: argparse.Namespace, measured: float) -> Iterator[Row]:
-    """How far a step is from what the device can do."""
+    """A step's time over the least that the device's measured copy and transform rates allow."""
     size = 2**28 if args.device == "cuda" else 2**24
     x, y = (torch.empty(size, device=args.device) for _ in range(2))
     rate = 2 * x.nbytes / seconds_of(lambda: y.copy_(x), args.device, 10)
@@ -114,7 +114,7 @@ def roofline(args: argparse.Namespace, measured: float) -> Iterator[Row]:
 
 
 def song(args: argparse.Namespace) -> Iterator[Row]:
-    """All steps of a song; nothing in it may break."""
+    """All steps of a song, and whether every one was finite."""
     running = fit.our_fit(args.chunks, args.seconds, device=args.device, graphed=args.device == "cuda")
     wait(args.device)
     begin = time.perf_counter()
@@ -127,7 +127,7 @@ def song(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def tracks(args: argparse.Namespace) -> Iterator[Row]:
-    """Tracks an hour, by how many tracks of one chunk go through a step together."""
+    """Tracks an hour, by the number of tracks of one chunk that share a step."""
     count, alone, device = 1, 0.0, torch.device(args.device)
     most = int(SHARE[args.device] * free_bytes(device))
     while True:
@@ -143,7 +143,7 @@ def tracks(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def blind(args: argparse.Namespace) -> Iterator[Row]:
-    """A blind-estimation step with each encoder beside its plain build's."""
+    """A blind-estimation step with each encoder, ours and the plain build's."""
     batch = train.batch_of(args.batch, min(args.seconds, 10.0), args.device)
     for key in PEERS:
         ours, plain = (
@@ -159,7 +159,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
 
 @program
 def main(argv: list[str]) -> int:
-    """Measures what is asked for; 1 where a part failed."""
+    """Measures the parts; 1 where one failed."""
     parser = Parser(__doc__)
     parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -183,7 +183,7 @@ def main(argv: list[str]) -> int:
             for row, figure in PARTS[name](args):
                 print(f"{row}: {figure}", flush=True)
                 figures[row] = figure
-        except Exception:  # a part that cannot run, say for want of a library, must not cost the others
+        except Exception:  # a part that cannot run, as where a library is missing, must not end the others
             print(f"{name} failed:\n{traceback.format_exc()}", flush=True)
             failed = True
         if args.device == "cuda":

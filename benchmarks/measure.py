@@ -60,7 +60,7 @@ def paired(name: str, ours: Task, peer: Task, repeats: int, difference: float | 
 
 
 def compared(name: str, ours: Timed, peer: Timed, repeats: int, difference: float | None = None) -> Comparison:
-    """As `paired`, of programs that tell their own wall and CPU seconds."""
+    """As `paired`, of functions that return their wall and CPU seconds."""
     ours(), peer()
     times = np.array([(ours(), peer()) for _ in range(repeats)])  # (repeats, side, clock)
     (wall, cpu), (peer_wall, peer_cpu) = np.median(times, 0).tolist()
@@ -71,14 +71,14 @@ def compared(name: str, ours: Timed, peer: Timed, repeats: int, difference: floa
 
 
 class Worker:
-    """A fresh process that makes a task and runs it when told to: neither side meets what the other left in memory.
+    """A new process that builds a task and runs it on request, so that neither side's memory affects the other's.
 
     Args:
         make: builds the task from `args`; a function of a module, so that the new process can import it.
-        args: what `make` takes.
+        args: arguments of `make`.
     """
 
-    def __init__(self, make: Callable[..., Task], *args: object):
+    def __init__(self, make: Callable[..., Task], *args: object) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = f"{make.__name__}{args}"
         self.pipe, other = context.Pipe()
@@ -110,7 +110,7 @@ class Worker:
 
 
 def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> float:
-    """Peak resident memory in GB of a fresh process that makes a task and runs it so often, imports included."""
+    """Peak resident memory in GB of a new process that builds a task and runs it `runs` times, imports included."""
     with Worker(make, *args) as worker:
         for _ in range(runs):
             worker.run()
@@ -118,7 +118,7 @@ def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> floa
 
 
 def _work(pipe: Connection, make: Callable[..., Task], args: tuple) -> None:
-    """Answer until the other end closes."""
+    """Sends an answer for every request until the other end closes."""
     task = make(*args)
     answers = {"run": lambda: clock(task), "peak": _own_peak}
     try:

@@ -153,7 +153,7 @@ def peer_fdn_eq(ir: Tensor, sections: list[tuple[Tensor, Tensor]]) -> Tensor:
 class Range(nn.Module):
     """Parametrisation low + (high - low) sigma(raw)."""
 
-    def __init__(self, low: float, high: float):
+    def __init__(self, low: float, high: float) -> None:
         super().__init__()
         self.low, self.high = low, high
 
@@ -198,7 +198,7 @@ UNIT = (0.0, 1.0)
 class Params(nn.Module):
     """The parameters of one effect, declared as (initial value, mapping or range or None) by name."""
 
-    def __init__(self, **declared: tuple[float | Tensor, nn.Module | tuple[float, float] | None]):
+    def __init__(self, **declared: tuple[float | Tensor, nn.Module | tuple[float, float] | None]) -> None:
         super().__init__()
         self.names = tuple(declared)
         for name, (value, mapping) in declared.items():
@@ -214,7 +214,9 @@ class Params(nn.Module):
 class Peak(nn.Module):
     """Peak filter."""
 
-    def __init__(self, freq: float, freq_range: tuple[float, float], Q_range: tuple[float, float] = (0.2, 20.0)):
+    def __init__(
+        self, freq: float, freq_range: tuple[float, float], Q_range: tuple[float, float] = (0.2, 20.0)
+    ) -> None:
         super().__init__()
         self.params = Params(gain=(0.0, None), freq=(freq, freq_range), Q=(0.707, Q_range))
 
@@ -225,7 +227,7 @@ class Peak(nn.Module):
 class Shelf(nn.Module):
     """Low or high shelf with fixed Q."""
 
-    def __init__(self, freq: float, freq_range: tuple[float, float], high: bool):
+    def __init__(self, freq: float, freq_range: tuple[float, float], high: bool) -> None:
         super().__init__()
         self.high = high
         self.params = Params(gain=(0.0, None), freq=(freq, freq_range))
@@ -238,7 +240,7 @@ class Shelf(nn.Module):
 class Pass(nn.Module):
     """Low or high pass."""
 
-    def __init__(self, freq: float, freq_range: tuple[float, float], Q_range: tuple[float, float], high: bool):
+    def __init__(self, freq: float, freq_range: tuple[float, float], Q_range: tuple[float, float], high: bool) -> None:
         super().__init__()
         self.high = high
         self.params = Params(freq=(freq, freq_range), Q=(0.707, Q_range))
@@ -250,7 +252,7 @@ class Pass(nn.Module):
 class Compressor(nn.Module):
     """Compressor/expander with look-ahead."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         coef = ms2coef(torch.tensor(50.0), SR)
         self.params = Params(
@@ -272,7 +274,7 @@ class Compressor(nn.Module):
 class Pan(nn.Module):
     """Position between left and right, from the centre."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.params = Params(pan=(0.5, UNIT))
 
@@ -283,7 +285,7 @@ class Pan(nn.Module):
 class Delay(nn.Module):
     """Ping-pong delay; in training its tap has the surrogate's gradient, straight through."""
 
-    def __init__(self, duration: float = 4.0):
+    def __init__(self, duration: float = 4.0) -> None:
         super().__init__()
         self.n = int(duration * SR)
         self.params = Params(delay=(400.0, (100.0, 1000.0)), feedback=(0.1, UNIT), gain=(0.1, UNIT))
@@ -311,7 +313,7 @@ class Delay(nn.Module):
 class FDN(nn.Module):
     """Feedback delay network with one decay curve for all lines and its own EQ."""
 
-    def __init__(self, duration: float = 12.0):
+    def __init__(self, duration: float = 12.0) -> None:
         super().__init__()
         self.n = int(duration * SR)
         self.register_buffer("delays", torch.tensor(FDN_DELAYS))
@@ -341,7 +343,7 @@ class FDN(nn.Module):
 class Sends(nn.Module):
     """Panned direct path, delay and FDN in parallel, with a send from the delay into the FDN."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.params = Params(sends_0=(torch.tensor([0.01]), UNIT))
         self.effects = nn.ModuleList([Delay(), FDN()])
@@ -356,7 +358,7 @@ class Sends(nn.Module):
 class PeerChain(nn.Sequential):
     """The published chain of six biquads, compressor/expander and sends: x (B, 1, T) -> (B, 2, T)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             Peak(800.0, (33.0, 5400.0)),
             Peak(4000.0, (200.0, 17500.0)),

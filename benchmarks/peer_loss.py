@@ -44,7 +44,7 @@ class PeerLoss(nn.Module):
     Source: DiffVox, arXiv 2504.14735, section 3.
     """
 
-    def __init__(self, onednn: bool = True):
+    def __init__(self, onednn: bool = True) -> None:
         super().__init__()
         self.onednn = onednn
         self.mss_lr, self.mss_ms = peer_mss(sum_and_difference=False), peer_mss(sum_and_difference=True)

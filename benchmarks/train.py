@@ -2,8 +2,8 @@
 
     python -m benchmarks.train [--batch 4] [--seconds 10] [--repeats 3] [--encoders time_frequency]
 
-A step hears processed excerpts, estimates the settings, runs the equaliser and goes back into the weights; the
-making of the processed excerpts is left out on both sides.
+A step estimates controls from processed excerpts, renders the equaliser, and computes the gradients of the weights;
+processing the excerpts is left out on both sides.
 """
 
 from reknob.runtime.program import program

@@ -1,1 +1,1 @@
-"""Recordings as they come: audio files, datasets, pairs and their alignment, chunks, excerpts, lossy codecs."""
+"""Audio files, data sets, pairs and their alignment, chunks, excerpts, lossy codecs."""

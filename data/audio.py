@@ -15,7 +15,7 @@ from reknob.data.resampling import resample
 from reknob.runtime.errors import UsageError
 from reknob.runtime.memory import free_bytes
 
-#: The door: what the rest of the project reads and writes audio with.
+#: What the rest of the project reads and writes audio with.
 __all__ = [
     "AUDIO_SUFFIXES",
     "FORMATS",
@@ -34,11 +34,11 @@ __all__ = [
     "write_audio",
 ]
 
-READ_BLOCK = 2**18  # frames; what a header announces need not be there, and is not allocated
+READ_BLOCK = 2**18  # frames; memory is allocated block by block, as the length in a header may be wrong
 
 
 def duration(path: str | Path) -> float:
-    """Length of an audio file in s as it announces it, 0 where it tells none."""
+    """Length of an audio file in s according to its header, 0 where it is unknown or the file cannot be read."""
     try:
         with open_audio(path) as file:
             return file.seconds()
@@ -47,8 +47,7 @@ def duration(path: str | Path) -> float:
 
 
 def read_audio(path: str | Path) -> tuple[Tensor, int]:
-    """The whole of an audio file, of any format that libsndfile or FFmpeg decodes, as float32 `(C, T)`, and its sample
-    rate in Hz.
+    """Samples `(C, T)` float32 and sample rate in Hz of an audio file, of any format that libsndfile or FFmpeg decodes.
 
     UsageError where the file is missing, no regular file, not audio, damaged or empty, where it holds NaN or infinite
     samples, and where it does not fit into memory.
@@ -75,7 +74,7 @@ def read_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
 
 
 def _within_memory(blocks: Iterable[Tensor], path: str | Path) -> Iterator[Tensor]:
-    """Blocks as long as they and a copy of them fit into memory."""
+    """The blocks; UsageError as soon as all of them and a copy no longer fit into memory."""
     room = free_bytes(torch.device("cpu")) / 2
     for x in blocks:
         room -= x.nbytes
@@ -85,7 +84,7 @@ def _within_memory(blocks: Iterable[Tensor], path: str | Path) -> Iterator[Tenso
 
 
 def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tensor:
-    """Samples (T, C) from the frame `start` on, as (C, T)."""
+    """Samples `(T, C)`, which begin at frame `start` of the file, as `(C, T)`; UsageError if any is not finite."""
     finite = np.isfinite(samples).all(axis=1)
     if not finite.all():
         first = (start + finite.argmin()) / sr
@@ -118,8 +117,9 @@ def loudness(x: Tensor, sr: int) -> float:
 
 
 def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
-    """The same of a sound that comes in blocks `(C, T)` of any size."""
+    """Integrated loudness as `loudness`, of audio given in blocks `(C, T)` of any size."""
     sections, hop = _k_weighting(sr), round(0.1 * sr)
+    # A block of the standard is four hops: the energy is summed per hop, so that only less than a hop is kept.
     state, rest, energy = None, np.zeros(0), []
     length = 0
     for x in blocks:
@@ -147,7 +147,7 @@ def normalise_loudness(x: Tensor, sr: int, lufs: float) -> Tensor:
 
 
 def loudness_gain(level: float, lufs: float) -> float:
-    """The factor that brings a sound of `level` LUFS to `lufs` LUFS; UsageError where it is silent."""
+    """The factor that scales audio of `level` LUFS to `lufs` LUFS; UsageError where it is silent."""
     if level == -math.inf:
         raise UsageError("silent (nothing above -70 LUFS): its loudness cannot be normalised")
     return 10 ** ((lufs - level) / 20)

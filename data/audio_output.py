@@ -1,4 +1,4 @@
-"""Audio files written: which formats, what they can hold, and block by block without losing an error of the disk."""
+"""Writing audio files: formats and their limits, at once or in blocks, with every disk error raised."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ from reknob.runtime.files import atomic_path, user_path
 
 log = logging.getLogger(__name__)
 
-#: What can be written: suffix -> format and sample type of libsndfile. A wav never clips; a flac may.
+#: Suffix -> format and sample type of libsndfile. A wav never clips, as its samples are floats; a flac may.
 FORMATS = {
     ".wav": ("WAV", "FLOAT"),
     ".flac": ("FLAC", "PCM_24"),
@@ -26,15 +26,15 @@ FORMATS = {
     ".ogg": ("OGG", "VORBIS"),
     ".opus": ("OGG", "OPUS"),
 }
-OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # Hz; all else is resampled to the last
-VORBIS_RATE, VORBIS_CHANNELS = 200_000, 255  # libsndfile does not refuse what lies above: it crashes
-WRITE_BLOCK = 65536  # libsndfile's Vorbis encoder overflows its stack where a file is written in one call
-WAV_BYTES = 2**32 - 2**16  # of samples in a wav, whose sizes have 32 bits; larger files are RF64
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # Hz; audio at other rates is resampled to the last
+VORBIS_RATE, VORBIS_CHANNELS = 200_000, 255  # limits above which libsndfile crashes instead of refusing
+WRITE_BLOCK = 65536  # frames; libsndfile's Vorbis encoder overflows its stack where a file is written in one call
+WAV_BYTES = 2**32 - 2**16  # of samples; sizes in a wav have 32 bits, larger files are written as RF64
 RF64_AUTO_DOWNGRADE = 0x1210  # of libsndfile's sndfile.h
 
 
 def output_format(path: str | Path) -> tuple[str, str]:
-    """Format and sample type that a file's suffix asks for; UsageError for an unknown one."""
+    """libsndfile's format and sample type for a file's suffix; UsageError for an unknown one."""
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise UsageError(f"{path}: unknown audio suffix {suffix!r}; known: {', '.join(FORMATS)}")
@@ -42,34 +42,34 @@ def output_format(path: str | Path) -> tuple[str, str]:
 
 
 def check_audio_output(path: str | Path, sr: int, channels: int) -> None:
-    """Refuses, before anything is computed, a file that could not be written afterwards.
+    """Raises UsageError if a file cannot be written; called before anything is computed.
 
-    UsageError for an unknown suffix, and for a sample rate in Hz or a number of channels that its format does not hold.
+    That is, for an unknown suffix, or a sample rate in Hz or a number of channels that the format does not support.
     """
     format, subtype = output_format(path)
     rate = written_rate(path, sr)
     resampling_ratio(sr, rate)
-    held = subtype != "VORBIS" or (rate <= VORBIS_RATE and channels <= VORBIS_CHANNELS)
+    supported = subtype != "VORBIS" or (rate <= VORBIS_RATE and channels <= VORBIS_CHANNELS)
     try:
-        if held:
+        if supported:
             soundfile.SoundFile(io.BytesIO(), "w", rate, channels, subtype, format=format).close()
     except (soundfile.LibsndfileError, OverflowError):
-        held = False
-    if not held:
+        supported = False
+    if not supported:
         suffix = Path(path).suffix
         raise UsageError(f"{path}: {suffix} cannot hold {channels} channels at {sr} Hz: write wav, or resample")
 
 
 def written_rate(path: str | Path, sr: int) -> int:
-    """The sample rate in Hz of a file that is written from sound at `sr` Hz."""
+    """The sample rate in Hz of the file that audio at `sr` Hz is written to."""
     return OPUS_RATES[-1] if output_format(path)[1] == "OPUS" and sr not in OPUS_RATES else sr
 
 
 def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
-    """Write `x` `(C, T)` in the format of the suffix; the file is whole at every instant, and its folder is made.
+    """Write `x` `(C, T)` at `sr` Hz in the format of the suffix, creating the folder; the file is replaced atomically.
 
-    What Opus does not hold is resampled to 48 kHz; a wav over 4 GB is an RF64. UsageError as in `check_audio_output`,
-    OSError where the disk does not take it.
+    Audio at a rate that Opus does not support is resampled to 48 kHz; a wav over 4 GB is written as RF64. UsageError as
+    in `check_audio_output`, OSError where the disk is full or fails.
     """
     with audio_writer(path, sr, x.shape[0], length=x.shape[1]) as write:
         write(x)
@@ -79,9 +79,9 @@ def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
 def audio_writer(
     path: str | Path, sr: int, channels: int, length: int | None = None
 ) -> Iterator[Callable[[Tensor], None]]:
-    """The same block by block: a function that appends `(channels, T)`; the file is there when the context ends.
+    """As `write_audio`, block by block: a function that appends `(channels, T)`; the file exists once the context ends.
 
-    Without its `length` in samples a wav has a header that could become that of an RF64.
+    Without the `length` in samples, a wav has a larger header, which can become that of an RF64.
     """
     path = user_path(path)
     check_audio_output(path, sr, channels)
@@ -89,39 +89,49 @@ def audio_writer(
     rate = written_rate(path, sr)
     resampler = BlockResampler(sr, rate) if rate != sr else None
     if resampler:
-        log.info("%s: resampled from %d to %d Hz, which %s holds", path, sr, rate, path.suffix)
+        log.info("%s: resampled from %d to %d Hz, which %s supports", path, sr, rate, path.suffix)
     peak = 0.0
     with atomic_path(path) as part, _Disk(part, path) as disk:
-        with disk.errors_told(), _opened(disk, path, rate, channels, length) as file:
+        with disk.raising(), _opened(disk, path, rate, channels, length) as file:
 
             def write(x: Tensor) -> None:
                 nonlocal peak
                 peak = max(peak, float(x.detach().abs().max()) if x.numel() else 0.0)
-                with disk.errors_told():
+                with disk.raising():
                     _append(file, resampler.process(x.detach().cpu().float()) if resampler else x)
 
             yield write
             if resampler:
                 _append(file, resampler.flush())
-    _tell_clipping(path, peak)
+    _warn_of_clipping(path, peak)
 
 
 def _append(file: soundfile.SoundFile, x: Tensor) -> None:
+    """Write `x` `(C, T)` at the end of a file."""
     samples = np.ascontiguousarray(x.detach().cpu().float().numpy().T)
     for start in range(0, len(samples), WRITE_BLOCK):
         file.write(samples[start : start + WRITE_BLOCK])
 
 
 def _opened(disk: "_Disk", path: Path, rate: int, channels: int, length: int | None) -> soundfile.SoundFile:
+    """A file of libsndfile on `disk`, in the format that the suffix of `path` and the length demand."""
     format, subtype = output_format(path)
     large = format == "WAV" and (length is None or 4 * channels * length > WAV_BYTES)
-    file = soundfile.SoundFile(disk, "w", rate, channels, subtype, format="RF64" if large else format)
-    if large:  # one that turns out to fit is written as a wav; soundfile has no function for it
+    file = soundfile.SoundFile(
+        disk,  # pyright: ignore[reportArgumentType]  # soundfile needs four methods of a BinaryIO, which _Disk has
+        mode="w",
+        samplerate=rate,
+        channels=channels,
+        subtype=subtype,
+        format="RF64" if large else format,
+    )
+    if large:  # becomes a plain wav if it turns out to fit; soundfile has no function for this command
         soundfile._snd.sf_command(file._file, RF64_AUTO_DOWNGRADE, soundfile._ffi.NULL, 1)
     return file
 
 
-def _tell_clipping(path: Path, peak: float) -> None:
+def _warn_of_clipping(path: Path, peak: float) -> None:
+    """Log a warning if a peak over full scale does not survive in the format of a file."""
     if not 1.0 < peak < math.inf:
         return
     over, suffix = 20 * math.log10(peak), path.suffix.lower()
@@ -132,14 +142,14 @@ def _tell_clipping(path: Path, peak: float) -> None:
 
 
 class _Disk:
-    """A file for libsndfile to write to, which does not tell of every error that it meets, of some not at all.
+    """A file for libsndfile to write to, which keeps the first disk error: libsndfile drops or replaces some of them.
 
     Args:
         part: the file.
-        path: that errors name.
+        path: its final path, for error messages.
     """
 
-    def __init__(self, part: Path, path: Path):
+    def __init__(self, part: Path, path: Path) -> None:
         self._file, self._path = part.open("w+b", buffering=0), path
         self._error: OSError | None = None
 
@@ -150,17 +160,18 @@ class _Disk:
         self._file.close()
 
     @contextmanager
-    def errors_told(self) -> Iterator[None]:
-        """Raises what the disk refused, as OSError with the path, in place of what libsndfile made of it."""
+    def raising(self) -> Iterator[None]:
+        """Raises the disk error that occurred, as OSError with the path, in place of libsndfile's."""
         try:
             yield
         except (soundfile.LibsndfileError, AssertionError):
             if self._error is None:
                 raise
         if self._error is not None:
-            raise OSError(self._error.errno, os.strerror(self._error.errno), str(self._path))
+            raise OSError(self._error.errno, self._error.strerror, str(self._path))
 
     def write(self, data: bytes) -> int:
+        """Write all of `data`, in several writes if the disk takes less at once; the number of bytes written."""
         rest = memoryview(data)
         try:
             while rest and self._error is None:

@@ -13,11 +13,11 @@ SILENCE = 10 ** (-60 / 20)  # a chunk whose wet peak is at most this has nothing
 
 @dataclass(frozen=True)
 class Chunks:
-    """Chunks of a pair, stacked: what a fit takes its batches from."""
+    """The n chunks of a pair, each of N samples; a fit takes its batches from them."""
 
     dry: Tensor  # (n, 1, N)
     wet: Tensor  # (n, 2, N)
-    warm_up: int  # samples at the start of each chunk that only warm the effects up
+    warm_up: int  # samples at the start of each chunk that only fill delay lines and detectors
     starts: tuple[int, ...]  # first sample of each chunk within the pair
 
     @property
@@ -29,10 +29,9 @@ class Chunks:
 def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0, least: int = 1) -> Chunks:
     """Chunks of `duration` s, starting every `duration - overlap` s; the incomplete tail is dropped.
 
-    Chunks whose wet side peaks at or below -60 dBFS after the first `overlap` s are dropped. `least` is how many
-    samples must be left to compare after the overlap, for the advice to be one that works.
-    UsageError where 0 <= overlap < duration does not hold, where the pair is shorter than one chunk, and where no
-    chunk is left.
+    Chunks whose wet side peaks at or below -60 dBFS after the first `overlap` s are dropped. `least` is the number of
+    samples after the overlap that the loss needs; durations that an error message suggests respect it.
+    UsageError unless 0 <= overlap < duration, where the pair is shorter than one chunk, and where no chunk is left.
     """
     length, warm_up = round(duration * pair.sr), round(overlap * pair.sr)
     if not 0 <= warm_up < length:
@@ -49,10 +48,10 @@ def cut_chunks(pair: Pair, duration: float = 12.0, overlap: float = 5.0, least: 
 
 
 def _advice(total: int, least: int, sr: int, duration: float) -> str:
-    """What to do with a pair that is shorter than a chunk."""
+    """What to do with a pair of `total` samples that is shorter than a chunk of `duration` s, for an error message."""
     fits = 100 * total // sr / 100  # rounded down, so that the advice works
     spare = round(fits * sr) - least
     if spare < 0:
-        return f"too short for the loss, which compares {least / sr:.2f} s and more: take a longer pair"
+        return f"too short for the loss, which needs at least {least / sr:.2f} s: use a longer pair"
     overlap = min(100 * spare // sr / 100, fits / 2)
     return f"a chunk {duration:g} s: set chunk_duration={fits:g} or less, and chunk_overlap={overlap:g} or less"

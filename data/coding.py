@@ -1,6 +1,7 @@
-"""Sound as it comes back from lossy files: mp3, Vorbis and Opus, written and read in memory by libsndfile."""
+"""Lossy coding round trips: mp3, Vorbis and Opus, encoded and decoded in memory by libsndfile."""
 
 import io
+from typing import NamedTuple
 
 import soundfile
 import torch
@@ -8,41 +9,55 @@ from torch import Tensor
 
 from reknob.data.audio import resample
 
-#: Formats by name: libsndfile's settings of them, and the sample rate in Hz where only one is possible.
-CODECS: dict[str, tuple[dict[str, str], int | None]] = {
-    "mp3": ({"format": "MP3", "subtype": "MPEG_LAYER_III"}, None),
-    "vorbis": ({"format": "OGG", "subtype": "VORBIS"}, None),
-    "opus": ({"format": "OGG", "subtype": "OPUS"}, 48000),
+
+class Codec(NamedTuple):
+    """libsndfile's names of a lossy format, and the sample rate in Hz where it supports only one."""
+
+    format: str
+    subtype: str
+    sr: int | None
+
+
+CODECS = {
+    "mp3": Codec("MP3", "MPEG_LAYER_III", None),
+    "vorbis": Codec("OGG", "VORBIS", None),
+    "opus": Codec("OGG", "OPUS", 48000),
 }
-MOST = 0.9  # compression: one channel takes 130 to 40 kbit/s as mp3, 220 to 65 as Vorbis, 260 to 33 as Opus
-PEAK = 0.97
+#: Largest random compression level. From 0 to it, one channel takes 130 to 40 kbit/s as mp3, 220 to 65 as Vorbis, 260
+#: to 33 as Opus.
+MOST = 0.9
+PEAK = 0.97  # of the audio that is encoded: levels below full scale do not affect the result
 
 
 def lossy_round_trip(x: Tensor, sr: int, codec: str, compression: float = 0.2) -> Tensor:
-    """x (1, N) at `sr` Hz, written to a file of a codec with libsndfile's compression of 0 to 1 and read again.
+    """`x` `(1, N)` at `sr` Hz, encoded with libsndfile's compression level in [0, 1] and decoded, float32 on the CPU.
 
-    At the same level and time, float32 on the CPU.
+    Level, delay and length are those of `x`.
     """
-    kind, only = CODECS[codec]
-    rate = only or sr
+    format, subtype, only_rate = CODECS[codec]
+    rate = only_rate or sr
     peak = x.abs().max().clamp(min=1e-9).cpu() / PEAK
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", rate, 1, compression_level=compression, **kind) as written:
-        written.write(resample(x.cpu().float() / peak, sr, rate)[0].numpy())
+    with soundfile.SoundFile(
+        file, "w", rate, 1, subtype=subtype, format=format, compression_level=compression
+    ) as encoded:
+        encoded.write(resample(x.cpu().float() / peak, sr, rate)[0].numpy())
     file.seek(0)
-    heard = resample(torch.from_numpy(soundfile.read(file, dtype="float32")[0])[None], rate, sr)
-    return heard[:, : x.shape[-1]] * peak
+    decoded = resample(torch.from_numpy(soundfile.read(file, dtype="float32")[0])[None], rate, sr)
+    return decoded[:, : x.shape[-1]] * peak
 
 
-def random_lossy_round_trip(x: Tensor, sr: int, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-    """x (B, 1, N) at `sr` Hz, about a `share` of its items from files of a random codec and compression.
+def random_lossy_round_trip(
+    x: Tensor, sr: int, probability: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """`x` `(B, 1, N)` at `sr` Hz, each item with some probability after a round trip with random codec and compression.
 
-    There a clipped waveform has lost its flat tops: an estimator for files has to hear such as well.
+    Lossy coding removes the flat tops of a clipped waveform; an estimator for such files must be trained with them.
     """
     chosen, codecs, compressions = torch.rand(3, len(x), generator=generator).tolist()
     names = list(CODECS)
     y = x.clone()
     for i in range(len(x)):
-        if chosen[i] < share:
+        if chosen[i] < probability:
             y[i] = lossy_round_trip(x[i], sr, names[int(codecs[i] * len(names))], compressions[i] * MOST).to(x)
     return y

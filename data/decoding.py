@@ -1,4 +1,4 @@
-"""Any audio file, decoded in whole or in part: by libsndfile, and by PyAV what libsndfile does not know."""
+"""Audio files decoded in whole or in part, by libsndfile or, for formats that it does not support, by PyAV."""
 
 import io
 import logging
@@ -20,27 +20,27 @@ from reknob.runtime.files import user_path
 
 log = logging.getLogger(__name__)
 
-#: What is looked for in folders.
+#: File name extensions of audio that is searched for in folders.
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".oga", ".rf64", ".w64"),
     *CONTAINER_SUFFIXES,
 )
-LOWEST_RATE, HIGHEST_RATE = 2000, 768_000  # Hz, of what can be a recording
-MP3_PRE_ROLL = 1.0  # s: a frame of mp3 keeps bits in those before it, and is decoded wrongly right after a seek
-UNKNOWN_LENGTH = 2**62  # libsndfile's number of frames of a flac that was streamed is larger
-STREAMED_SIZES = (0, 0xFFFFFFFF)  # of the data of a wav whose writer did not know its length, as in a pipe
-HEADER_BYTES = 2**20  # of a wav, in which its data must begin
+LOWEST_RATE, HIGHEST_RATE = 2000, 768_000  # Hz; a header with another sample rate is refused
+MP3_PRE_ROLL = 1.0  # s; a frame of mp3 stores bits in earlier frames, and is decoded wrongly right after a seek
+UNKNOWN_LENGTH = 2**62  # frames; libsndfile reports more for a flac that was written to a pipe
+STREAMED_SIZES = (0, 0xFFFFFFFF)  # bytes of data in the header of a wav that was written to a pipe
+HEADER_BYTES = 2**20  # a wav whose data begins later is not examined for such a size
 
 
 class SndfileAudio:
-    """A file that libsndfile has opened, in whole or in part."""
+    """A file that libsndfile has opened, read in whole or in part."""
 
-    def __init__(self, file: soundfile.SoundFile):
+    def __init__(self, file: soundfile.SoundFile) -> None:
         self._file = file
         self.sr, self.channels, self.format = file.samplerate, file.channels, file.format
 
     def length(self) -> int:
-        """Number of frames. That of an mp3 without a header is estimated: it is decoded then."""
+        """Number of frames; of an mp3 whose header lacks it, where libsndfile estimates it, by decoding the file."""
         frames = self._file.frames
         if self.format != "MP3" or len(self.read(frames - 1, 1)):
             return frames
@@ -48,7 +48,7 @@ class SndfileAudio:
         return sum(map(len, self.blocks(2**18)))
 
     def seconds(self) -> float:
-        """Length in s as the file announces it."""
+        """Length in s according to the file's header."""
         return self._file.frames / self.sr
 
     def read(self, first: int, count: int) -> np.ndarray:
@@ -58,7 +58,7 @@ class SndfileAudio:
         return self._file.read(early + count, dtype="float32", always_2d=True)[early:]
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """What is left in blocks `(n, C)` float32 of at most `size` frames, however many the file announces."""
+        """The rest of the file in blocks `(n, C)` float32 of at most `size` frames, whatever length its header has."""
         while len(x := self._file.read(size, dtype="float32", always_2d=True)):
             yield x
 
@@ -68,25 +68,25 @@ AudioFile = SndfileAudio | ContainerAudio
 
 @contextmanager
 def open_audio(path: str | Path) -> Iterator[AudioFile]:
-    """An audio file to read from, of a sample rate `sr` in Hz.
+    """An audio file to read from.
 
-    UsageError, also for what fails while it is read, where it is missing, no regular file, no audio, damaged, or of a
-    sample rate that no recording has.
+    UsageError, also while it is read, where it is missing, no regular file, no audio, damaged, or has a sample rate
+    below 2 or above 768 kHz.
     """
     path = regular_file(path)
     file, reason = _open_sndfile(path)
     if file is None:
-        yield _of_a_recording(_open_container(path, reason), path)
+        yield _checked_rate(_open_container(path, reason), path)
         return
     try:
         with file:
-            yield _of_a_recording(SndfileAudio(file), path)
+            yield _checked_rate(SndfileAudio(file), path)
     except soundfile.LibsndfileError as error:
         raise UsageError(f"{path} cannot be read to its end ({_why(error)}): it is damaged, get it again") from None
 
 
 def regular_file(path: str | Path) -> Path:
-    """A path of the user's, of which there is a file; UsageError for all else, pipes and devices too."""
+    """The user's path of an existing, readable regular file; UsageError otherwise, also for pipes and devices."""
     if not str(path):
         raise UsageError("an empty path: give the path of an audio file")
     path = user_path(path)
@@ -98,25 +98,26 @@ def regular_file(path: str | Path) -> Path:
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a folder: give an audio file")
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{path} is a pipe, a socket or a device: give an audio file, which can be read in any order")
+        raise UsageError(f"{path} is a pipe, a socket or a device: give an audio file")
     if not os.access(path, os.R_OK):
         raise UsageError(f"{path} cannot be read (Permission denied): give an audio file that you may read")
     return path
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether a file or a folder on the way to it from `folder` is hidden, as macOS's `._` files are."""
+    """Whether a file in `folder`, or a folder between the two, is hidden, as macOS's `._` files are."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _open_sndfile(path: Path) -> tuple[soundfile.SoundFile | None, str]:
-    """A file opened by libsndfile, or None and why it could not."""
+    """A file opened by libsndfile, or None and the reason for which it cannot be opened."""
     if path.suffix.lower() == ".raw":
-        return None, "it has no header that tells its rate and channels"
-    streamed = _streamed_data(path)
+        return None, "it has no header with its rate and channels"
+    size_offset = _streamed_size_offset(path)
+    # As bytes, since file names need not be valid UTF-8.
+    source = os.fsencode(path) if size_offset is None else _PatchedFile(path, size_offset)
     try:
-        # By its bytes, as names need not be UTF-8.
-        file = soundfile.SoundFile(os.fsencode(path) if streamed is None else _PatchedFile(path, streamed))
+        file = soundfile.SoundFile(source)  # pyright: ignore[reportArgumentType]  # bytes and RawIOBase are supported
     except soundfile.LibsndfileError as error:
         return None, _why(error)
     if file.format == "FLAC" and file.frames > UNKNOWN_LENGTH:
@@ -126,10 +127,12 @@ def _open_sndfile(path: Path) -> tuple[soundfile.SoundFile | None, str]:
 
 
 def _why(error: soundfile.LibsndfileError) -> str:
+    """libsndfile's message, without its prefix."""
     return error.error_string.strip().removeprefix("Error : ").rstrip(".") or "damaged"
 
 
 def _open_container(path: Path, reason: str) -> ContainerAudio:
+    """A file opened by PyAV; UsageError, with libsndfile's `reason`, where neither library can open it."""
     try:
         return ContainerAudio(path)
     except ImportError:
@@ -142,7 +145,7 @@ def _open_container(path: Path, reason: str) -> ContainerAudio:
         tagged = file.read(3) == b"ID3"
     if tagged:
         raise UsageError(
-            f"{path} cannot be read as audio: its tags (ID3) are broken, or no sound follows them; write it again "
+            f"{path} cannot be read as audio: its tags (ID3) are broken, or no audio follows them; write it again "
             "without tags, for example ffmpeg -i in.mp3 -map_metadata -1 -map 0:a out.mp3"
         )
     raise UsageError(
@@ -151,17 +154,18 @@ def _open_container(path: Path, reason: str) -> ContainerAudio:
     )
 
 
-def _of_a_recording(file: AudioFile, path: Path) -> AudioFile:
+def _checked_rate(file: AudioFile, path: Path) -> AudioFile:
+    """The file; UsageError for a sample rate outside of the range allowed."""
     if not LOWEST_RATE <= file.sr <= HIGHEST_RATE:
         raise UsageError(
-            f"{path} says that its sample rate is {file.sr} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are allowed: "
+            f"{path}: its sample rate is {file.sr} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are allowed: "
             "correct its header, or export it again"
         )
     return file
 
 
-def _streamed_data(path: Path) -> int | None:
-    """Where the size of the data stands in a wav that was written without knowing it; None for any other file."""
+def _streamed_size_offset(path: Path) -> int | None:
+    """Byte offset of the size of the data in a wav whose writer left it unknown; None for any other file."""
     with path.open("rb") as file:
         head = file.read(12)
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
@@ -169,17 +173,17 @@ def _streamed_data(path: Path) -> int | None:
         while len(chunk := file.read(8)) == 8 and file.tell() < HEADER_BYTES:
             name, size = chunk[:4], struct.unpack("<I", chunk[4:])[0]
             if name == b"data":
-                place = file.tell() - 4
-                if size not in STREAMED_SIZES or (size == 0 and _chunks_fill(file)):
+                offset = file.tell() - 4
+                if size not in STREAMED_SIZES or (size == 0 and _only_chunks_follow(file)):
                     return None
-                _tell_streamed(path, size)
-                return place
+                _warn_of_streamed(path, size)
+                return offset
             file.seek(size + size % 2, os.SEEK_CUR)
     return None
 
 
-def _chunks_fill(file: BinaryIO) -> bool:
-    """Whether nothing but whole chunks follows: a wav that is empty indeed."""
+def _only_chunks_follow(file: BinaryIO) -> bool:
+    """Whether the rest of a wav consists of complete chunks, so that a size of 0 is correct: it has no samples."""
     at, end = file.tell(), file.seek(0, os.SEEK_END)
     file.seek(at)
     while at < end:
@@ -192,21 +196,22 @@ def _chunks_fill(file: BinaryIO) -> bool:
 
 
 @cache
-def _tell_streamed(path: Path, size: int) -> None:
-    said = "no data" if size == 0 else "data of unknown size"
-    log.warning("%s: the header of a streamed file, which announces %s; read to the end of the file", path, said)
+def _warn_of_streamed(path: Path, size: int) -> None:
+    """Log, once per file, that its length is taken from the file and not from the header."""
+    stated = "no data" if size == 0 else "data of unknown size"
+    log.warning("%s: the header of a streamed file, which states %s; read to the end of the file", path, stated)
 
 
 class _PatchedFile(io.RawIOBase):
-    """A wav as its header would be had its writer known nothing but to say so: the size of the data all ones.
+    """A wav with its data size replaced by 0xFFFFFFFF, for which libsndfile reads to the end of the file.
 
     Args:
         path: the file.
-        place: where the four bytes of that size are.
+        size_offset: byte offset of the four bytes of the data size.
     """
 
-    def __init__(self, path: Path, place: int):
-        self._file, self._place = path.open("rb"), place
+    def __init__(self, path: Path, size_offset: int) -> None:
+        self._file, self._size_offset = path.open("rb"), size_offset
 
     def seekable(self) -> bool:
         return True
@@ -219,7 +224,7 @@ class _PatchedFile(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:
         at, count = self.tell(), self._file.readinto(buffer)
-        for i in range(max(self._place, at), min(self._place + 4, at + count)):
+        for i in range(max(self._size_offset, at), min(self._size_offset + 4, at + count)):
             buffer[i - at : i - at + 1] = b"\xff"
         return count
 

@@ -1,4 +1,4 @@
-"""Random excerpts of recordings with random controls: what a blind estimator is trained, chosen and tested with."""
+"""Random excerpts of recordings with random controls, to train, validate and test a blind estimator with."""
 
 import atexit
 import multiprocessing
@@ -13,18 +13,18 @@ from reknob.data.audio import resample
 from reknob.data.recordings import SILENT, Recording
 from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
-from reknob.runtime.interrupt import leave_to_the_program
+from reknob.runtime.interrupt import ignore_signals
 
-TRIES = 20  # excerpts of a silent recording before another one, and recordings before giving up
+TRIES = 20  # silent excerpts of one recording before another is drawn, and recordings before an error is raised
 
 
 class Excerpts(Dataset):
-    """Excerpts of `seconds` s at `sr` Hz, each a function of `seed` and its index alone; any index has one.
+    """Excerpts of `seconds` s at `sr` Hz, each determined by `seed` and its index; any index >= 0 is valid.
 
-    `sources` are lists of recordings, a list each of one or several data sets, which are heard equally often.
     An item is `dry`, `(1, N)` float32: a random stretch of a random recording, not silent, of peak 1 and random sign;
-    and `q`, `(n_controls,)` float32: uniform in [0, 1). `length` is their number in an epoch.
-    UsageError for recordings that are too short or have a sample rate that cannot be resampled, or for none.
+    and `q`, `(n_controls,)` float32: uniform in [0, 1). `sources` has one list of recordings per data set; data sets
+    are drawn with equal probability. `length` is the number of excerpts in an epoch.
+    UsageError for no recordings, and for recordings that are too short or cannot be resampled to `sr`.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Excerpts(Dataset):
         q = torch.from_numpy(rng.random(self.n_controls, dtype=np.float32))
         sign = rng.choice((-1.0, 1.0))
         for _ in range(TRIES):
-            recordings = self.sources[rng.integers(len(self.sources)) if len(self.sources) > 1 else 0]
-            recording = recordings[rng.integers(len(recordings))]
+            recordings = self.sources[int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0]
+            recording = recordings[int(rng.integers(len(recordings)))]
             for _ in range(TRIES):
                 start = rng.uniform(0.0, recording.duration - self.seconds)
                 x = recording.read(start, self.seconds, self.sr)
                 peak = float(x.abs().max())
-                if SILENT <= peak < float("inf"):  # NaN is not
+                if SILENT <= peak < float("inf"):  # false for NaN, too
                     return {"dry": x[None] * sign / peak, "q": q}
         raise UsageError(
             f"{TRIES * TRIES} random excerpts in a row, the last of {recording.path}, peak below {SILENT:g} "
@@ -75,15 +75,16 @@ class Excerpts(Dataset):
 
 
 class EpochSampler(Sampler[int]):
-    """The indices of one epoch, `epoch length` to `(epoch + 1) length`, in order: another epoch has other excerpts.
+    """The indices of one epoch in order, `epoch length` to `(epoch + 1) length - 1`: every epoch has other excerpts.
 
-    Indices, and not the excerpts, know the epoch, as workers that live on keep the excerpts they were started with.
+    The epoch is part of the index, as persistent workers keep the copy of the data set that they were started with.
     """
 
     def __init__(self, length: int) -> None:
         self.length, self.epoch = length, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration yield the indices of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -94,13 +95,13 @@ class EpochSampler(Sampler[int]):
 
 
 def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *, fresh: bool = False) -> DataLoader:
-    """Batches of `dry` `(B, 1, N)` and `q` `(B, n_controls)`; the same for any `workers`.
+    """Batches of `dry` `(B, 1, N)` and `q` `(B, n_controls)`; the same for any number of `workers`.
 
-    The same list every time, its last batch smaller; or `fresh`, for training: whole batches only, and after
-    `loader.sampler.set_epoch(n)` those of another epoch. Workers use one thread each and live on.
+    The same excerpts in every epoch, in which the last batch may be smaller; or, if `fresh`, for training: complete
+    batches only, and other ones after `loader.sampler.set_epoch(n)`. Workers are persistent and use one thread each.
     """
     if workers:
-        # As they ignore SIGTERM, which is how multiprocessing ends them otherwise.
+        # multiprocessing ends workers by SIGTERM, which these ignore.
         atexit.unregister(_end_workers)
         atexit.register(_end_workers)
     return DataLoader(
@@ -112,17 +113,18 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
         persistent_workers=workers > 0,
         worker_init_fn=_begin,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # or each epoch would draw from the global one
+        generator=torch.Generator(),  # otherwise each epoch draws a number from the global one
     )
 
 
 def _begin(worker: int) -> None:
-    """The loop that decides when to stop still needs its batch."""
-    leave_to_the_program()
+    """Makes a worker ignore signals: the training loop decides when to stop, and needs the batch until then."""
+    ignore_signals()
     plugins.load()
 
 
 def _end_workers() -> None:
+    """Kills the workers that are left when the program ends."""
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

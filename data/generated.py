@@ -1,4 +1,4 @@
-"""Generated music as files, made once and read like any other recordings."""
+"""Generated music as audio files, written once and read like any other recordings."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,8 +14,8 @@ from reknob.runtime.files import read_json, write_text
 from reknob.runtime.workers import map_processes
 
 SPLITS = ("train", "valid", "test")
-GENERATOR = 1  # version of data.music: raised when a seed comes to sound different
-MARK = "generated.json"
+GENERATOR = 1  # version of data.music: incremented when a seed gives different audio
+MARK = "generated.json"  # file that marks a folder of generated pieces and holds their parameters
 PEAK = 0.9
 
 
@@ -29,21 +29,21 @@ def prepare_generated(
 ) -> None:
     """Generate the pieces of data "generated" that `folder` lacks: `counts[split]` of `seconds` s at `sr` Hz per split.
 
-    A piece depends on its split and number only, so that `workers` processes make the same files as one, and what was
-    broken off goes on. `progress` is told the number of pieces made and to be made after each.
-    UsageError where the folder holds pieces of other settings, or anything else.
+    A piece depends on its split and number only: any number of `workers` writes the same files, and a call that was
+    interrupted can be repeated. `progress(done, total)` is called after each piece.
+    UsageError where the folder holds pieces with other parameters, or anything else.
     """
     folder = Path(folder).expanduser()
-    asked = {"generator": GENERATOR, "seconds": float(seconds), "sr": sr}
+    wanted = {"generator": GENERATOR, "seconds": float(seconds), "sr": sr}
     if (folder / MARK).exists():
-        held = read_json(folder / MARK)
-        if held != asked:
-            raise UsageError(f"{folder} holds pieces made with {held}, asked for {asked}: give another folder")
+        existing = read_json(folder / MARK)
+        if existing != wanted:
+            raise UsageError(f"{folder} holds pieces made with {existing}, asked for {wanted}: give another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} holds something else than generated pieces: give a new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / MARK, json.dumps(asked))
+        write_text(folder / MARK, json.dumps(wanted))
     jobs = [
         (folder / split / f"{number:06d}.flac", number * len(SPLITS) + SPLITS.index(split))
         for split, count in counts.items()
@@ -57,6 +57,6 @@ def prepare_generated(
 
 
 def _generate(job: tuple[Path, int], *, seconds: float, sr: int) -> None:
+    """Write one piece; `job` is its path and seed."""
     path, seed = job
     write_audio(path, torch.from_numpy(PEAK * generate_music(seed, seconds, sr)), sr)
-

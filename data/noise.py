@@ -1,18 +1,23 @@
-"""The steady noise that a recording holds between its sounds."""
+"""The level of the steady background noise of a recording."""
 
 import numpy as np
 from torch import Tensor
 
 FRAME_S = 0.05
-QUIET = 0.05  # the share of frames that count as quiet
-BAND = (200.0, 7000.0)  # Hz
-#: Noise is told from quiet sound by a flat spectrum and a steady level. Of 19 good vocal pairs, those without audible
-#: noise had a flatness of at most 0.53 or changes of 5 dB and more; with white noise 30 dB below, 0.5 to 0.97.
+QUIET = 0.05  # share of the frames that are examined, the quietest
+BAND = (200.0, 7000.0)  # Hz, of the spectral flatness
+#: Least flatness and largest level range in dB of noise, which separate it from quiet sound. Of 19 good vocal pairs,
+#: those without audible noise had a flatness of at most 0.53 or a range of at least 5 dB; with white noise at -30 dB,
+#: the flatness was 0.5 to 0.97.
 FLAT, STEADY_DB = 0.8, 4.5
 
 
 def noise_floor(x: Tensor, sr: int) -> float:
-    """Level in dB, relative to the whole of `x` `(C, T)`, of the steady noise in its quietest frames; -inf for none."""
+    """Level in dB of the steady noise in the quietest frames of `x` `(C, T)`, relative to its mean power; -inf: none.
+
+    The quietest 5 % of the frames are noise if their mean spectrum is flat (ratio of geometric to arithmetic mean) and
+    their levels lie within a few dB.
+    """
     mono = x.detach().cpu().float().mean(0).numpy()
     size = round(FRAME_S * sr)
     frames = mono[: len(mono) // size * size].reshape(-1, size)
@@ -27,7 +32,7 @@ def noise_floor(x: Tensor, sr: int) -> float:
     freq = np.fft.rfftfreq(size, 1 / sr)
     band = spectrum[(freq > BAND[0]) & (freq < BAND[1])].astype(np.float64)
     flatness = np.exp(np.log(np.maximum(band, np.finfo(float).tiny)).mean()) / band.mean()
-    spread = 10 * np.log10(power[quiet].max() / power[quiet].min())
-    if flatness < FLAT or spread > STEADY_DB:
+    level_range = 10 * np.log10(power[quiet].max() / power[quiet].min())
+    if flatness < FLAT or level_range > STEADY_DB:
         return -np.inf
     return float(10 * np.log10(power[quiet].mean() / power.mean()))

@@ -1,4 +1,4 @@
-"""Where data sets keep the files of their dry/wet pairs."""
+"""The files of dry/wet pairs in the folders of data sets, found without reading audio."""
 
 import os
 from collections.abc import Callable, Collection
@@ -31,27 +31,29 @@ class PairFiles:
 
 
 class PairListing(NamedTuple):
-    """The pairs of a data set, and one line for each candidate that is not one and why."""
+    """The pairs of a data set, and one line with the reason for each candidate that is not a pair."""
 
     files: list[PairFiles]
     skipped: list[str]
 
 
 def vocal_stems(metadata: dict, folder: Path) -> PairListing:
-    """The vocal stems of a MedleyDB song that were made from one raw track, out of the song's metadata.
+    """Pairs of the vocal stems (wet) of a MedleyDB song with their raw tracks (dry), from the song's metadata.
 
-    Wet is the stem, dry its raw track. UsageError where the metadata lacks what is needed.
+    Stems of several raw tracks are skipped. UsageError where the metadata lacks a required key.
     """
     missing = {"stems", "stem_dir", "raw_dir"} - set(metadata)
     if missing:
         raise UsageError(f"the metadata of {folder.name} lacks {', '.join(sorted(missing))}: is it MedleyDB's?")
     if metadata.get("instrumental") in ("yes", True):
         return PairListing([], [f"{folder.name} is instrumental"])
-    files, skipped, heard = [], [], set()
+    files: list[PairFiles] = []
+    skipped: list[str] = []
+    instruments: set[str] = set()
     for key, stem in metadata["stems"].items():
-        given = stem.get("instrument") or []
-        names = [given] if isinstance(given, str) else [str(name) for name in given]
-        heard.update(names)
+        listed = stem.get("instrument") or []
+        names = [listed] if isinstance(listed, str) else [str(name) for name in listed]
+        instruments.update(names)
         if not any(word in name.lower() for name in names for word in VOCAL_INSTRUMENTS):
             continue
         raw = list((stem.get("raw") or {}).values())
@@ -61,11 +63,12 @@ def vocal_stems(metadata: dict, folder: Path) -> PairListing:
         wet = folder / metadata["stem_dir"] / stem["filename"]
         files.append(PairFiles(folder / metadata["raw_dir"] / raw[0]["filename"], wet, wet.stem))
     if not files and not skipped:
-        skipped.append(f"{folder.name} has no vocal stem (its instruments: {', '.join(sorted(heard))})")
+        skipped.append(f"{folder.name} has no vocal stem (its instruments: {', '.join(sorted(instruments))})")
     return PairListing(files, skipped)
 
 
 def _medley_vocal(data_dir: Path) -> PairListing:
+    """The vocal stems in the folder of one MedleyDB song."""
     folder = Path(os.path.abspath(data_dir))  # "." has no name of its own
     path = folder / f"{folder.name}_METADATA.yaml"
     if not path.is_file():
@@ -78,6 +81,7 @@ def _medley_vocal(data_dir: Path) -> PairListing:
 
 
 def _internal_vocal(data_dir: Path) -> PairListing:
+    """The wet files that are named as vocals and matched with one dry file by a `correspondence_pp.yaml`."""
     files, skipped = [], []
     for path in sorted(data_dir.rglob(CORRESPONDENCE)):
         if is_hidden(path, data_dir):
@@ -101,6 +105,7 @@ def _internal_vocal(data_dir: Path) -> PairListing:
 
 
 def _folder(data_dir: Path) -> PairListing:
+    """The files of a folder and its subfolders that are paired by their names, see `FOLDER_LAYOUTS`."""
     top = Path(os.path.abspath(data_dir))
     sides: dict[tuple[Path, str], dict[str, list[Path]]] = {}
     for path in sorted([*top.glob("*"), *top.glob("*/*")]):
@@ -110,7 +115,7 @@ def _folder(data_dir: Path) -> PairListing:
                 sides.setdefault((folder, name), {"dry": [], "wet": []})[side].append(path)
     files, skipped = [], []
     for (_, name), paths in sides.items():
-        wrong = [f"{len(found)} {side} files" for side, found in paths.items() if len(found) != 1]
+        wrong = [f"{len(each)} {side} files" for side, each in paths.items() if len(each) != 1]
         if wrong:
             skipped.append(f"{name} has {' and '.join(wrong)}, not one")
         else:
@@ -135,7 +140,7 @@ def _side(path: Path) -> tuple[Path, str, str]:
 
 def _pair(dry: Path, wet: Path) -> PairListing:
     if dry.exists() and wet.exists() and dry.samefile(wet):
-        raise UsageError(f"dry and wet are the same file, {dry}: give the take and its mix")
+        raise UsageError(f"dry and wet are the same file, {dry}: give an unprocessed and a processed recording")
     return PairListing([PairFiles(dry, wet, wet.stem)], [])
 
 
@@ -144,10 +149,10 @@ def _demo() -> PairListing:
 
 
 class Dataset(NamedTuple):
-    """How the pairs of a data set are found, and which paths that takes."""
+    """How the pairs of a data set are found, and the names of the paths that `find` has as arguments."""
 
     find: Callable[..., PairListing]
-    takes: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
 DATASETS = {
@@ -165,26 +170,26 @@ def find_pairs(
     dry: str | Path | None = None,
     wet: str | Path | None = None,
 ) -> PairListing:
-    """The pairs of a data set, unread; without a `dataset`, the paths tell which it is (none: the built-in demo).
+    """The pairs of a data set, unread; without a `dataset` it is inferred from the paths (no path: the built-in demo).
 
-    UsageError for an unknown key, for paths that the data set does not take, and, with reasons, where no pair is found.
+    UsageError for an unknown key, for other paths than the data set needs, and, with reasons, where no pair is found.
     """
     named = {"data_dir": data_dir, "dry": dry, "wet": wet}
     paths = {key: user_path(path) for key, path in named.items() if path is not None}
     dataset = dataset or _infer(paths)
     if dataset not in DATASETS:
         raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
-    find, takes = DATASETS[dataset]
-    if set(paths) != set(takes):
+    find, arguments = DATASETS[dataset]
+    if set(paths) != set(arguments):
         given = ", ".join(f"{key}={path}" for key, path in paths.items())
-        raise UsageError(f"dataset {dataset} takes {' and '.join(takes) or 'no path'}; given: {given or 'none'}")
+        raise UsageError(f"dataset {dataset} takes {' and '.join(arguments) or 'no path'}; given: {given or 'none'}")
     if "data_dir" in paths and not paths["data_dir"].is_dir():
         problem = "is a file" if paths["data_dir"].exists() else "does not exist"
         raise UsageError(f"data_dir={paths['data_dir']} {problem}: give a folder, or two files as dry=... and wet=...")
-    found = find(**paths)
-    if not found.files:
-        raise UsageError(f"no pair found: {'; '.join(found.skipped)}")
-    return PairListing([replace(files, name=printable(files.name)) for files in found.files], found.skipped)
+    listing = find(**paths)
+    if not listing.files:
+        raise UsageError(f"no pair found: {'; '.join(listing.skipped)}")
+    return PairListing([replace(files, name=printable(files.name)) for files in listing.files], listing.skipped)
 
 
 def find_songs(
@@ -194,18 +199,20 @@ def find_songs(
     dry: str | None = None,
     wet: str | None = None,
 ) -> tuple[dict[Path, list[PairFiles]], list[str], list[str]]:
-    """The pairs of a data set or of several songs, by the folder in `log_dir` for their logs; what was skipped, and
-    what failed, a line each.
+    """The pairs of a data set or of several songs, and the reasons for which candidates were skipped and songs failed.
 
-    `data_dir` may be @LIST, a file with a folder a line (blank lines and those that begin with # count nothing): every
-    folder's logs then have a folder of its name, of which a later one of the same name takes as many folders above it
-    as tell it apart (Intro, Artist_Intro); one without a pair has failed. UsageError as in `find_pairs`, and for a list
-    that cannot be read or is empty.
+    Returns a dictionary from the folder of a song's logs, `log_dir` or one in it, to its pairs, and two lists of lines.
+    `data_dir` may be @LIST, a file with one folder per line (blank lines and those that begin with # are ignored). Logs
+    of a folder are then kept under its name; if that is taken, the names of folders above it are put in front (Intro,
+    Artist_Intro). A folder without a pair has failed. UsageError as in `find_pairs`, and for a list that is empty or
+    cannot be read.
     """
-    if not (data_dir or "").startswith("@"):
-        found = find_pairs(dataset, data_dir, dry, wet)
-        return {log_dir: found.files}, found.skipped, []
-    songs, skipped, failed = {}, [], []
+    if data_dir is None or not data_dir.startswith("@"):
+        listing = find_pairs(dataset, data_dir, dry, wet)
+        return {log_dir: listing.files}, listing.skipped, []
+    songs: dict[Path, list[PairFiles]] = {}
+    skipped: list[str] = []
+    failed: list[str] = []
     names: dict[str, Path] = {}
     for song in _listed(data_dir):
         path = Path(os.path.abspath(os.path.expanduser(song)))
@@ -214,41 +221,45 @@ def find_songs(
             continue
         names[_free_name(path, names)] = path
         try:
-            found = find_pairs(dataset, song)
+            listing = find_pairs(dataset, song)
         except (UsageError, OSError) as error:
             failed.append(str(error) if song in str(error) else f"{song[:160]}: {error}")
             continue
-        songs[log_dir / printable(next(reversed(names)))] = found.files
-        skipped += found.skipped
+        songs[log_dir / printable(next(reversed(names)))] = listing.files
+        skipped += listing.skipped
     return songs, skipped, failed
 
 
 def _free_name(path: Path, taken: Collection[str]) -> str:
-    """A folder's name, with as many of those above it as it takes to be none of those taken."""
+    """A folder's name, preceded by the fewest names of folders above it that make it different from those taken."""
     parts = path.parts[1:]
     names = ("_".join(parts[-depth:]) for depth in range(1, len(parts) + 1))
     return next((name for name in names if name not in taken), f"{'_'.join(parts)}_{len(taken)}")
 
 
 def _listed(data_dir: str) -> list[str]:
+    """The folders that are listed in the text file `data_dir[1:]`."""
     path = user_path(data_dir[1:])
+    no_text = f"data_dir={data_dir}: {path} is no text file; give one with a folder per line"
     try:
         if path.exists() and not path.is_file():
-            raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+            raise UsageError(no_text)
         if path.stat().st_size > LONGEST_LIST:
             raise UsageError(f"data_dir={data_dir}: the list is longer than {LONGEST_LIST / 1e6:g} MB; is it a list?")
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise UsageError(f"data_dir={data_dir}: the list cannot be read; give a text file, a folder a line") from error
+        message = f"data_dir={data_dir}: the list cannot be read; give a text file with a folder per line"
+        raise UsageError(message) from error
     if "\0" in text:
-        raise UsageError(f"data_dir={data_dir}: {path} is no text file; give one, a folder a line")
+        raise UsageError(no_text)
     songs = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     if not songs:
-        raise UsageError(f"data_dir={data_dir}: the list names no folder; give one a line")
+        raise UsageError(f"data_dir={data_dir}: the list names no folder; give one per line")
     return songs
 
 
 def _infer(paths: dict[str, Path]) -> str:
+    """The data set that the given paths belong to."""
     if "dry" in paths or "wet" in paths:
         return "pair"
     if "data_dir" not in paths:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pair:
-    """A dry take and its mix, of one length and aligned."""
+    """A dry and a wet recording of one performance, aligned and of one length."""
 
     name: str
     dry: Tensor  # (1, T)
@@ -36,14 +36,14 @@ class Pair:
     sr: int  # Hz
     dry_path: Path
     wet_path: Path
-    alignment_shift: int  # samples by which dry is later than in its file; negative: earlier
-    check: PairCheck = field(default_factory=PairCheck)  # what was found of the two files
+    alignment_shift: int  # samples by which dry was delayed; negative: cut at its start
+    check: PairCheck = field(default_factory=PairCheck)
 
 
 class PairError(UsageError):
-    """A pair that cannot be one; `check` holds what was found of it."""
+    """Two files that cannot be used as a pair; `check` holds the findings."""
 
-    def __init__(self, message: str, check: PairCheck):
+    def __init__(self, message: str, check: PairCheck) -> None:
         super().__init__(message)
         self.check = check
 
@@ -60,71 +60,75 @@ def load_pair(
     fix_drift: bool = False,
     fix_channel_polarity: bool = False,
 ) -> Pair:
-    """The two files as mono and stereo, cut to what overlaps once dry is `shift` samples later, at `lufs` LUFS each.
+    """The two files as mono and stereo, with dry delayed by `shift` samples, cut to their overlap, at `lufs` LUFS each.
 
-    The shift is measured where none is given and `align` is set, else it is 0. Where wet goes on after dry its tail
-    stays, beside silence. A wet of opposite polarity is inverted and a DC offset removed; `fix_drift` resamples a wet
-    whose clock drifts, `fix_channel_polarity` turns a single inverted channel. `lufs` None keeps the levels. With
-    `wrap` dry is rolled around its end and nothing else is done, as the published preset sets were made.
-    All that is found is logged and in the pair's `check`; PairError (a UsageError, one line) for what cannot be a
-    pair, without `check` unrelated files are a warning only.
+    Without a `shift`, it is measured if `align` is set, and 0 otherwise. Where wet continues after the end of dry, dry
+    is padded with silence while wet decays. An inverted wet is corrected and a DC offset removed; `fix_drift` resamples
+    a wet whose clock differs, `fix_channel_polarity` corrects a single inverted channel. `lufs=None` keeps the levels.
+    With `wrap`, dry is rolled circularly and nothing else is done, as for the published preset sets.
+
+    Findings are logged and stored in the pair's `check`. PairError (a UsageError, one line) where the files cannot be
+    used; with `check=False`, unrelated files only give a warning.
     """
-    found = PairCheck()
+    report = PairCheck()
     try:
-        dry, wet = _read(found, files, sr, examine=not wrap)
+        dry, wet = _read(report, files, sr, examine=not wrap)
         if wrap:
             length, shift = min(dry.shape[-1], wet.shape[-1]), shift or 0
             dry, wet = dry[:, :length].roll(shift, dims=-1), wet[:, :length]
         else:
             fixes = Fixes(align, shift, fix_drift, fix_channel_polarity)
-            dry, wet, shift = place(found, dry, wet, sr, files, fixes, check)
-        refusal = next(iter(found.refusals), None)
+            dry, wet, shift = _aligned(report, dry, wet, sr, files, fixes, check)
+        refusal = next(iter(report.refusals), None)
         if refusal:
             raise UsageError(str(refusal))
         gains = gain_to(dry, sr, lufs, files.dry_path), gain_to(wet, sr, lufs, files.wet_path)
     except UsageError as error:
-        if not found.refusals:
-            found.add("unusable", REFUSAL, str(error))
-        raise PairError(str(error), found) from None
+        if not report.refusals:
+            report.add("unusable", REFUSAL, str(error))
+        raise PairError(str(error), report) from None
     if not wrap:
-        _tell(found, files.name)
-    return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift, found)
+        _log_findings(report, files.name)
+    return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift, report)
 
 
-def _read(found: PairCheck, files: PairFiles, sr: int, examine: bool) -> tuple[Tensor, Tensor]:
-    """Both files at `sr` Hz, dry mono and wet stereo; with `examine` without DC offset, and what they show."""
-    sides, rates = {}, {}
-    for side, path in (("dry", files.dry_path), ("wet", files.wet_path)):
-        x, rates[side] = read_audio(path)
-        if x.shape[0] > 2:
-            raise UsageError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
-        if examine:
-            x, offset = without_offset(x)
-            if offset:
-                found.add("dc", NOTE, f"{path}: a DC offset of {offset:+.3f}", "removed")
-            check_file(found, side, x, rates[side], sr, path)
-        if rates[side] != sr:
-            found.add("rates", NOTE, f"{path}: resampled from {rates[side]} to {sr} Hz")
-        sides[side] = resample(x, rates[side], sr) if rates[side] != sr else x
-    dry, wet = sides["dry"], sides["wet"]
-    found.dry_sr = rates["dry"]
+def _read(report: PairCheck, files: PairFiles, sr: int, examine: bool) -> tuple[Tensor, Tensor]:
+    """Dry `(1, T1)` and wet `(2, T2)` at `sr` Hz; with `examine`, DC offsets are removed and each file is checked."""
+    dry, report.dry_sr = _read_side(report, "dry", files.dry_path, sr, examine)
+    wet, _ = _read_side(report, "wet", files.wet_path, sr, examine)
     if len(wet) < len(dry):
         text = f"{files.wet_path} is mono and {files.dry_path} is stereo: are dry and wet swapped?"
-        found.add("swapped", WARNING, text)
+        report.add("swapped", WARNING, text)
     if len(wet) == 1:
-        text = f"{files.wet_path} is mono: copied to both sides, the panoramas will have nothing to find"
-        found.add("mono_wet", WARNING, text)
-    folded = to_mono(dry, files.dry_path)
-    if folded.channels == 2:
-        found.add("mono_dry", NOTE, f"{files.dry_path}: stereo, averaged to mono")
-    for x, path in ((folded.x, files.dry_path), (wet, files.wet_path)):
+        text = f"{files.wet_path} is mono: copied to both channels, so that no panning can be fitted"
+        report.add("mono_wet", WARNING, text)
+    mono = to_mono(dry, files.dry_path)
+    if mono.channels == 2:
+        report.add("mono_dry", NOTE, f"{files.dry_path}: stereo, averaged to mono")
+    for x, path in ((mono.x, files.dry_path), (wet, files.wet_path)):
         if x.shape[-1] < 0.4 * sr or not x.any():
-            gain_to(x, sr, None, path)  # raises
-    return folded.x, wet.expand(2, -1)
+            gain_to(x, sr, None, path)  # raises UsageError: too short or silent
+    return mono.x, wet.expand(2, -1)
+
+
+def _read_side(report: PairCheck, side: str, path: Path, sr: int, examine: bool) -> tuple[Tensor, int]:
+    """One file `(1|2, T)` at `sr` Hz, and the sample rate in Hz that it has."""
+    x, file_sr = read_audio(path)
+    if x.shape[0] > 2:
+        raise UsageError(f"{path} has {x.shape[0]} channels, at most 2 are allowed: export it as mono or stereo")
+    if examine:
+        x, offset = without_offset(x)
+        if offset:
+            report.add("dc", NOTE, f"{path}: a DC offset of {offset:+.3f}", "removed")
+        check_file(report, side, x, file_sr, sr, path)
+    if file_sr == sr:
+        return x, file_sr
+    report.add("rates", NOTE, f"{path}: resampled from {file_sr} to {sr} Hz")
+    return resample(x, file_sr, sr), file_sr
 
 
 class Fixes(NamedTuple):
-    """What `load_pair` is asked to do about time and polarity."""
+    """The corrections of time and polarity that `load_pair` makes."""
 
     align: bool
     shift: int | None
@@ -132,15 +136,18 @@ class Fixes(NamedTuple):
     channel_polarity: bool
 
 
-def place(
-    found: PairCheck, dry: Tensor, wet: Tensor, sr: int, files: PairFiles, fixes: Fixes, check: bool
+def _aligned(
+    report: PairCheck, dry: Tensor, wet: Tensor, sr: int, files: PairFiles, fixes: Fixes, check: bool
 ) -> tuple[Tensor, Tensor, int]:
-    """`dry` `(1, T1)` and `wet` `(2, T2)` where they overlap, in one length and polarity, and the shift of dry."""
+    """`dry` `(1, T1)` and `wet` `(2, T2)` cut to their overlap `(1, T)` and `(2, T)`, and the shift of dry in samples.
+
+    Adds findings; without `check` unrelated files are a warning only. UsageError where nothing overlaps.
+    """
     alignment = measure_alignment(dry, wet, sr)
-    related = refuse_unrelated(found, alignment, files, REFUSAL if check else WARNING)
+    related = refuse_unrelated(report, alignment, files, REFUSAL if check else WARNING)
     shift = fixes.shift
-    if related:
-        check_alignment(found, alignment, sr, fixes.drift, fixes.channel_polarity)
+    if related:  # the alignment of unrelated files is random
+        check_alignment(report, alignment, sr, fixes.drift, fixes.channel_polarity)
         if fixes.channel_polarity or len(set(alignment.polarity)) == 1:
             wet = wet * wet.new_tensor(alignment.polarity)[:, None]
         if fixes.drift and alignment.drift_ppm:
@@ -155,14 +162,15 @@ def place(
     if abs(lengths[0] - lengths[1]) > 0.1 * sr:
         seconds = [x / sr for x in lengths]
         what = "cut to the shorter" if lengths[1] < lengths[0] else f"{wet.shape[-1] / sr:.2f} s are used"
-        found.add("lengths", NOTE, f"{what} of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)")
+        report.add("lengths", NOTE, f"{what} of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)")
     if related:
-        check_relation(found, dry, wet, sr, alignment, fixes.drift)
+        check_relation(report, dry, wet, sr, alignment, fixes.drift)
     return dry, wet, shift
 
 
-def _tell(found: PairCheck, name: str) -> None:
-    for finding in found.findings:
+def _log_findings(report: PairCheck, name: str) -> None:
+    """Log a line per finding, notes at level INFO and the others at WARNING."""
+    for finding in report.findings:
         log.log(logging.INFO if finding.severity == NOTE else logging.WARNING, "%s: %s", name, finding)
-    if not found.findings:
-        log.info("%s: a good pair: %s", name, found.summary())
+    if not report.findings:
+        log.info("%s: a good pair: %s", name, report.summary())

@@ -1,4 +1,4 @@
-"""What is done to two files before they are a pair: channels, offset, gain, drift and place in time."""
+"""Preparation of the two files of a pair: channels, DC offset, gain, drift and position in time."""
 
 import math
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from reknob.runtime.errors import UsageError
 
 LOUDEST_SIDE = -10.0  # dB; a dry file whose side signal peaks higher is not a mono recording
 CANCELLED = 1e-3  # peak of the mean of two channels, relative to theirs, below which they cancel
-OFFSET = 0.05  # mean of a recording, relative to its RMS, from which it is removed
-FAINT = 1e-2  # peak of a file whose loudness is measured at a peak of 1: the absolute gate of BS.1770 would end it
+OFFSET = 0.05  # mean of a recording, relative to its RMS, above which it is removed
+FAINT = 1e-2  # peak below which loudness is measured on a scaled copy: the gate of BS.1770 at -70 LUFS is absolute
 LONGEST_TAIL = 10.0  # s of wet after the end of dry
-RINGING = 1e-3  # level of a tail's end, relative to the peak of wet
+RINGING = 1e-3  # level at which a tail ends, relative to the peak of wet
 
 
 class Mono(NamedTuple):
-    """A recording `(1, T)`, and how many channels it was made of."""
+    """A recording `(1, T)`, and how many channels were averaged for it."""
 
     x: Tensor
     channels: int
@@ -40,19 +40,19 @@ def to_mono(x: Tensor, name: object) -> Mono:
     level = 20 * math.log10(max(float(side.abs().max()), 1e-10))
     if x.mean(dim=0).abs().max() < CANCELLED * peaks.max():
         raise UsageError(
-            f"{name}: the right channel is the left one inverted, their mono sum is silent, and its side signal peaks "
-            f"at {level:.1f} dB; give the left channel alone, for example sox in.wav out.wav remix 1"
+            f"{name}: the right channel is the left one inverted, so that their sum is silent (the side signal peaks "
+            f"at {level:.1f} dB); give the left channel alone, for example sox in.wav out.wav remix 1"
         )
     if level > LOUDEST_SIDE:
         raise UsageError(
             f"{name} is no mono recording: its side signal peaks at {level:.1f} dB, dry files may have at most "
-            f"{LOUDEST_SIDE:g} dB; give the mono take (or are dry and wet swapped?)"
+            f"{LOUDEST_SIDE:g} dB; give a mono recording (or are dry and wet swapped?)"
         )
     return Mono(x.mean(dim=0, keepdim=True), 2)
 
 
 def without_offset(x: Tensor) -> tuple[Tensor, float]:
-    """`x` `(C, T)` without its DC offset, and the largest offset; 0 where there is none worth removing."""
+    """`x` `(C, T)` without its DC offset, and the largest offset; unchanged and 0 where it is below 5 % of the RMS."""
     offset = x.mean(dim=1, keepdim=True)
     rms = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
     if not (offset.abs() > OFFSET * rms).any():
@@ -74,41 +74,48 @@ def gain_to(x: Tensor, sr: int, lufs: float | None, name: object) -> float:
 
 
 def ringing(wet: Tensor, after: int, sr: int) -> int:
-    """How many samples of `wet` `(C, T)` behind the sample `after` still ring: 60 dB below its peak, 10 s at most."""
+    """Length in samples of the tail of `wet` `(C, T)` from the sample `after` to its decay by 60 dB, at most 10 s."""
     tail = wet[:, max(0, after) : max(0, after) + round(LONGEST_TAIL * sr)].abs().amax(dim=0)
     loud = (tail > RINGING * wet.abs().max()).nonzero()
     return int(loud[-1]) + 1 if len(loud) else 0
 
 
 def undo_drift(wet: Tensor, drift_ppm: float, lag_samples: float = 0.0, taps: int = 48) -> Tensor:
-    """`wet` `(C, T)` resampled so that its lag stays what it is at the start of dry, by a Kaiser-windowed sinc."""
-    share = 1e-6 * drift_ppm
-    length = int((wet.shape[-1] - lag_samples) / (1 - share) + lag_samples) if share else wet.shape[-1]
+    """`wet` `(C, T)` resampled so that its lag is constant: `lag_samples`, as at the start of dry.
+
+    Interpolation by a Kaiser-windowed sinc of `taps` taps, whose filters are interpolated linearly between 1024 phases.
+    """
+    drift = 1e-6 * drift_ppm
+    length = int((wet.shape[-1] - lag_samples) / (1 - drift) + lag_samples) if drift else wet.shape[-1]
     steps = torch.arange(1 - taps // 2, taps // 2 + 1)
-    filters = _sinc_filters(steps, min(1.0, 1 / (1 - share)))
+    filters = _sinc_filters(steps, min(1.0, 1 / (1 - drift)))
     padded = pad(wet, (taps, 2 * taps))
     y = wet.new_empty(len(wet), length)
     for start in range(0, length, 65536):
+        # In float64: float32 has no fractions of a sample after a few minutes.
         n = torch.arange(start, min(start + 65536, length), dtype=torch.float64)
-        place = (lag_samples + (n - lag_samples) * (1 - share)).clamp(0, wet.shape[-1] - 1)
-        phase = place.frac() * (len(filters) - 1)
+        position = (lag_samples + (n - lag_samples) * (1 - drift)).clamp(0, wet.shape[-1] - 1)
+        phase = position.frac() * (len(filters) - 1)
         lower = phase.long().clamp(max=len(filters) - 2)
         weights = torch.lerp(filters[lower], filters[lower + 1], (phase - lower).float()[:, None])
-        y[:, start : start + len(n)] = (padded[:, place.long()[:, None] + steps + taps] * weights).sum(-1)
+        y[:, start : start + len(n)] = (padded[:, position.long()[:, None] + steps + taps] * weights).sum(-1)
     return y
 
 
 def _sinc_filters(steps: Tensor, cutoff: float, phases: int = 1024, beta: float = 9.0) -> Tensor:
-    """Sincs `(phases + 1, K)` around the taps `steps` `(K,)`, for fractions of a sample from 0 to 1."""
+    """Windowed sincs `(phases + 1, K)` at the taps `steps` `(K,)`, delayed by fractions of a sample from 0 to 1.
+
+    `cutoff` is relative to half the sample rate; `beta` is that of the Kaiser window.
+    """
     distance = torch.linspace(0, 1, phases + 1)[:, None] - steps
     inside = (1 - (2 * distance / len(steps)).square()).clamp(min=0).sqrt()
     return cutoff * torch.sinc(cutoff * distance) * torch.i0(beta * inside) / torch.i0(torch.tensor(beta))
 
 
 def crop_to_overlap(dry: Tensor, wet: Tensor, shift: int, tail: int) -> tuple[Tensor, Tensor]:
-    """`dry` `(1, T1)` and `wet` `(C, T2)` from where both begin, with dry `shift` samples later, in one length.
+    """The overlap `(1, T)` and `(C, T)` of `dry` `(1, T1)`, delayed by `shift` samples, and `wet` `(C, T2)`.
 
-    Where wet goes on after the end of dry, up to `tail` samples of it stay, beside silence: what rings there is wet.
+    Where wet continues after the end of dry, up to `tail` samples of it are kept and dry is padded with silence.
     """
     dry, wet = dry[:, max(0, -shift) :], wet[:, max(0, shift) :]
     wet = wet[:, : dry.shape[-1] + tail]

@@ -1,4 +1,4 @@
-"""Recordings that a blind estimator learns from: where data sets keep them, how they are split, and read in part."""
+"""Recordings to train a blind estimator with: found in data sets, split, and read in part."""
 
 import hashlib
 import math
@@ -21,9 +21,13 @@ from reknob.data.resampling import resampling_ratio, resampling_reach
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 
-SILENT = 1e-5  # what peaks below has nothing to learn from
-STRETCHES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of songs too few to be split
-#: The songs of MUSDB18's training folder that the musdb package validates with.
+SILENT = 1e-5  # peak below which a recording or an excerpt is not used
+STRETCHES = {
+    "train": (0.0, 0.6),
+    "valid": (0.6, 0.8),
+    "test": (0.8, 1.0),
+}  # of each song, if there are too few to split
+#: The songs of MUSDB18's training folder that the musdb package uses for validation.
 MUSDB18_VALID = (
     *("ANiMAL - Rockshow", "Actions - One Minute Smile", "Alexander Ross - Goodbye Bolero"),
     *("Clara Berry And Wooldog - Waltz For My Victims", "Fergessen - Nos Palpitants", "James May - On The Line"),
@@ -35,7 +39,7 @@ MUSDB18_VALID = (
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording, or a stretch of one, of which excerpts are read."""
+    """An audio file or a stretch of one, from which excerpts are read."""
 
     name: str  # path within its data set
     path: Path
@@ -51,7 +55,7 @@ class Recording:
     def read(self, start: float, seconds: float, sr: int) -> Tensor:
         """The mean of the channels from `start` s on, `(round(seconds sr),)` float32 at `sr` Hz.
 
-        Equals that slice of the whole recording resampled; a `start` too late for it gives the last `seconds`.
+        Equal to that slice of the whole recording after resampling; too late a `start` gives the last `seconds`.
         UsageError where the recording is shorter than `seconds`, and where its file is damaged.
         """
         try:
@@ -64,7 +68,8 @@ class Recording:
         first = min(round(start * sr), total - length)
         if old == new:
             return torch.from_numpy(self.mono(first, length))
-        # `old` samples become `new`: from a multiple of them on, a part is resampled as within the whole.
+        # The resampler's filters repeat every `old` samples: a part that begins at a multiple of `old` is resampled as
+        # within the whole, except where the filter reaches beyond its ends.
         reach = resampling_reach(old, new)
         block = max(first // new - math.ceil(reach / old), 0)
         end = min(-(-(first + length) * old // new) + reach, self.frames)
@@ -76,41 +81,41 @@ class Recording:
         with open_audio(self.path) as file:
             x = file.read(self.first + first, count)
         if len(x) < count:
-            raise UsageError(f"{self.path} ends before the time that it announces: it is damaged, get it again")
+            raise UsageError(f"{self.path} ends before the length in its header: it is damaged, get it again")
         return np.ascontiguousarray(x.T).mean(axis=0)  # five times as fast as x.mean(axis=1)
 
 
 class Song(NamedTuple):
-    """A file of a data set; a group comes into one split, drawn from its name where the data set does not give it."""
+    """A file of a data set. All files of a group belong to one split."""
 
     path: Path
     group: str
-    split: str | None = None
+    split: str | None = None  # None: chosen by a hash of the group's name
 
 
 class RecordingListing(NamedTuple):
-    """The recordings of a split, sorted by name, and one line for each file that was left out and why."""
+    """The recordings of a split, sorted by name, and one line with the reason for each file that was skipped."""
 
     recordings: list[Recording]
     skipped: list[str]
 
 
 def _generated(folder: Path) -> list[Song]:
-    made = SPLITS if (folder / MARK).is_file() else ()
-    return [Song(path, path.stem, split) for split in made for path in _files(folder, f"{split}/*.flac")]
+    splits = SPLITS if (folder / MARK).is_file() else ()
+    return [Song(path, path.stem, split) for split in splits for path in _files(folder, f"{split}/*.flac")]
 
 
 def _musdb18(folder: Path) -> list[Song]:
     def songs(side: str) -> dict[str, Path]:
         stems = {path.name.removesuffix(".stem.mp4"): path for path in _files(folder, f"{side}/*.stem.mp4")}
-        # The wav of a song that is there twice is read faster.
+        # Where a song has both, the wav, which is read faster.
         return stems | {path.parent.name: path for path in _files(folder, f"{side}/*/mixture.wav")}
 
     train = songs("train")
     valid = set(train).intersection(MUSDB18_VALID)
-    given = {name: "valid" if name in valid else "train" for name in train} if valid else {}
-    learnt = [Song(path, name, given.get(name)) for name, path in train.items()]
-    return learnt + [Song(path, name, "test") for name, path in songs("test").items()]
+    splits = {name: "valid" if name in valid else "train" for name in train} if valid else {}
+    not_test = [Song(path, name, splits.get(name)) for name, path in train.items()]
+    return not_test + [Song(path, name, "test") for name, path in songs("test").items()]
 
 
 def _folder(folder: Path) -> list[Song]:
@@ -149,15 +154,15 @@ RECORDINGS = {
 
 
 def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds: float = 10.0) -> RecordingListing:
-    """The recordings of a split of a data set that last `seconds` s and are not silent.
+    """The recordings of a split of a data set that last at least `seconds` s and are not silent.
 
-    Where the data set gives no split, songs are ranked by a hash of their names: the first tenth tests, the next
-    validates, the others train. Songs too few for that serve every split, each with a stretch of time of its own.
-    UsageError for an unknown key, no or another folder than the data set's, and where no recording is left.
+    Where the data set defines no split, songs are sorted by a hash of their names: the first tenth is for testing, the
+    second for validation, the rest for training. If there are too few songs for that, every song is divided in time.
+    UsageError for an unknown key, for a missing folder or one of another layout, and where no recording is left.
     """
-    for given, known, noun in ((data, RECORDINGS, "data"), (split, SPLITS, "split")):
-        if given not in known:
-            raise UsageError(f"unknown {noun} {given!r}; known: {', '.join(known)}")
+    for key, known, noun in ((data, RECORDINGS, "data"), (split, SPLITS, "split")):
+        if key not in known:
+            raise UsageError(f"unknown {noun} {key!r}; known: {', '.join(known)}")
     expected = RECORDINGS[data].expected
     if not data_dir:
         raise UsageError(f"data={data} takes data_dir=FOLDER, a folder of {expected}")
@@ -167,8 +172,10 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
         raise UsageError(f"data_dir={data_dir} {problem}: data={data} takes a folder of {expected}")
     songs = RECORDINGS[data].find(folder)
     if not songs:
-        held = _some([path.relative_to(folder).as_posix() for path in _files(folder)], ", ")
-        raise UsageError(f"data_dir={data_dir} is no folder of {expected}, which data={data} takes; it holds: {held}")
+        content = _some([path.relative_to(folder).as_posix() for path in _files(folder)], ", ")
+        raise UsageError(
+            f"data_dir={data_dir} is no folder of {expected}, which data={data} takes; it holds: {content}"
+        )
     recordings, skipped = [], _other_files(folder) if data == "folder" else []
     for path, stretch in sorted(_members(songs, split)):
         try:
@@ -181,17 +188,19 @@ def find_recordings(data: str, data_dir: str | Path | None, split: str, seconds:
 
 
 def _files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """The files of a pattern, sorted, without those that are hidden or in hidden folders."""
+    """The files that match a pattern, sorted, without those that are hidden or in hidden folders."""
     paths = [path for path in folder.glob(pattern) if path.is_file()]
     return sorted(path for path in paths if not is_hidden(path, folder))
 
 
 def _some(lines: list[str], separator: str, most: int = 5) -> str:
+    """The first few lines, joined, and how many more there are."""
     more = [f"{len(lines) - most} more"] if len(lines) > most else []
     return separator.join([*lines[:most], *more]) or "none"
 
 
 def _other_files(folder: Path) -> list[str]:
+    """A line for each file name extension of no known audio format."""
     counts = Counter(path.suffix.lower() for path in _files(folder))
     unknown = sorted(set(counts) - set(AUDIO_SUFFIXES))
     return [f"{counts[suffix]} files *{suffix} are of no known audio format" for suffix in unknown]
@@ -202,9 +211,9 @@ def _hash(name: str) -> str:
 
 
 def _members(songs: list[Song], split: str) -> list[tuple[Path, tuple[float, float]]]:
-    """The files of a split, and from which to which part of its length each of them belongs to it."""
-    given = {song.split for song in songs}
-    held_out = [each for each in ("test", "valid") if each not in given]
+    """The files of a split, each with the stretch of it, as fractions of its length, that belongs to the split."""
+    defined = {song.split for song in songs}
+    held_out = [each for each in ("test", "valid") if each not in defined]
     ranked = sorted({song.group for song in songs if song.split is None}, key=_hash)
     tenth = max(1, round(len(ranked) / 10))
     drawn = dict.fromkeys(ranked, "train")
@@ -213,7 +222,7 @@ def _members(songs: list[Song], split: str) -> list[tuple[Path, tuple[float, flo
     members = []
     for song in songs:
         if song.split is None and len(ranked) <= len(held_out):
-            members += [(song.path, STRETCHES[split])] if split not in given else []
+            members += [(song.path, STRETCHES[split])] if split not in defined else []
         elif (song.split or drawn[song.group]) == split:
             members.append((song.path, (0.0, 1.0)))
     return members
@@ -229,8 +238,8 @@ def _recording(folder: Path, path: Path, stretch: tuple[float, float], seconds: 
         part = f"{stretch[0]:.0%} to {stretch[1]:.0%} of " if end - first < frames else ""
         raise UsageError(f"{part}{path} lasts {recording.duration:.2f} s, shorter than an excerpt of {seconds:g} s")
     second = min(sr, recording.frames)
-    recording.mono(recording.frames - second, second)
-    # From the middle, where music is, outwards: a recording is seldom read further than that.
+    recording.mono(recording.frames - second, second)  # raises where the file is shorter than its header says
+    # From the middle outwards: beginnings and ends may be silent, the middle seldom is, so that little is read.
     begins = np.arange(0, recording.frames, second)
     for begin in begins[np.argsort(np.abs(begins - recording.frames // 2))].tolist():
         if np.abs(recording.mono(begin, min(second, recording.frames - begin))).max() >= SILENT:

@@ -1,17 +1,18 @@
-"""Encoders: a waveform in, a vector that describes its sound out; and the controller that reads settings from it."""
+"""Encoders, networks from a waveform to a vector of features, and the controller that predicts effect controls."""
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
 
 from reknob.runtime.errors import UsageError
 
-from .blocks import init_convolutions
+from .blocks import Encoder, init_convolutions
 from .controller import Controller
 from .percentiles import Percentiles
 from .timbre import MultiTimbre
 from .time_frequency import Equaliser, Frequency, Time, TimeFrequency
 from .waveform import MusicalEffects
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[..., Encoder]] = {
     "multitimbre_cqt": MultiTimbre,
     "time_frequency": TimeFrequency,
     "mee": MusicalEffects,
@@ -21,11 +22,11 @@ ENCODERS = {
     "percentiles": Percentiles,
 }
 
-#: The controller's perceptron, by encoder; the published one for all others.
-PERCEPTRONS = {"percentiles": {"hidden": (512, 256), "dropout": 0.2}}
+#: Options of the controller's perceptron by encoder; all others use the published perceptron.
+PERCEPTRONS: dict[str, dict[str, Any]] = {"percentiles": {"hidden": (512, 256), "dropout": 0.2}}
 
 
-def build_encoder(name: str, sr: int = 44100, **options: object) -> nn.Module:
+def build_encoder(name: str, sr: int = 44100, **options: object) -> Encoder:
     """Return a freshly initialised encoder, (B, 1, N) -> (B, out_dim), for audio at a sample rate of sr Hz.
 
     `options` go to the encoder's class. Raises UsageError for a name that `ENCODERS` does not hold and, for the

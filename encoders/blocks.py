@@ -1,4 +1,4 @@
-"""What encoders share: level normalisation, the log constant-Q front end, conv-norm-PReLU, initial weights."""
+"""Parts of the encoders: level normalisation, the log constant-Q front end, conv-norm-PReLU, initial weights."""
 
 import math
 
@@ -7,13 +7,19 @@ from torch import Tensor, nn
 
 from .cqt import CQT
 
-SILENCE = 1e-8  # peaks below are left as they are
+SILENCE = 1e-8  # items with a lower peak are not normalised, which would amplify numerical noise
 
 
 def peak_normalise(x: Tensor) -> Tensor:
     """Return x / max|x| of each item of (B, 1, N); an item whose peak is below `SILENCE` is returned as it is."""
     peak = x.abs().amax(dim=(1, 2), keepdim=True)
     return x / torch.where(peak > SILENCE, peak, 1.0)
+
+
+class Encoder(nn.Module):
+    """A network that ends in a vector of `out_dim` features of each item."""
+
+    out_dim: int
 
 
 class LogCQT(nn.Module):
@@ -36,6 +42,7 @@ class LogCQT(nn.Module):
 def conv_block(conv: nn.Conv1d | nn.Conv2d) -> nn.Sequential:
     """Return convolution, batch normalisation and a PReLU of one slope, in this order."""
     norm = nn.BatchNorm1d if isinstance(conv, nn.Conv1d) else nn.BatchNorm2d
+    # One shared slope and this order: the keys and shapes of the published state dicts.
     return nn.Sequential(conv, norm(conv.out_channels), nn.PReLU())
 
 
@@ -44,4 +51,5 @@ def init_convolutions(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

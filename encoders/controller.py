@@ -1,6 +1,8 @@
-"""The controller: an encoder and a perceptron that turns what it heard into effect controls."""
+"""The controller: an encoder and a perceptron from its features to effect controls."""
 
 from torch import Tensor, nn
+
+from .blocks import Encoder
 
 PUBLISHED_HIDDEN = (2048, 1024, 512)
 
@@ -14,7 +16,7 @@ class Controller(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         n_controls: int,
         *,
         hidden: tuple[int, ...] = PUBLISHED_HIDDEN,
@@ -22,10 +24,13 @@ class Controller(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        layers = []
+        layers: list[nn.Module] = []
         width = encoder.out_dim
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.PReLU()] + [nn.Dropout(dropout)] * (dropout > 0)
+            layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.PReLU()]
+            # Without dropout there is no layer for it: its place would shift the keys of the published state dict.
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
             width = size
         self.mlp = nn.Sequential(*layers, nn.Linear(width, n_controls), nn.Sigmoid())
 

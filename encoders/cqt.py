@@ -1,7 +1,7 @@
 """Constant-Q transform: the magnitudes of nnAudio's CQT1992v2 from short convolutions at falling sample rates."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ HOP = 512  # samples between frames
 OVERSAMPLING = 16  # Nyquist frequency over the highest bin of a group
 RATIO = 4  # between two sample rates: each serves two octaves
 TAPS, BETA = 256, 12.0  # low-pass before each decimation: 118 dB, 6 % of the lower rate's band as transition
-PHASES = 16  # decimated samples made by one step of the low-pass, so that it is a matrix product
+PHASES = 16  # decimated samples of one convolution step, which makes the low-pass a matrix product
 
 
 class Bin(NamedTuple):
@@ -51,7 +51,8 @@ def kernel(b: Bin, sr: int, n: np.ndarray) -> np.ndarray:
 
 def decimator() -> np.ndarray:
     """Return the low-pass in front of a decimation by RATIO, one row for each of PHASES successive output samples."""
-    taps = firwin(TAPS + 1, 1 / RATIO, window=("kaiser", BETA))
+    window: Any = ("kaiser", BETA)  # scipy's stub allows a name only
+    taps = firwin(TAPS + 1, 1 / RATIO, window=window)
     rows = np.zeros((PHASES, RATIO * (PHASES - 1) + TAPS + 1))
     for i, row in enumerate(rows):
         row[RATIO * i:RATIO * i + TAPS + 1] = taps
@@ -62,18 +63,23 @@ class CQT(nn.Module):
     """Constant-Q magnitudes |sum_n x[512 t + n] k[n]| of a waveform: (B, N) -> (B, 113, N // 512 + 1).
 
     Frames are centred and the ends reflected. A long kernel is narrow in frequency, so it is applied at a lower rate:
-    the signal is decimated by 4, 16, ... and the kernel taken at every `step`-th sample, octave by octave. What is
-    lost are the side lobes of the Hann window beyond OVERSAMPLING times the octave's highest frequency, which fall
-    with the cube of the distance: against a dense float64 evaluation the relative error is 4e-7, less than that of
-    the dense convolution in float32. The gradient at a magnitude of 0 is 0.
+    for each octave the signal is decimated by `step` = 1, 4, 16, ... and the kernel sampled at every `step`-th sample.
+    The only loss are the side lobes of the Hann window beyond OVERSAMPLING times the octave's highest frequency, which
+    fall with the cube of the distance: against a dense float64 evaluation the relative error is 4e-7, less than that
+    of the dense convolution in float32. The gradient at a magnitude of 0 is 0.
+
+    Shapes: x (B, N) is padded to (B, N + 2 pad), decimated where the next octave allows a larger step, and convolved
+    with the kernels (24, 1, length) of an octave, 12 real and 12 imaginary parts, to (B, 24, N // 512 + 1).
 
     Raises UsageError for a sample rate below twice the highest bin and for an excerpt shorter than half a kernel.
     """
 
+    lowpass: Tensor  # (PHASES, 1, taps)
+
     def __init__(self, sr: int = 44100) -> None:
         super().__init__()
         table = bins(sr)
-        self.steps = []
+        self.steps: list[int] = []  # decimation of each octave, the highest octave first
         for end in range(N_BINS, 0, -PER_OCTAVE):
             members = table[max(end - PER_OCTAVE, 0):end]
             step = 1
@@ -81,9 +87,9 @@ class CQT(nn.Module):
                 step *= RATIO
             reach = step * math.ceil(members[0].length / 2 / step)
             n = np.arange(-reach, reach + 1, step)
-            # the sum over every step-th sample stands for the sum over all: hence the factor
+            # A sum over every step-th sample replaces the sum over all, which is `step` times as large.
             kernels = step * np.stack([kernel(b, sr, n) for b in members])
-            self._add_buffer(f"kernels{len(self.steps)}", np.concatenate([kernels.real, kernels.imag]))
+            self._add_buffer(f"kernels{len(self.steps)}", np.concatenate([np.real(kernels), np.imag(kernels)]))
             self.steps.append(step)
         self._add_buffer("lowpass", decimator())
         margin = sum(TAPS // 2 * step // RATIO for step in set(self.steps) if step > 1)  # reach of the low-passes
@@ -97,6 +103,7 @@ class CQT(nn.Module):
         if n <= self.pad:
             raise UsageError(f"an excerpt of {n} samples is too short for the constant-Q transform; "
                              f"give more than {self.pad} samples")
+        # Half precision would lose the quiet bins: their squared magnitudes underflow.
         with torch.autocast(x.device.type, enabled=False):
             x = F.pad(x, (self.pad, self.pad), mode="reflect")
             octaves = []
@@ -108,7 +115,7 @@ class CQT(nn.Module):
             return torch.cat(octaves[::-1], dim=1)
 
     def _decimate(self, x: Tensor) -> Tensor:
-        """Low-pass and keep every RATIO-th sample, the first among them: (B, N) -> (B, at least N / RATIO)."""
+        """Low-pass and keep samples 0, RATIO, 2 RATIO, ...: (B, N) -> (B, N'), N' >= N / RATIO (zeros at the end)."""
         block = RATIO * PHASES
         n_blocks = math.ceil(x.shape[-1] / block)
         x = F.pad(x, (TAPS // 2, block * n_blocks + TAPS // 2 - x.shape[-1]))
@@ -119,4 +126,5 @@ class CQT(nn.Module):
         start = self.pad // step - length // 2
         y = F.conv1d(x[:, None, start:start + (n_frames - 1) * hop + length], kernels, stride=hop)
         real, imag = y.chunk(2, dim=1)
+        # Below the clamp the gradient is 0; the square root alone has an infinite one at 0.
         return (real.square() + imag.square()).clamp_min(1e-30).sqrt()

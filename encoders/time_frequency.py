@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 from reknob.runtime.errors import UsageError
 
-from .blocks import LogCQT, conv_block
+from .blocks import Encoder, LogCQT, conv_block
 from .cqt import N_BINS
 from .peaks import ConvNormMax
 
 
-class TimeProfile(nn.Module):
-    """What changes over time, whatever its frequency: log CQT (B, 113, T) -> (B, 64)."""
+class TimeProfile(Encoder):
+    """Temporal filters, maximum over frequency, second filters and mean over time: log CQT (B, 113, T) -> (B, 64)."""
 
     out_dim = 64
 
@@ -29,8 +29,8 @@ class TimeProfile(nn.Module):
         return self.conv2(self.conv1(z)).mean(2)
 
 
-class FrequencyProfile(nn.Module):
-    """What the spectrum looks like at its strongest: log CQT (B, 113, T) -> (B, 64)."""
+class FrequencyProfile(Encoder):
+    """Spectral filters, maximum over time, then filters over all frequencies: log CQT (B, 113, T) -> (B, 64)."""
 
     out_dim = 64
 
@@ -43,10 +43,10 @@ class FrequencyProfile(nn.Module):
         return self.conv2(self.conv1(z.transpose(1, 2))).squeeze(2)
 
 
-class _Profiles(nn.Module):
-    """One log CQT, several profiles of it, side by side."""
+class _Profiles(Encoder):
+    """Several profiles of one log CQT, concatenated: (B, 1, N) -> (B, out_dim)."""
 
-    def __init__(self, sr: int, *profiles: nn.Module) -> None:
+    def __init__(self, sr: int, *profiles: Encoder) -> None:
         super().__init__()
         self.cqt = LogCQT(sr)
         self.profiles = nn.ModuleList(profiles)
@@ -78,11 +78,11 @@ class TimeFrequency(_Profiles):
         super().__init__(sr, TimeProfile(), FrequencyProfile())
 
 
-class Equaliser(nn.Module):
+class Equaliser(Encoder):
     """Mean over time of 2-D filters on the log CQT, then over all frequencies: (B, 1, N) -> (B, 128).
 
-    The frames beyond either end are silence, ln(1e-4). The published release puts 1e-4 there, after the logarithm,
-    which is an amplitude of 1; `pad_value=1e-4` does the same.
+    The frames beyond either end have the level of silence, ln(1e-4). The published release pads with 1e-4 after the
+    logarithm, which is the level of an amplitude of 1; `pad_value=1e-4` reproduces it.
     """
 
     out_dim = 128

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from reknob.runtime.errors import UsageError
 
-from .blocks import conv_block, peak_normalise
+from .blocks import Encoder, conv_block, peak_normalise
 
 KERNELS = (25, 25, 15, 15, 10, 10, 10, 10, 5, 5, 5, 5)
 CHANNELS = (16, 32, 64, 128, 256, 256, 512, 512, 1024, 1024, 2048, 2048)
@@ -25,11 +25,11 @@ class ResidualBlock(nn.Module):
         return self.conv2(self.conv1(F.pad(x, self.pad)) + x)
 
 
-class MusicalEffects(nn.Module):
+class MusicalEffects(Encoder):
     """Twelve residual blocks and the mean over time: (B, 1, N) -> (B, 2048).
 
-    The encoder of Koo et al. 2023, "Music mixing style transfer: a contrastive learning approach". It knows no sample
-    rate: `sr` is taken as by every encoder and not used.
+    The encoder of Koo et al. 2023, "Music mixing style transfer: a contrastive learning approach". It does not depend
+    on the sample rate: `sr` is accepted for the common signature and not used.
     """
 
     out_dim = CHANNELS[-1]
@@ -38,6 +38,7 @@ class MusicalEffects(nn.Module):
         super().__init__()
         inputs = (1, *CHANNELS[:-1])
         self.blocks = nn.Sequential(*map(ResidualBlock, inputs, CHANNELS, KERNELS, STRIDES))
+        # From the last block to the first: n outputs of a strided convolution need (n - 1) stride + kernel inputs.
         self.min_samples = 1
         for kernel_size, stride in reversed(list(zip(KERNELS, STRIDES, strict=True))):
             self.min_samples = (self.min_samples - 1) * stride + kernel_size

@@ -1,1 +1,1 @@
-"""What is written and read back: run folders, preset sets, published names and configurations."""
+"""Reading and writing of run folders, preset sets, and names and configurations of the published release."""

@@ -1,6 +1,6 @@
-"""What the JSON files of runs and preset sets hold, field by field, and reading them from anyone."""
+"""The fields of the JSON files of runs and preset sets, and a reader that validates untrusted files against them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -13,16 +13,16 @@ MOST_NUMBERS = 1 << 20  # of one parameter
 
 
 class Field(NamedTuple):
-    """One field: a reader that raises TypeError, ValueError or OverflowError, and in words what it allows."""
+    """One field: its reader, which raises TypeError, ValueError or OverflowError, and the allowed values in words."""
 
     read: Callable[[object], object]
     allowed: str
 
 
-def read_fields(path: Path, fields: dict[str, Field], needed: Collection[str] = ()) -> dict:
-    """The declared fields of a JSON file as their readers give them, None for an absent one; others are left out.
+def read_fields(path: Path, fields: dict[str, Field], needed: Set[str] = frozenset()) -> dict:
+    """The declared fields of a JSON file, converted by their readers; None for absent ones, undeclared ones ignored.
 
-    UsageError naming the file and the field where one of `needed` is absent or any is not what is declared.
+    UsageError naming the file and the field where one of `needed` is absent or a value is not allowed.
     """
     content = read_json(path)
     missing = sorted(needed - content.keys())
@@ -39,7 +39,7 @@ def read_fields(path: Path, fields: dict[str, Field], needed: Collection[str] = 
 
 
 class _WrongItem(ValueError):
-    """What is wrong in a list."""
+    """The message on a wrong item of a list."""
 
 
 def _text(value: object) -> str:
@@ -48,16 +48,21 @@ def _text(value: object) -> str:
     return value
 
 
-def _number(value: object) -> float:
+def _int_or_float(value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError
-    return float(value)
+    return value
+
+
+def _number(value: object) -> float:
+    return float(_int_or_float(value))
 
 
 def _whole_number(value: object) -> int:
-    if not _number(value).is_integer():
+    number = _int_or_float(value)
+    if not float(number).is_integer():
         raise ValueError
-    return int(value)
+    return int(number)
 
 
 def _shift(value: object) -> int:
@@ -74,7 +79,7 @@ def _shape(value: object) -> list[int]:
 
 
 def _date(value: object) -> datetime:
-    """A date in local time, without a zone."""
+    """A date in local time, without a zone, as the dates that users give are compared with it."""
     date = datetime.fromisoformat(_text(value))
     return date.astimezone().replace(tzinfo=None) if date.tzinfo else date
 
@@ -99,14 +104,14 @@ def _list_of(read: Callable[[object], object]) -> Callable[[object], list]:
 
 
 def _shown(value: object) -> str:
-    """A value in a few characters."""
+    """A value in at most about 40 characters, for a message."""
     if isinstance(value, (list, dict)):
         return f"a {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-#: meta.json of a run, ours or published. A run that was killed has but begun it.
+#: meta.json of a run, ours or published. That of a run that was killed lacks the fields written at its end.
 RUN_RECORD = {
     "created": Field(_date, "a date, as 2024-09-17T12:00:00"),
     "input_path": Field(_text, "a path"),

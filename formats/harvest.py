@@ -1,4 +1,7 @@
-"""From run folders to a preset set: which runs of a log folder count, and why the others do not."""
+"""Selects the runs of a log folder that become a preset set, and records why the others are rejected.
+
+    log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
+"""
 
 import inspect
 import math
@@ -24,7 +27,7 @@ DATES = ("%Y-%m-%d:%H", "%Y-%m-%d:%H:%M", "%Y-%m-%d")
 
 @dataclass(frozen=True)
 class Record:
-    """What a run says of itself."""
+    """The record of a run (meta.json)."""
 
     folder: Path
     name: str  # the folder within the log folder
@@ -38,41 +41,41 @@ class Record:
 
 @dataclass(frozen=True)
 class Rules:
-    """Which runs count: created from `start` to `end`, converged, and the newest of their track unless `every`."""
+    """Which runs are kept: created from `start` to `end`, converged, and the newest of their track unless `every`."""
 
     start: datetime
     end: datetime
-    loss_thresh: float = 4.0
-    fluc_thresh: float = 0.2
+    loss_thresh: float = 4.0  # of the lowest loss
+    fluc_thresh: float = 0.2  # of median |diff(losses)|
     every: bool = False
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A run that does not count: the key of the reason, its numbers as the release records them, and why in words."""
+    """A run that is not kept."""
 
     name: str
-    reason: str
-    why: str
-    numbers: tuple = ()
+    reason: str  # a key: one of `reasons`, or unreadable, dates, superseded
+    why: str  # in words
+    numbers: tuple[str | float, ...] = ()  # as the release records them beside the name
 
 
 @dataclass
 class Selection:
-    """Runs that count, and those that do not."""
+    """The runs of a log folder, kept or rejected."""
 
     kept: list[Record] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
 
-    def problems(self, rules: Rules) -> dict[str, list]:
-        """The `problematic_runs` of a set: rejected runs by the release's reasons."""
+    def problems(self, rules: Rules) -> dict[str, list[list[str | float]]]:
+        """The `problematic_runs` of a preset set: [name, *numbers] of the rejected runs by the release's reasons."""
         return {
             reason: [[r.name, *r.numbers] for r in self.rejected if r.reason == reason] for reason in reasons(rules)
         }
 
 
 def reasons(rules: Rules) -> tuple[str, str, str, str]:
-    """The keys of the release's reasons, in the order in which they are looked for."""
+    """The keys of the release's reasons, in the order in which they are tested."""
     return "terminated", f"loss_above_{rules.loss_thresh}", "not_converged", f"fluctuated_above_{rules.fluc_thresh}"
 
 
@@ -87,15 +90,15 @@ def parse_date(text: str) -> datetime:
 
 
 def read_record(folder: Path, logs: Path) -> Record:
-    """The record of a run folder, ours or published; UsageError when it has none or is damaged.
+    """The record of a run folder, ours or published; UsageError where it is missing or damaged.
 
-    A record without a date, as older and published ones, has the date of its file.
+    Older and published records have no date: theirs is the modification time of the file.
     """
     path = folder / META
     if not path.exists():
         raise UsageError(f"has no {META}: it is still running, or was killed")
     meta = read_fields(path, RUN_RECORD)
-    # A run that was killed has but begun its record.
+    # The record of a run that was killed lacks what is written at its end.
     missing = [name for name in ("alignment_shift", "input_path", "losses", "target_path") if meta[name] is None]
     if missing and not meta["terminated_by"]:
         raise UsageError(f"{path}: lacks {', '.join(missing)}")
@@ -112,21 +115,22 @@ def read_record(folder: Path, logs: Path) -> Record:
 
 
 def select(logs: str | Path, rules: Rules) -> Selection:
-    """Sorts the runs below a log folder, at any depth, by the rules.
+    """Selects runs below a log folder, at any depth, by the rules.
 
-    Of the runs of one track (a folder and a wet file) created within the dates the newest is taken, and then rejected
-    when it was terminated early, when its lowest loss is above `loss_thresh`, when its first loss is its lowest, or
-    when median |diff(losses)| is above `fluc_thresh`, in this order. UsageError where there is no run at all.
+    Of the runs of one track (a folder and a wet file) created within the dates only the newest is considered. It is
+    rejected if it was terminated early, if its lowest loss is above `loss_thresh`, if its first loss is its lowest, or
+    if median |diff(losses)| is above `fluc_thresh`, tested in this order. UsageError where there is no run at all.
     """
     logs = user_path(logs)
     folders = sorted(p for p in logs.rglob("run_*") if re.fullmatch(r"run_\d+", p.name) and p.is_dir())
     if not folders:
         raise UsageError(f"{logs}: holds no run folder (run_0, run_1, …) at any depth; give a log folder of fits")
-    selection, tracks = Selection(), {}
+    selection = Selection()
+    tracks: dict[tuple[Path, str], list[Record]] = {}
     for folder in folders:
         try:
             record = read_record(folder, logs)
-        except (ValueError, OverflowError, OSError) as error:  # the last two of a date that no calendar has
+        except (ValueError, OverflowError, OSError) as error:  # the last two: a date outside the platform's range
             selection.rejected.append(Rejection(folder.relative_to(logs).as_posix(), "unreadable", str(error)))
             continue
         if rules.start <= record.created <= rules.end:
@@ -137,15 +141,16 @@ def select(logs: str | Path, rules: Rules) -> Selection:
         runs.sort(key=_age)
         newest = runs[-1]
         for record in runs:
-            found = _superseded(record, newest, rules) or judge(record, rules)
-            if found:
-                selection.rejected.append(found)
+            rejection = _superseded(record, newest, rules) or judge(record, rules)
+            if rejection:
+                selection.rejected.append(rejection)
             else:
                 selection.kept.append(record)
     return selection
 
 
 def _age(record: Record) -> tuple[datetime, int]:
+    # Dates of whole seconds may be equal; then the run's number decides.
     return record.created, int(record.folder.name[4:])
 
 
@@ -156,7 +161,7 @@ def _superseded(record: Record, newest: Record, rules: Rules) -> Rejection | Non
 
 
 def judge(record: Record, rules: Rules) -> Rejection | None:
-    """Why a run does not count by what it says of itself, or None."""
+    """The rejection of a run by its record alone; None where it is kept."""
     terminated, high, unconverged, fluctuating = reasons(rules)
     losses = np.asarray(record.losses, dtype=float)
     if record.terminated_by or not np.isfinite(losses).any():
@@ -168,26 +173,26 @@ def judge(record: Record, rules: Rules) -> Rejection | None:
     if losses[0] == lowest:
         why = f"the first loss, {losses[0]:.3f}, is the lowest; the last is {losses[-1]:.3f}"
         return Rejection(record.name, unconverged, why, (float(losses[0]), float(losses[-1])))
-    with np.errstate(invalid="ignore", over="ignore"):  # of losses that are not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # losses may be infinite or NaN
         fluctuation = float(np.median(np.abs(np.diff(losses))))
-    if not fluctuation <= rules.fluc_thresh:
+    if not fluctuation <= rules.fluc_thresh:  # NaN is rejected as well
         return Rejection(record.name, fluctuating, f"median |diff(losses)| {fluctuation:.3f}", (fluctuation,))
     return None
 
 
 @dataclass(frozen=True)
 class Harvest:
-    """The presets of the runs that count, and the one chain that they were fitted with."""
+    """The presets of the kept runs, and the chain that all of them were fitted with."""
 
     presets: list[Preset]
     effect: Effect
-    chain: dict
+    chain: dict  # its configuration
 
 
-def gather(selection: Selection) -> Harvest:
-    """Reads the parameters of the runs that count, moving those that cannot be read to the rejected ones.
+def read_harvest(selection: Selection) -> Harvest:
+    """Reads the raw parameters of the kept runs; a run that cannot be read is moved to the rejected ones.
 
-    UsageError where none is left, and where two were fitted with different chains, naming the difference.
+    UsageError where no run is left, and where two were fitted with different chains, naming the difference.
     """
     runs: list[tuple[Record, Run]] = []
     for record in list(selection.kept):
@@ -227,7 +232,10 @@ def _counts(rejected: Sequence[Rejection]) -> str:
 
 
 def resolve(run: Run) -> dict[str, object]:
-    """Everything that is settled in a run's chain, what its configuration leaves unsaid included, by dotted name."""
+    """Every option, default and range of a run's chain by dotted name, defaults of the effects included.
+
+    So two chains can be compared whose configurations spell out different options.
+    """
     return {"sr": run.sr} | _resolve(build(run.config, run.sr), run.config, "")
 
 
@@ -248,21 +256,22 @@ def _resolve(effect: Effect, config: dict, prefix: str) -> dict[str, object]:
 
 
 def chain_differences(a: dict[str, object], b: dict[str, object], name_a: str, name_b: str) -> list[str]:
-    """What differs between two resolved chains, in words; at most five, then their number."""
+    """The differences between two resolved chains in words: the first five, and the number of the others."""
     keys = [key for key in dict.fromkeys([*a, *b]) if not _same(a.get(key), b.get(key))]
-    words = [f"{key} is {_word(a, key)} in {name_a} and {_word(b, key)} in {name_b}" for key in keys[:5]]
-    return words + ([f"and {len(keys) - 5} more"] if len(keys) > 5 else [])
+    differences = [f"{key} is {_word(a, key)} in {name_a} and {_word(b, key)} in {name_b}" for key in keys[:5]]
+    return differences + ([f"and {len(keys) - 5} more"] if len(keys) > 5 else [])
 
 
 def _same(a: object, b: object) -> bool:
-    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
-    return math.isclose(a, b, rel_tol=1e-9) if numbers else a == b
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
 
 
 def _word(rows: dict[str, object], key: str) -> str:
     return str(rows[key]) if key in rows else "absent"
 
 
-def lines(rejected: Iterable[Rejection]) -> list[str]:
-    """One line for every rejected run, with its reason."""
+def rejection_lines(rejected: Iterable[Rejection]) -> list[str]:
+    """One line per rejected run, with its reason."""
     return [f"{r.name}: {r.reason}: {r.why}" for r in rejected]

@@ -1,4 +1,8 @@
-"""Preset sets: a folder with info.json and raw_params.npy, ours and the published ones, and what is known of a set."""
+"""Preset sets, ours and published: folders with info.json, raw_params.npy and optionally chain, mask and Gaussian.
+
+raw_params.npy is (N, P) float32: a preset per row, and in its columns the raw parameters in the order of the release,
+each flattened. `feature_mask` selects the F of the P columns that are free.
+"""
 
 import json
 import os
@@ -34,7 +38,7 @@ MASK, GAUSSIAN, TRAIN_INDEX = "feature_mask.npy", "gaussian.npz", "train_index.n
 CHAIN = "fx_config.yaml"
 FILES = {INFO, VECTORS, MASK, GAUSSIAN, TRAIN_INDEX, CHAIN}
 MOST_PRESETS = 50_000  # of a set
-#: The chain of a set that does not tell its own: that of the published sets.
+#: The chain of the published sets; that of any set without a chain file.
 PUBLISHED_CHAIN = Path(__file__).resolve().parent.parent / "presets" / CHAIN
 
 
@@ -47,7 +51,7 @@ class Preset:
     wet_file: str
     alignment_shift: int
     raws: dict[str, Tensor] = field(repr=False)
-    run: str = ""  # run folder; "" where the set does not tell
+    run: str = ""  # run folder; "" where the set does not record it
 
     @property
     def track(self) -> str:
@@ -67,10 +71,9 @@ class Preset:
 
 
 def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
-    """All rows of a set, for the chain that they were fitted with.
+    """All presets of a set; `effect` is the chain that they were fitted with.
 
-    Rows follow `dry_files`; in a published set `runs` lists rejected runs as well. Raises UsageError naming the file
-    that is missing, damaged or of another chain.
+    UsageError naming the file that is missing, damaged or of another chain.
     """
     folder = user_path(folder)
     info = read_info(folder)
@@ -80,6 +83,7 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
         counts = ", ".join(str(len(column)) for column in columns)
         raise UsageError(f"{folder}: {len(vectors)} rows of parameters for {counts} dry files, wet files and shifts")
     runs = info["runs"] or []
+    # Published sets list rejected runs as well, so that theirs do not match the rows.
     if len(runs) != len(vectors):
         runs = [""] * len(vectors)
     try:
@@ -90,7 +94,7 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
 
 
 def read_info(folder: str | Path) -> dict:
-    """A set's info.json, None for `runs` or `alignment` that it lacks; UsageError where it lacks what a set needs."""
+    """The fields of a set's info.json, None for an absent `runs` or `alignment`; UsageError for any other absence."""
     try:
         return read_fields(user_path(folder) / INFO, PRESET_SET, PRESET_SET.keys() - {"runs", "alignment"})
     except UsageError as error:
@@ -104,27 +108,27 @@ def _read_vectors(path: Path) -> Tensor:
         raise UsageError(f"{path}: not rows of numbers; is it a preset set's?")
     if not 0 < len(array) <= MOST_PRESETS:
         raise UsageError(f"{path}: has {len(array)} rows; a preset set has 1 to {MOST_PRESETS}")
-    with np.errstate(over="ignore"):  # what is out of range becomes infinite, and is told where it matters
+    with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, which is checked where used
         return torch.from_numpy(array.astype(np.float32))
 
 
 def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple[dict, int, Path]:
-    """The configuration of a set's chain, its sample rate in Hz, and the file that told.
+    """The configuration of a set's chain, its sample rate in Hz, and the file it was read from.
 
-    That is `fx_config` where given; otherwise the set's own, else that of its first run where it still exists, else
-    the published sets' chain.
+    The file is `fx_config` where given; otherwise the set's own chain file, else the configuration of its first run,
+    else the chain of the published sets.
     """
     folder = user_path(folder)
     if fx_config is None:
         runs = read_info(folder)["runs"] or ["-"]
-        # Unlike pathlib's, these take whatever text a set holds.
-        places = (folder / CHAIN, os.path.join(os.path.expanduser(runs[0]), CONFIG))
-        fx_config = next((place for place in places if os.path.isfile(place)), PUBLISHED_CHAIN)
+        # Unlike those of pathlib, these functions do not raise for the text of an untrusted set.
+        candidates = (folder / CHAIN, os.path.join(os.path.expanduser(runs[0]), CONFIG))
+        fx_config = next((path for path in candidates if os.path.isfile(path)), PUBLISHED_CHAIN)
     return *read_chain_file(fx_config), Path(fx_config)
 
 
 def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
-    """The rows of raw_params.npy, (rows, P) float32, in the order of the release."""
+    """The content of raw_params.npy, (N, P) float32, in the order of the release."""
     names = [row.ours for row in entries(effect) if row.preset]
     vectors = torch.empty(len(presets), len(column_names(effect)))
     for vector, preset in zip(vectors, presets, strict=True):
@@ -133,42 +137,42 @@ def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
 
 
 def from_vectors(vectors: Tensor, effect: Effect) -> list[dict[str, Tensor]]:
-    """Raw parameters by our names from every row of raw_params.npy."""
+    """Raw parameters by our names from every row of raw_params.npy, (N, P)."""
     rows = [row for row in entries(effect) if row.preset]
     return _by_name(vectors, [row.theirs for row in rows], [list(row.shape) for row in rows], effect)
 
 
 def _by_name(vectors: Tensor, keys: list[str], shapes: list[list[int]], effect: Effect) -> list[dict[str, Tensor]]:
-    """Raw parameters by our names from rows (N, P) that hold those of the release, in the order and shape given."""
-    # Where each number lies is the same in every row, and is looked up once.
-    places = from_published(split_vector(torch.arange(vectors.shape[1]), keys, shapes), effect)
-    return [{name: vector[place] for name, place in places.items()} for vector in vectors]
+    """Raw parameters by our names from rows (N, P) of the release's `keys`, in their order and `shapes`."""
+    # Translated once, on the column numbers: the columns of a parameter are the same in every row.
+    columns = from_published(split_vector(torch.arange(vectors.shape[1]), keys, shapes), effect)
+    return [{name: vector[index] for name, index in columns.items()} for vector in vectors]
 
 
-def places(name: str, shape: tuple[int, ...]) -> list[str]:
-    """The names of a parameter's numbers: U[0,1], … for those of a matrix."""
+def element_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """The names of a parameter's elements: U[0,1], … for a matrix, the name itself for a scalar."""
     return [f"{name}[{','.join(map(str, index))}]" if shape else name for index in np.ndindex(*shape)]
 
 
 def column_names(effect: Effect) -> list[str]:
-    """Our name of every number of a row of raw_params.npy."""
+    """Our names of the P columns of raw_params.npy."""
     shapes = {name: p.shape for name, p in effect.walk()}
-    return [place for row in entries(effect) if row.preset for place in places(row.ours, shapes[row.ours])]
+    return [name for row in entries(effect) if row.preset for name in element_names(row.ours, shapes[row.ours])]
 
 
 def check_new(folder: str | Path, *, overwrite: bool = False) -> Path:
-    """A folder for a new set; UsageError where there is a set and not `overwrite`, or anything else in any case."""
+    """The folder of a new set; UsageError where it holds a set, unless `overwrite`, or anything but a set."""
     folder = user_path(folder)
     if not folder.exists():
         return folder
     if not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give a folder for the preset set")
-    held = sorted(path.name for path in folder.iterdir())
-    others = [name for name in held if name not in FILES]
+    names = sorted(path.name for path in folder.iterdir())
+    others = [name for name in names if name not in FILES]
     if others:
         few = ", ".join(others[:3])
         raise UsageError(f"{folder}: holds what is not of a preset set ({few}); give a folder of its own")
-    if held and not overwrite:
+    if names and not overwrite:
         raise UsageError(f"{folder}: holds a preset set; --overwrite replaces it, or give another folder")
     return folder
 
@@ -179,13 +183,13 @@ def write_presets(
     effect: Effect,
     *,
     chain: dict,
-    rejected: dict[str, list],
+    rejected: dict[str, list[list[str | float]]],
     overwrite: bool = False,
 ) -> None:
-    """Writes a set in the published format, its rows in the order of `presets`, and the chain's configuration.
+    """Writes a set in the published format, rows in the order of `presets`, with the chain's configuration.
 
-    `rejected` becomes `problematic_runs`. The folder appears when all of it is written; an older set in it, with what
-    had been computed of that, is replaced as a whole with `overwrite`, and is refused with UsageError without.
+    `rejected` becomes `problematic_runs`. The folder is created atomically. With `overwrite` an existing set is
+    replaced, including what was computed from it (mask, Gaussian, training rows); without, UsageError is raised.
     """
     folder = check_new(folder, overwrite=overwrite)
     rows = [row for row in entries(effect) if row.preset]
@@ -207,25 +211,25 @@ def write_presets(
 
 
 class Gaussian(NamedTuple):
-    """Mean (F,) and unbiased covariance (F, F), float64, of the raw parameters that `mask` says are of account."""
+    """Mean (F,) and unbiased covariance (F, F), float64, of the free raw parameters, which `mask` selects."""
 
     mean: Tensor
     cov: Tensor
     mask: Tensor  # (P,) bool
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` draws as rows of raw_params.npy, (count, P) float32; what says nothing is 0."""
-        # By eigenvectors, as a set of fewer rows than parameters has a singular covariance.
+        """`count` samples as rows of raw_params.npy, (count, P) float32; parameters that are not free are 0."""
+        # By eigenvectors, not Cholesky: a set of fewer rows than parameters has a singular covariance.
         size, axes = torch.linalg.eigh(self.cov)
         normal = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64)
-        drawn = self.mean + (normal * size.clamp(min=0).sqrt()) @ axes.mT
+        features = self.mean + (normal * size.clamp(min=0).sqrt()) @ axes.mT
         vectors = torch.zeros(count, len(self.mask))
-        vectors[:, self.mask] = drawn.float()
+        vectors[:, self.mask] = features.float()
         return vectors
 
 
 def fit_gaussian(vectors: Tensor, effect: Effect) -> Gaussian:
-    """The Gaussian of rows of raw_params.npy (N, P); UsageError for fewer than two, and for what is not finite."""
+    """The Gaussian of rows of raw_params.npy (N, P); UsageError for fewer than two rows or rows that are not finite."""
     if len(vectors) < 2:
         raise UsageError(f"{len(vectors)} presets have no covariance: at least 2 are needed")
     mask = feature_mask(effect)
@@ -237,14 +241,14 @@ def fit_gaussian(vectors: Tensor, effect: Effect) -> Gaussian:
 
 
 def write_gaussian(folder: str | Path, gaussian: Gaussian) -> None:
-    """feature_mask.npy and gaussian.npz, float32, beside a set."""
+    """Writes feature_mask.npy (P,) bool and gaussian.npz (mean and cov, float32) into a set's folder."""
     folder = user_path(folder)
     write_array(folder / MASK, gaussian.mask.numpy())
     write_arrays(folder / GAUSSIAN, mean=gaussian.mean.float().numpy(), cov=gaussian.cov.float().numpy())
 
 
 def read_gaussian(folder: str | Path, effect: Effect) -> Gaussian | None:
-    """The Gaussian beside a set, or None where none has been computed; UsageError where it is not of this chain."""
+    """The Gaussian in a set's folder; None where none has been computed, UsageError where its shapes do not fit."""
     folder = user_path(folder)
     if not (folder / GAUSSIAN).exists():
         return None
@@ -258,23 +262,25 @@ def read_gaussian(folder: str | Path, effect: Effect) -> Gaussian | None:
         raise UsageError(f"{folder / GAUSSIAN}: {shapes} as {MASK} has it; compute it anew")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise UsageError(f"{folder / GAUSSIAN}: is not finite; compute it anew")
-    return Gaussian(*(torch.from_numpy(array.astype(np.float64)) for array in (mean, cov)), torch.from_numpy(mask))
+    mean, cov = (torch.from_numpy(array.astype(np.float64)) for array in (mean, cov))
+    return Gaussian(mean, cov, torch.from_numpy(mask))
 
 
-def deviations(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Rows (N, P) in standard deviations from the mean of the rows `reference` (M, P), what says anything only.
+def z_scores(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Standard scores (N, F) of the free parameters of rows (N, P): (x - mean) / std, both of the rows `reference`.
 
-    What does not vary in the reference counts nothing.
+    0 for a parameter that is constant in `reference` (M, P).
     """
-    mean, spread = (f(reference[:, mask].double(), 0) for f in (torch.mean, torch.std))
-    return torch.where(spread > 0, (vectors[:, mask].double() - mean) / spread.clamp(min=1e-300), 0.0)
+    mean, std = (f(reference[:, mask].double(), 0) for f in (torch.mean, torch.std))
+    return torch.where(std > 0, (vectors[:, mask].double() - mean) / std.clamp(min=1e-300), 0.0)
 
 
 def read_rows(text: str, presets: Sequence[Preset]) -> list[int]:
-    """Rows of a set, in the order given, each once.
+    """Row numbers of a set in the order given, without duplicates.
 
-    `text` is a .npy file of row numbers, a text file, one item a line, or items with commas between them; an item is a
-    number, a range as 3-7, or a name: a dry file, its stem or any of its folders. UsageError for what the set has not.
+    `text` is the path of a .npy file of row numbers, of a text file with one item per line, or items separated by
+    commas. An item is a number, a range (3-7), or a name: a dry file, its stem, or one of its folders. UsageError for
+    an item that the set does not have.
     """
     if not isinstance(text, str):  # argparse before Python 3.13 gives [] for "--"
         raise UsageError("'--': give rows, as 0,5-9")
@@ -283,12 +289,12 @@ def read_rows(text: str, presets: Sequence[Preset]) -> list[int]:
         return read_row_numbers(path, len(presets))
     is_file = os.path.isfile(path)
     items = read_bytes(path).decode("utf-8", "surrogateescape").splitlines() if is_file else text.split(",")
-    found = [row for item in items if item.strip() for row in _rows_of(item.strip(), presets)]
-    return list(dict.fromkeys(found))
+    rows = [row for item in items if item.strip() for row in _rows_of(item.strip(), presets)]
+    return list(dict.fromkeys(rows))
 
 
 def read_row_numbers(path: str | Path, count: int) -> list[int]:
-    """The row numbers in a .npy file, each once, of a set of `count` rows; UsageError for anything else."""
+    """The row numbers in a .npy file without duplicates; UsageError where a set of `count` rows lacks one."""
     array = read_array(path)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise UsageError(f"{path}: {array.dtype} {array.shape}; expected row numbers, one dimension of integers")

@@ -1,4 +1,4 @@
-"""The parameter names of the published DiffVox release, and ours: state dicts and preset vectors."""
+"""Translation between the parameter names of the published DiffVox release and ours: state dicts, preset vectors."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from reknob.afx.param import Free, Param
 from reknob.afx.reverb import NoiseReverb
 from reknob.runtime.errors import UsageError
 
-_SHORT = {
+# Published names by effect and our name, where they differ.
+_SHORT: dict[type[Effect], dict[str, str]] = {
     CompressorExpander: {
         "cmp_threshold": "cmp_th",
         "exp_threshold": "exp_th",
@@ -23,22 +24,22 @@ _SHORT = {
     },
     NoiseReverb: {"level": "log_mag", "decay": "log_mag_delta"},
 }
-# Scalars that the release holds as one-element vectors.
+# Scalars that the release stores as vectors of one element.
 _VECTORS = {"lookahead", "damping"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter under both names."""
+    """A parameter under both names."""
 
     ours: str
-    theirs: str
+    theirs: str  # its key in a state dict of the release
     shape: tuple[int, ...]  # in the release
-    preset: bool
+    preset: bool  # whether presets store it
 
 
 def entries(effect: Effect, ours: str = "", theirs: str = "") -> list[Entry]:
-    """Every parameter of an effect in the order of the release."""
+    """Every parameter of an effect in the order of the release; `ours` and `theirs` are prefixes of the names."""
     rows = [_entry(effect, p, ours, theirs) for p in effect.params]
     for i, (name, part) in enumerate(effect.parts()):
         rows += entries(part, f"{ours}{name}.", theirs + _part_prefix(effect, name, i))
@@ -67,9 +68,10 @@ def _part_prefix(effect: Effect, name: str, index: int) -> str:
 
 
 def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Our raw parameters from those of the release; UsageError that names what is missing, unknown or of another size.
+    """Raw parameters by our names from a state dict of the release.
 
-    What no preset holds (a surrogate's damping) may be absent, and buffers may be there.
+    Parameters that presets do not store (a surrogate's damping) may be absent; buffers are ignored. UsageError naming
+    the parameters that are missing, unknown or of another size.
     """
     rows = entries(effect)
     missing = [row.theirs for row in rows if row.preset and row.theirs not in state]
@@ -82,30 +84,31 @@ def from_published(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor
 
 
 def shaped(tensors: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Tensors by our names in the shapes that the effect declares; UsageError that names those of another size."""
+    """Tensors by our names, reshaped as the effect declares them; UsageError naming those of another size or type."""
     shapes = {name: p.shape for name, p in effect.walk()}
-    strange = [name for name, t in tensors.items() if not _is_plain(t)]
-    if strange:
-        raise UsageError(f"{', '.join(strange)}: expected tensors of real numbers")
+    not_real = [name for name, t in tensors.items() if not _is_real_tensor(t)]
+    if not_real:
+        raise UsageError(f"{', '.join(not_real)}: expected tensors of real numbers")
     wrong = [f"{name} {list(t.shape)}" for name, t in tensors.items() if t.numel() != math.prod(shapes[name])]
     if wrong:
         raise UsageError(f"{', '.join(wrong)} of another size; is the chain the one they were made with?")
     return {name: t.reshape(shapes[name]) for name, t in tensors.items()}
 
 
-def _is_plain(value: object) -> bool:
-    """Whether a value of a file is a dense tensor of real numbers in memory."""
-    is_tensor = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-    return is_tensor and not (value.is_complex() or value.is_quantized or value.dtype == torch.bool)
+def _is_real_tensor(value: object) -> bool:
+    """Whether a value from a file is a dense CPU tensor of real numbers; a file may hold sparse or meta tensors."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return not (value.is_complex() or value.is_quantized or value.dtype == torch.bool)
 
 
 def to_published(raws: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Raw parameters under the names and shapes of the release."""
+    """Raw parameters by our names, converted to the names and shapes of the release."""
     return {row.theirs: raws[row.ours].reshape(row.shape) for row in entries(effect) if row.ours in raws}
 
 
 def split_vector(vector: Tensor, keys: list[str], shapes: list[list[int]]) -> dict[str, Tensor]:
-    """{key: tensor} of a flat vector, as a preset set describes it; UsageError when the lengths disagree."""
+    """{key: tensor} of a flat vector (P,), split by the shapes of a preset set; UsageError where the lengths differ."""
     sizes = [int(torch.Size(shape).numel()) for shape in shapes]
     if len(keys) != len(shapes) or vector.numel() != sum(sizes):
         raise UsageError(f"{vector.numel()} numbers for {len(keys)} keys of {sum(sizes)} numbers: they must agree")
@@ -113,10 +116,11 @@ def split_vector(vector: Tensor, keys: list[str], shapes: list[list[int]]) -> di
 
 
 def feature_mask(effect: Effect) -> Tensor:
-    """Which numbers of a preset's vector say anything: all but the unread half of the feedback matrix, (P,) bool."""
+    """The free parameters of a preset's vector, (P,) bool: all but the unused elements of the feedback matrix."""
     parts = []
     for row in entries(effect):
         if row.preset:
-            whole = torch.ones(row.shape, dtype=torch.bool)
-            parts.append((whole.triu(1) if row.ours.split(".")[-1] == "U" else whole).reshape(-1))
+            ones = torch.ones(row.shape, dtype=torch.bool)
+            # `afx.param.Orthogonal` reads only the elements above the diagonal.
+            parts.append((ones.triu(1) if row.ours.split(".")[-1] == "U" else ones).reshape(-1))
     return torch.cat(parts)

@@ -1,12 +1,13 @@
-"""Configuration files of the published DiffVox release, read as data: class paths are looked up, never run.
+"""Translates configuration files of the published DiffVox release into ours; class paths are looked up, never imported.
 
-What they say is honoured or refused, and what they leave out means what it means there.
+Every setting is translated or refused, none is ignored silently; an absent setting has the release's default.
 """
 
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from reknob.afx.param import Linear, Param
 from reknob.afx.registry import EFFECTS, lookup
@@ -18,11 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Class:
-    """How a class of the release is written here: effect key, what it does by default, and names that differ."""
+    """How a class of the release is configured here."""
 
-    effect: str
-    defaults: dict = field(default_factory=dict)
-    renamed: dict = field(default_factory=dict)
+    effect: str  # our key
+    defaults: dict[str, Any] = field(default_factory=dict)  # options and overrides where the release's default differs
+    renamed: dict[str, str] = field(default_factory=dict)  # their names of options and parameters to ours
 
 
 _COMP = {
@@ -41,7 +42,7 @@ _DELAY = {"delay": {"default": 200}, "recursive_eq": False}
 _SURROGATE = {"surrogate": True, "straight_through": False}
 _NETWORK = {"ir_duration": 1, "bands": 1, "shared_decay": False}
 
-_CLASSES = {
+_CLASSES: dict[str, _Class] = {
     "Sequential": _Class("serial"),
     "SendFXsAndSum": _Class("sends", {"pan_direct": False}),
     "Peak": _Class("peak"),
@@ -63,11 +64,11 @@ _CLASSES = {
     "RealTimeFDN": _Class("fdn", _NETWORK | {"render": "realtime"}, _FDN),
     "Reverb": _Class("noise_reverb", renamed={"ir_len": "ir_length", "hop_length": "hop"}),
 }
-# What the effects are called in a chain, where it is not by their key.
+# Names of effects in a chain where they differ from the effect's key.
 _NAMES = {"compressor_expander": "comp", "ping_pong_delay": "delay", "fdn": "reverb", "noise_reverb": "reverb"}
-# Hydra's own words; the sample rate is given once, beside the chain.
+# Hydra's own keys; the sample rate is a setting beside the chain.
 _SILENT = {"_target_", "_args_", "_convert_", "_recursive_", "sr"}
-# What has one value only here, and what it is there by default.
+# Settings of the release that are not implemented, and the one value of each that is accepted: its default there.
 _ONLY = {"dropout": 0, "delay": 0}
 
 
@@ -77,23 +78,23 @@ def is_published(config: object) -> bool:
 
 
 def from_published_config(config: dict, sr: int | None = None) -> dict:
-    """Our configuration of a chain from the release's, its references written out.
+    """Our configuration of a chain from the release's, whose references are already replaced.
 
-    UsageError for a class or setting that has no counterpart, and for a sample rate other than `sr`, where that is
-    given.
+    UsageError for a class or setting without counterpart, and for a sample rate that differs from `sr`.
     """
     target = str(config["_target_"])
     kind = lookup(_CLASSES, target.split(".")[-1], "published effect", target)
-    own = config.get("sr")
-    if sr is not None and isinstance(own, (int, float)) and own != sr:
-        raise UsageError(f"{target}: sr={own}, beside a sample rate of {sr} Hz; give one, as in sr: ${{sr}}")
+    assert isinstance(kind, _Class)
+    rate = config.get("sr")
+    if sr is not None and isinstance(rate, (int, float)) and rate != sr:
+        raise UsageError(f"{target}: sr={rate}, beside a sample rate of {sr} Hz; give one, as in sr: ${{sr}}")
     ours: dict = {"effect": kind.effect, **{k: dict(v) if isinstance(v, dict) else v for k, v in kind.defaults.items()}}
     for key, value in config.items():
-        if key in _SILENT or _says_nothing(kind.effect, target, str(key), value):
+        if key in _SILENT or _is_only_value(kind.effect, target, str(key), value):
             continue
         if is_published(value):
-            inner = "direct" if key == "pan" and kind.effect == "sends" else key
-            ours[inner] = from_published_config(value, sr)
+            part = "direct" if key == "pan" and kind.effect == "sends" else key
+            ours[part] = from_published_config(value, sr)
         elif isinstance(value, list) and any(map(is_published, value)):
             ours |= _named(value, target, sr)
         else:
@@ -101,8 +102,9 @@ def from_published_config(config: dict, sr: int | None = None) -> dict:
     return ours | _named(config.get("_args_", []), target, sr)
 
 
-def _says_nothing(effect: str, target: str, key: str, value: object) -> bool:
-    """Whether a setting has the one value that there is; UsageError where it has another."""
+def _is_only_value(effect: str, target: str, key: str, value: object) -> bool:
+    """Whether a setting is one of `_ONLY` with the accepted value; UsageError for another value of it."""
+    # A delay effect has a parameter `delay`.
     if key not in _ONLY or (key == "delay" and effect != "compressor_expander"):
         return False
     if value != _ONLY[key]:
@@ -111,26 +113,27 @@ def _says_nothing(effect: str, target: str, key: str, value: object) -> bool:
 
 
 def _named(configs: object, target: str, sr: int | None) -> dict[str, dict]:
-    """Effects of a list by name: their key, numbered where it occurs more than once."""
+    """The effects of a list by name: `_NAMES` or the key, numbered where several effects share it."""
     if not isinstance(configs, list) or not all(map(is_published, configs)):
         raise UsageError(f"{target}: holds {str(configs)[:80]}; expected a list of effects, each with its _target_")
     effects = [from_published_config(config, sr) for config in configs]
     stems = [_NAMES.get(effect["effect"], effect["effect"]) for effect in effects]
-    many, seen, named = Counter(stems), Counter(), {}
+    totals, counts, named = Counter(stems), Counter(), {}
     for stem, effect in zip(stems, effects, strict=True):
-        seen[stem] += 1
-        named[f"{stem}{seen[stem]}" if many[stem] > 1 else stem] = effect
+        counts[stem] += 1
+        named[f"{stem}{counts[stem]}" if totals[stem] > 1 else stem] = effect
     return named
 
 
 @cache
 def _declared(effect: str) -> dict[str, Param]:
-    forms = {"surrogate": True} if effect == "ping_pong_delay" else {}
-    return {p.name: p for p in EFFECTS[effect](44100, **forms).params}
+    """The parameters of an effect by name, those of the delay's surrogate included."""
+    options: dict[str, Any] = {"surrogate": True} if effect == "ping_pong_delay" else {}
+    return {p.name: p for p in EFFECTS[effect](44100, **options).params}
 
 
 def _set(ours: dict, kind: _Class, key: str, value: object) -> None:
-    """Sets one option, default or end of a range."""
+    """Sets one option, default (`freq`) or end of a range (`min_freq`, `max_freq`)."""
     bound, _, name = key.partition("_")
     is_end = bound in ("min", "max")
     name = kind.renamed.get(name, name) if is_end else kind.renamed.get(key, key)
@@ -142,21 +145,23 @@ def _set(ours: dict, kind: _Class, key: str, value: object) -> None:
         ours[name] = value
         return
     override = ours.setdefault(name, {})
-    if is_end and isinstance(declared[name].mapping, Linear):
-        mapping = declared[name].mapping
+    mapping = declared[name].mapping
+    if is_end and isinstance(mapping, Linear):
         ends = override.setdefault("range", [mapping.lo, mapping.hi])
         ends[bound == "max"] = value
     elif is_end:
-        override["range"] = value  # which the parameter refuses
-    elif name == "pan" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise UsageError(f"pan={str(value)[:80]}: give -100 to 100")
+        override["range"] = value  # which the parameter, having no range, refuses with a message
+    elif name == "pan":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UsageError(f"pan={str(value)[:80]}: give -100 to 100")
+        override["default"] = (value + 100) / 200  # ours is 0 to 1
     else:
-        override["default"] = (value + 100) / 200 if name == "pan" else value
+        override["default"] = value
 
 
 _SAME = "dataset data_dir log_dir sr lufs chunk_duration chunk_overlap batch_size epochs device".split()
 _HYDRAS = {"defaults", "hydra"}
-# What the release's configuration holds besides; a progress bar there is in any case.
+# The other settings of the release; `enable_progress_bar` has no effect here, where the bar is always shown.
 _OTHERS = {"model", "optimiser", "loss_fn", "mss", "mldr", "regularise_delay", "enable_progress_bar"}
 _STFT = {"fft_sizes": [128, 512, 2048], "hop_sizes": [32, 128, 512], "win_lengths": [128, 512, 2048]}
 _STFT |= {"perceptual_weighting": True}
@@ -171,12 +176,13 @@ _TERMS = (
 
 
 def from_published_settings(tree: dict) -> dict:
-    """Our settings of a configuration file, ours as it is or the release's; what is Hydra's own is left out.
+    """Our settings from the tree of a configuration file: unchanged if it is ours, translated if it is the release's.
 
-    UsageError for a setting that has no counterpart here.
+    Hydra's own keys are dropped. UsageError for a setting without counterpart.
     """
     if not is_published(tree.get("model")):
         return tree
+    # "???" is Hydra's mark of a mandatory setting, which the command line sets.
     tree = {key: value for key, value in tree.items() if value != "???" and key not in _HYDRAS}
     unknown = sorted(tree.keys() - {*_SAME, *_OTHERS})
     if unknown:
@@ -188,7 +194,7 @@ def from_published_settings(tree: dict) -> dict:
     tree = interpolated(tree, {"sr": 44100})
     ours = {key: tree[key] for key in _SAME if key in tree and not (key == "log_dir" and tree[key] is None)}
     if str(ours.get("device", "")).startswith("cuda"):
-        ours["device"] = "auto"  # the release has no other way to say that
+        ours["device"] = "auto"  # the release has no such value
     if isinstance(ours.get("batch_size"), int) and ours["batch_size"] <= 0:
         ours["batch_size"] = 1_000_000  # all chunks
     chain = from_published_config(tree["model"], tree.get("sr"))
@@ -201,7 +207,7 @@ def from_published_settings(tree: dict) -> dict:
 
 
 def _optimiser(theirs: dict) -> dict:
-    """Adam and its rate; UsageError for anything else."""
+    """The learning rate of Adam; UsageError for another optimiser, or other options than Adam's defaults."""
     plain = {"_target_": "torch.optim.Adam", "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
     for key, value in theirs.items():
         if key != "lr" and plain.get(key, value) != value or key not in {"lr", *plain}:
@@ -210,7 +216,7 @@ def _optimiser(theirs: dict) -> dict:
 
 
 def _loss(theirs: dict) -> dict:
-    """The weights of the published loss; UsageError where it is another."""
+    """The weights of the published loss; UsageError for another loss or other options of its terms."""
     terms = theirs.get("loss_fns")
     if terms is not None and (not isinstance(terms, list) or len(terms) != len(_TERMS)):
         raise UsageError(f"loss_fn.loss_fns: expected the {len(_TERMS)} terms of the published loss")
@@ -225,6 +231,6 @@ def _loss(theirs: dict) -> dict:
 
 
 def _regularised(config: dict) -> dict:
-    """The chain with the loss term of its surrogate delays."""
+    """The chain with the regularisation of its surrogate delays switched on."""
     config = {key: _regularised(value) if isinstance(value, dict) else value for key, value in config.items()}
     return config | ({"regularise": True} if config.get("surrogate") else {})

@@ -1,11 +1,16 @@
-"""Run folders, <log_dir>/<wet file's stem>/run_<N>: what a fit leaves behind, and reading ours and published ones."""
+"""Run folders, <log_dir>/<wet file's stem>/run_<N>: writing those of a fit, and reading ours and published ones.
+
+    config.yaml        the settings, with the chain           written at the beginning
+    meta.json          the record: files, losses, how it ended   at the beginning and at the end
+    checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
+    parametrised.pth   the best values in physical units      at the end
+"""
 
 import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -25,34 +30,36 @@ from reknob.runtime.settings import read_yaml
 from reknob.runtime.trees import interpolated, merge
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
-RATES = (8000, 192_000)  # Hz, that chains are made for
-# What a fit needs to go on.
+RATES = (8000, 192_000)  # Hz, lowest and highest sample rate of a chain
+# The keys of a checkpoint that a resumed fit needs.
 STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator"}
 
 
 def numbered(parent: Path) -> list[Path]:
-    """The folders run_<N> of a track, by N."""
+    """The folders run_<N> in `parent`, sorted by N."""
     runs = [p for p in parent.glob("run_*") if re.fullmatch(r"run_\d+", p.name) and p.is_dir()]
     return sorted(runs, key=lambda p: int(p.name[4:]))
 
 
 def new_run(log_dir: str | Path, stem: str) -> Path:
-    """Makes <log_dir>/<stem>/run_<N>, N one above the highest; UsageError when it cannot be written."""
+    """Creates <log_dir>/<stem>/run_<N>, N one above the highest; UsageError where it cannot be created."""
     parent = user_path(log_dir) / stem
     try:
         parent.mkdir(parents=True, exist_ok=True)
         runs = numbered(parent)
-        for number in count(int(runs[-1].name[4:]) + 1 if runs else 0):
-            # Another process may make a run of this track at the same time, and a file may have the name.
+        number = int(runs[-1].name[4:]) + 1 if runs else 0
+        while True:
+            # Taken already where another process creates a run of this track, or a file has the name.
             with suppress(FileExistsError):
                 (parent / f"run_{number}").mkdir()
                 return parent / f"run_{number}"
+            number += 1
     except OSError as error:
         raise UsageError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
-    """The newest run of a wet file that left a checkpoint; other files of this stem may have runs beside it."""
+    """The newest run of a wet file that has a checkpoint; wet files of the same stem share the parent folder."""
     for folder in reversed(numbered(user_path(log_dir) / stem)):
         target = read_meta(folder)["target_path"]
         if (folder / CHECKPOINT).exists() and (target is None or same_file(target, wet)):
@@ -61,38 +68,41 @@ def newest_run(log_dir: str | Path, stem: str, wet: Path) -> Path | None:
 
 
 def has_ended(folder: Path, epochs: int) -> bool:
-    """Whether a run came to its end, and has so many epochs."""
+    """Whether a run ended normally, after at least `epochs` epochs."""
     meta = read_meta(folder)
     return not meta["terminated_by"] and len(meta["losses"] or ()) >= epochs
 
 
 def read_meta(folder: Path) -> dict:
-    """The fields of a run's record (`formats.fields`); those of a run that is going on where it has none."""
+    """The fields of a run's record (`formats.fields.RUN_RECORD`); without a record, those of a running fit."""
     path = folder / META
     return read_fields(path, RUN_RECORD) if path.exists() else dict.fromkeys(RUN_RECORD) | {"terminated_by": "running"}
 
 
 def lock(folder: str | Path) -> FolderLock:
-    """Takes a run folder for writing, until `release`; UsageError that names who writes it already."""
+    """An exclusive lock of a run folder, until `release`; UsageError naming the process that holds it already."""
     return FolderLock(user_path(folder), "give another log_dir")
 
 
 def step_count(folder: Path) -> int:
-    """How many steps the record of a run holds."""
+    """The number of steps in the record of a run."""
     return len(read_meta(folder).get("losses") or ())
 
 
 def update_settings(folder: Path, **changed: object) -> None:
-    """Writes what a continuation changes in the settings of a run."""
+    """Replaces settings of a run that a resumed fit changes."""
     before = read_yaml(folder / CONFIG)
     if before | changed != before:
         write_text(folder / CONFIG, yaml.safe_dump(before | changed, sort_keys=False, allow_unicode=True))
 
 
 def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -> None:
-    """Refuses to resume a run with other settings; UsageError that names them.
+    """Raises UsageError, naming them, where settings that influence the result differ from those of a run.
 
-    `defaults` are those of settings that the run may be older than.
+    Args:
+        folder: the run to be resumed.
+        settings: those of the resumed fit.
+        defaults: for settings that were introduced after the run was written.
     """
     before = merge(defaults or {}, read_yaml(folder / CONFIG))
     free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
@@ -104,14 +114,16 @@ def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -
         )
 
 
-def begin(folder: Path, settings: dict, **known: object) -> None:
-    """Writes a new run's settings and the beginning of its record; until it ends, it counts as interrupted."""
+def begin(folder: Path, settings: dict, **fields: object) -> None:
+    """Writes a new run's settings and its record with further `fields`, marked as running until `finish`."""
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    record = {"created": datetime.now().isoformat(timespec="seconds"), "losses": [], "terminated_by": "running"} | known
+    created = datetime.now().isoformat(timespec="seconds")
+    record = {"created": created, "losses": [], "terminated_by": "running"} | fields
     write_text(folder / META, json.dumps(record))
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
+    """Writes the state of a fit, with at least the keys of STATE."""
     write_tensors(folder / CHECKPOINT, state)
 
 
@@ -125,24 +137,24 @@ def load_checkpoint(folder: Path) -> dict:
 
 
 def finish(folder: Path, values: dict[str, Tensor], record: dict) -> None:
-    """Writes the best parameters in physical units, and adds to the record of the run."""
+    """Writes the best values, in physical units by our names, and updates the run's record with `record`."""
     write_tensors(folder / VALUES, {name: value.cpu() for name, value in values.items()})
     write_text(folder / META, json.dumps(read_json(folder / META) | record, indent=1))
 
 
 @dataclass
 class Run:
-    """A chain as a run left it: its configuration, its sample rate and its best raw parameters by our names."""
+    """A fitted chain: its configuration, and the raw parameters of the lowest loss."""
 
     config: dict
-    sr: int
-    raws: dict[str, Tensor]
+    sr: int  # Hz
+    raws: dict[str, Tensor]  # by our names
 
 
 def read_chain_file(path: str | Path, *, default_sr: int = 44100) -> tuple[dict, int]:
-    """The configuration of the chain in a file, and its sample rate in Hz, `default_sr` where it says none.
+    """The configuration of the chain in a file, and its sample rate in Hz, `default_sr` where the file has none.
 
-    The file holds a chain, or settings with one, ours or published. Raises UsageError naming it when there is none.
+    The file contains a chain or the settings of a fit, ours or published. UsageError naming it for anything else.
     """
     settings = read_yaml(path)
     try:
@@ -155,6 +167,7 @@ def read_chain_file(path: str | Path, *, default_sr: int = 44100) -> tuple[dict,
 
 
 def _chain_of(settings: dict, sr: int) -> dict:
+    """Our configuration of the chain in settings: a published chain or settings, our chain alone, or our settings."""
     if is_published(settings):
         return from_published_config(interpolated(settings, {"sr": sr}), sr)
     if is_published(settings.get("model")):
@@ -167,7 +180,7 @@ def _chain_of(settings: dict, sr: int) -> dict:
 
 
 def load_run(folder: str | Path) -> Run:
-    """A run folder, ours or published; UsageError that names the file which is missing or does not fit."""
+    """A run folder, ours or published; UsageError naming the file that is missing, damaged or of another chain."""
     folder = user_path(folder)
     config, sr = read_chain_file(folder / CONFIG)
     try:
@@ -179,19 +192,19 @@ def load_run(folder: str | Path) -> Run:
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
         raise UsageError(f"{path}: holds no best_model; the run ended before its first step")
     try:
-        return Run(config, sr, _own(state, effect) or from_published(state, effect))
+        return Run(config, sr, _by_our_names(state, effect) or from_published(state, effect))
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
 
 
 def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
-    """Values in physical units of a parametrised.pth, ours or published, by our names; UsageError naming the file.
+    """Values in physical units, by our names, of a file parametrised.pth, ours or published.
 
-    Also for a value that its parameter cannot have, with its name and what is allowed.
+    UsageError naming the file where it is damaged, of another chain, or holds a value outside its parameter's range.
     """
     state = read_tensors(user_path(path))
     try:
-        values = _own(state, effect) or _published_values(state, effect)
+        values = _by_our_names(state, effect) or _published_values(state, effect)
         for name, p in effect.walk():
             if name in values:
                 p.check(values[name], name)
@@ -200,17 +213,17 @@ def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
     return values
 
 
-def _own(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """What a file of ours holds of an effect; nothing where the names in it are not ours."""
-    own = {name: state[name] for name, _ in effect.walk() if name in state}
-    missing = [name for name, p in effect.walk() if p.preset and name not in own]
-    if own and missing:
+def _by_our_names(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
+    """The effect's parameters in a file of ours; empty where the file has none of our names, as a published one."""
+    tensors = {name: state[name] for name, _ in effect.walk() if name in state}
+    missing = [name for name, p in effect.walk() if p.preset and name not in tensors]
+    if tensors and missing:
         raise UsageError(f"lacks {', '.join(missing)}; is it of another chain?")
-    return shaped(own, effect)
+    return shaped(tensors, effect)
 
 
 def _published_values(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
-    """Values of the release, whose attack and release are coefficients; ours are milliseconds."""
+    """Values by our names from a parametrised.pth of the release, whose attack and release times are coefficients."""
     plain = {row: row.theirs.replace("parametrizations.", "").removesuffix(".original") for row in entries(effect)}
     missing = [name for row, name in plain.items() if row.preset and name not in state]
     if missing:
@@ -218,5 +231,6 @@ def _published_values(state: dict[str, Tensor], effect: Effect) -> dict[str, Ten
     values = shaped({row.ours: state[name] for row, name in plain.items() if name in state}, effect)
     for name, p in effect.walk():
         if isinstance(p.mapping, RiseTime):
+            # From a coefficient through its logit, the raw parameter, to milliseconds.
             values[name] = p.mapping.value(torch.logit(values[name]))
     return values

@@ -1,1 +1,1 @@
-"""What a person looks at: tables, TensorBoard, figures."""
+"""Output for users: tables, figures, the progress bar and TensorBoard."""

@@ -1,4 +1,4 @@
-"""TensorBoard of a fit: loss terms, every parameter in physical units, and level-matched audio."""
+"""TensorBoard of a fit: loss terms, parameter values in physical units, and loudness-matched audio."""
 
 import threading
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ LOUDNESS = -18.0  # LUFS
 
 
 class TensorBoardWriter:
-    """Writes every song's scalars and audio into its run folder, on from an earlier run; an observer of a session.
+    """An observer of a session that writes every song's scalars and audio into its run folder.
 
-    Used as a context, it closes what is open when the block is left early.
+    A resumed run continues the curves of the earlier one. As a context manager it closes the open files at exit.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._writers: dict[Song, SummaryWriter] = {}
         self._quiet = quiet_writer_threads()
 
@@ -39,10 +39,11 @@ class TensorBoardWriter:
         self._quiet.__exit__(None, None, None)
 
     def begin(self, song: Song) -> None:
-        """Nothing to do: the file is opened where there is something to write."""
+        """Nothing to do: the file is opened by the first write."""
 
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
-        """The terms of a step, and now and then the values that gave them."""
+        """Writes the loss terms of a step and, every PARAMETERS_EVERY steps, the values."""
+        assert song.run is not None
         track = song.run.track
         step = track.step_count - 1
         writer = self._writer(song, step)
@@ -50,15 +51,15 @@ class TensorBoardWriter:
             writer.add_scalar(f"loss/{name}", value, step)
         if step % PARAMETERS_EVERY == 0:
             for name, value in flatten(fit.values(track.raws)).items():
-                for place, number in enumerate(value.detach().reshape(-1).tolist()):
-                    tag = name.replace(".", "/")
-                    writer.add_scalar(f"{tag}/{place:02d}" if value.dim() else tag, number, step)
+                tag = name.replace(".", "/")
+                for i, number in enumerate(value.detach().reshape(-1).tolist()):
+                    writer.add_scalar(f"{tag}/{i:02d}" if value.dim() else tag, number, step)
 
     def pause(self, song: Song) -> None:
-        """Nothing to do: the file is written as it goes."""
+        """Nothing to do: the file is written continuously."""
 
     def end(self, song: Song) -> None:
-        """Dry, wet and what was fitted, all at one loudness, mixed to mono as TensorBoard plays it."""
+        """Writes the dry, wet and fitted recordings at the same loudness, mixed to mono, as SummaryWriter expects."""
         run = song.run
         if run is None or (run.fitted is None and song not in self._writers):
             return
@@ -66,21 +67,22 @@ class TensorBoardWriter:
         try:
             if run.fitted is not None:
                 for name, sound in {"dry": run.pair.dry, "wet": run.pair.wet, "fitted": run.fitted}.items():
-                    level = _levelled(sound, run.pair.sr)
-                    writer.add_audio(name, level.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
+                    normalised = _normalised(sound, run.pair.sr)
+                    writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
         finally:
             self._writers.pop(song).close()
 
     def _writer(self, song: Song, step: int) -> SummaryWriter:
-        """A song's writer, whose first step is this; what an earlier run wrote of later ones is not shown."""
+        """A song's writer, opened at `step` if it is not open; hides what an earlier run wrote for later steps."""
         if song not in self._writers:
+            assert song.run is not None
             self._writers[song] = SummaryWriter(song.run.path, purge_step=step or None)
         return self._writers[song]
 
 
 @contextmanager
 def quiet_writer_threads() -> Iterator[None]:
-    """Within it what breaks a TensorBoard writer's own thread is raised by the next call alone, and not printed."""
+    """Suppresses the printed traceback of a TensorBoard writer's thread; its next call raises the error anyway."""
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -94,8 +96,8 @@ def quiet_writer_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _levelled(sound: Tensor, sr: int) -> Tensor:
-    """A sound (C, T) at the common loudness, or as it is where it is too quiet or too short to have one."""
+def _normalised(sound: Tensor, sr: int) -> Tensor:
+    """Audio (C, T) normalised to LOUDNESS; unchanged where it is too quiet or too short to be measured."""
     try:
         return normalise_loudness(sound, sr, LOUDNESS)
     except UsageError:

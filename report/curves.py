@@ -1,4 +1,4 @@
-"""Curves of estimated settings: an equaliser's response, a compressor's static curve, a clipper's curve."""
+"""Figures of response curves of estimated values: equaliser, compressor, clipper."""
 
 import torch
 from matplotlib.figure import Figure
@@ -8,14 +8,14 @@ from reknob.afx.chain import Normalised
 from reknob.afx.effect import Values, flatten, nest
 from reknob.report.figures import frame
 
-#: A chain and one set of values for it, (1,) each.
-Setting = tuple[Normalised, Values]
+#: A chain and values for it, (1, *shape) each.
+ChainValues = tuple[Normalised, Values]
 
 
 @torch.no_grad()
-def settings_figure(settings: dict[str, Setting]) -> Figure:
-    """One panel for each kind of curve that any of the chains has, one colour for each named setting."""
-    drawn = {name: chain.curves(_first(values)) for name, (chain, values) in settings.items()}
+def curves_figure(chains: dict[str, ChainValues]) -> Figure:
+    """One panel per kind of curve that any of the chains has, one colour per chain."""
+    drawn = {name: chain.curves(_first(values)) for name, (chain, values) in chains.items()}
     titles = list(dict.fromkeys(curve.title for curves in drawn.values() for curve in curves))
     figure = Figure(figsize=(5 * len(titles), 4), layout="constrained")
     axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
@@ -26,13 +26,13 @@ def settings_figure(settings: dict[str, Setting]) -> Figure:
             frame(ax, curve)
             ax.set(title=curve.title, xlabel=curve.x_label)
             if curve.note:
-                place = (0.97, 0.04 + 0.07 * len(ax.texts))
-                ax.text(*place, curve.note, color=colour, transform=ax.transAxes, ha="right")
-    lines = [Line2D([], [], color=f"C{number}", label=name) for number, name in enumerate(settings)]
+                # In the lower right corner, notes of further chains above.
+                ax.text(0.97, 0.04 + 0.07 * len(ax.texts), curve.note, color=colour, transform=ax.transAxes, ha="right")
+    lines = [Line2D([], [], color=f"C{number}", label=name) for number, name in enumerate(chains)]
     figure.legend(handles=lines, loc="outside lower center", ncols=2)
     return figure
 
 
 def _first(values: Values) -> Values:
-    """Values (1, *shape) without their batch dimension, on the CPU."""
+    """Values (1, *shape) without the batch dimension, on the CPU."""
     return nest({name: value[0].cpu() for name, value in flatten(values).items()})

@@ -1,4 +1,4 @@
-"""Figures of preset sets; each function takes plain numbers and returns a matplotlib figure."""
+"""Figures of preset sets; each function takes arrays and names, and returns a matplotlib figure."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -6,16 +6,17 @@ from itertools import groupby
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullFormatter
 
 from reknob.afx.curve import Curve
 from reknob.analysis.statistics import area_under, components_needed, cumulative
 
 COLOURS = ("#1b6ca8", "#d9731a", "#3b8f5a", "#8a4f9e")
-# Below, at and above a mean.
+# Line styles of the curves below, at and above a mean.
 LINES = ({"color": COLOURS[0]}, {"color": "0.35", "linestyle": "--"}, {"color": COLOURS[1]})
 TICKS_HZ = {20: "20", 100: "100", 1000: "1k", 10000: "10k"}
-# Of histograms, and panels in a row of them.
+# Bins of a histogram, and histograms per row.
 BINS, PANELS = 24, 4
 
 
@@ -27,8 +28,8 @@ def correlations(matrices: Mapping[str, np.ndarray], effects: Sequence[str]) -> 
         ends.append(ends[-1] + len(list(columns)))
         labels.append(label)
     middles = np.add(ends[1:], ends[:-1]) / 2 - 0.5
-    # Every second label stands farther out: some effects are two columns wide.
-    labels = [label + "          " * (place % 2) for place, label in enumerate(labels)]
+    # Every second label is moved outwards, as those of effects only two columns wide would overlap.
+    labels = [label + "          " * (i % 2) for i, label in enumerate(labels)]
     for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
         image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         for end in ends[1:-1]:
@@ -42,7 +43,7 @@ def correlations(matrices: Mapping[str, np.ndarray], effects: Sequence[str]) -> 
 
 
 def effect_correlations(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Figure:
-    """Mean |correlation| (G, G) of the parameters of two effects, written into its cells, for sets side by side."""
+    """Mean |correlation| (G, G) between the parameters of two effects, printed in the cells; sets side by side."""
     figure, axes = _row(len(matrices), 5.6, 5.2)
     highest = max(np.nanmax(matrix) for matrix in matrices.values())
     for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
@@ -61,16 +62,16 @@ def effect_correlations(matrices: Mapping[str, np.ndarray], labels: Sequence[str
 
 
 def strongest(pairs: Sequence[str], values: Mapping[str, Sequence[float]]) -> Figure:
-    """The correlations of named pairs, one line a pair, one mark a set."""
+    """The correlations of named pairs of parameters, a line per pair, a marker per set."""
     figure = Figure(figsize=(8, 0.8 + 0.27 * len(pairs)), layout="constrained")
     ax = figure.subplots()
-    places = np.arange(len(pairs))
+    y = np.arange(len(pairs))
     table = np.array(list(values.values()))
-    ax.hlines(places, table.min(0), table.max(0), color="0.75", linewidth=2, zorder=1)
+    ax.hlines(y, table.min(0), table.max(0), color="0.75", linewidth=2, zorder=1)
     for (name, row), colour, marker in zip(values.items(), COLOURS, "osD^", strict=False):
-        ax.scatter(row, places, 34, colour, marker, label=name, zorder=2)
+        ax.scatter(row, y, s=34, c=colour, marker=marker, label=name, zorder=2)
     ax.axvline(0, color="0.5", linewidth=0.8)
-    ax.set_yticks(places, pairs, fontsize=8)
+    ax.set_yticks(y, pairs, fontsize=8)
     ax.invert_yaxis()
     ax.set(xlim=(-1, 1), xlabel="Spearman's ρ")
     ax.grid(axis="x", alpha=0.3)
@@ -79,7 +80,10 @@ def strongest(pairs: Sequence[str], values: Mapping[str, Sequence[float]]) -> Fi
 
 
 def variance(shares: Mapping[str, np.ndarray], level: float = 0.99) -> Figure:
-    """Cumulative variance over the number of components, both as parts of the whole, with the level's crossing."""
+    """Cumulative variance over the number of components, both in percent, with the point where it reaches `level`.
+
+    `shares` are the fractions (K,) of the variance that each component explains, by the name of the set.
+    """
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     ax = figure.subplots()
     for (name, share), colour in zip(shares.items(), COLOURS, strict=False):
@@ -96,10 +100,10 @@ def variance(shares: Mapping[str, np.ndarray], level: float = 0.99) -> Figure:
 
 
 def components(rows: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
-    """A row for each component; in it the curves of the effects at three places: below its mean, there, and above."""
+    """A row of panels per component: the curves of the effects, drawn below, at and above the component's mean."""
     width = max(len(drawn) for states in rows.values() for drawn in states.values())
-    figure = Figure(figsize=(4.2 * width, 2.5 * len(rows) + 0.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.15)
+    size = (4.2 * width, 2.5 * len(rows) + 0.4)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.15))
     grid = figure.subplots(len(rows), width, sharex="col", sharey="col", squeeze=False)
     for axes, (title, states) in zip(grid, rows.items(), strict=True):
         for (state, drawn), line in zip(states.items(), LINES, strict=True):
@@ -118,7 +122,7 @@ def components(rows: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
 
 
 def frame(ax: Axes, curve: Curve) -> None:
-    """Axes for a curve: frequencies on a logarithmic scale with round numbers."""
+    """Sets limits, label and grid of a curve's axes; a frequency axis is logarithmic with ticks at round numbers."""
     ax.set(xlim=(curve.x[0], curve.x[-1]), ylabel=curve.y_label)
     if curve.log_x:
         ax.set_xscale("log")
@@ -131,7 +135,7 @@ def frame(ax: Axes, curve: Curve) -> None:
 
 
 def histograms(values: Mapping[str, Mapping[str, np.ndarray]], units: Mapping[str, str]) -> Figure:
-    """How parameters are spread in sets, one panel a parameter: {set: {parameter: values}}; shares of the presets."""
+    """Histograms in percent of the presets, a panel per parameter, of `values[set][parameter]` (N,)."""
     names = list(next(iter(values.values())))
     wide = min(PANELS, len(names))
     tall = -(-len(names) // wide)

@@ -1,4 +1,4 @@
-"""A terminal's view of a session: one progress bar over all songs, a line where one begins, and how each ends."""
+"""A session in the terminal: one progress bar over all songs, and lines at the beginning and the end of each."""
 
 import sys
 from collections import Counter
@@ -8,19 +8,20 @@ from tqdm import tqdm
 
 from reknob.afx import kernels
 from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Outcome, Song
-from reknob.report.tables import settings_table
+from reknob.report.tables import values_table
 
 
 class Progress:
-    """A progress bar over the steps of all songs, and the session's news above it; an observer of a session.
+    """An observer of a session with a progress bar over the steps of all songs, and messages above it.
 
     Args:
-        songs: how many there are.
-        epochs: steps of each.
+        songs: the number of songs.
+        epochs: the number of steps of each.
     """
 
-    def __init__(self, songs: int, epochs: int):
+    def __init__(self, songs: int, epochs: int) -> None:
         self.songs, self.epochs, self.total = songs, epochs, songs * epochs
         self._bar: tqdm | None = None
 
@@ -33,6 +34,7 @@ class Progress:
 
     def begin(self, song: Song) -> None:
         run = song.run
+        assert run is not None
         chunks = run.track.chunks.dry
         seconds = chunks.shape[-1] / run.pair.sr
         self._write(f"{run.pair.name}: {len(chunks)} chunks of {seconds:g} s, {run.device}, {run.path}")
@@ -43,6 +45,7 @@ class Progress:
         self._bar.update(run.track.step_count)
 
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
+        assert self._bar is not None
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
         self._bar.update()
 
@@ -50,23 +53,20 @@ class Progress:
         """Nothing to do."""
 
     def end(self, song: Song) -> None:
-        track = song.run and song.run.track
+        run = song.run
+        # An interrupted session ends, so that its bar stays where it is.
         if song.outcome is not Outcome.INTERRUPTED:
-            self._expect_less(track.epochs - track.step_count if track else self.epochs)
+            self._reduce_total(run.track.epochs - run.track.step_count if run else self.epochs)
         if song.outcome is Outcome.DONE_BEFORE:
             self._write(song.reason)
         elif song.outcome is Outcome.FAILED:
-            # The reason of the only song follows from the program.
+            # Of a single song, the program prints the reason itself.
             self._write(f"failed: {song.reason}" if self.songs > 1 else "")
-        elif not track.losses:
-            self._write(f"{song.files.name}: no step was taken; {song.run.path}")
-        else:
-            reached = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f} in {track.step_count} steps"
-            self._write(settings_table(song.run.chain, song.run.values))
-            self._write(f"{song.files.name}: {reached}; {song.run.path}", *track.undone)
+        elif run is not None:
+            self._write(*_result(song, run))
 
-    def _expect_less(self, steps: int) -> None:
-        """Takes steps that will not be taken out of the total."""
+    def _reduce_total(self, steps: int) -> None:
+        """Subtracts steps that will not be taken from the total of the bar."""
         self.total -= max(steps, 0)
         if self._bar is not None:
             self._bar.total = self.total
@@ -75,13 +75,25 @@ class Progress:
     def _write(self, *lines: str) -> None:
         for line in filter(None, lines):
             tqdm.write(line)
-        # A program that is killed leaves what it had said.
+        # So that the lines are not lost if the program is killed.
         sys.stdout.flush()
 
 
+def _result(song: Song, run: RunFolder) -> list[str]:
+    """The values and the losses of a song that was fitted or interrupted."""
+    track = run.track
+    if not track.losses:
+        return [f"{song.files.name}: no step was taken; {run.path}"]
+    losses = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f} in {track.step_count} steps"
+    return [values_table(run.chain, run.values), f"{song.files.name}: {losses}; {run.path}", *track.undone]
+
+
 def summary(songs: Iterable[Song], *, failed: int = 0, skipped: int = 0) -> str:
-    """What became of all songs in one line, together with those that were no song: `failed`, and `skipped`."""
+    """The number of songs per outcome, in one line.
+
+    `failed` and `skipped` are pairs that were found but did not become songs of the session.
+    """
     counts = Counter({Outcome.FAILED: failed}) + Counter(song.outcome for song in songs)
     always = [Outcome.FITTED, Outcome.DONE_BEFORE, Outcome.FAILED]
-    cells = [f"{counts[outcome]} {outcome}" for outcome in Outcome if outcome in always or counts[outcome]]
-    return ", ".join([*cells, *([f"{skipped} skipped"] if skipped else [])])
+    parts = [f"{counts[outcome]} {outcome}" for outcome in Outcome if outcome in always or counts[outcome]]
+    return ", ".join([*parts, *([f"{skipped} skipped"] if skipped else [])])

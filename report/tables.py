@@ -1,4 +1,4 @@
-"""Tables for a terminal, and as web pages."""
+"""Tables as text for a terminal and as web pages, and numbers as text."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,8 @@ from torch import Tensor
 from reknob.afx.effect import Effect, Values, flatten
 
 
-def settings_table(chain: Effect, values: Values) -> str:
-    """Every single-number setting of a chain with its unit, one effect a line."""
+def values_table(chain: Effect, values: Values) -> str:
+    """The scalar values of a chain with their units, one effect per line; arrays are left out."""
     units = {name: p.unit for name, p in chain.walk()}
     lines: dict[str, list[str]] = {}
     for name, value in flatten(values).items():
@@ -23,7 +23,7 @@ def settings_table(chain: Effect, values: Values) -> str:
 
 
 def number(x: float) -> str:
-    """A number as an engineer writes it: about three digits, no exponent in the usual range."""
+    """A number with about three significant digits, in fixed-point notation from 0.001 to 100 000."""
     if x == 0 or 1e-3 <= abs(x) < 1e5:
         digits = 0 if abs(x) >= 1000 else 1 if abs(x) >= 100 else 2 if abs(x) >= 1 else 3
         return f"{x:.{digits}f}"
@@ -31,12 +31,12 @@ def number(x: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A probability; 0.0 where float64 cannot tell 1 - p from 1."""
+    """A p-value with two significant digits; "0.0" below 1e-16, float64's relative precision."""
     return "0.0" if p < 1e-16 else f"{p:.2g}"
 
 
 def scores_table(scores: dict[str, dict[str, list[float]]]) -> str:
-    """Mean and median of every metric over the items, one system a line."""
+    """Mean and median of every metric over the items, one system per line: {system: {metric: scores}}."""
     metrics = list(dict.fromkeys(name for columns in scores.values() for name in columns))
     rows = []
     for system, columns in scores.items():
@@ -46,17 +46,17 @@ def scores_table(scores: dict[str, dict[str, list[float]]]) -> str:
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows of cells in columns as wide as they need; numbers to the right."""
+    """A table of aligned columns; those of numbers only are aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    flush = [str.rjust if all(map(_is_number, column)) else str.ljust for column in zip(*cells, strict=True)]
-    flush = flush or [str.ljust] * len(header)
-    lines = (zip(flush, line, widths, strict=True) for line in [list(header), *cells])
+    align = [str.rjust if all(map(_is_number, column)) else str.ljust for column in zip(*cells, strict=True)]
+    align = align or [str.ljust] * len(header)
+    lines = (zip(align, line, widths, strict=True) for line in [list(header), *cells])
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in line).rstrip() for line in lines)
 
 
 def html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """The same as a page that needs nothing else."""
+    """A self-contained HTML page with a table."""
     style = "body{font:14px sans-serif} table{border-collapse:collapse} th,td{padding:.2em .8em;text-align:left}"
     head, *body = (
         "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) + "</tr>"

@@ -1,4 +1,4 @@
-"""What a training shows: one progress bar, and in TensorBoard the first item of each validation."""
+"""Output of a training: one progress bar, and TensorBoard with the first item of each validation."""
 
 from reknob.runtime.program import explain, one_line
 
@@ -18,42 +18,44 @@ from tqdm import tqdm
 
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.train import Training
-from reknob.report.curves import settings_figure
+from reknob.report.curves import curves_figure
 
 log = logging.getLogger(__name__)
 
 
 class OneBar(TQDMProgressBar):
-    """Lightning's progress bar without the ones of the validations."""
+    """Lightning's progress bar without separate bars for validations."""
 
     def init_validation_tqdm(self) -> tqdm:
         return tqdm(disable=True)
 
 
 class DataWait(L.Callback):
-    """The share of each epoch's time that is spent waiting for excerpts, as train/waiting."""
+    """Logs train/waiting, the fraction of an epoch's time so far that was spent waiting for excerpts."""
 
     def on_train_epoch_start(self, *_: object) -> None:
-        self.began = self.ready = time.perf_counter()
-        self.waited = 0.0
+        self.epoch_start = self.batch_end = time.perf_counter()
+        self.waiting_s = 0.0
 
     def on_train_batch_start(self, *_: object) -> None:
-        self.waited += time.perf_counter() - self.ready
+        # Between two batches Lightning waits for the data loader.
+        self.waiting_s += time.perf_counter() - self.batch_end
 
     def on_train_batch_end(self, trainer: L.Trainer, training: Training, *_: object) -> None:
-        self.ready = time.perf_counter()
-        training.log("train/waiting", self.waited / (self.ready - self.began), on_step=True, on_epoch=False)
+        self.batch_end = time.perf_counter()
+        fraction = self.waiting_s / (self.batch_end - self.epoch_start)
+        training.log("train/waiting", fraction, on_step=True, on_epoch=False)
 
 
 class CarefulLogger(TensorBoardLogger):
-    """TensorBoard's logger, which ends no training: where it fails (a full disk), it says so once and is left out."""
+    """A TensorBoard logger whose errors (a full disk) do not end the training: the first one disables it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
         self._has_failed = False
 
     def attempt(self, write: Callable[[], object]) -> None:
-        """Writes something, unless something could not be written before."""
+        """Calls `write`, unless an earlier call failed; an error is logged once."""
         if self._has_failed:
             return
         try:
@@ -69,7 +71,7 @@ class CarefulLogger(TensorBoardLogger):
 
     @property
     def experiment(self) -> SummaryWriter | None:
-        """The writer; None where its file cannot be made."""
+        """The writer; None where its file cannot be created."""
         if not self._has_failed:
             try:
                 return super().experiment
@@ -91,24 +93,34 @@ class CarefulLogger(TensorBoardLogger):
 
 
 class EstimateBoard(L.Callback):
-    """Of each validation, the first item's input, target and estimate as audio, and the settings as curves."""
+    """Writes the first item of each validation: input, target and estimate as audio, and their values as curves."""
 
     @torch.no_grad()
     def on_validation_batch_end(
         self, trainer: L.Trainer, training: Training, outputs: dict[str, Tensor], batch: dict[str, Tensor], index: int
     ) -> None:
         if not index:
-            trainer.logger.attempt(partial(self._show, trainer, training.estimator, outputs, batch))
+            logger = trainer.logger
+            assert isinstance(logger, CarefulLogger)
+            logger.attempt(partial(self._write, logger, trainer.current_epoch, training.estimator, outputs, batch))
 
-    def _show(
-        self, trainer: L.Trainer, estimator: Estimator, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    def _write(
+        self,
+        logger: CarefulLogger,
+        epoch: int,
+        estimator: Estimator,
+        outputs: dict[str, Tensor],
+        batch: dict[str, Tensor],
     ) -> None:
-        writer, epoch = trainer.logger.experiment, trainer.current_epoch
+        writer = logger.experiment
+        if writer is None:
+            return
         dry, q, true_q = batch["dry"][:1], outputs["q"][:1].float(), batch["q"][:1]
         sounds = {"0 - Input": dry, "0 - Target": outputs["wet"][:1], "0 - Estimate": estimator.render(dry, q)}
         for name, sound in sounds.items():
+            # Peak-normalised, as TensorBoard clips beyond ±1.
             sound = sound[0, 0] / sound.abs().max().clamp(min=1e-8)
             writer.add_audio(name, sound, epoch, estimator.settings["sr"])
         true = (estimator.synthesis, estimator.synthesis.from_unit(true_q))
         estimate = (estimator.analysis, estimator.analysis.from_unit(q))
-        writer.add_figure("settings", settings_figure({"true": true, "estimate": estimate}), epoch)
+        writer.add_figure("settings", curves_figure({"true": true, "estimate": estimate}), epoch)

@@ -1,1 +1,1 @@
-"""What every program stands on, and nothing of audio: settings, errors, files, device, memory, signals, workers."""
+"""What every program uses that is not audio: settings, errors, files, device, memory, signals, worker processes."""

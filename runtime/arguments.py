@@ -1,8 +1,8 @@
-"""Command lines of programs: one parser for all, and the kinds of values that they share."""
+"""Command lines of programs: their common parser, and the argument types and options that they share."""
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,25 +15,44 @@ LARGEST_INT = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
-    """Shows a program's docstring as it is written, and refuses arguments in one line, a UsageError."""
+    """A parser whose help is the program's docstring, unformatted, and whose errors are a one-line UsageError.
 
-    def __init__(self, description: str | None = None, **options: object) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-        if self.add_help:
-            # `runtime.program` takes these two out of the arguments.
+    Args:
+        description: the program's docstring.
+        epilog: what follows the list of arguments.
+        parents: parsers whose arguments this one includes.
+        prog: the program's name in the help; of a subcommand argparse sets it.
+    """
+
+    def __init__(
+        self,
+        description: str | None = None,
+        *,
+        epilog: str | None = None,
+        parents: Sequence[argparse.ArgumentParser] = (),
+        prog: str | None = None,
+        add_help: bool = True,
+    ) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            prog, description=description, epilog=epilog, parents=parents, formatter_class=form, add_help=add_help
+        )
+        if add_help:
+            # Listed for the help only: `runtime.program` removes both before the arguments are parsed.
             text = "show the traceback of an internal error"
             self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
-            plugin = {"type": _spelt_out, "default": argparse.SUPPRESS, "help": plugins.HELP}
-            self.add_argument(plugins.FLAG, metavar="MODULE", **plugin)
+            self.add_argument(
+                plugins.FLAG, metavar="MODULE", type=_spelt_out, default=argparse.SUPPRESS, help=plugins.HELP
+            )
 
     def parse_known_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         for argument in args or ():
             if argument.startswith("--") and argument.endswith("=--"):
-                # argparse makes a list of it, whatever the type.
+                # argparse would set the argument to an empty list, whatever its type.
                 self.error(f"{argument}: give a value after the =")
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(args, argparse.Namespace() if namespace is None else namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the arguments")
@@ -45,7 +64,7 @@ def _spelt_out(text: str) -> NoReturn:
 
 
 def file_path(text: str) -> Path:
-    """A path of a file or a folder, there or not, `~` expanded."""
+    """A path of a file or a folder, whether it exists or not, with `~` expanded."""
     try:
         return user_path(text)
     except UsageError as error:
@@ -53,7 +72,7 @@ def file_path(text: str) -> Path:
 
 
 def integer(lowest: int, highest: int = LARGEST_INT) -> Callable[[str], int]:
-    """Reads whole numbers of a range."""
+    """An argument type: whole numbers from `lowest` to `highest`, both included."""
     allowed = f"give a whole number from {lowest} to {highest}" if highest < LARGEST_INT else f"give {lowest} or more"
 
     def read(text: str) -> int:
@@ -69,13 +88,13 @@ def integer(lowest: int, highest: int = LARGEST_INT) -> Callable[[str], int]:
 
 
 def real(lowest: float, highest: float) -> Callable[[str], float]:
-    """Reads numbers of a range, both ends included."""
+    """An argument type: numbers from `lowest` to `highest`, both included."""
 
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
-            value = math.nan
+            value = math.nan  # which lies in no range
         if not lowest <= value <= highest:
             raise argparse.ArgumentTypeError(f"{text[:40]!r}: give a number from {lowest:g} to {highest:g}")
         return value
@@ -98,7 +117,7 @@ non_negative_int, positive_int = integer(0), integer(1)
 
 
 def level(text: str) -> float | None:
-    """A loudness in LUFS, or None for off."""
+    """A loudness in LUFS, -100 to 100; None for `off`."""
     try:
         value = read_number(text)
     except ValueError:
@@ -110,16 +129,16 @@ def level(text: str) -> float | None:
 
 
 def chain_inputs(args: argparse.Namespace) -> list[Path | None]:
-    """What a program with `chain_options` reads."""
+    """The files and folders that a program with `chain_options` reads; None for those that were not given."""
     return [args.input, args.run, args.preset, args.values, args.fx_config]
 
 
 def chain_options() -> argparse.ArgumentParser:
-    """The options by which programs are told what to apply to a recording, as a parent of their parsers."""
+    """The options that select a chain, its values and how it is rendered, as a parent of a program's parser."""
     p = argparse.ArgumentParser(add_help=False)
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="FOLDER", type=file_path, help="run folder")
-    source.add_argument("--preset", metavar="FOLDER", type=file_path, help="preset set; say which row")
+    source.add_argument("--preset", metavar="FOLDER", type=file_path, help="preset set; --row selects the preset")
     source.add_argument("--values", metavar="FILE", type=file_path, help="parametrised.pth")
     p.add_argument("--row", type=integer(-LARGEST_INT), default=0, help="row of the preset set (default 0)")
     default = "default: the set's own, or the full one"

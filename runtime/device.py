@@ -1,4 +1,4 @@
-"""Where the work is done, and how the host hears of it."""
+"""The device that tensors are computed on, and copies from it to the host."""
 
 from importlib.util import find_spec
 
@@ -9,23 +9,27 @@ from reknob.runtime.errors import UsageError
 
 
 class AsyncCopy:
-    """Copies of tensors for the host, which come while their device works on."""
+    """Non-blocking copies of tensors of one device to the host; on the CPU the tensors themselves."""
 
-    def __init__(self, *tensors: Tensor):
+    def __init__(self, *tensors: Tensor) -> None:
         self._copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-        self._arrived = torch.cuda.Event() if tensors[0].is_cuda else None
-        if self._arrived:
-            self._arrived.record()
+        # Until the event is reached, the host memory of the copies is undefined.
+        self._done = torch.cuda.Event() if tensors[0].is_cuda else None
+        if self._done:
+            self._done.record()
 
     def wait(self) -> list[Tensor]:
-        """The copies, as soon as they are there."""
-        if self._arrived:
-            self._arrived.synchronize()
+        """The copies; blocks until they are complete."""
+        if self._done:
+            self._done.synchronize()
         return self._copies
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of "auto" (a GPU where there is one), "cpu" or "cuda"; UsageError for another or an absent one."""
+    """The torch device of a name: "auto" (a GPU if there is one, else the CPU), "cpu" or "cuda".
+
+    UsageError for another name, for "cuda" without a GPU, and for a GPU without the package triton.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device={name}: allowed are auto, cpu, cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):

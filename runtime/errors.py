@@ -2,7 +2,8 @@
 
 
 class UsageError(ValueError):
-    """A mistake in what a user gave: one line that says what was given, what is allowed and what to do.
+    """A mistake in a user's input; the message is one line: what was given, what is allowed and what to do.
 
-    Programs print it and exit with status 2. Anything else that is raised is a fault of the project.
+    Programs print it and exit with status 2. Any other exception is a fault of the project, unless
+    `runtime.program.explain` attributes it to the machine (a full disk, too little memory).
     """

@@ -1,4 +1,4 @@
-"""Files that are whole at every instant, and reading anyone's files: no code runs, nothing waits, sizes are bounded."""
+"""Atomic writes, and reads of untrusted files: no code is executed, no read blocks, sizes are bounded."""
 
 import ctypes
 import errno
@@ -19,15 +19,15 @@ import torch
 
 from reknob.runtime.errors import UsageError
 
-# The most that is read of a file of a kind: a preset set of 50 000 tracks has 20 and 31 MB.
+# The largest text and array files that are read: those of a preset set of 50 000 tracks have 20 and 31 MB.
 TEXT_BYTES, ARRAY_BYTES = 1 << 25, 1 << 28
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user gives it, `~` and `~name` expanded; UsageError where no file or folder can have it.
+    """A path as a user writes it, with `~` and `~name` expanded; the file need not exist.
 
-    What is no file either is refused: a device or a pipe may never end.
+    UsageError for text that cannot be a path, and for a pipe, a socket or a device, as reading one may never end.
     """
     try:
         path = Path(text).expanduser()
@@ -42,23 +42,24 @@ def user_path(text: str | Path) -> Path:
         raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        # These two are left to whatever opens the file, whose message is more specific.
         if not isinstance(error, (PermissionError, NotADirectoryError)):
             raise UsageError(f"{str(text)[:80]!r}: no path that a file can have ({reason})") from None
     return path
 
 
 def absolute(path: str | Path) -> str:
-    """A path from the root on, without `..`: as records keep it, as they are read in other folders too."""
+    """An absolute path without `..`, as written into records, which are also read from other working folders."""
     return os.path.abspath(user_path(path))
 
 
 def printable(name: str) -> str:
-    """A file's name as text that everything can print and write: what of it is no UTF-8 appears as `\\xff`."""
+    """A file's name as valid Unicode text: bytes that are not UTF-8 become escapes, as `\\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths name one file, whatever their spelling; it need not exist."""
+    """Whether two paths resolve to the same file, which need not exist."""
     return os.path.realpath(absolute(one)) == os.path.realpath(absolute(other))
 
 
@@ -69,18 +70,20 @@ def check_output(
     overwrite: bool = True,
     new_folder: bool = False,
 ) -> Path:
-    """A file that a program is to write, as its user gives it, checked before the work that it is to hold.
+    """The path of an output file, checked before the work whose result it receives.
 
     Args:
         inputs: files and folders that the program reads; None stands for one that was not given.
-        overwrite: whether it may take the place of a file.
-        new_folder: whether its folder is made where there is none.
+        overwrite: whether an existing file may be replaced.
+        new_folder: whether the program creates the output's folder.
 
-    Raises UsageError where it is a folder or (under any name) an input, exists, or cannot be written.
+    Raises UsageError where the path is a folder, an input or inside one (links resolved), exists without `overwrite`,
+    or cannot be written.
     """
     path = user_path(path)
     if not path.name:
         raise UsageError(f"{path}: is a folder; give a file to write")
+    # The closest folder that exists already is the one whose permissions count.
     folder = path.parent
     while new_folder and not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -88,7 +91,7 @@ def check_output(
         wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
         raise UsageError(f"{path}: {wrong}; choose another")
     for given in inputs:
-        if given is not None and _is_of(path, user_path(given)):
+        if given is not None and _replaces(path, user_path(given)):
             raise UsageError(f"{path}: is an input, {given}, which would be lost; give another name")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give a file to write")
@@ -99,8 +102,8 @@ def check_output(
     return path
 
 
-def _is_of(path: Path, given: Path) -> bool:
-    """Whether writing a path replaces a file, or one in a folder."""
+def _replaces(path: Path, given: Path) -> bool:
+    """Whether writing `path` replaces the file `given`, or a file below the folder `given`."""
     if not path.exists():
         return path.resolve() == given.resolve()
     if given.is_dir():
@@ -110,40 +113,43 @@ def _is_of(path: Path, given: Path) -> bool:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends, and vanishes when the block fails.
+    """A temporary path in the folder of `path`, renamed to `path` when the block ends, removed when it raises.
 
-    What is in place survives a power cut as well. An OSError names `path`.
+    The content is flushed to disk before the rename, so that after a power failure `path` holds the old or the new
+    content, complete. An OSError names `path`.
     """
     path = Path(path)
-    temporary = None
+    temporary, name = None, ""
     try:
-        # The stem is cut, as its name may have the length that the file system takes and no more.
+        # The stem is cut: with prefix and suffix a long name would exceed the file system's limit.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         _sync(temporary)
-        # mkstemp makes files that only their owner can read.
+        # mkstemp creates files that only their owner can read.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None or not (temporary is None or error.filename is None or str(error.filename) == name):
+        # Errors of other files, raised in the block, keep the name of their file.
+        is_of_it = temporary is None or error.filename is None or str(error.filename) in (name, str(temporary))
+        if error.errno is None or not is_of_it:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-    # The file is in place, also where its folder may not be opened.
+    # Makes the rename durable; where the folder cannot be opened, the file is in place all the same.
     with suppress(OSError):
         _sync(path.parent)
 
 
 @contextmanager
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends, and vanishes when the block fails.
+    """A temporary folder in the parent of `path`, renamed to `path` when the block ends, removed when it raises.
 
-    With `overwrite` an older folder is replaced as a whole; without, only an empty one is, and OSError is raised.
+    With `overwrite` an existing folder is replaced with all it contains. Without, OSError where it is not empty.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +168,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swaps two folders: at once on Linux, elsewhere in three renames."""
+    """Swaps two folders: atomically on Linux, elsewhere by three renames."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename and rename(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE) == 0:
         return
@@ -177,61 +183,63 @@ def _exchange(new: Path, old: Path) -> None:
 
 
 def _umask() -> int:
+    # The only way to read the umask is to set it.
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _sync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
+    """Flushes a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that has no such call
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # file systems without fsync
             raise
     finally:
         os.close(handle)
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Writes a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Text as UTF-8. What that lacks, bytes of a file name that is not UTF-8, becomes an escape of JSON and YAML."""
+    """Writes text as UTF-8; lone surrogates, from file names that are not UTF-8, as escapes of JSON and YAML."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    """A file of torch.save."""
-    # torch and numpy, writing themselves, report a full disk as an error of their own.
+    """Writes tensors and containers by name, in the format of torch.save."""
+    # Through a buffer: on a full disk torch and numpy raise errors of their own kinds instead of OSError.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_bytes(path, buffer.getbuffer())
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
-    """A .npy file."""
+    """Writes a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes(path, buffer.getbuffer())
 
 
 def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
-    """A .npz file."""
+    """Writes arrays by name as a .npz file."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getbuffer())
 
 
 def read_bytes(path: str | Path, most: int = TEXT_BYTES) -> bytes:
-    """A regular file of at most `most` bytes; UsageError for a pipe, a device, a longer file and what is unreadable."""
+    """The content of a regular file of at most `most` bytes; UsageError for other kinds, larger or unreadable files."""
     try:
         size = _check_regular(path, most)
         with open(path, "rb") as file:
-            return file.read(size)  # of a file that grows, no more than was checked
+            return file.read(size)  # bounded also where another process appends to the file
     except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
@@ -240,7 +248,7 @@ def read_bytes(path: str | Path, most: int = TEXT_BYTES) -> bytes:
 
 
 def _check_regular(path: str | Path, most: float = math.inf) -> int:
-    """The bytes of a regular file; UsageError for anything else, as to read a pipe or a device would not end."""
+    """The size of a regular file in bytes; UsageError for other kinds (reading one may block) and larger files."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path}: cannot be read (Is a directory)")
@@ -252,9 +260,9 @@ def _check_regular(path: str | Path, most: float = math.inf) -> int:
 
 
 def read_tensors(path: str | Path) -> dict:
-    """Tensors, numbers and containers by name of a file of torch.save, and nothing that could run.
+    """The dict of a file of torch.save, on the CPU; with `weights_only`, so that unpickling executes no code.
 
-    Raises UsageError naming the file when it is missing, damaged, or holds anything else.
+    UsageError naming the file when it is missing, damaged, or holds anything but tensors, numbers and containers.
     """
     try:
         _check_regular(path)
@@ -263,7 +271,7 @@ def read_tensors(path: str | Path) -> dict:
         raise UsageError(f"{path}: no such file") from None
     except UsageError:
         raise
-    except Exception as error:
+    except Exception as error:  # torch, pickle and zipfile raise errors of many kinds for damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UsageError(f"{path}: damaged, or not a file of tensors alone ({reason})") from error
     if not isinstance(content, dict):
@@ -272,7 +280,7 @@ def read_tensors(path: str | Path) -> dict:
 
 
 def read_json(path: str | Path) -> dict:
-    """A JSON file of names and values; UsageError naming it when it is missing or damaged."""
+    """The object of a JSON file; UsageError naming the file when it is missing, damaged or holds no object."""
     text = read_bytes(path)
     try:
         content = json.loads(text.decode("utf-8-sig"))
@@ -286,12 +294,12 @@ def read_json(path: str | Path) -> dict:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """The numbers or truth values of a .npy file, as data only; UsageError naming it when it holds anything else."""
+    """The array of numbers or booleans in a .npy file; UsageError naming the file when it holds anything else."""
     return _array(read_bytes(path, ARRAY_BYTES), path)
 
 
 def read_arrays(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
-    """Some arrays of a .npz file, as `read_array` reads one."""
+    """The named arrays of a .npz file, each under the conditions of `read_array`."""
     content = read_bytes(path, ARRAY_BYTES)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -303,23 +311,23 @@ def read_arrays(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
         raise
     except KeyError:
         raise UsageError(f"{path}: lacks an array; expected {', '.join(names)}") from None
-    except Exception as error:  # zipfile raises eight kinds, and zlib its own
+    except Exception as error:  # zipfile and zlib raise errors of many kinds for damaged archives
         raise UsageError(f"{path}: not an archive of arrays ({str(error)[:120]})") from error
 
 
 def _array(content: bytes, path: str | Path) -> np.ndarray:
-    """The array that the bytes of a .npy file hold."""
+    """The array that the content of a .npy file encodes; never unpickles."""
     file = io.BytesIO(content)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
         if dtype.kind not in "biuf":
             raise UsageError(f"{path}: not an array of numbers (of {dtype})")
-        # numpy takes the memory that a header claims before it reads.
+        # numpy allocates what the header claims before it reads.
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > len(content) - file.tell():
             raise UsageError(f"{path}: not an array of numbers (cut off: {shape} do not fit into the file)")
         return np.load(io.BytesIO(content), allow_pickle=False)
     except UsageError:
         raise
-    except Exception as error:  # a header is a Python literal, and numpy raises what its parser does
+    except Exception as error:  # numpy parses the header as a Python literal, and passes on that parser's errors
         raise UsageError(f"{path}: not an array of numbers ({str(error)[:120]})") from error

@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: at once, between two steps of its work, or not this process."""
+"""Signals that request the end of a program: raised at once, deferred to the next step, or ignored in a worker."""
 
 import signal
 import threading
@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-Handlers = dict[signal.Signals, object]
+Handler = Callable[[int, FrameType | None], object]
+#: What `signal.signal` returned; None where the handler was not installed from Python.
+Handlers = dict[signal.Signals, Handler | int | None]
 
-#: Ctrl-C; what kill, timeout and clusters send; a terminal that is closed; the warning of a cluster (Slurm's --signal).
+#: Ctrl-C; kill, timeout and clusters; a closed terminal; a cluster's warning before the time limit (Slurm's --signal).
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
 
 
 class Interrupt:
-    """A request to stop as a question that a loop asks between steps; Ctrl-C after it stops at once.
+    """A flag that signals set and that a loop reads between steps; a second Ctrl-C raises KeyboardInterrupt.
 
-    `signal` is the first one that came. May be entered several times: the handlers of others that were set in between
-    are put back one by one.
+    `signal` is the first signal received. The context may be entered several times: every exit restores the handlers
+    that were installed at the matching entry.
     """
 
     def __init__(self) -> None:
@@ -30,14 +32,14 @@ class Interrupt:
         return self.asked
 
     def __enter__(self) -> "Interrupt":
-        self._before.append(_handle(self._ask))
+        self._before.append(_install(self._request))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before:
-            _put_back(self._before.pop())
+            _restore(self._before.pop())
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
+    def _request(self, number: int, _: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.asked:
@@ -46,19 +48,19 @@ class Interrupt:
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Every signal of SIGNALS raises KeyboardInterrupt with its name, so that nothing is left half written."""
-    before = _handle(_stop)
+    """Every signal of SIGNALS raises KeyboardInterrupt with the signal's name, so that `finally` blocks clean up."""
+    before = _install(_stop)
     try:
         yield
     finally:
-        _put_back(before)
+        _restore(before)
 
 
 @contextmanager
-def kept_from_children() -> Iterator[None]:
-    """Processes that are started meanwhile never see Ctrl-C and the like; here it waits until the end.
+def blocked_signals() -> Iterator[None]:
+    """Blocks SIGNALS except SIGTERM: processes started inside inherit that, in this one they arrive at the end.
 
-    SIGTERM alone reaches them, as it is what ends them.
+    SIGTERM stays deliverable, as process pools end their workers with it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -70,8 +72,11 @@ def kept_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def leave_to_the_program(*, but: tuple[signal.Signals, ...] = ()) -> None:
-    """In a worker process: signals reach every process of a group, and the program decides what becomes of them."""
+def ignore_signals(*, but: tuple[signal.Signals, ...] = ()) -> None:
+    """Ignores SIGNALS except `but` in a worker process.
+
+    A terminal sends Ctrl-C to the whole process group, and the main process alone decides how to react.
+    """
     for number in set(SIGNALS) - set(but):
         signal.signal(number, signal.SIG_IGN)
 
@@ -80,10 +85,10 @@ def _stop(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _handle(handler: Callable[[int, FrameType | None], None]) -> Handlers:
-    """Sets a handler, and returns those before; only Python's main thread can. nohup's ignored SIGHUP stays ignored."""
+def _install(handler: Handler) -> Handlers:
+    """Installs a handler for SIGNALS and returns the previous ones; an ignored SIGHUP (nohup) stays ignored."""
     if threading.current_thread() is not threading.main_thread():
-        return {}
+        return {}  # Python installs handlers from its main thread only
     before: Handlers = {}
     for number in SIGNALS:
         is_ignored = signal.getsignal(number) == signal.SIG_IGN
@@ -92,7 +97,7 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> Handlers:
     return before
 
 
-def _put_back(before: Handlers) -> None:
+def _restore(before: Handlers) -> None:
     for number, handler in before.items():
-        # None: it was set by no Python code, and Python cannot set it again.
+        # A handler that was not installed from Python cannot be restored from it.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,4 +1,4 @@
-"""Folders that one process at a time writes."""
+"""Locks of folders that only one process at a time may write."""
 
 import json
 import os
@@ -16,37 +16,37 @@ LOCK, HOLDER = ".lock", ".lock.json"
 
 
 class FolderLock:
-    """A folder that only its holder writes, until `release` or the end of the process, however that comes.
+    """An exclusive lock of a folder, held until `release` or until the process ends, even by SIGKILL.
 
-    UsageError, with what to do `instead`, where another process, or another part of this one, holds it, naming that,
-    and where the folder cannot be written.
+    UsageError where the lock is held already, by another process (named) or by this one, and where the folder cannot
+    be written; `instead` is what the message suggests to do.
     """
 
-    def __init__(self, folder: Path, instead: str):
+    def __init__(self, folder: Path, instead: str) -> None:
         self._holder = folder / HOLDER
         self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
         try:
-            # The system itself takes it back when a process ends; who has it stands in a file beside it.
+            # The kernel releases the lock of a process that ends; the file beside it only serves the message.
             self._lock.acquire()
             holder = {"pid": os.getpid(), "host": gethostname(), "since": datetime.now().isoformat(timespec="seconds")}
             write_text(self._holder, json.dumps(holder))
         except Timeout:
-            raise UsageError(f"{folder} is being written by {self._who()}; wait for it, or {instead}") from None
+            raise UsageError(f"{folder} is being written by {self._holder_name()}; wait for it, or {instead}") from None
         except OSError as error:
             self.release()
             raise UsageError(f"{folder}: cannot be written ({error.strerror}); {instead}") from error
 
-    def _who(self) -> str:
+    def _holder_name(self) -> str:
         try:
             holder = read_json(self._holder)
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (UsageError, KeyError):  # it has only just begun
+        except (UsageError, KeyError):  # it has not written the file yet
             return "another process"
 
     def release(self) -> None:
-        """Lets others write the folder; does nothing the second time."""
+        """Releases the lock; does nothing the second time."""
         if self._lock.is_locked:
-            # Removed before it is released: who opened the file that is removed opens the next one instead.
+            # Removed before the release: a process that has opened the removed file opens a new one instead.
             for path in (self._holder, Path(self._lock.lock_file)):
                 with suppress(OSError):
                     path.unlink()

@@ -1,4 +1,4 @@
-"""How much memory there is, how much work takes, and what a program asks of the C library about it."""
+"""Free memory, peak memory of a block of work, and settings of the C library's allocator."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
 RESET_PEAK = "5"  # of proc(5), clear_refs
 SAMPLED_EVERY_S = 0.005
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-# Limit, use, and what of the use is cached files that the kernel drops first, in both versions of control groups.
+# By version of control groups: the files of limit and use, and the field of memory.stat with reclaimable file cache.
 GROUP_FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
@@ -23,7 +23,7 @@ GROUP_FILES = {
 
 
 def keep_freed_memory() -> None:
-    """Keep what is freed for the next step: to give it back and be given it anew, zeroed, takes a tenth of a step."""
+    """Makes malloc keep freed memory: returning it and faulting in zeroed pages again costs a tenth of a step."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(TRIM_THRESHOLD, -1)
@@ -31,25 +31,28 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give what is freed back to the system once, so that the process takes no more than it uses."""
+    """Returns all freed memory to the system once."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def free_bytes(device: torch.device, proc: Path = PROC, groups: Path = GROUPS) -> int:
-    """Memory of a device that programs can still take; `proc` and `groups` are where Linux tells of it."""
+    """Bytes of a device's memory that can still be allocated; on a CPU also within the limits of control groups.
+
+    Without Linux's `proc` it is half of the physical memory. `groups` is the root of the control groups' file system.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    told = proc / "meminfo"
-    if told.exists():
-        lines = dict(line.split(":") for line in told.read_text().splitlines())
+    meminfo = proc / "meminfo"
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
         return min(1024 * int(lines["MemAvailable"].split()[0]), *_left_to_groups(proc, groups))
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _left_to_groups(proc: Path, groups: Path) -> Iterator[int]:
-    """What the limits leave of the control groups that hold this process, and of all groups above them."""
+    """Bytes left below the limit of each control group of this process, and of every parent group."""
     yield sys.maxsize
     with contextlib.suppress(OSError):
         for line in (proc / "self" / "cgroup").read_text().splitlines():
@@ -57,7 +60,8 @@ def _left_to_groups(proc: Path, groups: Path) -> Iterator[int]:
             if controllers and "memory" not in controllers.split(","):
                 continue
             version, root = (1, groups / "memory") if controllers else (2, groups)
-            # A container may see its own group as the root of the tree, under a path that is the host's.
+            # In a container the path is the host's, but the container's own group may be mounted as the root: so every
+            # group from the root down is read, and those that are absent have no limit.
             names = [name for name in path.split("/") if name not in ("", "..")]
             for depth in range(len(names) + 1):
                 yield _left_to_group(root.joinpath(*names[:depth]), *GROUP_FILES[version])
@@ -76,26 +80,27 @@ def _left_to_group(folder: Path, limit: str, used: str, cached: str) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory of a device that this program has taken, since it began or `PeakMemory` was last entered."""
+    """Peak bytes of a device's memory used by this process since its start, or since `PeakMemory` was last entered."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    # ru_maxrss is in kilobytes, on macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class PeakMemory:
-    """A block of work whose most memory is measured: `bytes`, beyond what was in use when it began.
+    """Peak memory of a block of work: `bytes` above what was in use when the block was entered.
 
-    On a GPU by the allocator's own record. On a CPU by the kernel's record of the process, which is reset, after freed
-    memory is given back: what the allocator had kept would hide what the work takes. Where the kernel does not let it
-    be reset, by sampling the process's memory every few milliseconds, which may miss a short peak.
+    On a GPU it is the peak of torch's allocator. On a CPU it is the kernel's peak of the process's resident memory
+    (VmHWM), reset at entry; freed memory is returned first, as the block would reuse it and the peak would not rise.
+    Where the kernel refuses the reset, resident memory is sampled every 5 ms, which can miss a short peak.
 
     Args:
         device: whose memory is measured.
-        proc: where Linux tells of the process.
+        proc: mount point of Linux's proc file system.
     """
 
-    def __init__(self, device: torch.device, proc: Path = PROC):
+    def __init__(self, device: torch.device, proc: Path = PROC) -> None:
         self.device, self.proc, self.bytes = device, proc, 0
         self._highest, self._done = 0, threading.Event()
         self._sampler: threading.Thread | None = None
@@ -130,7 +135,7 @@ class PeakMemory:
             self._highest = max(self._highest, self._resident("VmRSS"))
 
     def _resident(self, field: str) -> int:
-        """VmRSS, the memory in use now, or VmHWM, the most so far; without such a file the most so far."""
+        """Bytes of VmRSS, the current resident memory, or VmHWM, its peak; without such a file the peak."""
         try:
             for line in (self.proc / "self" / "status").read_text().splitlines():
                 if line.startswith(f"{field}:"):

@@ -1,4 +1,4 @@
-"""How every program runs: its exit status, its messages, and the signals that end it. To be imported first."""
+"""The runner of every program: exit status, messages, signals. Imported first, as it prepares further imports."""
 
 from reknob.runtime.startup import INTERRUPTED, MISTAKE, why_not_loaded
 
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
@@ -19,19 +19,27 @@ from reknob.runtime.interrupt import stopping_at_once
 
 Main = Callable[[list[str]], int]
 
+
+class Program(Protocol):
+    """A wrapped `main`: its exit status, of the given arguments or of the command line's."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+
 FAULT = 1
 BROKEN_PIPE = 128 + 13  # as a program that SIGPIPE ended
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
-def program(main: Main) -> Callable[[Sequence[str] | None], int]:
-    """A program's `main(argv)` that never raises and returns an exit status.
+def program(main: Main) -> Program:
+    """Wraps a program's `main(argv)` so that it returns an exit status and never raises.
 
-    0: done. 2: a user's mistake, or what the machine refused (a full disk, no memory), as one line on stderr.
-    1: a fault of the project; the traceback goes to a file that the line names, with `--debug` to the screen.
-    130: Ctrl-C, or another signal that asks to end. 141: whoever read the output has gone.
+    0: success. 2: a user's mistake, or a failure of the machine (a full disk, no memory), as one line on stderr.
+    1: a fault of the project; the traceback goes to a file that the line names, with `--debug` to stderr.
+    130: Ctrl-C, or another signal of `runtime.interrupt.SIGNALS`. 141: the reader of the output closed its pipe.
     `--plugin MODULE` is imported before `main` is called (`runtime.plugins`).
-    Without an argument `main` takes the command line's. What the libraries log goes to stderr, a line each.
+    Without an argument `main` gets the command line's. Log records go to stderr, one line each.
     """
     name = Path(main.__code__.co_filename).name
 
@@ -54,7 +62,7 @@ def program(main: Main) -> Callable[[Sequence[str] | None], int]:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line on a user's mistake or on what the machine refused; None for a fault of the project."""
+    """One line on a user's mistake or a failure of the machine; None for a fault of the project."""
     text = _of_worker(str(error))
     if isinstance(error, UsageError):
         return one_line(text)
@@ -65,19 +73,21 @@ def explain(error: BaseException) -> str | None:
     if line := why_not_loaded(error):
         return line
     if isinstance(error, OSError) and error.strerror:
-        place = error.filename2 or error.filename
-        where = f"{os.fsdecode(place)}: " if isinstance(place, (str, bytes, os.PathLike)) else ""
-        return one_line(f"{where}{error.strerror}")
+        # Of a rename the second name is the one that was to be written.
+        file = error.filename2 or error.filename
+        prefix = f"{os.fsdecode(file)}: " if isinstance(file, (str, bytes, os.PathLike)) else ""
+        return one_line(f"{prefix}{error.strerror}")
+    # An OSError of a DataLoader's worker is raised here with its text only.
     return one_line(text) if isinstance(error, OSError) and text != str(error) else None
 
 
 def reason(error: BaseException) -> str:
-    """One line on any error, for a program that goes on without what failed."""
+    """One line on any error, for a program that continues without the item that failed."""
     return explain(error) or one_line(f"{type(error).__name__}: {error}")
 
 
 def one_line(text: str) -> str:
-    """A text as one line of at most 1000 characters, printable whatever it holds."""
+    """A text as one line of at most about 1000 characters, the middle cut out, unprintable characters escaped."""
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= 1000 else f"{line[:500]} … {line[-400:]}"
@@ -92,12 +102,12 @@ def print_error(line: str) -> None:
         else:
             sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
-    except (OSError, ValueError):  # ValueError: it is closed
-        _drop(sys.stderr)
+    except (OSError, ValueError):  # ValueError: the stream is closed
+        _discard(sys.stderr)
 
 
 class _Messages(logging.Handler):
-    """Prints what is logged to whatever stderr is at that time."""
+    """Prints log records to the current `sys.stderr`, which tests and notebooks replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print_error(self.format(record))
@@ -105,7 +115,7 @@ class _Messages(logging.Handler):
 
 @contextmanager
 def _messages() -> Iterator[None]:
-    """Shows what is logged, unless whoever called the program has handlers of their own."""
+    """Prints log records of level INFO and above, unless the caller of the program has installed handlers."""
     root, handler = logging.getLogger(), _Messages()
     level = root.level
     if not root.handlers:
@@ -119,7 +129,7 @@ def _messages() -> Iterator[None]:
 
 
 def _of_worker(text: str) -> str:
-    """The message of an error; one that torch's DataLoader handed on from a worker is the end of a traceback's text."""
+    """The message of an error; of one re-raised from a DataLoader's worker the end of the traceback in its text."""
     if not (text.startswith("Caught ") and "Original Traceback" in text):
         return text
     last = max(number for number, line in enumerate(text.splitlines()) if line.startswith("  "))
@@ -127,7 +137,7 @@ def _of_worker(text: str) -> str:
 
 
 def _report(name: str, error: BaseException, *, debug: bool) -> int:
-    """Tells of an error, and returns the exit status."""
+    """Prints an error, and returns the exit status."""
     if isinstance(error, KeyboardInterrupt):
         print_error(f"{name}: stopped" + (f" by {error}" if str(error) and str(error) != "SIGINT" else ""))
         return INTERRUPTED
@@ -138,12 +148,12 @@ def _report(name: str, error: BaseException, *, debug: bool) -> int:
         return MISTAKE
     if debug:
         traceback.print_exception(error)
-    print_error(f"{name}: internal error: {reason(error)}{'' if debug else _kept(error)}")
+    print_error(f"{name}: internal error: {reason(error)}{'' if debug else _save_traceback(error)}")
     return FAULT
 
 
-def _kept(error: BaseException) -> str:
-    """Where the traceback of a fault is."""
+def _save_traceback(error: BaseException) -> str:
+    """Writes the traceback of a fault to a temporary file; the end of the message, which names it."""
     text = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -156,20 +166,20 @@ def _kept(error: BaseException) -> str:
 
 
 def _make_writable() -> None:
-    """Lets the standard streams print any text, escaped where their encoding lacks it; closed ones drop it."""
+    """Makes the standard streams accept any text: escaped where their encoding lacks it, discarded if closed."""
     for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:
+        if getattr(sys, stream) is None:  # the parent process closed the descriptor
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))
         if hasattr(getattr(sys, stream), "reconfigure"):
             getattr(sys, stream).reconfigure(errors="backslashreplace")
 
 
 def _flushed(name: str, status: int) -> int:
-    """The exit status of a program whose output has reached its reader, or another."""
+    """The exit status after standard output is flushed: `status`, or that of a write error."""
     try:
         sys.stdout.flush()
-    except (OSError, ValueError) as error:  # ValueError: it is closed
-        _drop(sys.stdout)
+    except (OSError, ValueError) as error:  # ValueError: the stream is closed
+        _discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
             return BROKEN_PIPE
         if status == 0:
@@ -178,12 +188,12 @@ def _flushed(name: str, status: int) -> int:
     return status
 
 
-def _drop(stream: TextIO) -> None:
-    """Sends what is left in a stream nowhere, so that the interpreter's own last flush does not fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard(stream: TextIO) -> None:
+    """Redirects a stream to the null device, so that the interpreter's flush at exit does not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(null, stream.fileno())
     except (OSError, ValueError):  # a stream of a test or a notebook has no descriptor
         pass
     finally:
-        os.close(nowhere)
+        os.close(null)

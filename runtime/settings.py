@@ -1,7 +1,12 @@
-"""Settings of a program: flags over a YAML file over the defaults of a dataclass, which OmegaConf checks.
+"""Settings of a program: defaults of a dataclass, overridden by a YAML file, overridden by flags; checked by OmegaConf.
 
-A program declares its settings as a dataclass whose fields are made by `option`, with a type, a default and a help; a
-field that is such a dataclass itself is a group (`optimiser.lr`), and a field of type dict a tree that others check.
+A program declares its settings as a dataclass whose fields are created by `option`, with a type, a default and a help.
+A field that is such a dataclass itself is a group (`optimiser.lr`). A field of type dict is a tree (an effect chain,
+say), whose content is checked where it is used.
+
+    defaults ─┬─ values: dotted name → value ─┐
+    file     ─┤                               ├─ references written out ─ each checked ─ instance of the dataclass
+    flags    ─┴─ trees:  dotted name → dict  ─┘
 """
 
 import argparse
@@ -11,8 +16,9 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from numbers import Real
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -25,18 +31,17 @@ from reknob.runtime.trees import copy_tree, interpolated, is_off, merge, parse_y
 __all__ = ["Option", "load_settings", "merge", "option", "options_of", "read_number", "read_yaml", "settings_from"]
 
 T = TypeVar("T")
+SIMILAR = 0.6  # SequenceMatcher's ratio from which a known name is suggested for an unknown one
 Help = str | Callable[[], str]
-CLOSE = 0.6
 
 
-def option(
-    default: object, help: Help, *, above: float | None = None, within: tuple[float, float] | None = None
-) -> Any:  # noqa: ANN401 - a field, which type checkers take for the type that the class annotates, as dataclasses.field
-    """A field of a dataclass of settings.
+def option(default: T, help: Help, *, above: float | None = None, within: tuple[float, float] | None = None) -> T:
+    """A field of a dataclass of settings; typed as its value, like `dataclasses.field`.
 
     Args:
-        help: the text of `--help`; a function for a text that names what plug-ins may add to.
-        above: what a number must exceed.
+        default: its value where neither file nor flag sets it.
+        help: its line of `--help`; a function for a text that names what plug-ins may add to.
+        above: a number must be greater than this.
         within: the lowest and the highest number allowed.
     """
     metadata = {"help": help, "above": above, "within": within}
@@ -47,9 +52,9 @@ def option(
 
 @dataclass(frozen=True)
 class Option:
-    """One declared setting: dotted name, type, default, help and bounds; `kind` dict is a tree that others check."""
+    """One declared setting; a tree where `kind` is dict."""
 
-    name: str
+    name: str  # dotted, as optimiser.lr
     kind: type
     default: object
     help: str
@@ -58,7 +63,7 @@ class Option:
     within: tuple[float, float] | None = None
 
     def checked(self, value: object) -> object:
-        """The value as the declared type; UsageError that says what was given and what is allowed."""
+        """The value converted to the declared type; UsageError, naming value and constraint, where it violates one."""
         if self.nullable and is_off(value):
             return None
         try:
@@ -66,11 +71,15 @@ class Option:
         except (TypeError, ValueError):
             allowed = _WORDS[self.kind] + (" or null" if self.nullable else "")
             raise UsageError(f"{self.name}={str(value)[:200]}: expected {allowed}") from None
+        if isinstance(value, (int, float)):
+            self._check_bounds(value)
+        return value
+
+    def _check_bounds(self, value: float) -> None:
         if self.above is not None and not value > self.above:
             raise UsageError(f"{self.name}={value}: must be above {self.above:g}")
         if self.within is not None and not self.within[0] <= value <= self.within[1]:
             raise UsageError(f"{self.name}={value}: give {self.within[0]:g} to {self.within[1]:g}")
-        return value
 
 
 CONFIG = Option("config", str, None, "YAML file of settings; flags go over it", nullable=True)
@@ -78,19 +87,20 @@ CONFIG = Option("config", str, None, "YAML file of settings; flags go over it", 
 
 def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
     """The declared settings of a dataclass by dotted name."""
-    types, found = get_type_hints(schema), {}
+    types, options = get_type_hints(schema), {}
     for field in dataclasses.fields(schema):
         kind, name = types[field.name], prefix + field.name
-        if dataclasses.is_dataclass(kind):
-            found |= options_of(kind, f"{name}.")
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            options |= options_of(kind, f"{name}.")
             continue
+        # `float | None` is a nullable float, `list[float]` a list.
         nullable = get_origin(kind) is UnionType and NoneType in get_args(kind)
         kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
-        default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         help, above, within = (field.metadata[key] for key in ("help", "above", "within"))
-        text = str(help() if callable(help) else help)
-        found[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
-    return found
+        text: str = help() if callable(help) else help
+        options[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
+    return options
 
 
 def read_number(text: str) -> float | None:
@@ -111,15 +121,26 @@ def _read_bool(value: object) -> bool:
 
 
 def _read_int(value: object) -> int:
-    if isinstance(value, (bool, str)) or (isinstance(value, float) and not value.is_integer()):
+    # bool is an int to Python, and a mistake where a number is asked for.
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(value)
-    return int(value)
+    if isinstance(value, int):
+        return value
+    if not (number := float(value)).is_integer():
+        raise TypeError(value)
+    return int(number)
 
 
 def _read_float(value: object) -> float:
-    if isinstance(value, (bool, str)) or abs(value) > 1e300 or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(value)
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        raise TypeError(value) from None
+    if not abs(number) <= 1e300:  # nor NaN
+        raise TypeError(value)
+    return number
 
 
 def _read_text(value: object) -> str:
@@ -140,7 +161,14 @@ def _read_dict(value: object) -> dict:
     return value
 
 
-_READERS = {bool: _read_bool, int: _read_int, float: _read_float, str: _read_text, list: _read_list, dict: _read_dict}
+_READERS: dict[type, Callable[[object], object]] = {
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    str: _read_text,
+    list: _read_list,
+    dict: _read_dict,
+}
 _WORDS = {
     bool: "true or false",
     int: "a whole number",
@@ -155,15 +183,20 @@ def load_settings(
     schema: type[T],
     argv: Sequence[str],
     *,
-    description: str,
+    description: str | None,
     translate: Callable[[dict, Collection[str]], dict] | None = None,
 ) -> T:
-    """The settings of one run.
+    """An instance of `schema` with the settings of a command line.
 
-    `argv` holds `key=value` or `--key=value` or `--key value`; `--config=FILE` reads a YAML file first; `--help`
-    prints every setting and exits. References (`${sr}`) are written out last. `translate` rewrites the file's tree
-    first, and gets the names that `argv` gives. Raises UsageError for an unknown key, naming the nearest, and for a
-    wrong type.
+    Args:
+        schema: the dataclass that declares the settings.
+        argv: `key=value`, `--key=value` or `--key value`; `--config=FILE` reads a YAML file, which flags override, and
+            `--help` prints every setting and exits.
+        description: the text above the list of settings in the help.
+        translate: rewrites the file's tree, given that and the names that `argv` sets.
+
+    References (`${sr}`) are replaced last, so that they see the flags. UsageError for an unknown name, suggesting the
+    most similar one, and for a value of the wrong type or out of bounds.
     """
     options = options_of(schema)
     given = dict(_pairs(argv, {"config": CONFIG} | options, description))
@@ -171,6 +204,7 @@ def load_settings(
     if config:
         tree = read_yaml(config)
         changes = _flatten(translate(tree, given) if translate else tree, options)
+    # Flags come after the file, and override it.
     changes += [(name, _parse(text, _find(options, name))) for name, text in given.items()]
     return _with_changes(schema, options, changes)
 
@@ -187,11 +221,11 @@ def _with_changes(schema: type[T], options: dict[str, Option], changes: Sequence
     values = {name: o.default for name, o in options.items() if o.kind is not dict}
     for name, value in changes:
         _assign(values, trees, options, name, value)
-    return _typed(schema, options, _written_out(values | trees))
+    return _instance(schema, options, _without_references(values | trees))
 
 
-def _written_out(values: dict[str, object]) -> dict[str, object]:
-    """Values by dotted name with their references written out."""
+def _without_references(values: dict[str, object]) -> dict[str, object]:
+    """Values by dotted name with their references replaced; these may point to any other setting."""
     root: dict = {}
     for name, value in values.items():
         *parents, leaf = name.split(".")
@@ -199,16 +233,16 @@ def _written_out(values: dict[str, object]) -> dict[str, object]:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
-    root, found = interpolated(root), {}
+    root, replaced = interpolated(root), {}
     for name in values:
         node = root
         for step in name.split("."):
             node = node[step]
-        found[name] = node
-    return found
+        replaced[name] = node
+    return replaced
 
 
-def _typed(schema: type[T], options: dict[str, Option], values: dict[str, object]) -> T:
+def _instance(schema: type[T], options: dict[str, Option], values: dict[str, object]) -> T:
     """An instance of the schema with these values by dotted name, each checked by OmegaConf and by its declaration."""
     typed = OmegaConf.structured(schema)
     for name, value in values.items():
@@ -220,31 +254,32 @@ def _typed(schema: type[T], options: dict[str, Option], values: dict[str, object
         except OmegaConfBaseException as error:
             raise UsageError(f"{name}={value}: {str(error).splitlines()[0]}") from error
     settings = OmegaConf.to_object(typed)
+    assert isinstance(settings, schema)
     for name, declared in options.items():
         if declared.kind is dict:
-            # OmegaConf would take a node for each of its values, and read them once more.
+            # Not through OmegaConf, which would wrap every value in a node and resolve references once more.
             *groups, leaf = name.split(".")
             setattr(functools.reduce(getattr, groups, settings), leaf, declared.checked(values[name]))
     return settings
 
 
-def _pairs(argv: Sequence[str], options: dict[str, Option], description: str) -> list[tuple[str, str]]:
-    """(key, text) of every argument, in order."""
+def _pairs(argv: Sequence[str], options: dict[str, Option], description: str | None) -> list[tuple[str, str]]:
+    """(name, text of the value) of every argument, in order; a flag without a value is "true"."""
     if "--help" in argv or "-h" in argv:
         _parser(options, description).print_help()
         raise SystemExit(0)
-    pairs, rest = [], list(argv)
-    while rest:
-        argument = rest.pop(0)
+    pairs, remaining = [], list(argv)
+    while remaining:
+        argument = remaining.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not equals and not argument.startswith("--"):
             raise UsageError(f"{argument[:200]!r}: expected key=value; --help lists the keys")
         kind = _find(options, key).kind
         if not equals:
-            follows = rest and not rest[0].startswith("--") and (kind is not bool or _is_bool(rest[0]))
-            if not follows and kind is not bool:
+            has_value = remaining and not remaining[0].startswith("--") and (kind is not bool or _is_bool(remaining[0]))
+            if not has_value and kind is not bool:
                 raise UsageError(f"--{key}: its value is missing; give --{key}=VALUE")
-            text = rest.pop(0) if follows else "true"
+            text = remaining.pop(0) if has_value else "true"
         pairs.append((key, text))
     return pairs
 
@@ -253,8 +288,8 @@ def _is_bool(text: str) -> bool:
     return text.lower() in ("true", "false", "yes", "no", "on", "off")
 
 
-def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentParser:
-    """Only for its help: argparse itself cannot read `key=value`."""
+def _parser(options: dict[str, Option], description: str | None) -> argparse.ArgumentParser:
+    """A parser that is used for its help only, as argparse cannot parse `key=value`."""
     parser = argparse.ArgumentParser(
         description=description, usage="%(prog)s [key=value …]", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -266,23 +301,25 @@ def _parser(options: dict[str, Option], description: str) -> argparse.ArgumentPa
 
 
 def _find(options: dict[str, Option], name: str) -> Option:
-    """The setting of a name, or the tree that the name is inside of; UsageError that names the nearest."""
+    """The setting of a dotted name, or the tree that contains it; UsageError that suggests the most similar name."""
     steps = name.split(".")
     above = (".".join(steps[:depth]) for depth in range(1, len(steps)))
     tree = next((outer for outer in above if outer in options and options[outer].kind is dict), None)
-    if name in options or tree is not None:
-        return options[name if tree is None else tree]
+    known = name if name in options else tree
+    if known is not None:
+        return options[known]
 
-    def alike(known: str) -> float:
+    def similarity(known: str) -> float:
         return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))
 
-    close = max(options, key=alike)
-    hint = f"did you mean {close}? --help lists all" if alike(close) >= CLOSE else f"known: {', '.join(options)}"
+    close = max(options, key=similarity)
+    suggests = similarity(close) >= SIMILAR
+    hint = f"did you mean {close}? --help lists all" if suggests else f"known: {', '.join(options)}"
     raise UsageError(f"unknown setting {name[:200]!r}; {hint}")
 
 
 def _parse(text: str, declared: Option) -> object:
-    """A flag's text as YAML would read it; text and paths stay as they are."""
+    """A flag's text parsed as YAML; unchanged for settings of type text, and where it is no YAML."""
     if declared.kind is str:
         return text
     try:
@@ -292,10 +329,11 @@ def _parse(text: str, declared: Option) -> object:
 
 
 def _assign(values: dict, trees: dict, options: dict[str, Option], name: str, value: object) -> None:
-    """Sets one setting, or one place inside a tree."""
+    """Sets one setting, or one entry of a tree, whose missing parents are created."""
     declared = _find(options, name)
     if name == declared.name:
-        # What is not a reference is checked where it is given, so that the message says what was given.
+        # Checked before it may be overridden, so that a wrong value in a file is reported; references only after they
+        # are replaced.
         is_reference = isinstance(value, str) and "${" in value
         (trees if declared.kind is dict else values)[name] = value if is_reference else declared.checked(value)
         return
@@ -309,10 +347,10 @@ def _assign(values: dict, trees: dict, options: dict[str, Option], name: str, va
 
 
 def _flatten(tree: dict, options: dict[str, Option], prefix: str = "") -> list[tuple[str, object]]:
-    """(dotted name, value) of a file's settings, not looking inside declared trees."""
+    """(dotted name, value) of a file's settings; declared trees are not flattened."""
     rows = []
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        inside = isinstance(value, dict) and name not in options
-        rows += _flatten(value, options, f"{name}.") if inside else [(name, value)]
+        is_group = isinstance(value, dict) and name not in options
+        rows += _flatten(value, options, f"{name}.") if is_group else [(name, value)]
     return rows

@@ -1,4 +1,4 @@
-"""What a program does before it loads any library: it needs Python alone."""
+"""What a program does before it imports any library; uses the standard library only."""
 
 import os
 import signal
@@ -13,25 +13,25 @@ PROGRAM_FOLDERS = ("", "scripts", "benchmarks")
 
 
 def prepare() -> None:
-    """Sets what libraries read as they are loaded; a program that cannot be loaded says why in one line."""
-    # Waiting threads sleep; those that spin take the cores from threads that work.
+    """Sets the environment that libraries read on import; a failed import becomes one line on stderr."""
+    # Waiting OpenMP threads sleep: spinning ones would occupy cores that other threads need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.excepthook = _leave
     program = getattr(sys.modules["__main__"], "__file__", None) or ""
     is_ours = os.path.dirname(os.path.realpath(program)) in [str(ROOT / folder) for folder in PROGRAM_FOLDERS]
     if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Libraries that are interrupted while they are loaded take it for a fault of their own.
+        # KeyboardInterrupt during an import would surface as an ImportError or a crash of the library.
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def why_not_loaded(error: BaseException) -> str | None:
-    """One line on a library that is missing or does not fit into memory; None for other errors."""
+    """One line on a library that is not installed or does not fit into memory; None for other errors."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         if (ROOT / package).is_dir() or (ROOT / f"{package}.py").exists():
-            return None
-        made = "" if (ROOT / ".venv" / "bin" / "python").exists() else "`make demo` and then "
-        ways = f"run {made}`. .venv/bin/activate`, or pip install -r {_requirements(package)}"
+            return None  # a module of the project: a fault, not a missing requirement
+        install = "" if (ROOT / ".venv" / "bin" / "python").exists() else "`make demo` and then "
+        ways = f"run {install}`. .venv/bin/activate`, or pip install -r {_requirements(package)}"
         return f"{package} is not installed in this Python ({sys.executable}): {ways}"
     if isinstance(error, MemoryError):
         return "not enough memory to load the libraries: raise the limit (ulimit -v)"
@@ -41,13 +41,13 @@ def why_not_loaded(error: BaseException) -> str | None:
 
 
 def _requirements(package: str) -> str:
-    """The file that lists a package; those of another name than their module's are all in the first."""
+    """The requirements file that lists a module's package; packages of another name (PyYAML) are all in the first."""
     extra = [path for path in ROOT.glob("requirements-*.txt") if f"\n{package}==" in f"\n{path.read_text()}"]
     return extra[0].name if extra else "requirements.txt"
 
 
 def _leave(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """What is left of a program whose `main` was not reached."""
+    """The exception hook: exits with one line and a status where an import failed or was interrupted."""
     if any(isinstance(link, KeyboardInterrupt) for link in _chain(error)):
         os._exit(INTERRUPTED)
     line = why_not_loaded(error)
@@ -61,7 +61,7 @@ def _leave(kind: type[BaseException], error: BaseException, traceback: Traceback
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that led to it: libraries turn what interrupts their loading into errors of their own."""
+    """An error and its causes: libraries wrap an interrupt during their import into errors of their own."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

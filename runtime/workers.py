@@ -1,4 +1,4 @@
-"""Work spread over processes."""
+"""A function mapped over jobs by several processes."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -11,33 +11,35 @@ import torch
 
 from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
-from reknob.runtime.interrupt import kept_from_children, leave_to_the_program
+from reknob.runtime.interrupt import blocked_signals, ignore_signals
 
 Job = TypeVar("Job")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def map_processes(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Iterator[Made]:
-    """What `make` makes of each job, in order: here, or by `workers` processes of one thread where those are several.
+def map_processes(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """The function's result for each job, in order, computed by `workers` single-threaded processes.
 
-    Ctrl-C is raised here alone, when the jobs that had begun are done. UsageError where a process was killed.
+    With fewer than two workers or jobs it runs in this process. Ctrl-C raises KeyboardInterrupt in this process only,
+    once the jobs in progress have ended. UsageError where a worker process was killed.
     """
     if workers < 2 or len(jobs) < 2:
-        yield from map(make, jobs)
+        yield from map(function, jobs)
         return
-    # Not forked: the threads of torch and numba do not survive that.
+    # Not forked: a forked process lacks the threads of torch and numba that its parent had started.
     with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _begin) as pool:
-        with kept_from_children():
-            made = pool.map(make, jobs)
+        with blocked_signals():
+            results = pool.map(function, jobs)
         try:
-            yield from made
+            yield from results
         except BrokenProcessPool:
             raise UsageError(
-                "a worker process was killed, or ran out of memory; the same command goes on, fewer --workers take less"
+                "a worker process was killed, or ran out of memory; "
+                "run the same command again to continue, with fewer --workers to use less memory"
             ) from None
 
 
 def _begin() -> None:
-    leave_to_the_program(but=(signal.SIGTERM,))
+    ignore_signals(but=(signal.SIGTERM,))
     torch.set_num_threads(1)
     plugins.load()

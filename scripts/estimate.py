@@ -23,7 +23,7 @@ from reknob.data.audio import FORMATS, check_audio_output, read_audio, read_rate
 from reknob.estimation.comparison import check_dry, render_at_rms, score_estimate
 from reknob.estimation.estimate import Estimate, as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator
-from reknob.report.curves import settings_figure
+from reknob.report.curves import curves_figure
 from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     if args.figure:
         curves = {label(path): (e.analysis, e.analysis.from_unit(one.q)) for path, (e, one) in estimates.items()}
         with atomic_path(args.figure) as part:
-            settings_figure(curves).savefig(part, dpi=150)
+            curves_figure(curves).savefig(part, dpi=150)
     record = {
         "input": str(args.input),
         "remarks": first_estimate.remarks,

@@ -14,7 +14,7 @@ import argparse
 import sys
 from datetime import datetime
 
-from reknob.formats.harvest import Rules, gather, lines, parse_date, select
+from reknob.formats.harvest import Rules, parse_date, read_harvest, rejection_lines, select
 from reknob.formats.presets import check_new, write_presets
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
@@ -31,9 +31,9 @@ def main(argv: list[str]) -> int:
     check_new(args.out, overwrite=args.overwrite)
     selection = select(args.logs, rules)
     try:
-        harvest = gather(selection)
+        harvest = read_harvest(selection)
     finally:
-        for line in lines(selection.rejected):
+        for line in rejection_lines(selection.rejected):
             print(f"rejected {line}")
     write_presets(
         args.out,

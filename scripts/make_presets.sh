@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes presets/own, settings fitted to generated voices, and presets/own_drawn, as many drawn from their Gaussian.
+# Makes presets/own, presets fitted to generated voices, and presets/own_drawn, as many drawn from their Gaussian.
 #
 #     scripts/make_presets.sh [--overwrite] [key=value …]
 #
-# Arguments are settings of main.py for every fit, as epochs=100. Twenty voices are fitted well; four fits are spoilt,
-# each for one reason to reject a run. Pairs and runs go to logs/own; the same command goes on where it was interrupted.
-# Sets that are there are replaced with --overwrite only.
+# Arguments are settings of main.py for every fit, as epochs=100. Twenty voices are fitted normally, four with settings
+# that make the harvest reject the run, each for another reason. Pairs and runs go to logs/own; the same command resumes.
+# Existing sets are replaced with --overwrite only.
 set -eu
 overwrite=
 settings=()

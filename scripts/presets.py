@@ -32,10 +32,10 @@ from reknob.formats.presets import (
     Preset,
     check_new,
     column_names,
+    element_names,
     fit_gaussian,
     from_vectors,
     load_presets,
-    places,
     read_chain,
     read_gaussian,
     read_rows,
@@ -114,7 +114,7 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
         (place, number(value), p.unit)
         for name, p in collection.params.items()
         for place, value in zip(
-            places(name, p.shape), p.mapping.value(preset.raws[name]).flatten().tolist(), strict=True
+            element_names(name, p.shape), p.mapping.value(preset.raws[name]).flatten().tolist(), strict=True
         )
     ]
     title = f"{collection.folder} {preset.row}: {preset.track} {preset.stem}"

@@ -3,8 +3,8 @@
 #
 #     scripts/train_medley.sh scripts/medley_vocals_list.txt ~/processed/medley_vocal_log [key=value …]
 #
-# Runs go to LOG/<song>/<wet stem>/run_N, what main.py says to LOG/train.log; further arguments are settings of main.py.
-# What is done is left alone, interrupted runs go on; what failed is listed at the end, with the reason.
+# Runs go to LOG/<song>/<wet stem>/run_N, the output of main.py to LOG/train.log; further arguments are its settings.
+# Finished runs are left alone, interrupted ones resume; failed ones are listed at the end, with the reason.
 set -u
 
 if [ $# -lt 2 ]; then

@@ -100,7 +100,7 @@ def test_opus_is_written_at_48_khz_whatever_the_blocks(tmp_path, caplog):
     y, sr = read_audio(tmp_path / "x.opus")
     assert sr == 48000 and y.shape == (2, 96000)
     assert float((y - resample(x, 44100, 48000))[:, 4800:-4800].abs().max()) < 0.05
-    assert "resampled from 44100 to 48000 Hz, which .opus holds" in caplog.text
+    assert "resampled from 44100 to 48000 Hz, which .opus supports" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".ogg", ".opus"])
@@ -119,7 +119,7 @@ def test_what_the_disk_refuses_is_told_as_such(tmp_path, suffix):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_no_matter_of_channels(tmp_path):
     with pytest.raises(OSError, match="No space left on device.*song.wav"):
-        with audio_output._Disk(Path("/dev/full"), Path("song.wav")) as disk, disk.errors_told():
+        with audio_output._Disk(Path("/dev/full"), Path("song.wav")) as disk, disk.raising():
             with audio_output._opened(disk, Path("song.wav"), 44100, 2, 100) as file:
                 file.write(noise(2, 100).T.numpy())
 

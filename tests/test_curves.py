@@ -11,12 +11,12 @@ from reknob.afx.chain import cascade_coefs
 from reknob.afx.curve import FREQUENCIES, LEVELS
 from reknob.afx.functional import biquad
 from reknob.afx.registry import parse_chain
-from reknob.report.curves import Setting, settings_figure
+from reknob.report.curves import ChainValues, curves_figure
 
 SR = 44100
 
 
-def setting(keys: str, seed: int) -> Setting:
+def setting(keys: str, seed: int) -> ChainValues:
     chain = parse_chain(keys, SR, "analysis")
     generator = torch.Generator().manual_seed(seed)
     return chain, chain.from_unit(torch.rand(1, len(chain.controls()), generator=generator))
@@ -36,8 +36,8 @@ def test_the_response_of_biquads_is_that_of_scipy():
 
 def test_equalisers_of_one_chain_make_one_curve_together():
     chain, values = setting("geq_peq", 1)
-    (line,) = panels(settings_figure({"both": (chain, values)}))["Equaliser"]
-    alone = [settings_figure({"one": (parse_chain(key, SR, "analysis"), values)}) for key in ("geq", "peq")]
+    (line,) = panels(curves_figure({"both": (chain, values)}))["Equaliser"]
+    alone = [curves_figure({"one": (parse_chain(key, SR, "analysis"), values)}) for key in ("geq", "peq")]
     parts = [panels(figure)["Equaliser"][0].get_ydata() for figure in alone]
     assert np.allclose(line.get_ydata(), sum(parts))
 
@@ -45,13 +45,13 @@ def test_equalisers_of_one_chain_make_one_curve_together():
 def test_a_compressor_s_curve_is_its_threshold_ratio_and_makeup():
     chain, _ = setting("comp", 0)
     values = {"comp": {p.name: torch.tensor([p.default]) for p in chain.comp.params}}
-    (line,) = panels(settings_figure({"default": (chain, values)}))["Compressor"]
+    (line,) = panels(curves_figure({"default": (chain, values)}))["Compressor"]
     assert line.get_ydata()[0] == pytest.approx(LEVELS[0] + 10, abs=1e-4)
     assert line.get_ydata()[-1] == pytest.approx(-20 + 20 / 4 + 10, abs=1e-4)
 
 
 def test_a_setting_keeps_its_colour_in_every_panel_and_the_legend():
-    figure = settings_figure({"one": setting("peq", 0), "other": setting("peq_comphalf_dist", 1)})
+    figure = curves_figure({"one": setting("peq", 0), "other": setting("peq_comphalf_dist", 1)})
     one, other = map(to_hex, ("C0", "C1"))
     drawn = {title: [to_hex(line.get_color()) for line in lines] for title, lines in panels(figure).items()}
     assert drawn == {"Equaliser": [one, other], "Compressor": [other], "Distortion": [other]}

@@ -100,16 +100,16 @@ def test_outputs_equal_the_release_with_the_same_weights(controller: Controller,
 
 @pytest.mark.parametrize(("controller", "key"), [(k, k) for k in ENCODERS if k in SHAPES], indirect=["controller"])
 def test_parameter_counts_and_state_shapes_are_the_published_ones(controller: Controller, key: str) -> None:
-    told = SHAPES[key]
-    assert controller.encoder.out_dim == told["out_dim"]
-    assert sum(p.numel() for p in controller.encoder.parameters()) == told["encoder_params"]
-    assert sum(p.numel() for p in controller.parameters()) == told["controller_params_for_15_controls"]
-    published = [shape for name, shape in told["state_dict"].items()
+    expected = SHAPES[key]
+    assert controller.encoder.out_dim == expected["out_dim"]
+    assert sum(p.numel() for p in controller.encoder.parameters()) == expected["encoder_params"]
+    assert sum(p.numel() for p in controller.parameters()) == expected["controller_params_for_15_controls"]
+    published = [shape for name, shape in expected["state_dict"].items()
                  if "cqt_kernels" not in name and "lenghts" not in name and "num_batches" not in name]
     assert [list(controller.state_dict()[name].shape) for name in learned_keys(controller)] == published
 
 
-def test_all_66_timbre_features_hear_the_input_and_reach_their_weights() -> None:
+def test_all_66_timbre_features_depend_on_the_input_and_reach_their_weights() -> None:
     encoder = build_encoder("multitimbre_cqt")
     a, b = (encoder.matches(encoder.cqt(noise(1, 1, 20000, seed=seed))) for seed in (0, 1))
     assert ((a - b).abs() > 1e-6).all()
@@ -118,7 +118,7 @@ def test_all_66_timbre_features_hear_the_input_and_reach_their_weights() -> None
         assert (conv.weight.grad.flatten(1).norm(dim=1) > 0).all()
 
 
-def test_beyond_the_ends_the_timbre_encoder_sees_silence() -> None:
+def test_the_timbre_encoder_pads_with_silence() -> None:
     encoder = build_encoder("multitimbre_cqt")
     assert encoder.pad_value == pytest.approx(np.log(1e-6))
     matches = encoder.matches(torch.full((1, 113, 40), np.log(1e-6), dtype=torch.float32))
@@ -140,7 +140,7 @@ def test_a_batch_equals_its_items_in_evaluation(key: str) -> None:
 def test_level_and_polarity_do_not_matter(key: str) -> None:
     encoder = build_encoder(key).eval()
     x = noise(1, 1, 81000)
-    scale = 1e-3 if key == "percentiles" else -1e-3  # an asymmetric clipper tells the sides apart
+    scale = 1e-3 if key == "percentiles" else -1e-3  # its features depend on the polarity
     with torch.no_grad():
         assert relative_rms(encoder(scale * x), encoder(x)) < 1e-4
 
@@ -218,7 +218,7 @@ def test_the_transform_is_close_to_a_dense_float64_evaluation(tilt: float) -> No
         assert relative_rms(CQT().to(dtype)(x.to(dtype))[0][:, frames], dense) < tolerance
 
 
-def test_the_transform_refuses_what_it_cannot_analyse() -> None:
+def test_the_transform_refuses_low_rates_and_short_excerpts() -> None:
     with pytest.raises(ValueError, match="22050 Hz is too low .* resample to 44100 Hz"):
         build_encoder("time_frequency", sr=22050)
     with pytest.raises(ValueError, match="an excerpt of 8000 samples is too short .* give more than 11984"):

@@ -121,7 +121,7 @@ def test_a_dry_that_is_the_input_or_another_song_is_refused(tmp_path, music, cap
         assert status == 2 and message in printed and printed.count("\n") == 1, printed
 
 
-def test_an_estimate_that_is_worse_than_none_is_told(tmp_path, music, capsys):
+def test_an_estimate_that_is_worse_than_none_is_reported(tmp_path, music, capsys):
     music = music[:, : 4 * SR]
     write_audio(tmp_path / "dry.wav", music, SR)
     # Hardly processed: any estimate leads away.

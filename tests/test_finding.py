@@ -50,7 +50,7 @@ def test_a_failure_names_its_folder_once(home):
 
 @pytest.mark.parametrize("content", [b"RIFF\0\0\0\0WAVE", bytes(1000)])
 def test_a_file_that_is_no_list_is_refused(tmp_path, content):
-    with pytest.raises(UsageError, match="no text file; give one, a folder a line"):
+    with pytest.raises(UsageError, match="no text file; give one with a folder per line"):
         songs_of(tmp_path, content)
 
 

@@ -30,5 +30,5 @@ def test_a_part_that_fails_does_not_cost_the_others(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(gpu, "PARTS", {"broken": broken, "sound": sound})
     assert gpu.main([*SMALL, "--what", "broken", "sound"]) == 1
-    told = capsys.readouterr().out
-    assert "begun: 1" in told and "no such library" in told and "done: 2" in told
+    printed = capsys.readouterr().out
+    assert "begun: 1" in printed and "no such library" in printed and "done: 2" in printed

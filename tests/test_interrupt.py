@@ -18,7 +18,7 @@ from reknob.estimation import statistics_run
 from reknob.estimation.train import StopWhenAsked
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
-from reknob.runtime.interrupt import SIGNALS, Interrupt, kept_from_children, leave_to_the_program, stopping_at_once
+from reknob.runtime.interrupt import SIGNALS, Interrupt, blocked_signals, ignore_signals, stopping_at_once
 from reknob.runtime.workers import map_processes
 from scripts import train_on_statistics, train_proxy
 
@@ -109,7 +109,7 @@ def test_an_exception_before_the_first_epoch_is_not_masked():
 
 def test_processes_started_meanwhile_do_not_see_ctrl_c():
     show = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
-    with kept_from_children():
+    with blocked_signals():
         blocked = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True).stdout.split()
     assert blocked == [str(int(s)) for s in sorted(set(SIGNALS) - {signal.SIGTERM})]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
@@ -117,7 +117,7 @@ def test_processes_started_meanwhile_do_not_see_ctrl_c():
 
 def test_a_worker_leaves_signals_to_the_program(handlers):
     try:
-        leave_to_the_program(but=(signal.SIGTERM,))
+        ignore_signals(but=(signal.SIGTERM,))
         for number in set(SIGNALS) - {signal.SIGTERM}:
             send(number)
         assert signal.getsignal(signal.SIGTERM) == handlers[signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""Compiled loops on disk: found again, made anew where sources changed or files are damaged, and never in the way."""
+"""Compiled loops on disk: loaded by later processes, compiled anew where sources changed or files are damaged."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from filelock import FileLock
 from reknob.afx import kernels
 from reknob.afx.kernels.numba_cpu import cache
 
-NOWHERE = Path(os.devnull) / "nowhere"  # not even root can make a folder there
+NOWHERE = Path(os.devnull) / "nowhere"  # where not even root can create a folder
 HELPER = """
 from loops.cache import kernel
 
@@ -39,9 +39,9 @@ RUN += "print(y, sum(s.cache_hits.values()), sum(s.cache_misses.values()))"
 
 
 class Package:
-    """A loop, and its helper in a file of its own, that use the project's cache."""
+    """A package of a loop and, in another file, its helper, compiled with the project's cache."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / "loops"
         self.folder.mkdir()
         shutil.copy(cache.__file__, self.folder)
@@ -60,7 +60,7 @@ class Package:
 
     @staticmethod
     def result(process: subprocess.Popen) -> tuple[float, int, int]:
-        """What a process computes, and how often it found its loop and did not."""
+        """The result of a process, and its number of cache hits and misses."""
         value, hits, misses = process.communicate(timeout=60)[0].split()
         assert process.returncode == 0
         return float(value), int(hits), int(misses)
@@ -71,7 +71,7 @@ def package(tmp_path: Path) -> Package:
     return Package(tmp_path)
 
 
-def test_processes_compile_a_loop_once_until_a_helper_in_another_file_changes(package: Package):
+def test_processes_compile_a_loop_once_until_a_helper_in_another_file_changes(package: Package) -> None:
     at_once = [package.start(), package.start()]
     assert sorted(map(package.result, at_once)) == [(8.0, 0, 1), (8.0, 1, 0)]
     package.weigh_by(3.0)
@@ -80,15 +80,15 @@ def test_processes_compile_a_loop_once_until_a_helper_in_another_file_changes(pa
 
 @pytest.fixture
 def parents(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Where the folder may lie."""
+    """Possible parents of the folder."""
     places: list[Path] = []
     monkeypatch.setattr(cache, "_parents", lambda: iter(places))
     return places
 
 
-def test_the_first_folder_that_can_be_written_is_used_and_told(
+def test_the_first_writable_folder_is_used_and_logged(
     parents: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     parents += [NOWHERE, tmp_path / "second", tmp_path / "third"]
     with caplog.at_level(logging.INFO):
         assert cache.folder.__wrapped__() == tmp_path / "second" / cache.NAME / cache.key()
@@ -98,9 +98,9 @@ def test_the_first_folder_that_can_be_written_is_used_and_told(
     assert not (tmp_path / "third").exists()
 
 
-def test_without_any_folder_loops_are_compiled_all_the_same(
+def test_without_any_folder_loops_are_compiled_in_memory(
     parents: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     parents += [NOWHERE]
     assert cache.folder.__wrapped__() is None
     assert "NUMBA_CACHE_DIR" in caplog.text
@@ -109,9 +109,9 @@ def test_without_any_folder_loops_are_compiled_all_the_same(
     assert kernels.compiled() is False
 
 
-def test_the_places_are_the_user_s_own_the_package_s_the_home_s_and_the_temporary_one(
+def test_the_parents_are_the_setting_the_package_the_home_and_the_temporary_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setattr(cache.numba.config, "CACHE_DIR", str(tmp_path / "given"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
@@ -128,7 +128,7 @@ def test_the_places_are_the_user_s_own_the_package_s_the_home_s_and_the_temporar
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners of files")
-def test_a_temporary_folder_that_others_can_write_to_is_not_used(tmp_path: Path):
+def test_a_temporary_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
     own = cache._private(tmp_path)
     assert own.parent == tmp_path
     assert own.stat().st_mode & 0o077 == 0
@@ -139,7 +139,7 @@ def test_a_temporary_folder_that_others_can_write_to_is_not_used(tmp_path: Path)
     assert not cache._private(tmp_path).exists()
 
 
-def test_folders_of_other_sources_go_when_they_were_not_used_for_long(tmp_path: Path):
+def test_unused_folders_of_other_sources_are_deleted(tmp_path: Path) -> None:
     names = {"old": "0" * 16, "recent": "1" * 16, "foreign": "notes"}
     for name in names.values():
         (tmp_path / name).mkdir()
@@ -160,13 +160,15 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
-def test_whether_loops_are_compiled_is_asked_of_the_folder_in_use(kept: Path):
+def test_compiled_looks_in_the_folder_in_use(kept: Path) -> None:
     assert kernels.compiled() is False
     (kept / "loop.nbc").touch()
     assert kernels.compiled() is True
 
 
-def test_a_full_disk_costs_a_warning(kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_a_full_disk_is_one_warning(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -177,7 +179,7 @@ def test_a_full_disk_costs_a_warning(kept: Path, monkeypatch: pytest.MonkeyPatch
     assert "No space left" in caplog.text
 
 
-def test_a_process_that_keeps_its_lock_for_ever_is_not_waited_for(kept: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_lock_that_is_never_released_times_out(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "LONGEST_WAIT", 0.1)
     loop = cache.kernel()(lambda x: x - 1)
     with FileLock(kept / f"{loop._cache.name}.lock"):
@@ -192,7 +194,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["empty", "truncated", "a bit flipped"])
-def test_a_damaged_file_is_told_and_made_anew(kept: Path, how: str, caplog: pytest.LogCaptureFixture):
+def test_a_damaged_file_is_logged_and_compiled_anew(kept: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
     def add(a: float, b: float) -> float:
         return a + b
 

@@ -24,7 +24,7 @@ LINES = (997.0, 1153.0, 1327.0, 1559.0, 1801.0, 2099.0)
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the kernels forget to write is NaN."""
+    """Elements that the kernels do not write are NaN."""
 
     def poison(shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.full(shape, np.nan, dtype)
@@ -110,7 +110,7 @@ def test_integer_delays_equal_float_delays() -> None:
     assert_equal(ours, truth, 1e-15)
 
 
-def test_a_leading_dimension_of_one_serves_all_networks_and_gathers_their_gradients() -> None:
+def test_a_leading_dimension_of_one_is_shared_by_all_networks_and_gets_the_sum_of_their_gradients() -> None:
     inputs = network(3, 4, 65, torch.float64)
     shared = [t if name == "line_gain" else t[:1] for name, t in zip(NAMES, inputs, strict=True)]
     expanded = [t.expand(4, *t.shape[1:]) for t in shared]

@@ -1,4 +1,4 @@
-"""The real-time forms equal their definitions and the published release, and do not care how a sound is cut."""
+"""The real-time forms equal their definitions and the published release, for any split into blocks."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ BLOCKS = (1, 61, 256, 1000)
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the kernels forget to write is NaN."""
+    """Elements that the kernels do not write are NaN."""
 
     def poison(shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.full(shape, np.nan, dtype)
@@ -84,7 +84,7 @@ def test_network_gives_the_same_samples_for_blocks_of_any_size(block: int) -> No
     assert torch.equal(torch.cat(blocks, -1), realtime_fdn(x, *network))
 
 
-def test_echo_k_has_passed_the_filter_k_minus_1_times() -> None:
+def test_echo_k_is_filtered_k_minus_1_times() -> None:
     _, _, _, low_pass = echo_inputs(torch.float64)
     x = torch.zeros(1, 1000, dtype=torch.float64)
     x[0, 0] = 1

@@ -35,7 +35,7 @@ FRESH = {
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill every array that the back end hands out with NaN, so that an element left unwritten is seen."""
+    """Fill every array that the back end hands out with NaN, so that an unwritten element is detected."""
 
     def empty(shape: tuple, dtype: type = np.float64) -> np.ndarray:
         return np.full(shape, np.nan, dtype)
@@ -94,10 +94,10 @@ def assert_all_close(actual: dict[str, Tensor], expected: dict[str, Tensor], tol
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-@pytest.mark.parametrize("rows, own", ((1, 1), (3, 1), (3, 3)))
+@pytest.mark.parametrize("rows, coef_rows", ((1, 1), (3, 1), (3, 3)))
 @pytest.mark.parametrize("name", KERNELS)
-def test_compiled_loops_equal_the_reference(name: str, rows: int, own: int, dtype: torch.dtype):
-    x, params = audio(rows, PAST_A_BLOCK, dtype), parameters(name, own)
+def test_compiled_loops_equal_the_reference(name: str, rows: int, coef_rows: int, dtype: torch.dtype) -> None:
+    x, params = audio(rows, PAST_A_BLOCK, dtype), parameters(name, coef_rows)
     actual, expected = (output_and_gradients(module, name, x, params) for module in (ours, reference))
     assert actual["output"].dtype == actual["gradient of x"].dtype == dtype
     assert_all_close(actual, expected, TOLERANCE[dtype])
@@ -105,7 +105,7 @@ def test_compiled_loops_equal_the_reference(name: str, rows: int, own: int, dtyp
 
 @pytest.mark.parametrize("samples", (1, 2, 3, 17))
 @pytest.mark.parametrize("name", KERNELS)
-def test_compiled_loops_equal_the_reference_on_a_few_samples(name: str, samples: int):
+def test_compiled_loops_equal_the_reference_on_a_few_samples(name: str, samples: int) -> None:
     x, params = audio(2, samples), parameters(name, 2)
     actual, expected = (output_and_gradients(module, name, x, params) for module in (ours, reference))
     assert_all_close(actual, expected, 1e-9)
@@ -113,7 +113,7 @@ def test_compiled_loops_equal_the_reference_on_a_few_samples(name: str, samples:
 
 @pytest.mark.parametrize("module", (ours, reference), ids=("compiled", "reference"))
 @pytest.mark.parametrize("name", KERNELS)
-def test_gradients_equal_finite_differences(name: str, module: object):
+def test_gradients_equal_finite_differences(name: str, module: object) -> None:
     x, params = audio(2, 6).requires_grad_(), parameters(name, 1)
 
     def function(x: Tensor, *values: Tensor) -> Tensor:
@@ -123,14 +123,14 @@ def test_gradients_equal_finite_differences(name: str, module: object):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_float32_audio_costs_the_gradients_no_accuracy(name: str):
+def test_float32_audio_does_not_reduce_the_accuracy_of_gradients(name: str) -> None:
     x, params = audio(2, 20001, torch.float32), parameters(name, 1)
     actual, expected = (output_and_gradients(ours, name, x.to(t), params) for t in (torch.float32, torch.float64))
     assert_all_close(actual, expected, 1e-6)
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_one_gradient_alone_equals_the_same_gradient_among_all(name: str):
+def test_one_gradient_alone_equals_the_same_gradient_among_all(name: str) -> None:
     x, params = audio(2, PAST_A_BLOCK), parameters(name, 2)
     both = output_and_gradients(ours, name, x, params)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
@@ -144,7 +144,7 @@ def test_one_gradient_alone_equals_the_same_gradient_among_all(name: str):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_second_backward_pass_gives_the_same_gradient(name: str):
+def test_a_second_backward_pass_gives_the_same_gradient(name: str) -> None:
     x = audio(2, PAST_A_BLOCK).requires_grad_()
     leaves = {key: value.requires_grad_() for key, value in parameters(name, 2).items()}
     loss = apply(ours, name, x, leaves).square().sum()
@@ -153,7 +153,7 @@ def test_a_second_backward_pass_gives_the_same_gradient(name: str):
 
 
 @pytest.mark.parametrize("samples", (1, 2, 5, 30000))
-def test_biquads_equal_scipy(samples: int):
+def test_biquads_equal_scipy(samples: int) -> None:
     x, coefs = audio(3, samples), sections(3, 6)
     y = biquad_cascade(x, coefs)
     for r in range(3):
@@ -162,7 +162,7 @@ def test_biquads_equal_scipy(samples: int):
 
 
 @pytest.mark.parametrize("samples", (1, 2, 3, PAST_A_BLOCK))
-def test_the_state_of_biquads_is_that_of_scipy(samples: int):
+def test_the_state_of_biquads_is_that_of_scipy(samples: int) -> None:
     x, coefs = audio(1, samples), sections(1, 2)
     state = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     expected, end = sosfilt(np.insert(coefs[0].numpy(), 3, 1.0, axis=1), x[0].numpy(), zi=state[0].numpy())
@@ -172,7 +172,7 @@ def test_the_state_of_biquads_is_that_of_scipy(samples: int):
 
 @pytest.mark.parametrize("module", (ours, reference), ids=("compiled", "reference"))
 @pytest.mark.parametrize("name", KERNELS)
-def test_blocks_of_any_length_equal_one_call(name: str, module: object):
+def test_blocks_of_any_length_equal_one_call(name: str, module: object) -> None:
     x, params = audio(2, 1300), {k: v.requires_grad_() for k, v in parameters(name, 1).items()}
     state = FRESH[name].clone()
     blocks = [apply(module, name, block, params, state) for block in x.split([1, 2, 64, 533, 700], dim=1)]
@@ -182,7 +182,7 @@ def test_blocks_of_any_length_equal_one_call(name: str, module: object):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_no_samples_give_no_samples_and_leave_the_state(name: str):
+def test_no_samples_give_no_samples_and_leave_the_state(name: str) -> None:
     state = FRESH[name].clone()
     assert apply(ours, name, torch.zeros(2, 0), parameters(name, 1), state).shape == (2, 0)
     assert torch.equal(state, FRESH[name])
@@ -190,7 +190,7 @@ def test_no_samples_give_no_samples_and_leave_the_state(name: str):
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str, dtype: torch.dtype):
+def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str, dtype: torch.dtype) -> None:
     square = torch.ones(5000)
     square[::2] = -1.0
     burst = torch.zeros(5000)
@@ -201,7 +201,7 @@ def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str, dty
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_not_a_number_spreads_to_the_end_of_its_row_alone(name: str):
+def test_not_a_number_spreads_to_the_end_of_its_row_alone(name: str) -> None:
     x = audio(2, 3 * PAST_A_BLOCK)
     x[1, 10] = torch.nan
     y = apply(ours, name, x, parameters(name, 1))
@@ -209,20 +209,20 @@ def test_not_a_number_spreads_to_the_end_of_its_row_alone(name: str):
     assert y[1, 10:].isnan().all()
 
 
-def test_the_level_floor_passes_no_gradient():
+def test_the_level_floor_passes_no_gradient() -> None:
     x = torch.tensor([[0.5, 0.9e-4, 0.0, -0.9e-4, -1.1e-4, 0.2]], dtype=torch.float64).requires_grad_()
     compressor_gain(x, *parameters("compressor_gain", 1).values()).sum().backward()
     assert (x.grad != 0).tolist() == [[True, False, False, False, True, True]]
 
 
-def test_rows_that_do_not_lie_densely_give_the_same():
+def test_strided_rows_give_the_same() -> None:
     x, params = audio(4, 700), parameters("one_pole", 1)
     assert torch.equal(one_pole(x[::2], **params), one_pole(x[::2].contiguous(), **params))
     strided = x.repeat_interleave(2, dim=1)[:, ::2]
     assert torch.equal(one_pole(strided, **params), one_pole(x, **params))
 
 
-def test_vector_loops_compute_logarithm_and_power_of_two_to_the_last_digits():
+def test_vector_loops_compute_logarithm_and_power_of_two_to_the_last_digits() -> None:
     scratch = np.empty(512)
     x = 10.0 ** np.random.default_rng(0).uniform(-12, 2, 512)
     v = x.copy()
@@ -248,6 +248,6 @@ def test_vector_loops_compute_logarithm_and_power_of_two_to_the_last_digits():
         (lambda: one_pole(torch.zeros(2, 5), torch.ones(1), torch.zeros(2)), "state is .2,. torch.float32; give .2,."),
     ),
 )
-def test_errors_say_what_was_given_and_what_is_allowed(call: object, message: str):
+def test_errors_say_what_was_given_and_what_is_allowed(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -22,7 +22,7 @@ SHIFTS = torch.tensor([37, 81])
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill every array that the back ends hand out with NaN, so that an element left unwritten is seen."""
+    """Fill every array that the back ends hand out with NaN, so that an unwritten element is detected."""
 
     def empty(shape: tuple, dtype: type = np.float64) -> np.ndarray:
         return np.full(shape, np.nan, dtype)
@@ -63,10 +63,10 @@ def test_the_stft_passes_equal_the_reference_with_their_gradient(
         assert relative_rms(target, truth) < TOLERANCE[dtype]
         x = audio(shape, 2).requires_grad_()
         expected = reference_spectral.stft_deviation(x, truth, index, window, hop, mid_side)
-        own = audio(shape, 2, dtype).requires_grad_()
-        sums = spectral.stft_deviation(own, target, index, window, hop, mid_side)
+        x_backend = audio(shape, 2, dtype).requires_grad_()
+        sums = spectral.stft_deviation(x_backend, target, index, window, hop, mid_side)
         assert relative_rms(sums, expected) < TOLERANCE[dtype]
-        assert relative_rms(gradient(sums, own), gradient(expected, x)) < TOLERANCE[dtype]
+        assert relative_rms(gradient(sums, x_backend), gradient(expected, x)) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -81,10 +81,10 @@ def test_the_loudness_passes_equal_the_reference_with_their_gradient(
         assert target.dtype == dtype and relative_rms(target, truth) < TOLERANCE[dtype]
         x = audio(shape, 2).requires_grad_()
         expected = reference_loudness.loudness_deviation(x, truth, index, COEFS, SHIFTS, mid_side)
-        own = audio(shape, 2, dtype).requires_grad_()
-        sums = loudness.loudness_deviation(own, target, index, COEFS, SHIFTS, mid_side)
+        x_backend = audio(shape, 2, dtype).requires_grad_()
+        sums = loudness.loudness_deviation(x_backend, target, index, COEFS, SHIFTS, mid_side)
         assert relative_rms(sums, expected) < TOLERANCE[dtype]
-        assert relative_rms(gradient(sums, own), gradient(expected, x)) < TOLERANCE[dtype]
+        assert relative_rms(gradient(sums, x_backend), gradient(expected, x)) < TOLERANCE[dtype]
 
 
 def test_the_gradients_are_the_derivatives() -> None:
@@ -129,7 +129,7 @@ def test_sums_stay_finite_and_right_where_everything_differs_by_nine_decades() -
         assert torch.isfinite(sums).all() and relative_rms(sums[..., 1], expected[..., 1]) < 1e-12
 
 
-def test_a_signal_that_is_not_a_number_shows_in_its_own_sums_alone() -> None:
+def test_nan_in_a_signal_affects_only_its_own_sums() -> None:
     x, index, window = audio((3, 1, 2000), dtype=torch.float32), torch.arange(3), torch.hann_window(64)
     target = spectral.stft_magnitude(x, window, 16)
     ratio = loudness.loudness_ratio(x, COEFS, SHIFTS)
@@ -141,7 +141,7 @@ def test_a_signal_that_is_not_a_number_shows_in_its_own_sums_alone() -> None:
         assert sums.isnan().tolist() == [[[False, False]], [[True, True]], [[False, False]]]
 
 
-def test_unfit_inputs_are_refused_with_what_is_allowed() -> None:
+def test_invalid_inputs_are_refused_with_what_is_allowed() -> None:
     x, window, index = audio((1, 2, 100)), torch.hann_window(64), torch.tensor([0])
     target = spectral.stft_magnitude(x, window, 16)
     refused = [

@@ -59,14 +59,14 @@ def test_the_lag_lies_within_what_the_lengths_allow():
     assert -3 < find_lag(x, -x) < 3
 
 
-def test_likeness_tells_a_filtered_echoing_copy_from_another_take():
+def test_the_whitened_correlation_separates_a_filtered_echoing_copy_from_another_recording():
     dry = take(13.0)
     assert gcc_phat_peak(dry, 0.2 * dry.roll(-500), SR) == pytest.approx(1.0, abs=0.05)
     assert gcc_phat_peak(dry, mix(dry, delay=700), SR) > 0.5
     assert gcc_phat_peak(dry, mix(take(13.0, seed=1)), SR) < 0.03
 
 
-def test_quiet_level_is_that_of_the_quietest_tenth():
+def test_the_level_percentile_is_that_of_the_quietest_tenth():
     x = torch.full((1, 44100), 0.5)
     assert level_percentile(x, SR) == pytest.approx(0.0, abs=1e-6)
     x[:, :22050] = 0.0005
@@ -312,7 +312,7 @@ def test_a_mono_record_is_copied_to_both_sides_with_a_notice(tmp_path, caplog):
     dry = take()
     pair = load_pair(write_pair(tmp_path, dry, mix(dry).mean(dim=0, keepdim=True)))
     assert torch.equal(pair.wet[0], pair.wet[1])
-    assert "wet.wav is mono: copied to both sides" in caplog.text
+    assert "wet.wav is mono: copied to both channels" in caplog.text
 
 
 @pytest.mark.parametrize("side", ["dry", "wet"])
@@ -349,7 +349,7 @@ def test_swapped_files_are_noticed(tmp_path, caplog):
     assert not caplog.records
     write_pair(tmp_path, mix(dry).mean(dim=0, keepdim=True), dry.expand(2, -1))
     load_pair(right)
-    assert "the quiet moments of wet are" in caplog.text and "swapped?" in caplog.text
+    assert "the quiet parts of wet are" in caplog.text and "swapped?" in caplog.text
     caplog.clear()
     write_pair(tmp_path, dry.expand(2, -1), mix(dry).mean(dim=0, keepdim=True))
     load_pair(right)

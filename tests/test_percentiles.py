@@ -1,4 +1,4 @@
-"""The percentile encoder, and training on statistics that are taken once."""
+"""The percentile encoder, and training on cached statistics."""
 
 from pathlib import Path
 
@@ -92,12 +92,12 @@ def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor
     estimator = objective.estimator
     q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(3))
     wet = estimator.synthesis(music, **estimator.synthesis.from_unit(q))
-    heard, _ = estimator.controller.encoder.statistics(wet)
-    told = dry.spectral.clone()
-    told[:, N_CHANGES:] += objective.equaliser.gains(q)[0][:, None]
+    of_wet, _ = estimator.controller.encoder.statistics(wet)
+    of_gains = dry.spectral.clone()
+    of_gains[:, N_CHANGES:] += objective.equaliser.gains(q)[0][:, None]
     audible = dry.spectral[:, N_CHANGES:] > dry.spectral[:, -1:].amax(-1, keepdim=True) - 7
-    # Up to the level, which the estimator does not hear.
-    difference = (heard - told)[:, N_CHANGES:]
+    # Up to the level, on which the estimator does not depend.
+    difference = (of_wet - of_gains)[:, N_CHANGES:]
     difference -= torch.stack([d[a].median() for d, a in zip(difference, audible, strict=True)])[:, None, None]
     assert difference[audible].abs().mean() < 0.03 and difference[audible].abs().quantile(0.99) < 0.3
 
@@ -107,10 +107,10 @@ def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Stati
     estimator, mel = objective.estimator.eval(), MelLoss(SR)
     q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(0))  # as the objective draws them
     with torch.no_grad():
-        told = objective(dry, torch.Generator().manual_seed(0)).item()
+        loss = objective(dry, torch.Generator().manual_seed(0)).item()
         estimate = objective.estimate(dry, objective.equaliser.gains(q)[0])
         sounds = [estimator.render(music, controls) for controls in (estimate, q)]
-    assert told == pytest.approx(mel(*sounds).item(), rel=0.06)
+    assert loss == pytest.approx(mel(*sounds).item(), rel=0.06)
 
 
 def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: StatisticsSet) -> None:
@@ -126,9 +126,10 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
     estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
     q = torch.rand(len(music), 3)
     with torch.no_grad():
-        pool = statistics_of(estimator, estimator.synthesis(music, **estimator.synthesis.from_unit(q)), q)
-    assert pool.spectral.shape == (4, 18, 113) and pool.wave.shape == (4, 93) and torch.equal(pool.q, q)
-    losses = list(train_steps(ParameterObjective(estimator), [pool], steps=60, batch_size=16, lr=2e-3, seed=0))
+        statistics = statistics_of(estimator, estimator.synthesis(music, **estimator.synthesis.from_unit(q)), q)
+    assert statistics.spectral.shape == (4, 18, 113) and statistics.wave.shape == (4, 93)
+    assert torch.equal(statistics.q, q)
+    losses = list(train_steps(ParameterObjective(estimator), [statistics], steps=60, batch_size=16, lr=2e-3, seed=0))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
@@ -145,40 +146,40 @@ def test_an_excerpt_may_be_as_short_as_the_slowest_change_and_no_shorter(music: 
 
 
 @pytest.mark.parametrize(
-    ("chain", "said"),
+    ("chain", "message"),
     [
         ("comp", "comp: does not begin with an equaliser"),
         ("dist", "dist: does not begin with an equaliser"),
         ("peq_comp", "peq_comp: not an equaliser alone"),
     ],
 )
-def test_only_an_equaliser_adds_gains(chain: str, said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_only_an_equaliser_adds_gains(chain: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
         equaliser(chain)
 
 
 def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: StatisticsSet) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles")
-    objective, heard = ParameterObjective(estimator), torch.rand(4, 18)
-    estimator.controller.mlp.forward = lambda z: heard
+    objective, estimate = ParameterObjective(estimator), torch.rand(4, 18)
+    estimator.controller.mlp.forward = lambda z: estimate
     names = estimator.synthesis.controls()
 
     def loss(**changes: float) -> float:
-        q = heard.clone()
+        q = estimate.clone()
         for name, change in changes.items():
             q[:, [i for i, control in enumerate(names) if control.endswith(f".{name}")]] += change
         return objective(dry._replace(q=q), torch.Generator()).item()
 
     assert loss() == 0
     assert loss(drive=0.1) == pytest.approx(10 * 0.1**2 / 3, rel=1e-4)
-    heard[:, [names.index(f"peq.{band}.gain") for band in ("peak1", "peak2", "peak3")]] = 0.5
+    estimate[:, [names.index(f"peq.{band}.gain") for band in ("peak1", "peak2", "peak3")]] = 0.5
     # The quality of a band without gain does nothing.
-    heard[:, [i for i, control in enumerate(names) if "shelf.gain" in control]] = 0.5
+    estimate[:, [i for i, control in enumerate(names) if "shelf.gain" in control]] = 0.5
     assert loss(Q=0.1) < 1e-6 and loss(gain=0.1) > 0.01
 
 
-def test_statistics_are_heard_by_percentiles_alone() -> None:
+def test_only_the_percentile_encoder_is_trained_on_statistics() -> None:
     with pytest.raises(ValueError, match="--encoder time: only percentiles is trained on statistics"):
         ParameterObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
 
@@ -201,22 +202,22 @@ def test_the_program_trains_and_repeats_itself(
     assert relative_rms(first(x), second(x)) == 0
 
 
-def test_what_was_broken_off_goes_on(
+def test_an_interrupted_computation_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     argv = [*TINY, "--chain=dist", "--items=100", f"--log_dir={tmp_path}", f"--out={tmp_path / 'dist.pt'}"]
-    made: list[int] = []
-    take = Processed.__getitem__
+    computed: list[int] = []
+    compute = Processed.__getitem__
 
     def counted(source: Processed, number: int) -> StatisticsSet:
-        made.append(number)
-        if len(made) == 2:
+        computed.append(number)
+        if len(computed) == 2:
             raise KeyboardInterrupt
-        return take(source, number)
+        return compute(source, number)
 
     monkeypatch.setattr(Processed, "__getitem__", counted)
     assert train_on_statistics.main(argv) == 130 and "the same command continues" in capsys.readouterr().err
-    assert train_on_statistics.main(argv) == 0 and made == [0, 1, 1, 0]  # the last is of the validation
+    assert train_on_statistics.main(argv) == 0 and computed == [0, 1, 1, 0]  # the last is of the validation
     assert load_estimator(tmp_path / "dist.pt")[1]["items"] == 100
 
 
@@ -230,7 +231,7 @@ def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--chain=loud"], "loud"),
         (["--chain=compsimple"], "compsimple"),
@@ -241,17 +242,17 @@ def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(
-    argv: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert train_on_statistics.main([*TINY, *argv]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("train_on_statistics.py: ") and said in error and error.count("\n") == 1
+    assert error.startswith("train_on_statistics.py: ") and message in error and error.count("\n") == 1
     assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "checkpoints").glob("*.pt")), ids=lambda p: p.stem)
-def test_the_projects_estimators_hear_what_was_done(path: Path, music: torch.Tensor) -> None:
+def test_the_projects_estimators_beat_no_effect_and_random_parameters(path: Path, music: torch.Tensor) -> None:
     estimator, _ = load_estimator(path)
     assert estimator.settings["sfx"] == path.stem and path.with_suffix(".md").is_file()
     dry = music.repeat(2, 1, 1)

@@ -43,7 +43,7 @@ class Device:
     """Stands in for a sound device: keeps what is written."""
 
     def __init__(self, samplerate: int, **settings: object):
-        self.settings, self.heard = settings | {"samplerate": samplerate}, []
+        self.settings, self.played = settings | {"samplerate": samplerate}, []
 
     def __enter__(self) -> "Device":
         return self
@@ -53,7 +53,7 @@ class Device:
 
     def write(self, samples: np.ndarray) -> None:
         assert samples.flags.c_contiguous and samples.dtype == np.float32
-        self.heard.append(samples.copy())
+        self.played.append(samples.copy())
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_without_a_file_the_loudspeakers_play(played, devices, capsys):
     assert play.main(run) == 0
     (device,) = devices
     assert device.settings["samplerate"] == SR and device.settings["channels"] == 2
-    assert relative_rms(torch.from_numpy(np.concatenate(device.heard).T), expected) < 1e-5
+    assert relative_rms(torch.from_numpy(np.concatenate(device.played).T), expected) < 1e-5
     assert capsys.readouterr().out.startswith("played: 3.0 s of sound in ")
 
 

@@ -60,12 +60,12 @@ def test_tensorboard_shows_losses_settings_and_sound(fitted: Path):
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Sends a signal to the program in the middle of a step."""
-    told = TensorBoardWriter.step
+    write_step = TensorBoardWriter.step
 
     def interrupted(board: TensorBoardWriter, song: Song, *rest: object) -> None:
         if song.run.track.step_count - 1 == step:
             os.kill(os.getpid(), number)
-        told(board, song, *rest)
+        write_step(board, song, *rest)
 
     monkeypatch.setattr(TensorBoardWriter, "step", interrupted)
 
@@ -128,8 +128,8 @@ def test_a_run_that_is_being_written_is_not_resumed(tmp_path, capsys):
     with lock(run):
         capsys.readouterr()
         assert main.main([*pair, "resume=true", "epochs=2"]) == 2
-        said = capsys.readouterr().err
-        assert f"{run} is being written by process {os.getpid()} on " in said and "Traceback" not in said
+        error = capsys.readouterr().err
+        assert f"{run} is being written by process {os.getpid()} on " in error and "Traceback" not in error
     assert (run / "checkpoint.ckpt").read_bytes() == checkpoint
     assert main.main([*pair, "resume=true", "epochs=2"]) == 0
     assert not list(run.glob(".*")), "the lock is gone with its holder"

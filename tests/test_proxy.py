@@ -140,7 +140,7 @@ def test_other_weights_and_other_rates_are_refused_in_one_line(tmp_path: Path):
     for name in ("other.pt", "broken.pt", "absent.pt"):
         with pytest.raises(ValueError, match=rf"^\S*{name}: .*train_proxy.py[^\n]*$"):
             ProxyCompressor(SR, weights=tmp_path / name)
-    with pytest.raises(ValueError, match=r"^the proxy .* 44100 and 48000 Hz, not 22050[^\n]*$"):
+    with pytest.raises(ValueError, match=r"^the proxy .* 44100 or 48000 Hz, not 22050[^\n]*$"):
         ProxyCompressor(22050)
 
 

@@ -119,7 +119,7 @@ def test_every_chain_file_builds(path: Path):
         ({"effect": "ping_pong_delay", "render": "exact"}, ["unknown render 'exact'", "known: sinc, fs, realtime"]),
         ({"effect": "fdn", "render": "sinc"}, ["unknown render 'sinc'", "known: fs, realtime"]),
         ({"effect": "ping_pong_delay", "damping": {"default": -1}}, ["PingPongDelay has no parameter damping"]),
-        ("peak", ["chain: expected an effect's settings (effect: …), got 'peak'"]),
+        ("peak", ["chain: expected an effect (effect: …), got 'peak'"]),
     ],
 )
 def test_a_wrong_configuration_is_refused_with_its_place_and_what_is_known(config: dict, messages: list[str]):

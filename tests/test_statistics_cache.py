@@ -1,4 +1,4 @@
-"""Statistics of music that are taken once and kept."""
+"""Statistics of music that are computed once and cached."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +44,8 @@ def test_a_part_holds_the_statistics_and_controls_of_its_excerpts(recordings: li
         wet = synthesise(source.estimator, {name: column[None] for name, column in item.items()})
         expected = source.estimator.controller.encoder.statistics(wet)
     assert len(part.q) == PART and torch.equal(part.q[3], item["q"])
-    for told, true in zip((part.spectral[3], part.wave[3]), expected, strict=True):
-        assert torch.allclose(told, true[0], atol=1e-3)
+    for cached, true in zip((part.spectral[3], part.wave[3]), expected, strict=True):
+        assert torch.allclose(cached, true[0], atol=1e-3)
 
 
 def test_a_share_is_coded(recordings: list[Recording]) -> None:
@@ -54,30 +54,30 @@ def test_a_share_is_coded(recordings: list[Recording]) -> None:
     assert 0.5 * PART < same.sum() < 0.9 * PART and torch.equal(clean.q, some.q)
 
 
-def test_what_was_taken_is_kept_and_only_what_is_missing_made(
+def test_cached_parts_are_read_and_only_missing_ones_computed(
     recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
-    take = Processed.__getitem__
+    computed: list[int] = []
+    compute = Processed.__getitem__
 
     def counted(source: Processed, number: int) -> StatisticsSet:
-        made.append(number)
-        if made == [0, 1]:
+        computed.append(number)
+        if computed == [0, 1]:
             raise KeyboardInterrupt
-        return take(source, number)
+        return compute(source, number)
 
     monkeypatch.setattr(Processed, "__getitem__", counted)
     with pytest.raises(KeyboardInterrupt):
         cache_statistics(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
     first = cache_statistics(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
-    assert made == [0, 1, 1] and len(first.q) == 2 * PART
+    assert computed == [0, 1, 1] and len(first.q) == 2 * PART
     more = cache_statistics(processed(recordings, 3 * PART), tmp_path / "kept", 1, "")
-    assert made == [0, 1, 1, 2] and equal(more.take(torch.arange(2 * PART)), first)
+    assert computed == [0, 1, 1, 2] and equal(more.take(torch.arange(2 * PART)), first)
     other = cache_statistics(processed(recordings, PART, seed=1), tmp_path / "kept", 1, "")
-    assert made == [0, 1, 1, 2, 0] and not equal(other, first.take(torch.arange(PART)))
+    assert computed == [0, 1, 1, 2, 0] and not equal(other, first.take(torch.arange(PART)))
 
 
-def test_several_processes_take_what_one_does(recordings: list[Recording], tmp_path: Path) -> None:
+def test_several_processes_compute_what_one_does(recordings: list[Recording], tmp_path: Path) -> None:
     source = processed(recordings, 2 * PART, share=0.1)
     assert equal(*(cache_statistics(source, tmp_path / str(workers), workers, "") for workers in (1, 2)))
 

@@ -151,7 +151,7 @@ def test_a_stream_gives_what_is_ready_and_the_rest_at_the_end():
 
 
 def test_a_stream_is_not_flushed_before_anything_went_in():
-    with pytest.raises(ValueError, match="nothing went in"):
+    with pytest.raises(ValueError, match="no input yet"):
         Stream(*opened({"band": {"effect": "peak"}})).flush()
 
 

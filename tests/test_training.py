@@ -1,4 +1,4 @@
-"""Training, scoring and estimating from end to end on seconds of sound: what is left, what is said, what is refused."""
+"""Training, scoring and estimating from end to end on seconds of audio: files, messages and refusals."""
 
 import errno
 import json
@@ -15,7 +15,10 @@ from reknob.afx.effect import flatten
 from reknob.data.audio import read_audio, resample, write_audio
 from reknob.data.music import generate_music
 from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.loaders import build_loaders
 from reknob.estimation.train import OBJECTIVES, Training, score, synthesise
+from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run, train
+from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, write_tensors
 from scripts import estimate
 
@@ -68,6 +71,22 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path):
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
 
 
+def test_a_training_called_as_a_library_prints_nothing(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    sizes = {"epoch_items": 4, "valid_items": 2, "test_items": 3, "batch_size": 2, "workers": 0, "epochs": 1}
+    data = {"data": "folder", "data_dir": str(music), "log_dir": tmp_path, "seconds": 1.0}
+    settings = TrainingSettings(encoder="percentiles", loss="params", **sizes, **data)
+    estimator, folder = build_estimator(settings), open_folder(settings)
+    loaders, skipped = build_loaders(settings, settings.sizes, 15, batch_size=2, seed=0)
+    assert skipped == []
+    assert not train(estimator, settings, folder, loaders, torch.device("cpu"))
+    scores = score_run(estimator, loaders["test"], folder, settings.seed)
+    assert read_json(folder / "metrics.json") == scores
+    assert load_estimator(folder / "estimator.pt")[1]["loss"] == "params"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="exists; --resume continues it"):
+        open_folder(settings)
+
+
 @pytest.mark.parametrize("loss", OBJECTIVES)
 def test_the_loss_falls_on_a_batch_that_stays(loss: str):
     torch.manual_seed(0)
@@ -114,8 +133,8 @@ def test_a_full_disk_for_tensorboard_ends_no_training(music: Path, tmp_path: Pat
 
     monkeypatch.setattr(RecordWriter, "write", full)
     assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=1")) == 0
-    told = [record.message for record in caplog.records if "TensorBoard" in record.message]
-    assert told == ["TensorBoard fails and is left out, the training goes on: No space left on device"]
+    messages = [record.message for record in caplog.records if "TensorBoard" in record.message]
+    assert messages == ["TensorBoard fails and is left out, the training goes on: No space left on device"]
     assert "Exception in thread" not in capsys.readouterr().err
 
 
@@ -215,7 +234,7 @@ def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path,
     assert {key for key in after if before[key].shape != after[key].shape} == {"mlp.8.weight", "mlp.8.bias"}
 
 
-def test_several_data_sets_are_heard_in_one_training(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_one_training_samples_several_data_sets(music: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     argv = arguments(music, tmp_path)
     both = ["--data=folder,generated,folder", f"--data_dir={music},{tmp_path / 'made'},{music}", "--pieces=2"]
     assert train_analysis_net.main([*argv, *both, "--epochs=1"]) == 0
@@ -236,7 +255,7 @@ def test_a_perfect_estimate_scores_zero_and_beats_both_baselines():
         assert min(min(values) for values in scores[system].values()) > 1e-3
 
 
-def test_estimate_tells_settings_draws_them_and_renders_the_dry(
+def test_estimate_prints_and_plots_parameters_and_renders_the_dry(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     write_audio(tmp_path / "dry.wav", take(3.0), SR)
@@ -256,7 +275,7 @@ def test_estimate_tells_settings_draws_them_and_renders_the_dry(
     assert read_audio(out["wav"])[0].shape == (1, 3 * SR)
 
 
-def test_estimate_applies_what_it_heard_to_another_recording(trained: Path, tmp_path: Path):
+def test_an_estimate_is_applied_to_another_recording(trained: Path, tmp_path: Path):
     write_audio(tmp_path / "song.wav", take(2.0), SR)
     write_audio(tmp_path / "other.wav", take(2.5, 1).expand(2, -1), SR)
     argv = [str(tmp_path / "song.wav"), "--checkpoint", str(trained / "estimator.pt")]
@@ -269,7 +288,7 @@ def test_estimate_applies_what_it_heard_to_another_recording(trained: Path, tmp_
     ("name", "message"),
     [("nothing.wav", "does not exist"), ("silence.wav", "silent: it peaks"), ("text.wav", "cannot be read as audio")],
 )
-def test_estimate_refuses_what_it_cannot_hear(
+def test_estimate_refuses_silence_and_files_without_audio(
     name: str, message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     write_audio(tmp_path / "silence.wav", torch.zeros(1, SR), SR)
@@ -294,17 +313,17 @@ def test_weights_of_another_encoder_are_refused(trained: Path, tmp_path: Path):
         load_estimator(tmp_path / "x.pt")
 
 
-def test_windows_of_a_long_recording_are_heard_one_by_one(trained: Path):
+def test_windows_of_a_long_recording_are_estimated_one_by_one(trained: Path):
     estimator, _ = load_estimator(trained / "estimator.pt")
     x = take(3.0)
     x[0, : 2 * SR] = 0
-    heard = estimator.estimate_windows(x, seconds=1.0)
-    assert heard.shape == (2, 21)  # of five windows that overlap by half, three are silent
-    assert torch.allclose(heard[1], estimator(x[None, :, 2 * SR :])[0], atol=1e-5)
-    assert set(flatten(estimator.analysis.from_unit(heard))) == set(estimator.analysis.controls())
+    q = estimator.estimate_windows(x, seconds=1.0)
+    assert q.shape == (2, 21)  # of five windows that overlap by half, three are silent
+    assert torch.allclose(q[1], estimator(x[None, :, 2 * SR :])[0], atol=1e-5)
+    assert set(flatten(estimator.analysis.from_unit(q))) == set(estimator.analysis.controls())
 
 
-def test_what_cannot_be_written_is_refused_before_anything_is_heard(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_what_cannot_be_written_is_refused_before_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture):
     for argv, message in [
         (["--json", str(tmp_path / "no" / "x.json")], "there is no folder"),
         (["--apply", "y.wav", "--output", "x.doc"], "its suffix must be one of .wav"),
@@ -319,7 +338,8 @@ def test_estimate_says_of_noise_that_it_is_none_of_its_business(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     noise = 0.1 * torch.randn(1, 3 * SR, generator=torch.Generator().manual_seed(0))
-    for name, sound, told in (("noise", noise, True), ("music", torch.from_numpy(generate_music(0, 3.0, SR)), False)):
+    music = torch.from_numpy(generate_music(0, 3.0, SR))
+    for name, sound, is_noise in (("noise", noise, True), ("music", music, False)):
         write_audio(tmp_path / f"{name}.wav", sound, SR)
         assert estimate.main([str(tmp_path / f"{name}.wav"), "--checkpoint", str(trained / "estimator.pt")]) == 0
-        assert ("this is steady noise, not music" in capsys.readouterr().out) == told
+        assert ("this is steady noise, not music" in capsys.readouterr().out) == is_noise

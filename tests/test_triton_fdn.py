@@ -18,7 +18,7 @@ response = on_device(kernels.fdn_response)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks that a few bins fill; poisoned, what a kernel leaves unwritten is seen."""
+    """Small blocks, so that few bins fill several; outputs are filled with NaN, so that unwritten ones are detected."""
     monkeypatch.setattr(fdn, "BLOCK", 64)
     monkeypatch.setattr(fdn, "SPAN", 1)
     monkeypatch.setattr(fdn, "empty", poisoned_empty)
@@ -84,7 +84,7 @@ def test_integer_delays_equal_float_delays() -> None:
     assert_equal(ours, truth, 1e-9)
 
 
-def test_a_leading_dimension_of_one_serves_all_networks_and_gathers_their_gradients() -> None:
+def test_a_leading_dimension_of_one_is_shared_by_all_networks_and_gets_the_sum_of_their_gradients() -> None:
     inputs = network(3, 4, 65, torch.float64)
     shared = [t if name == "line_gain" else t[:1] for name, t in zip(NAMES, inputs, strict=True)]
     truth = response_and_grads(reference.fdn_response, [t.expand(4, *t.shape[1:]) for t in shared], 65)
@@ -99,8 +99,8 @@ def test_silent_and_loud_networks_have_finite_responses_and_gradients(
 ) -> None:
     feedback, line_gain, b, c, delays = (t.detach() for t in network(2, 1, 64, dtype))
     inputs: list[Tensor] = [feedback, torch.full_like(line_gain, gain), scale * b, c, delays]
-    found = response_and_grads(response, [t.requires_grad_() for t in inputs], 64)
-    assert all(torch.isfinite(value).all() for value in found.values())
+    results = response_and_grads(response, [t.requires_grad_() for t in inputs], 64)
+    assert all(torch.isfinite(value).all() for value in results.values())
 
 
 def test_every_kernel_compiles() -> None:

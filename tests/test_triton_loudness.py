@@ -15,7 +15,7 @@ from reknob.afx.kernels.triton_gpu import lanes, loudness
 
 pytestmark = [
     pytest.mark.usefixtures("triton_on_cpu"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # what is masked divides by zero
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # masked lanes divide by zero
 ]
 ours = SimpleNamespace(
     loudness_ratio=on_device(door.loudness_ratio, stay=("coefs", "shifts")),
@@ -26,7 +26,7 @@ PAIRS = {"coefs": COEFS, "shifts": SHIFTS}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short chunks, so that a few samples are many; poisoned, what a kernel leaves unwritten is seen."""
+    """Short chunks, so that few samples fill many; outputs are filled with NaN, so that unwritten ones are detected."""
     monkeypatch.setattr(lanes, "SHORTEST", 8)
     monkeypatch.setattr(lanes, "LANES", 512)
     monkeypatch.setattr(lanes, "empty", poisoned_empty)
@@ -44,7 +44,7 @@ def deviations(
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", ((1, 2, 151), (3, 1, 96)))
-def test_triton_equals_the_reference_with_its_gradient(shape: tuple[int, ...], dtype: torch.dtype):
+def test_triton_equals_the_reference_with_its_gradient(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     index = torch.arange(shape[0]).flip(0)
     for mid_side in stereo_modes(shape):
         truth = reference.loudness_ratio(audio(shape, 1), COEFS, SHIFTS, mid_side)
@@ -57,14 +57,14 @@ def test_triton_equals_the_reference_with_its_gradient(shape: tuple[int, ...], d
 
 
 @pytest.mark.parametrize("items, samples", ((1, 2), (17, 9)))
-def test_triton_equals_the_reference_on_a_few_samples(items: int, samples: int):
+def test_triton_equals_the_reference_on_a_few_samples(items: int, samples: int) -> None:
     x, target = audio((items, 2, samples), 1), reference.loudness_ratio(audio((1, 2, samples), 2), COEFS, SHIFTS // 81)
     index, pairs = torch.zeros(items).long(), {"coefs": COEFS, "shifts": SHIFTS // 81}
     expected, actual = (deviations(module, x, target, index, False, **pairs) for module in (reference, ours))
     assert all(relative_rms(a, b) < 1e-9 for a, b in zip(actual, expected, strict=True))
 
 
-def test_programs_that_run_in_turn_and_longer_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch):
+def test_several_launches_and_longer_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     x, index = audio((1, 2, 110), 3), torch.tensor([0])
     target = ours.loudness_ratio(audio((1, 2, 110), 4), **PAIRS, mid_side=True)
     expected = deviations(ours, x, target, index, True, **PAIRS)
@@ -76,7 +76,7 @@ def test_programs_that_run_in_turn_and_longer_chunks_give_the_same(monkeypatch: 
         assert relative_rms(a, b) < 1e-12
 
 
-def test_silence_and_full_scale_have_finite_sums_and_gradients_and_differ_in_nothing_from_themselves():
+def test_silence_and_full_scale_have_finite_sums_and_gradients_and_no_deviation_from_themselves() -> None:
     x = torch.stack([torch.zeros(2, 100), torch.ones(2, 100), torch.ones(2, 100)])
     x[2, :, :50] = 0
     target = ours.loudness_ratio(x, **PAIRS, mid_side=True)
@@ -88,7 +88,7 @@ def test_silence_and_full_scale_have_finite_sums_and_gradients_and_differ_in_not
             assert not sums.any() and not grad.any()
 
 
-def test_a_signal_that_is_not_a_number_shows_in_its_own_sums_and_gradient_alone():
+def test_nan_in_a_signal_affects_only_its_own_sums_and_gradient() -> None:
     x, index = audio((3, 1, 200), dtype=torch.float32), torch.arange(3)
     ratio = ours.loudness_ratio(x, **PAIRS)
     x[1, 0, 100] = torch.nan
@@ -97,7 +97,7 @@ def test_a_signal_that_is_not_a_number_shows_in_its_own_sums_and_gradient_alone(
     assert grad[[0, 2]].isfinite().all() and grad[1].isnan().any()
 
 
-def test_all_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch):
+def test_all_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "LANES", 32)
 
     def run() -> None:

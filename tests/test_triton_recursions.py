@@ -35,18 +35,20 @@ SAMPLES = 107
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short chunks, so that a few samples are many; poisoned, what a kernel leaves unwritten is seen."""
+    """Short chunks, so that few samples fill many; outputs are filled with NaN, so that unwritten ones are detected."""
     monkeypatch.setattr(lanes, "SHORTEST", 8)
     monkeypatch.setattr(lanes, "LANES", 256)
     monkeypatch.setattr(lanes, "empty", poisoned_empty)
     monkeypatch.setattr(recursions, "empty", poisoned_empty)
 
 
-@pytest.mark.parametrize("own, dtype", ((1, torch.float64), (3, torch.float32)))
+@pytest.mark.parametrize("coef_rows, dtype", ((1, torch.float64), (3, torch.float32)))
 @pytest.mark.parametrize("name", KERNELS)
-def test_triton_equals_the_reference(name: str, own: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+def test_triton_equals_the_reference(
+    name: str, coef_rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lanes, "LANES", 32)
-    x, params = audio(3, SAMPLES, dtype), parameters(name, own)
+    x, params = audio(3, SAMPLES, dtype), parameters(name, coef_rows)
     actual, expected = (output_and_gradients(module, name, x, params) for module in (ours, reference))
     assert actual["output"].dtype == actual["gradient of x"].dtype == dtype
     assert_all_close(actual, expected, TOLERANCE[dtype])
@@ -54,14 +56,14 @@ def test_triton_equals_the_reference(name: str, own: int, dtype: torch.dtype, mo
 
 @pytest.mark.parametrize("rows, samples", ((1, 1), (5, 9)))
 @pytest.mark.parametrize("name", KERNELS)
-def test_triton_equals_the_reference_on_a_few_samples(name: str, rows: int, samples: int):
+def test_triton_equals_the_reference_on_a_few_samples(name: str, rows: int, samples: int) -> None:
     x, params = audio(rows, samples), parameters(name, 1)
     actual, expected = (output_and_gradients(module, name, x, params) for module in (ours, reference))
     assert_all_close(actual, expected, 1e-9)
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_long_rows_have_longer_chunks(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_long_rows_have_longer_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, params = audio(2, 61), parameters(name, 1)
     expected = output_and_gradients(ours, name, x, params)
     monkeypatch.setattr(lanes, "CHUNKS", 5)
@@ -70,7 +72,7 @@ def test_long_rows_have_longer_chunks(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_float32_audio_costs_the_gradients_no_accuracy(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_float32_audio_does_not_reduce_the_accuracy_of_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "SHORTEST", 32)
     x, params = audio(1, 200, torch.float32), parameters(name, 1)
     actual, expected = (output_and_gradients(ours, name, x.to(t), params) for t in (torch.float32, torch.float64))
@@ -78,7 +80,7 @@ def test_float32_audio_costs_the_gradients_no_accuracy(name: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_one_gradient_alone_equals_the_same_gradient_among_all(name: str):
+def test_one_gradient_alone_equals_the_same_gradient_among_all(name: str) -> None:
     x, params = audio(2, 9), parameters(name, 2)
     both = output_and_gradients(ours, name, x, params)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
@@ -92,7 +94,7 @@ def test_one_gradient_alone_equals_the_same_gradient_among_all(name: str):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_second_backward_pass_gives_the_same_gradient(name: str):
+def test_a_second_backward_pass_gives_the_same_gradient(name: str) -> None:
     x = audio(2, 9).requires_grad_()
     leaves = {key: value.requires_grad_() for key, value in parameters(name, 2).items()}
     loss = apply(ours, name, x, leaves).square().sum()
@@ -101,7 +103,7 @@ def test_a_second_backward_pass_gives_the_same_gradient(name: str):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_blocks_of_any_length_equal_one_call(name: str):
+def test_blocks_of_any_length_equal_one_call(name: str) -> None:
     x, params = audio(2, 43), parameters(name, 1)
     state, expected_state = FRESH[name].clone(), FRESH[name].clone()
     y = torch.cat([apply(ours, name, block, params, state) for block in x.split([1, 24, 18], dim=1)], dim=1)
@@ -110,7 +112,7 @@ def test_blocks_of_any_length_equal_one_call(name: str):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_no_samples_give_no_samples_and_leave_the_state(name: str):
+def test_no_samples_give_no_samples_and_leave_the_state(name: str) -> None:
     state = FRESH[name].clone()
     assert apply(ours, name, torch.zeros(2, 0), parameters(name, 1), state).shape == (2, 0)
     assert torch.equal(state, FRESH[name])
@@ -118,7 +120,7 @@ def test_no_samples_give_no_samples_and_leave_the_state(name: str):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str):
+def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str) -> None:
     square = torch.ones(SAMPLES)
     square[::2] = -1.0
     burst = torch.zeros(SAMPLES)
@@ -129,7 +131,7 @@ def test_silence_and_full_scale_have_finite_outputs_and_gradients(name: str):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_not_a_number_spreads_to_the_end_of_its_row_alone(name: str):
+def test_not_a_number_spreads_to_the_end_of_its_row_alone(name: str) -> None:
     x, params = audio(2, SAMPLES), parameters(name, 1)
     expected = apply(ours, name, x, params)
     x[1, 50] = torch.nan
@@ -139,7 +141,7 @@ def test_not_a_number_spreads_to_the_end_of_its_row_alone(name: str):
 
 
 def hard_gains(samples: int) -> Tensor:
-    """Gains whose choices between attack and release are hard to guess, a signal a row."""
+    """Gains (rows, samples) whose choices between attack and release converge slowly."""
     time = torch.arange(samples, dtype=torch.float64)
     noise = torch.rand(samples, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.stack(
@@ -156,7 +158,7 @@ def hard_gains(samples: int) -> Tensor:
 
 
 @pytest.mark.parametrize("attack, release", ((0.9, 1e-4), (1e-4, 0.9), (0.02, 0.02), (0.05, 1e-3), (1.0, 0.0)))
-def test_ballistics_settle_whatever_the_gain_does(attack: float, release: float):
+def test_ballistics_settle_whatever_the_gain_does(attack: float, release: float) -> None:
     x = hard_gains(240)
     coefs = np.tile([attack, release], (len(x), 1))
     expected, _ = compiled.ballistics_forward(x.numpy(), coefs, np.ones(len(x)))
@@ -164,7 +166,7 @@ def test_ballistics_settle_whatever_the_gain_does(attack: float, release: float)
     np.testing.assert_allclose(y, expected, rtol=1e-11)
 
 
-def test_signals_between_sections_are_kept_for_a_part_of_the_rows_at_a_time(monkeypatch: pytest.MonkeyPatch):
+def test_scratch_memory_is_limited_by_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     x, params = audio(3, 60), {"coefs": sections(3)}
     whole = output_and_gradients(ours, "biquad_cascade", x, params)
     monkeypatch.setattr(lanes, "SCRATCH", 1)
@@ -173,7 +175,7 @@ def test_signals_between_sections_are_kept_for_a_part_of_the_rows_at_a_time(monk
     assert all(torch.equal(parts[key], whole[key]) for key in whole)
 
 
-def test_all_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch):
+def test_all_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "LANES", 32)
 
     def run() -> None:

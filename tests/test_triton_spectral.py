@@ -25,22 +25,22 @@ ours = SimpleNamespace(
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large blocks, which the interpreter runs as fast as small ones; what a kernel leaves unwritten is seen."""
+    """Large blocks, which the interpreter runs as fast as small ones; unwritten elements are NaN."""
     monkeypatch.setattr(spectral, "BLOCK", 2048)
     monkeypatch.setattr(spectral, "empty", poisoned_empty)
 
 
 def errors(shape: tuple[int, ...], dtype: torch.dtype, size: int, hop: int, mid_side: bool) -> list[float]:
-    """How far magnitudes, sums and their gradient are from the reference in float64."""
+    """Errors of magnitudes, sums and their gradient relative to the reference in float64."""
     window, index = torch.hann_window(size), torch.arange(shape[0]).flip(0)
     truth = reference.stft_magnitude(audio(shape, 1), window, hop, mid_side)
     target = ours.stft_magnitude(audio(shape, 1, dtype), window, hop, mid_side)
     assert target.dtype == dtype and target.shape == truth.shape
-    x, own = audio(shape, 2).requires_grad_(), audio(shape, 2, dtype).requires_grad_()
+    x, x_triton = audio(shape, 2).requires_grad_(), audio(shape, 2, dtype).requires_grad_()
     expected = reference.stft_deviation(x, truth, index, window, hop, mid_side)
-    sums = ours.stft_deviation(own, target, index, window, hop, mid_side)
+    sums = ours.stft_deviation(x_triton, target, index, window, hop, mid_side)
     assert sums.dtype == torch.float64 and sums.shape == expected.shape
-    pairs = (target, truth), (sums, expected), (gradient(sums, own), gradient(expected, x))
+    pairs = (target, truth), (sums, expected), (gradient(sums, x_triton), gradient(expected, x))
     return [relative_rms(a, b) for a, b in pairs]
 
 
@@ -52,7 +52,7 @@ def test_the_stft_passes_equal_the_reference_with_their_gradient(shape: tuple[in
 
 
 @pytest.mark.parametrize("samples, frame_samples", [(333, 4096), (601, 5000), (19, 1)])
-def test_frames_by_parts_give_the_same(samples: int, frame_samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_in_parts_give_the_same(samples: int, frame_samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectral, "FRAME_SAMPLES", frame_samples)
     monkeypatch.setattr(spectral, "BLOCK", 256)
     assert max(errors((3, 2, samples), torch.float64, 32, 11, True)) < 1e-9
@@ -63,7 +63,7 @@ def test_few_samples_and_any_hop_equal_the_reference(items: int, samples: int, s
     assert max(errors((items, 1, samples), torch.float64, size, hop, False)) < 1e-9
 
 
-def test_more_pairs_than_a_grid_has_rows_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_pairs_than_a_grid_has_rows_take_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectral, "PAIRS", 2)
     assert max(errors((5, 2, 40), torch.float64, 16, 4, True)) < 1e-9
 
@@ -79,7 +79,7 @@ def test_the_gradient_is_the_derivative() -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_equal_signals_have_no_distance_and_no_gradient(dtype: torch.dtype) -> None:
+def test_equal_signals_have_no_deviation_and_no_gradient(dtype: torch.dtype) -> None:
     x, window, index = audio((2, 2, 901), 5, dtype).requires_grad_(), torch.hann_window(64), torch.tensor([0, 1])
     target = ours.stft_magnitude(x, window, 16, True)
     sums = ours.stft_deviation(x, target, index, window, 16, True)
@@ -106,7 +106,7 @@ def test_sums_stay_finite_and_right_where_everything_differs_by_nine_decades() -
         assert torch.isfinite(sums).all() and relative_rms(sums[..., 1], expected[..., 1]) < 1e-12
 
 
-def test_a_signal_that_is_not_a_number_shows_in_its_own_sums_alone() -> None:
+def test_nan_in_a_signal_affects_only_its_own_sums() -> None:
     x, index, window = audio((3, 1, 500), dtype=torch.float32), torch.arange(3), torch.hann_window(64)
     target = ours.stft_magnitude(x, window, 16)
     x[1, 0, 300] = torch.nan

@@ -20,12 +20,12 @@ outputs, to_inputs, to_paths = map(on_device, (door.outputs, door.to_inputs, doo
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a kernel leaves unwritten is not a number."""
+    """Elements that a kernel does not write are NaN."""
     monkeypatch.setattr(spectral_product, "empty", poisoned_empty)
 
 
 def errors(items: int, groups: int, paths: tuple[int, int], count: int, dtype: torch.dtype) -> list[float]:
-    """How far the three products of random spectra are from the reference."""
+    """Errors of the three products of random spectra relative to the reference."""
     shapes = (groups, *paths), (items, paths[1]), (items, paths[0])
     H, X, G = (noise(*shape, count, seed=k, dtype=dtype) for k, shape in enumerate(shapes))
     pairs = [

@@ -12,7 +12,7 @@ from reknob.fitting.fit import Fit
 from reknob.fitting.track import TrackState
 from reknob.losses import VocalLoss
 
-SR = 1000  # so low that the interpreter is done in seconds
+SR = 1000  # low, so that the interpreter takes seconds
 CHAIN = {
     "peak": {"effect": "peak", "freq": {"range": [33, 450], "default": 200}, "gain": {"default": 3}},
     "comp": {"effect": "compressor_expander"},
@@ -32,7 +32,7 @@ LARGE = {
 
 
 def pair(count: int) -> Chunks:
-    """Noise that swells and another take of it, panned."""
+    """Noise of varying level, and the same noise panned."""
     generator, samples = torch.Generator().manual_seed(count), round(1.4 * SR)
     swell = 0.3 * torch.linspace(0, 6, samples).sin().square()
     dry = swell * torch.randn(count, 1, samples, generator=generator)
@@ -48,9 +48,9 @@ def begun(device: str) -> Fit:
     return fit
 
 
-def test_a_step_of_two_pairs_is_that_of_the_processor(
+def test_a_step_of_two_pairs_equals_that_on_the_cpu(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     here = begun("cpu")
     request.getfixturevalue("triton_on_cpu")
     if DEVICE == "cpu":  # the interpreter takes as long for a program of 32 lanes as for one of a thousand
@@ -58,7 +58,7 @@ def test_a_step_of_two_pairs_is_that_of_the_processor(
             for name, size in sizes.items():
                 monkeypatch.setattr(module, name, size)
     there = begun(DEVICE)
-    losses = [[told["loss"] for told in fit.read_reports()[0]] for fit in (here, there)]
+    losses = [[report["loss"] for report in fit.read_reports()[0]] for fit in (here, there)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    # As far apart as two roundings: there are signs of differences in the spectral distance.
+    # Equal up to rounding, which the signs of small differences in the spectral loss amplify.
     assert relative_rms(there.state.gradient.cpu(), here.state.gradient) < 2e-3

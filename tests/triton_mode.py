@@ -42,16 +42,19 @@ def triton_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_device(function: Callable[..., Tensor], stay: tuple[str, ...] = ()) -> Callable[..., Tensor]:
-    """A kernel that takes tensors of the CPU, but those that `stay`, there and back; a `state` is updated in place."""
+    """Wrap a kernel to run on DEVICE with arguments and result on the CPU; options in `stay` are not moved.
 
-    def there(*arguments: Any, **options: Any) -> Tensor:
+    A `state` is updated in place.
+    """
+
+    def run(*arguments: Any, **options: Any) -> Tensor:
         moved = {key: _to(DEVICE, value) for key, value in options.items() if key not in stay}
         y = function(*(_to(DEVICE, value) for value in arguments), **options | moved)
         if options.get("state") is not None:
             options["state"].copy_(moved["state"])
         return y.cpu()
 
-    return there
+    return run
 
 
 def _to(device: str, value: Any) -> Any:
@@ -59,15 +62,15 @@ def _to(device: str, value: Any) -> Any:
 
 
 def poisoned_empty(*shape: int | tuple[int, ...], **options: Any) -> Tensor:
-    """Stand in for `empty`: every element not a number, so that one left unwritten is seen."""
-    made = torch.empty(*shape, **options)
-    return made.fill_(torch.nan) if made.is_floating_point() else made
+    """Replacement for `empty`: every element is NaN, so that an unwritten one is detected."""
+    tensor = torch.empty(*shape, **options)
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
 
 
 def compile_for_gpus(call: Callable[[], object]) -> None:
-    """Compile all that a call launches in the interpreter for compute capability 9.0, with the same arguments.
+    """Compile every kernel that a call launches in the interpreter for compute capability 9.0, with the same arguments.
 
-    Another process does, in which the kernels are not interpreted. Skips on a GPU, where every test has compiled.
+    This is done in another process, where kernels are not interpreted. Skipped on a GPU, where every test compiles.
     """
     if DEVICE == "cuda":
         pytest.skip("compiled by every other test")
@@ -95,7 +98,9 @@ def _recorded() -> Iterator[list[Launch]]:
     launches: list[Launch] = []
     run = InterpretedFunction.run
 
-    def record(self: InterpretedFunction, *args: Any, grid: Any, warmup: bool, num_warps: int = 4, **options: Any):
+    def record(
+        self: InterpretedFunction, *args: Any, grid: Any, warmup: bool, num_warps: int = 4, **options: Any
+    ) -> object:
         given = dict(zip(self.arg_names, args, strict=False)) | options
         annotations = self.fn.__annotations__
         types = {key: _type(given[key], "constexpr" in str(annotations.get(key))) for key in self.arg_names}
@@ -111,7 +116,7 @@ def _recorded() -> Iterator[list[Launch]]:
 
 
 def _type(value: Any, constant: bool) -> str:
-    """The type that the launcher gives an argument; the integer 1 becomes a constant."""
+    """The type that the launcher derives from an argument; the integer 1 becomes a constant."""
     if constant or value is None or (type(value) is int and value == 1):
         return "constexpr"
     if isinstance(value, Tensor):

@@ -1,1 +1,1 @@
-"""The mathematics of the effects: tensors in, tensors out, no class, no state."""
+"""The mathematics of the effects: pure functions of tensors."""

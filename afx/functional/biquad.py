@@ -1,8 +1,8 @@
 """Second-order filters: coefficients of the RBJ cookbook, cascades, impulse responses.
 
 Source of every formula: R. Bristow-Johnson, "Cookbook formulae for audio equalizer biquad filter coefficients".
-Arguments are tensors that broadcast to (…): frequencies in Hz, gains in dB. Coefficients come back as (…, 5) float64,
-b0 b1 b2 a1 a2 divided by a0: near DC, float32 coefficients alone would cost three digits of the output.
+Arguments are tensors that broadcast to (…): frequencies in Hz, gains in dB. Coefficients are (…, 5) in float64: b0, b1,
+b2, a1, a2, divided by a0. Rounding them to float32 would cost three digits of the output at frequencies near DC.
 """
 
 import math
@@ -20,6 +20,7 @@ def _angle(freq_hz: Tensor, Q: Tensor, sr: int) -> tuple[Tensor, Tensor]:
 
 
 def _normalised(b0: Tensor, b1: Tensor, b2: Tensor, a0: Tensor, a1: Tensor, a2: Tensor) -> Tensor:
+    """The coefficients (…, 5), divided by a0."""
     return torch.stack(torch.broadcast_tensors(b0, b1, b2, a1, a2), -1) / a0.unsqueeze(-1)
 
 
@@ -38,7 +39,7 @@ def high_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
 
 
 def band_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
-    """H(s) = (s/Q) / (s² + s/Q + 1), 0 dB at its frequency."""
+    """H(s) = (s/Q) / (s² + s/Q + 1), 0 dB at the centre frequency."""
     cos, alpha = _angle(freq_hz, Q, sr)
     return _normalised(alpha, torch.zeros_like(alpha), -alpha, 1 + alpha, -2 * cos, 1 - alpha)
 
@@ -61,7 +62,7 @@ def high_shelf(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int) -> Tensor:
 
 
 def _shelf(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int, side: int) -> Tensor:
-    """The low shelf (side 1), and its mirror image about half the Nyquist frequency (side -1: cos ω0 changes sign)."""
+    """The low shelf (side 1), or the high shelf (side -1), which is the low shelf with -z for z, -cos ω0 for cos ω0."""
     cos, alpha = _angle(freq_hz, Q, sr)
     cos = side * cos
     A = 10 ** (gain_db.double() / 40)
@@ -73,12 +74,13 @@ def _shelf(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int, side: int) -> T
 
 
 def cascade(x: Tensor, coefs: Tensor) -> Tensor:
-    """Filters in series, exactly: the recursion itself, from rest.
+    """Audio through filters in series, by the recursion itself with zero initial state.
 
     Args:
         x: audio (B, C, T).
-        coefs: K filters (K, 5), or (G, K, 5) for one set a group of B / G consecutive items.
+        coefs: K filters (K, 5), or (G, K, 5) with one set per group of B / G consecutive items.
     """
+    # The kernel runs one row per channel; a single set (1, K, 5) is broadcast there.
     rows = coefs.unsqueeze(0) if coefs.dim() == 2 else coefs.repeat_interleave(len(x) * x.shape[1] // len(coefs), 0)
     return kernels.biquad_cascade(x.reshape(-1, x.shape[-1]), rows).reshape(x.shape)
 

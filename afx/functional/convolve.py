@@ -1,4 +1,4 @@
-"""Convolution by FFT, for signals and responses of any length."""
+"""Convolution by FFT of audio with impulse responses of any length."""
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,16 @@ from reknob.afx.kernels import spectral_product
 
 from .fft import fast_length, forward, inverse
 
-BLOCK = 2**12  # points of the shortest transforms
+BLOCK = 2**12  # shortest FFT of the block-wise convolution, in samples
 
 
 def convolve(x: Tensor, h: Tensor, skip: int = 0) -> Tensor:
-    """y = h * x, causal and cut to the input's length, block by block (overlap-add) where x is much longer than h.
+    """Causal convolution y = h * x, truncated to the length of x; by overlap-add where x is much longer than h.
 
     Args:
         x: audio (B, I, T).
-        h: responses (…, O, I, N), with no batch dimension or one of G, which groups of B / G consecutive items share.
-        skip: samples at the beginning that are left out.
+        h: responses (O, I, N), or (G, O, I, N) with one per group of B / G consecutive items.
+        skip: number of samples to omit at the beginning of y.
 
     Returns:
         (B, O, T - skip).
@@ -30,15 +30,15 @@ def convolve(x: Tensor, h: Tensor, skip: int = 0) -> Tensor:
         n = max(1 << (8 * N).bit_length(), BLOCK)
         return Convolution.apply(x, h, n, n - N + 1, skip, T)
     h = h[..., :T]
-    # What lies beyond the n points comes out again at the beginning.
+    # Samples beyond n wrap around to the beginning: n is just long enough that only the skipped ones are affected.
     n = fast_length(max(T, T + h.shape[-1] - 1 - skip))
     return Convolution.apply(x, h, n, n, skip, T)
 
 
 def in_series(first: Tensor, second: Tensor, most: int | None = None) -> Tensor:
-    """Response of one effect after another: first (…, K, I, M), second (…, O, K, N), to (…, O, I, M + N - 1).
+    """Impulse response of two effects in series: first (…, K, I, M), second (…, O, K, N), to (…, O, I, M + N - 1).
 
-    Only the first `most` samples of it where that is given.
+    With `most`, only its first `most` samples.
     """
     lead = torch.broadcast_shapes(first.shape[:-3], second.shape[:-3])
     first, second = (h.expand(*lead, *h.shape[-3:]).reshape(-1, *h.shape[-3:]) for h in (first, second))
@@ -48,28 +48,43 @@ def in_series(first: Tensor, second: Tensor, most: int | None = None) -> Tensor:
     return y.unflatten(0, (*lead, -1)).transpose(-2, -3)
 
 
+class _Context(FunctionCtx):
+    """What the forward pass of `Convolution` stores for the backward pass."""
+
+    saved_tensors: tuple[Tensor, Tensor]
+    needs_input_grad: tuple[bool, ...]
+    n: int
+    hop: int
+    start: int
+    blocks: int
+    samples: int
+    taps: int
+
+
 class Convolution(torch.autograd.Function):
     """Samples start … stop of x (B, I, T) convolved with h (G, O, I, N): (B, O, stop - start); G divides B.
 
-    Every `hop` samples of x are convolved on n points, circularly, and added up. The gradients are correlations of the
-    same kind, which cost as much.
+    Overlap-add: blocks of `hop` samples of x are convolved circularly by FFTs of n points, and the results are added.
+    With X the spectra of the blocks and H those of the responses, Y = H·X; the gradients are the correlations H*·dY for
+    x and X*·dY for h, at the same cost. Only X and H are stored: torch's own graph would also keep every product.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, h: Tensor, n: int, hop: int, start: int, stop: int) -> Tensor:
-        whole = x.shape[-1] <= hop
-        blocks = x.unsqueeze(-2) if whole else F.pad(x, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
+    def forward(ctx: _Context, x: Tensor, h: Tensor, n: int, hop: int, start: int, stop: int) -> Tensor:
+        is_one_block = x.shape[-1] <= hop
+        blocks = x.unsqueeze(-2) if is_one_block else F.pad(x, (0, -x.shape[-1] % hop)).unflatten(-1, (-1, hop))
         X, H = forward(_rows(blocks), n), forward(h, n)
         ctx.save_for_backward(X, H)
         ctx.n, ctx.hop, ctx.start, ctx.blocks = n, hop, start, blocks.shape[-2]
         ctx.samples, ctx.taps = x.shape[-1], h.shape[-1]
         y = _columns(inverse(spectral_product.outputs(H, X), n), blocks.shape[-2])
+        # n - hop < hop: the tail of a block reaches into the next one only.
         y[..., 1:, : n - hop] += y[..., :-1, hop:]
         return y[..., :hop].flatten(-2)[..., start:stop]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         X, H = ctx.saved_tensors
         length = (ctx.blocks - 1) * ctx.hop + ctx.n
         grad = F.pad(grad, (ctx.start, length - ctx.start - grad.shape[-1]))
@@ -94,9 +109,9 @@ def _columns(rows: Tensor, blocks: int) -> Tensor:
 
 
 def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
-    """Advances a signal by a fraction of a sample: y[n] = Σ_t sinc(t - samples)·x[n + t], t = -before … after.
+    """A signal advanced by a fractional number of samples: y[n] = Σ_t sinc(t - samples)·x[n + t], t = -before … after.
 
-    The signal's ends are repeated beyond it. `samples` is () or (B,); x is (B, C, T).
+    Beyond its ends the signal is continued by its first and last sample. `samples` is () or (B,); x is (B, C, T).
     Source: DiffVox, arXiv 2504.14735, the compressor's lookahead.
     """
     t = torch.arange(after, -before - 1, -1, dtype=torch.float64, device=x.device)

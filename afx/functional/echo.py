@@ -19,28 +19,33 @@ def sinc_delay(samples: Tensor, length: int) -> Tensor:
 
 
 def damped_spectrum(samples: Tensor, damping: Tensor | float, length: int) -> Tensor:
-    """Spectrum of a delay whose gradient leads to the right place from afar, (…) to (…, length // 2 + 1) complex128.
+    """Spectrum of a damped delay, (…) to (…, length // 2 + 1) complex128.
 
-    exp(damping·m - 2πi·m·samples / length) at bin m: the further `damping` lies below 0, the wider the peak is and
-    the further the loss can see it. 0 gives an ideal delay on the circle.
+    At bin m it is exp(damping·m - 2πi·m·samples / length). A lower `damping` (< 0) widens the peak of the impulse
+    response, so that the gradient of a loss with respect to `samples` is useful further away from the optimum. A
+    damping of 0 gives an ideal circular delay.
     """
     m = torch.arange(length // 2 + 1, dtype=torch.float64, device=samples.device)
-    # The phase is reduced to one turn by hand: m·samples reaches 10⁹.
+    # The phase is reduced to one turn explicitly, for precision: m·samples reaches 10⁹.
     turns = torch.remainder(m * samples.double().unsqueeze(-1) / length, 1)
-    size = torch.exp(torch.as_tensor(damping, dtype=torch.float64, device=samples.device).unsqueeze(-1) * m)
-    # Times a unit phasor: the gradient of polar() divides by the size, which underflows.
-    return size * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)
+    magnitude = torch.exp(torch.as_tensor(damping, dtype=torch.float64, device=samples.device).unsqueeze(-1) * m)
+    # Magnitude times unit phasor: the gradient of polar(magnitude, …) divides by the magnitude, which underflows.
+    return magnitude * torch.polar(torch.ones_like(turns), -2 * math.pi * turns)
+
+
+class _Context(FunctionCtx):
+    saved_tensors: tuple[Tensor, Tensor]
 
 
 class _StraightThroughDelay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, samples: Tensor, damping: Tensor, length: int) -> Tensor:
+    def forward(ctx: _Context, samples: Tensor, damping: Tensor, length: int) -> Tensor:
         ctx.save_for_backward(samples, damping)
         return sinc_delay(samples, length)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         # h = irfft(S), so dh/dθ · g = 1/N Σ_k w_k Re(dS_k/dθ conj(G_k)) over the one-sided bins, G = rfft(g); w is 2
         # between the ends. dS/d samples = -2πi k/N S and dS/d damping = k S.
         samples, damping = ctx.saved_tensors
@@ -48,17 +53,17 @@ class _StraightThroughDelay(torch.autograd.Function):
         G = forward(grad.double(), n)
         G[..., 1 : (n + 1) // 2] *= 2
         moment = torch.arange(n // 2 + 1, device=G.device) * damped_spectrum(samples, damping, n) * G.conj() / n
-        grads = 2 * math.pi / n * moment.imag.sum(-1), moment.real.sum(-1)
-        return *(g.to(v.dtype) for g, v in zip(grads, (samples, damping), strict=True)), None
+        grad_samples, grad_damping = 2 * math.pi / n * moment.imag.sum(-1), moment.real.sum(-1)
+        return grad_samples.to(samples.dtype), grad_damping.to(damping.dtype), None
 
 
 def straight_through_delay(samples: Tensor, damping: Tensor, length: int) -> Tensor:
-    """The value of `sinc_delay` with the gradient of the delay that `damped_spectrum` gives, (…) to (…, length)."""
+    """The value of `sinc_delay` with the gradient of the inverse transform of `damped_spectrum`, (…) to (…, length)."""
     return _StraightThroughDelay.apply(*torch.broadcast_tensors(samples.double(), damping), length)
 
 
 def geometric_sum(z: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """1 + z + … + z^(count-1), and z^count, by doubling: exact also where z passes through 1.
+    """1 + z + … + z^(count-1), and z^count, by doubling: unlike (1 - z^count) / (1 - z), accurate near z = 1 too.
 
     Args:
         z: complex (…, F).
@@ -98,16 +103,16 @@ def sinc_echoes(samples: Tensor, feedback: Tensor, count: Tensor, most: int, len
     """
     sums = [torch.zeros(*samples.shape, length, dtype=torch.float64, device=samples.device) for _ in range(2)]
     for k in range(1, most + 1):
-        size = feedback.double() ** (k - 1) * (k <= count)
-        sums[(k - 1) % 2] = sums[(k - 1) % 2] + size.unsqueeze(-1) * sinc_delay(k * samples, length)
+        level = feedback.double() ** (k - 1) * (k <= count)
+        sums[(k - 1) % 2] = sums[(k - 1) % 2] + level.unsqueeze(-1) * sinc_delay(k * samples, length)
     return sums[0], sums[1]
 
 
 def endless_echoes(delay: Tensor, loop: Tensor) -> tuple[Tensor, Tensor]:
-    """Spectra of the odd and of the even echoes of a loop that never ends; |loop| < 1.
+    """Spectra of the odd and of the even echoes of an infinite feedback loop, |loop| < 1.
 
-    The first echo is the bare delay; every further one has passed the loop once more: delay / (1 - loop²) and loop
-    times that. Both arguments are complex (…, F).
+    Echo k has the spectrum delay·loop^(k-1); the odd ones sum to delay / (1 - loop²), the even ones to loop times that.
+    Both arguments are complex (…, F).
     """
     odd = delay / (1 - loop * loop)
     return odd, odd * loop

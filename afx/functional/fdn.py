@@ -12,14 +12,14 @@ from .fft import irfft
 
 
 def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor:
-    """Gain of every delay line at every bin, from decay factors at a few equally spaced frequencies.
+    """Gain of every delay line at every bin, from gains γ at K equally spaced frequencies.
 
-    γ is interpolated linearly over 0 … Nyquist. When `shared`, it is the decay of the shortest line m_0 and line i
-    gets γ^(m_i / m_0), so that all decay at the same rate.
+    γ is interpolated linearly over 0 … Nyquist. When `shared`, γ is the gain of the shortest line, of m_0 samples, and
+    line i has γ^(m_i / m_0), so that all lines decay at the same rate in dB per second.
 
     Args:
-        gamma: (…, K, 1), or (…, K, M) with a curve for each line.
-        delays: (M,) or (…, M) samples.
+        gamma: (…, K, 1), or (…, K, M) with a curve per line.
+        delays: lengths of the lines, (M,) or (…, M) samples.
 
     Returns:
         (…, M, bins).
@@ -30,11 +30,14 @@ def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor
     if not shared:
         return curves
     ratio = (delays.double() / delays.amin(-1, keepdim=True)).to(gamma.dtype).unsqueeze(-1)
+    # exp(ratio·log γ) as a product of matrices (M, 1) and (1, bins); a γ of 0 would have no logarithm.
     return (ratio @ curves.clamp_min(torch.finfo(curves.dtype).tiny).log()).exp_()
 
 
 def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:
-    """Responses of the network sampled on n points: irfft of c·(diag(e^{iωm}) - U·diag(γ(ω)))⁻¹·b.
+    """Impulse responses of the network by sampling its transfer function at the bins of an FFT of n points.
+
+    h = irfft(c·(diag(e^{iωm}) - U·diag(γ(ω)))⁻¹·b): what rings longer than n samples wraps around to the beginning.
 
     Args:
         gains: (…, M, n // 2 + 1). U: feedback (…, M, M). b: (…, M, I). c: (…, O, M). delays: (M,) or (…, M) samples.
@@ -43,23 +46,23 @@ def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Ten
         (…, O, I, n).
     """
     batch = torch.broadcast_shapes(gains.shape[:-2], U.shape[:-2], b.shape[:-2], c.shape[:-2], delays.shape[:-1])
-    rows = [t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c)]
-    H = kernels.fdn_response(*rows, delays.reshape(-1, delays.shape[-1]), n)
+    U, gains, b, c = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c))
+    H = kernels.fdn_response(U, gains, b, c, delays.reshape(-1, delays.shape[-1]), n)
     return irfft(H.reshape(*batch, *H.shape[1:]), n)
 
 
 def decay_fir(gamma: Tensor, delays: Tensor, shared: bool) -> Tensor:
-    """Linear-phase filters with the gain of every delay line, for the real-time form: 2 K - 1 taps for K frequencies.
+    """Linear-phase FIR filters with the gains of the delay lines, for the real-time form; 2 K - 1 taps for K gains.
 
-    The gains at the K frequencies are interpolated linearly over a finer grid, transformed to time, centred, cut to
-    the number of taps and multiplied by a Hamming window (frequency sampling design, as scipy.signal.firwin2 does it).
+    Frequency sampling design, as in scipy.signal.firwin2: the gains are interpolated linearly to a finer grid and
+    transformed to time; the result is centred, truncated and multiplied by a Hamming window.
 
     Args:
-        gamma: (…, K, 1), or (…, K, M) with a curve for each line; see `line_gains` for `shared`.
+        gamma: (…, K, 1), or (…, K, M) with a curve per line; see `line_gains` for `shared`.
         delays: (M,) or (…, M) samples.
 
     Returns:
-        (…, M, 2 K - 1); the filters delay by K - 1 samples.
+        (…, M, 2 K - 1); their group delay is K - 1 samples.
     """
     bands = gamma.shape[-2]
     taps = 2 * bands - 1

@@ -1,4 +1,4 @@
-"""torchaudio, importable beside a torch without CUDA."""
+"""torchaudio, imported so that it works with a build of torch without CUDA."""
 
 import sys
 import types
@@ -12,13 +12,12 @@ def _unchanged(function: Callable) -> Callable:
 try:
     import torchaudio
 except (OSError, RuntimeError):
-    # PyPI's build links CUDA libraries that a CPU-only torch lacks. All that is used here, resampling and
-    # filter banks, is plain torch code, so the compiled part is declared absent and the import repeated.
+    # PyPI's build links to CUDA libraries, which a CPU-only torch does not have. Resampling and filter banks, all that
+    # is used here, are plain torch code: a stub replaces the compiled extension, and the import is repeated.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
         del sys.modules[name]
     extension = types.ModuleType("torchaudio._extension")
-    extension._IS_TORCHAUDIO_EXT_AVAILABLE = False
-    extension.fail_if_no_align = _unchanged
+    vars(extension).update(_IS_TORCHAUDIO_EXT_AVAILABLE=False, fail_if_no_align=_unchanged)
     sys.modules["torchaudio._extension"] = extension
     import torchaudio
 

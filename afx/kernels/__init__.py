@@ -1,4 +1,4 @@
-"""The only door to the sample loops: differentiable functions on torch tensors, whatever back end runs them."""
+"""The interface of the sample loops: differentiable functions on torch tensors, the same for every back end."""
 
 from .backends import compiled
 from .fdn import fdn_response

@@ -1,4 +1,4 @@
-"""Which back end runs a kernel: the one of its tensors' device."""
+"""Selects the back end of a kernel by the device of its tensors."""
 
 import os
 from collections.abc import Callable
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Device type to back end, a package beside this file whose modules have the same names and functions.
+#: Device type to back end: a package beside this file. All have modules and functions of the same names.
 BACKENDS = {"cpu": "numba_cpu", "cuda": "triton_gpu"}
 
-# Compiled loops run one at a time: each takes all cores, and numba's own threads, of the layer that survives a fork,
-# end the process when two calls meet in them.
+# Compiled loops run one at a time: each uses all cores, and numba's workqueue, the threading layer that survives a
+# fork, ends the process when two threads enter it.
 _cpu = RLock()
 
 
 def _new_lock() -> None:
-    """A forked process gets a free lock: the thread that held the old one was left behind."""
+    """Replace the lock in a forked process, where the thread that may hold the old one does not exist."""
     global _cpu
     _cpu = RLock()
 
@@ -29,18 +29,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def backend(family: str) -> Callable[..., Any]:
-    """`run(name, *arguments)`, which runs a function of a family of kernels where its first argument lies.
+    """Return `run(name, *arguments)`, which calls a function of a family of kernels on the first argument's device.
 
-    Arguments are tensors on one device, contiguous or not, and whatever else the function takes; what it returns holds
-    tensors too. The compiled loops of the CPU take and return arrays, which share their tensors' memory; calls from
-    several threads wait for each other there.
+    Arguments are tensors on that device, contiguous or not, and other values; results are tensors or tuples of them.
+    The compiled loops of the CPU take and return arrays that share their tensors' memory; calls from several threads
+    are serialised there.
     """
 
     def run(name: str, first: Tensor, *others: Any) -> Any:
         package = BACKENDS[first.device.type]
         arguments = [a.detach().resolve_conj().contiguous() if isinstance(a, Tensor) else a for a in (first, *others)]
         if package != "numba_cpu":
-            # A kernel starts on the current GPU, wherever its tensors lie.
+            # Triton launches on the current GPU, which need not be that of the tensors.
             with torch.cuda.device_of(first):
                 return _function(package, family, name)(*arguments)
         arrays = [a.numpy() if isinstance(a, Tensor) else a for a in arguments]
@@ -51,7 +51,7 @@ def backend(family: str) -> Callable[..., Any]:
 
 
 def compiled() -> bool:
-    """Whether loops of the CPU lie on disk from an earlier run, so that nobody waits for a compiler."""
+    """Whether compiled loops of the CPU are on disk from an earlier run, so that they need not be compiled."""
     folder = import_module("reknob.afx.kernels.numba_cpu.cache").folder()
     return folder is not None and any(folder.glob("*.nbc"))
 
@@ -61,7 +61,7 @@ def _function(package: str, family: str, name: str) -> Callable[..., Any]:
 
 
 def _tensors(result: Any) -> Any:
-    """The arrays of a result as tensors."""
+    """Convert the arrays of a result to tensors."""
     if isinstance(result, tuple):
         return tuple(map(_tensors, result))
     return torch.from_numpy(result) if isinstance(result, np.ndarray) else result

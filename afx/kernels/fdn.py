@@ -1,9 +1,10 @@
-"""Frequency response of a feedback delay network: one small linear system per bin, with every gradient."""
+"""Frequency response of a feedback delay network: one small linear system per bin, with gradients of all inputs."""
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 
 run = backend("fdn")
@@ -14,11 +15,11 @@ def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, dela
 
         H(w) = c (diag(e^{i w m}) - U diag(g(w)))^-1 b,   w = 2 pi k / n,   k = 0 ... F - 1
 
-    There is no pivoting: the loop must contract, as it does where U is orthogonal and every gain lies below 1.
+    Solved without pivoting, which is stable where the loop contracts: U orthogonal and every gain below 1.
 
     Args:
         feedback: U (G or 1, M, M) float32 or float64.
-        line_gain: g (G or 1, M, F), the real gain of a pass through each line.
+        line_gain: g (G or 1, M, F), the real gain of each line per pass.
         b: (G or 1, M, I), from the inputs to the lines.
         c: (G or 1, O, M), from the lines to the outputs.
         delays: m (G or 1, M) samples, integer or float; float delays get a gradient.
@@ -37,7 +38,7 @@ def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, dela
 
 
 def _checked(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> list[Tensor]:
-    """Give all tensors one leading dimension and, but for the delays, one float type."""
+    """Expand all tensors to one leading dimension and convert all but the delays to one float type."""
     lines = feedback.shape[-1]
     named = {
         "feedback": (feedback, (lines, lines)),
@@ -58,12 +59,16 @@ def _checked(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: 
     return [t.to(dtype) for t in expanded[:4]] + [expanded[4].to(feedback.device)]
 
 
+class _FdnContext(Context):
+    n: int
+
+
 class FdnResponse(torch.autograd.Function):
-    """The response over a back end; only the inputs are kept for the backward pass."""
+    """The response and its gradients by a back end; only the inputs are stored for the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
+        ctx: _FdnContext, feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
     ) -> Tensor:
         inputs = [t.contiguous() for t in (feedback, line_gain, b, c, delays)]
         ctx.save_for_backward(*inputs)
@@ -72,5 +77,5 @@ class FdnResponse(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_H: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _FdnContext, grad_H: Tensor) -> tuple[Tensor | None, ...]:
         return *run("fdn_response_backward", grad_H, *ctx.saved_tensors, ctx.n), None

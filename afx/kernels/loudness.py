@@ -1,9 +1,12 @@
-"""Distances between loudness ratios: a short to a long average of power, and sums over time with their gradient."""
+"""Loudness ratios, of a short to a long average of power, and their deviations from a target, with gradient."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 from reknob.afx.kernels.spectral import check_target, pair_up, unpair
 
@@ -28,10 +31,10 @@ def loudness_deviation(
 ) -> Tensor:
     """Sums over time of |log r - log q| between the loudness ratios r of x and q of a target.
 
-    x (B, C, T) as in `loudness_ratio`; target (N, S, P, T) is what that function gave for N signals, and item b is
-    compared with target[index[b]], index (B,). Samples below the floor of the power get no gradient, and those that
-    are less than the shift before the end count nothing.
-    Returns (B, S, P), float64, with a gradient to x alone.
+    x (B, C, T) as in `loudness_ratio`; target (N, S, P, T) is the result of that function for N items, and item b is
+    compared with target[index[b]], index (B,). Samples below the floor of the power get no gradient. Only n < T - shift
+    is summed, where both averages exist.
+    Returns (B, S, P), float64, with a gradient of x only.
     """
     _check(x, shifts, mid_side)
     signals = 4 if mid_side else x.shape[1]
@@ -42,7 +45,7 @@ def loudness_deviation(
 
 
 def _pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """As `pair_up`, and the mixtures (S, 2) of the channels: mid and side with the power of left and right."""
+    """As `pair_up`, and the weights (S, 2) of both channels in each signal; mid and side preserve the total power."""
     half = 0.5**0.5
     mix = [[1.0, 0.0], [0.0, 1.0], [half, half], [half, -half]]
     return *pair_up(x, index, mid_side), torch.tensor(mix[: 4 if mid_side else 2], dtype=x.dtype)
@@ -58,17 +61,21 @@ def _check(x: Tensor, shifts: Tensor, mid_side: bool) -> None:
         )
 
 
+class _LoudnessContext(Context):
+    checkpoints: Any  # what a back end's forward pass keeps for its backward pass
+
+
 class _LoudnessDeviation(torch.autograd.Function):
-    """The compiled sums; of the averages, a few are kept for the backward pass."""
+    """The sums and their gradient by a back end; averages at chunk starts are stored for the backward pass."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
+    def forward(ctx: _LoudnessContext, *tensors: Tensor) -> Tensor:
         sums, ctx.checkpoints = run("loudness_deviation_forward", *tensors)
         ctx.save_for_backward(*tensors)
         return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _LoudnessContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x = run("loudness_deviation_backward", grad, *ctx.saved_tensors, ctx.checkpoints)
         return grad_x, None, None, None, None, None

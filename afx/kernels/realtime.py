@@ -1,4 +1,4 @@
-"""Echoes and reverberation sample by sample, with a state that lets a sound come in blocks; without gradients."""
+"""Echoes and reverberation sample by sample, with a state between blocks for streaming; without gradients."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ run = backend("realtime")
 
 @dataclass
 class DelayState:
-    """What the ping-pong delay remembers between blocks; updated in place."""
+    """State of the ping-pong delay between blocks; updated in place."""
 
     lines: Tensor  # (R, 2, longest delay) float64, circular
     filters: Tensor  # (R, 2, 2) float64, of the low-pass at the end of each line
@@ -20,53 +20,53 @@ class DelayState:
 
     @classmethod
     def fresh(cls, rows: int, delay: Tensor) -> "DelayState":
-        """Give `rows` silent pairs of lines for these delays (R or 1,)."""
+        """Return `rows` silent pairs of lines for delays (R or 1,)."""
         lines = torch.zeros(rows, 2, int(delay.max()), dtype=torch.float64)
         return cls(lines, torch.zeros(rows, 2, 2, dtype=torch.float64))
 
 
 @dataclass
 class FdnState:
-    """What the network remembers between blocks; updated in place."""
+    """State of the network between blocks; updated in place."""
 
     lines: Tensor  # (R, M, longest delay + half the decay filter) float64, circular
     position: int = 0  # samples since the start
 
     @classmethod
     def fresh(cls, rows: int, delays: Tensor, taps: int) -> "FdnState":
-        """Give `rows` silent networks for these delays (R or 1, M) and decay filters of so many taps."""
+        """Return `rows` silent networks for delays (R or 1, M) and decay filters of `taps` taps."""
         return cls(torch.zeros(rows, delays.shape[1], int(delays.max()) + taps // 2, dtype=torch.float64))
 
 
 def realtime_delay(
     x: Tensor, delay: Tensor, feedback: Tensor, coefs: Tensor, state: DelayState | None = None
 ) -> Tensor:
-    """Let echoes alternate between two outputs, filtered each time that they go round.
+    """Compute echoes that alternate between two outputs and are filtered once per round trip.
 
         odd[n] = x[n - D] + feedback * lp(even)[n - D],   even[n] = feedback * lp(odd)[n - D]
 
-    Echo k = 1, 2, ... comes at k D, has the size feedback^(k-1) and has passed the filter lp k - 1 times.
+    Echo k = 1, 2, ... is at k D, has the gain feedback^(k-1) and is filtered k - 1 times by lp.
 
     Args:
         x: (R, T) float32 or float64.
         delay: D (R or 1,) whole samples, at least 1.
         feedback: (R or 1,), used in float64.
         coefs: (R or 1, 5) with b0, b1, b2, a1, a2 of lp (a0 = 1), used in float64.
-        state: where the lines start, updated to where they end; None for silence. Consecutive blocks of any size
-            give exactly what one call over them gives.
+        state: initial state, updated in place to the final one; None for silence. The outputs of consecutive blocks
+            of any size equal exactly those of one call over all of them.
 
     Returns:
         (R, 2, T), the odd and the even echoes, in the dtype and device of x.
 
     Raises:
-        ValueError: a shape or dtype other than the above, or a delay that the state was not made for.
+        ValueError: a shape or dtype other than the above, or a state for other delays.
 
     Source: the real-time form of Yu et al., DiffVox, DAFx25, arXiv 2504.14735.
     """
     _check_audio(x, 2, "(rows, samples)")
     rows = len(x)
     _check_rows(rows, delay=(delay, ()), feedback=(feedback, ()), coefs=(coefs, (5,)))
-    delay = _whole("delay", delay, 1)
+    delay = _integer_delays("delay", delay, 1)
     state = DelayState.fresh(rows, delay) if state is None else state
     _check_lines(state.lines, (rows, 2), int(delay.max()))
     coefs = torch.cat([feedback.double().unsqueeze(-1).expand(rows, 1), coefs.double().expand(rows, 5)], 1)
@@ -89,8 +89,8 @@ def realtime_fdn(
 
         line_i[n] = in_i[n - m_i + K],   in[n] = U (fir * line)[n] + b x[n],   y[n] = c line[n]
 
-    The filter delays by K samples, which the line is read too early: a round trip takes m_i. The output comes K
-    samples before that of the sampled form, fdn_response, for the same reason.
+    The filter delays by K samples; the line is read K samples early to compensate, so that a round trip takes m_i. The
+    output is therefore K samples ahead of that of the sampled form, fdn_response.
 
     Args:
         x: (R, I, T) float32 or float64.
@@ -98,14 +98,14 @@ def realtime_fdn(
         b: (R or 1, M, I). c: (R or 1, O, M).
         delays: m (R or 1, M) whole samples, more than K.
         decay_fir: (R or 1, M, L), L odd; see afx.functional.fdn.decay_fir.
-        state: where the lines start, updated to where they end; None for silence. Consecutive blocks of any size
-            give exactly what one call over them gives.
+        state: initial state, updated in place to the final one; None for silence. The outputs of consecutive blocks
+            of any size equal exactly those of one call over all of them.
 
     Returns:
         (R, O, T), the dtype and device of x.
 
     Raises:
-        ValueError: a shape or dtype other than the above, or delays that the state was not made for.
+        ValueError: a shape or dtype other than the above, or a state for other delays.
 
     Source: the real-time form of Yu et al., DiffVox, DAFx25, arXiv 2504.14735.
     """
@@ -120,7 +120,7 @@ def realtime_fdn(
         "decay_fir": (decay_fir, (lines, taps // 2 * 2 + 1)),
     }
     _check_rows(rows, **tensors)
-    delays = _whole("delays", delays, taps // 2 + 1)
+    delays = _integer_delays("delays", delays, taps // 2 + 1)
     state = FdnState.fresh(rows, delays, taps) if state is None else state
     _check_lines(state.lines, (rows, lines), int(delays.max()) + taps // 2)
     network = (t.cpu().double().expand(rows, -1, -1) for t in (feedback, b, c, decay_fir))
@@ -142,8 +142,8 @@ def _check_rows(rows: int, **named: tuple[Tensor, tuple[int, ...]]) -> None:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give ({rows} or 1{allowed})")
 
 
-def _whole(name: str, delay: Tensor, least: int) -> Tensor:
-    """Give integer delays in int64."""
+def _integer_delays(name: str, delay: Tensor, least: int) -> Tensor:
+    """Return the delays in int64; ValueError unless they are integers of at least `least`."""
     if delay.is_floating_point() or int(delay.min()) < least:
         raise ValueError(f"{name} are {delay.tolist()} ({delay.dtype}); give whole samples, at least {least}")
     return delay.long()

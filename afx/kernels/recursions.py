@@ -1,9 +1,12 @@
 """Recursive filters over time: biquad cascade, one-pole average, attack/release ballistics, compressor gain."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 
 run = backend("recursions")
@@ -19,8 +22,8 @@ def biquad_cascade(x: Tensor, coefs: Tensor, state: Tensor | None = None) -> Ten
     Args:
         x: (R, T) float32 or float64.
         coefs: (R or 1, K, 5) with b0, b1, b2, a1, a2 of each section (a0 = 1), used in float64.
-        state: (R, K, 2) float64 or None. If given, it is where the sections start, is updated in place to where they
-            end, and the output carries no gradient: consecutive blocks then give what one call over them gives.
+        state: (R, K, 2) float64, the initial state, or None for zeros. If given, it is updated in place to the final
+            state and the output has no gradient: the outputs of consecutive blocks equal those of one call over all.
 
     Returns:
         y: (R, T), the dtype and device of x.
@@ -43,7 +46,7 @@ def one_pole(x: Tensor, coef: Tensor, state: Tensor | None = None) -> Tensor:
     Args:
         x: (R, T) float32 or float64.
         coef: (R or 1,) the coefficient c, used in float64.
-        state: (R,) float64 or None: y[-1], updated in place to y[T-1]; the output then carries no gradient.
+        state: (R,) float64, y[-1], or None. If given, it is updated in place to y[T-1], and y has no gradient.
 
     Returns:
         y: (R, T), the dtype and device of x.
@@ -66,7 +69,7 @@ def ballistics(x: Tensor, attack: Tensor, release: Tensor, initial: float, state
         x: (R, T) float32 or float64, a gain: attack is the coefficient for falling values.
         attack, release: (R or 1,) coefficients, used in float64.
         initial: y[-1] of every row; ignored where `state` is given.
-        state: (R,) float64 or None: y[-1], updated in place to y[T-1]; the output then carries no gradient.
+        state: (R,) float64, y[-1], or None. If given, it is updated in place to y[T-1], and y has no gradient.
 
     Returns:
         y: (R, T), the dtype and device of x.
@@ -92,22 +95,22 @@ def compressor_gain(
     release: Tensor,
     state: Tensor | None = None,
 ) -> Tensor:
-    """Compute the linear gain of a compressor/expander that listens to x.
+    """Compute the linear gain of a compressor/expander with x as its side-chain input.
 
         p[n] = (1 - avg) p[n-1] + avg max(x[n]^2, 1e-8),   p[-1] = 0,   L = 10 log10 p
         g = min(0, cmp_slope (cmp_threshold - L), exp_slope (exp_threshold - L))
         gain = ballistics(10^(g / 20), attack, release, initial=1)
 
-    With ratios R_c > 1 and 0 < R_e < 1 the slopes are 1 - 1/R_c and 1 - 1/R_e. Samples below the floor pass no
-    gradient to x, and neither do samples with g = 0 to the static curve.
+    With ratios R_c > 1 and 0 < R_e < 1 the slopes are 1 - 1/R_c and 1 - 1/R_e. Samples below the floor have no
+    gradient of x, and samples with g = 0 none of the static curve.
 
     Args:
         x: (R, T) float32 or float64.
         avg, attack, release: (R or 1,) one-pole coefficients. This and all below are used in float64.
         cmp_threshold, exp_threshold: (R or 1,) in dB of power.
         cmp_slope, exp_slope: (R or 1,) in dB per dB.
-        state: (R, 2) float64 or None: level p[-1] and gain[-1], fresh (0, 1); updated in place to the last ones; the
-            output then carries no gradient.
+        state: (R, 2) float64, p[-1] and gain[-1], or None for (0, 1). If given, it is updated in place to the final
+            values and the output has no gradient.
 
     Returns:
         gain: (R, T), the dtype and device of x.
@@ -133,15 +136,20 @@ def compressor_gain(
     return _run("compressor_gain", x, coefs, fresh, state)
 
 
-class Recursion(torch.autograd.Function):
-    """The gradient of any recursion over any back end: a forward pass, and a backward pass with the time reversed.
+class _RecursionContext(Context):
+    name: str
+    saved: Any  # what a back end's forward pass keeps for its backward pass
 
-    <name>_forward(x, coefs, state) -> y, saved        updates state; what `saved` holds is the back end's affair
+
+class Recursion(torch.autograd.Function):
+    """Any recursion over any back end: a forward pass, and a backward pass with time reversed.
+
+    <name>_forward(x, coefs, state) -> y, saved        updates state; `saved` is private to the back end
     <name>_backward(grad_y, x, coefs, saved, want_x, want_coefs) -> grad_x, grad_coefs
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, coefs: Tensor, state: Tensor, name: str) -> Tensor:
+    def forward(ctx: _RecursionContext, x: Tensor, coefs: Tensor, state: Tensor, name: str) -> Tensor:
         y, ctx.saved = run(f"{name}_forward", x, coefs, state)
         ctx.name = name
         ctx.save_for_backward(x, coefs)
@@ -149,7 +157,7 @@ class Recursion(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _RecursionContext, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         want_x, want_coefs = ctx.needs_input_grad[:2]
         x, coefs = ctx.saved_tensors
         grad_x, grad_coefs = run(f"{ctx.name}_backward", grad_y, x, coefs, ctx.saved, want_x, want_coefs)
@@ -157,7 +165,7 @@ class Recursion(torch.autograd.Function):
 
 
 def _run(name: str, x: Tensor, coefs: Tensor, fresh: Tensor, state: Tensor | None) -> Tensor:
-    """Run a recursion, with a gradient from a fresh state or without one from a given state."""
+    """Run a recursion: from the fresh state with a gradient, or from a given state, updated in place, without one."""
     if state is None:
         return Recursion.apply(x.contiguous(), coefs.contiguous(), fresh, name)
     if state.shape != fresh.shape or state.dtype != torch.float64:
@@ -174,7 +182,7 @@ def _check_audio(x: Tensor) -> None:
 
 
 def _per_row(name: str, value: Tensor, x: Tensor) -> Tensor:
-    """Give every row of x its own float64 copy beside it; autograd adds the gradients of a shared one up."""
+    """Expand (rows or 1, ...) to float64 (rows, ...) on x.device; autograd sums the gradients of a shared row."""
     rows = len(x)
     if value.shape[0] not in (1, rows):
         raise ValueError(f"{name} has {value.shape[0]} rows beside {rows} rows of audio; give {rows} or 1")

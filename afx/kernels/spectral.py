@@ -1,9 +1,10 @@
-"""Distances between magnitude spectra: filtering, spectra, and sums over a whole signal with their gradient."""
+"""FIR filtering, magnitude spectra, and their deviations from a target summed over a signal, with gradient."""
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from reknob.afx.kernels.autograd import Context
 from reknob.afx.kernels.backends import backend
 
 run = backend("spectral")
@@ -38,9 +39,9 @@ def stft_deviation(
 ) -> Tensor:
     """Sums over bins and frames of (|X| - |Y|)^2 and of |log |X| - log |Y||.
 
-    x (B, C, T) as in `stft_magnitude`; target (N, S, F, K) is what that function gave for N signals, and item b is
-    compared with target[index[b]], index (B,). Values at the floor of the magnitude get no gradient.
-    Returns (B, S, 2), float64, with a gradient to x alone.
+    x (B, C, T) as in `stft_magnitude`; target (N, S, F, K) is the result of that function for N items, and item b is
+    compared with target[index[b]], index (B,). Magnitudes at the floor have no gradient.
+    Returns (B, S, 2), float64, with a gradient of x only.
     """
     _check(x, window, mid_side)
     signals = 4 if mid_side else x.shape[1]
@@ -51,10 +52,11 @@ def stft_deviation(
 
 
 def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor]:
-    """Lay x (B, C, T) out for the compiled passes, which take two channels at a time.
+    """Regroup x (B, C, T) to pairs of channels (P, 2, T), the unit of the compiled passes.
 
-    Returns pairs (P, 2, T), and the rows (P, S) of a flattened target that belong to their signals. Without `mid_side`
-    the channels of all items follow each other, an odd last one twice.
+    With `mid_side` a pair is the two channels of an item, P = B and S = 4 signals. Else the channels of all items are
+    concatenated and paired in order, the last one with itself if their number is odd, S = 2. Also returns the rows
+    (P, S) of the flattened target (N S, ...) that the signals are compared with.
     """
     if mid_side:
         return x.contiguous(), 4 * index[:, None] + torch.arange(4, device=index.device)
@@ -66,7 +68,7 @@ def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor]:
 
 
 def unpair(values: Tensor, shape: tuple[int, ...], mid_side: bool) -> Tensor:
-    """Bring values (P, S, ...) of paired signals back to (B, S, ...), given the (B, C, T) that was paired."""
+    """Regroup values (P, S, ...) of pairs to (B, S, ...), the inverse of `pair_up` for x of shape (B, C, T)."""
     if mid_side:
         return values
     batch, channels = shape[:2]
@@ -74,7 +76,7 @@ def unpair(values: Tensor, shape: tuple[int, ...], mid_side: bool) -> Tensor:
 
 
 def check_target(x: Tensor, target: Tensor, index: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless the items of x have targets of their own type and of `shape` each."""
+    """Raise ValueError unless each item has a target of this shape and of the dtype of x."""
     if target.shape[1:] != shape or target.dtype != x.dtype:
         raise ValueError(
             f"an item's target is {tuple(target.shape[1:])} {target.dtype}; x {tuple(x.shape)} needs {shape} {x.dtype}"
@@ -94,24 +96,34 @@ def _check(x: Tensor, window: Tensor, mid_side: bool) -> None:
         raise ValueError(f"{x.shape[2]} samples are too few for a transform of {2 * half}; give more than {half}")
 
 
+class _FirContext(Context):
+    taps: Tensor
+
+
 class _Fir(torch.autograd.Function):
+    """The filter and its adjoint by a back end."""
+
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, taps: Tensor) -> Tensor:
+    def forward(ctx: _FirContext, x: Tensor, taps: Tensor) -> Tensor:
         ctx.taps = taps
         return run("fir_forward", x, taps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _FirContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         return run("fir_backward", grad, ctx.taps), None
 
 
+class _StftContext(Context):
+    hop: int
+
+
 class _StftDeviation(torch.autograd.Function):
-    """The compiled sums; nothing but the signals is kept for the backward pass."""
+    """The sums and their gradient by a back end; only the inputs are stored for the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
+        ctx: _StftContext, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
     ) -> Tensor:
         ctx.save_for_backward(pairs, target, rows, window)
         ctx.hop = hop
@@ -119,5 +131,5 @@ class _StftDeviation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _StftContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         return run("stft_deviation_backward", grad, *ctx.saved_tensors, ctx.hop), None, None, None, None

@@ -1,4 +1,4 @@
-"""Products of spectra, bin by bin: what convolution of many signals with many responses comes down to."""
+"""Products of spectra per bin: convolution of multichannel signals with matrices of responses, in frequency."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ run = backend("spectral_product")
 
 
 def outputs(H: Tensor, X: Tensor) -> Tensor:
-    """Y[b, o] = sum_i H[g, o, i] X[b, i] with g = b G // B: every group of B / G items has responses of its own.
+    """Y[b, o] = sum_i H[g, o, i] X[b, i] with g = b G // B: each group of B / G items has its own responses.
 
     Args:
         H: complex spectra of responses (G, O, I, F), O outputs and I inputs; G divides B.

@@ -1,11 +1,17 @@
 """A seeded, unlimited generator of short excerpts of multi-instrument music.
 
-`score` and `parts` compose, `beats` and `drums` play the drums, `struck`, `sustained`, `phrased`, `voice` and
-`textures` the rest, `styles` says who plays what with whom, `mixing` balances and `song` puts a piece together.
-Everything is drawn from the seed; no sample, no file.
+| module | what it does |
+|---|---|
+| `song` | generates a piece: draws a style and a score, renders every track, mixes them |
+| `styles` | for every style, its tracks with their parts and instruments, tempo and room |
+| `score`, `parts`, `beats` | tempo and chords; notes of pitched parts; strokes of drums |
+| `struck`, `sustained`, `phrased`, `voice`, `drums`, `textures` | render notes or strokes to samples |
+| `synthesis`, `shaping`, `mixing` | oscillators and modes; filters and dynamics; levels, reverb and bus processing |
 
-Mean and deviation over excerpts of 10 s, mono, 44.1 kHz: 200 seeds, and 110 excerpts of 55 pieces of recorded and
-synthesised game music.
+Everything is drawn from the seed; no samples or files are used.
+
+Mean and standard deviation over excerpts of 10 s, mono, 44.1 kHz: of 200 seeds, and of 110 excerpts of 55 pieces of
+recorded and synthesised game music.
 
 | figure | generated | real |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""The sounds of drums, cymbals and hand percussion, from one description: a swept body, metal modes, noise bursts."""
+"""Synthesis of drums, cymbals and hand percussion: a swept sine with membrane modes, metal modes, noise bursts."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,11 @@ _MEMBRANE = np.array([1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.16, 3.50])
 
 @dataclass(frozen=True)
 class Drum:
-    """Ranges that a kind of drum is drawn from: Hz, seconds to 1/e, dB relative to the body.
+    """Ranges from which a kind of drum is drawn: in Hz, seconds to 1/e, and dB relative to the body.
 
-    `sweep` is how many times higher the body starts; `overtones` how many membrane modes join in; `metal` the number of
-    high inharmonic modes between `metal_hz`; `noise_hz` the band of the noise, `bursts` how often it restarts.
+    `body` is the fundamental, `sweep` the ratio of its initial to its final frequency, `overtones` the number of
+    membrane modes; `metal` is the number of inharmonic modes within `metal_hz`; `noise_hz` is the band of the noise,
+    `bursts` how often its envelope restarts.
     """
 
     level: float = 0.0
@@ -84,18 +85,18 @@ DRUMS = {
 
 
 def strike(drum: Drum, rng: np.random.Generator, noise: np.random.Generator, sr: int) -> np.ndarray:
-    """One stroke (n,) float32 of a drum drawn from its description by rng, peak at its level.
+    """One stroke (n,) float32 of a drum drawn from its ranges by `rng`, scaled to its level.
 
-    The same rng state gives the same drum; `noise` makes two strokes on it differ.
+    The same state of `rng` gives the same drum; `noise` draws what differs between two strokes on it.
     """
     parts = []
     if drum.body:
-        parts.append(_body(drum, rng, sr))
+        parts.append(_body(drum, drum.body, rng, sr))
     if drum.metal:
         parts.append(_metal(drum, rng, sr) * gain(between(rng, drum.metal_db)))
     if drum.noise_hz:
         level = between(rng, drum.noise_db) if parts else 0.0
-        parts.append(_rattle(drum, rng, noise, sr) * gain(level))
+        parts.append(_rattle(drum, drum.noise_hz, rng, noise, sr) * gain(level))
     out = np.zeros(max(len(part) for part in parts), np.float32)
     for part in parts:
         add(out, part, 0)
@@ -104,9 +105,9 @@ def strike(drum: Drum, rng: np.random.Generator, noise: np.random.Generator, sr:
     return (out * (gain(drum.level) / (np.abs(out).max() + 1e-9))).astype(np.float32)
 
 
-def _body(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
-    """Falling sine and its membrane modes, peak near 1."""
-    freq, decay, sweep = log_between(rng, drum.body), log_between(rng, drum.body_decay), log_between(rng, drum.sweep)
+def _body(drum: Drum, body: Range, rng: np.random.Generator, sr: int) -> np.ndarray:
+    """A sine of falling frequency and its membrane modes (n,), peak near 1."""
+    freq, decay, sweep = log_between(rng, body), log_between(rng, drum.body_decay), log_between(rng, drum.sweep)
     n = int(min(5.0 * decay, 2.0) * sr) + 64
     t = np.arange(n, dtype=np.float32) / sr
     fall = log_between(rng, (0.008, 0.04))
@@ -121,20 +122,21 @@ def _body(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
 
 
 def _metal(drum: Drum, rng: np.random.Generator, sr: int) -> np.ndarray:
-    """Dense inharmonic modes as of a plate, peak near 1, high ones shorter."""
+    """Dense inharmonic modes (n,) as of a plate, of which high ones decay faster; peak near 1."""
     decay = log_between(rng, drum.metal_decay)
     n = int(min(4.0 * decay, 3.0) * sr) + 64
-    freq = np.exp(rng.uniform(*np.log(drum.metal_hz), drum.metal))
+    low, high = np.log(drum.metal_hz)
+    freq = np.exp(rng.uniform(low, high, drum.metal))
     ring = decay * (4000.0 / freq) ** 0.3 * rng.uniform(0.6, 1.4, drum.metal)
     amp = (freq / 4000.0) ** between(rng, (-0.6, 0.5)) * rng.exponential(1.0, drum.metal)
     out = modes(freq, ring, amp, n, sr, rng.uniform(0.0, 2 * np.pi, drum.metal))
     return fade(out, 0.0005, 0.02, sr) / (np.abs(out).max() + 1e-9)
 
 
-def _rattle(drum: Drum, rng: np.random.Generator, noise: np.random.Generator, sr: int) -> np.ndarray:
-    """Bursts of noise in a band, peak near 1."""
+def _rattle(drum: Drum, band: Range, rng: np.random.Generator, noise: np.random.Generator, sr: int) -> np.ndarray:
+    """Bursts of noise (n,) in a band, peak 1."""
     decay = log_between(rng, drum.noise_decay)
-    low, high = (edge * log_between(rng, (0.75, 1.33)) for edge in drum.noise_hz)
+    low, high = (edge * log_between(rng, (0.75, 1.33)) for edge in band)
     n = int(min(5.0 * decay + 0.05, 3.0) * sr)
     t = np.arange(n, dtype=np.float32) / sr
     envelope = np.exp(-t / decay) * np.minimum(t / drum.noise_attack, 1.0)
@@ -150,26 +152,28 @@ def _rattle(drum: Drum, rng: np.random.Generator, noise: np.random.Generator, sr
 def play_drums(strokes: list[tuple[str, float, float]], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
     """Render strokes (name, seconds, velocity) to (n,) float32; an open hat stops at the next stroke on the hat.
 
-    Every drum is drawn once; a machine repeats one stroke of it, a player has two loud ones and a soft one.
+    Every drum is drawn once. A drum machine repeats one waveform of it; acoustic drums have two loud ones and a soft
+    one.
     """
     machine = chance(rng, 0.35)
-    drums = {name: _takes(DRUMS[name], machine, sr, rng) for name in sorted({stroke[0] for stroke in strokes})}
+    drums = {name: _waveforms(DRUMS[name], machine, sr, rng) for name in sorted({stroke[0] for stroke in strokes})}
     stops = sorted(start for name, start, _ in strokes if name in ("hat", "open"))
     out = np.zeros(n, np.float32)
     for i, (name, start, velocity) in enumerate(strokes):
-        takes = drums[name]
-        take = takes[-1] if velocity < 0.6 else takes[i % max(len(takes) - 1, 1)]
+        waveforms = drums[name]
+        x = waveforms[-1] if velocity < 0.6 else waveforms[i % max(len(waveforms) - 1, 1)]
         if name == "open":
             following = next((stop for stop in stops if stop > start + 0.02), start + 9.0)
-            take = fade(take[: int((following - start) * sr) + 1].copy(), 0.0, 0.02, sr)
-        add(out, take * np.float32(velocity**1.5), int(start * sr))
+            x = fade(x[: int((following - start) * sr) + 1].copy(), 0.0, 0.02, sr)
+        add(out, x * np.float32(velocity**1.5), int(start * sr))
     return out
 
 
-def _takes(drum: Drum, machine: bool, sr: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Strokes of one drum at a level of its own: one only, or two and a duller one."""
+def _waveforms(drum: Drum, machine: bool, sr: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Strokes of one drum at a random level: one for a machine, otherwise two and a duller one for soft strokes."""
     seed, level = int(rng.integers(1 << 31)), np.float32(gain(2.5 * float(rng.standard_normal())))
-    takes = [level * strike(drum, np.random.default_rng(seed), rng, sr) for _ in range(1 if machine else 3)]
+    # The seed is that of the drum, which all strokes share; rng draws their noise.
+    waveforms = [level * strike(drum, np.random.default_rng(seed), rng, sr) for _ in range(1 if machine else 3)]
     if not machine:
-        takes[-1] = toned(takes[-1], sr, {200.0: 0.0, 3000.0: -3.0, 12000.0: between(rng, (-9.0, -3.0))})
-    return takes
+        waveforms[-1] = toned(waveforms[-1], sr, {200.0: 0.0, 3000.0: -3.0, 12000.0: between(rng, (-9.0, -3.0))})
+    return waveforms

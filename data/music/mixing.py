@@ -1,58 +1,60 @@
-"""The mixing desk: tone, level and room of every track, and the processing of the sum."""
+"""Mixing: tone, level and reverb of every track, and the processing of their sum."""
 
 import numpy as np
-import scipy.fft as fft
+
+from reknob.data.fourier import irfft, next_fast_len, rfft
 
 from .draws import Range, between, chance, gain, log_between, one_of
 from .shaping import add, bin_grid, compress, room, saturate, spectrum_curve
 from .styles import Style
 
-# Rough sensitivity of hearing, between A and K weighting, by which tracks are balanced.
-_EAR = {20.0: -16.0, 60.0: -7.0, 120.0: -3.0, 300.0: 0.0, 1500.0: 0.0, 3500.0: 3.0, 9000.0: 0.0, 18000.0: -12.0}
-# What the brightness of instruments close to microphones adds to the sum.
+# Perceptual weighting, between A and K weighting, of the levels by which tracks are balanced.
+_WEIGHTING = {20.0: -16.0, 60.0: -7.0, 120.0: -3.0, 300.0: 0.0, 1500.0: 0.0, 3500.0: 3.0, 9000.0: 0.0, 18000.0: -12.0}
+# Brightness of instruments that are close to microphones, added to the sum.
 _AIR = {2500.0: 0.0, 6000.0: 2.5, 11000.0: 4.5, 16000.0: 3.5, 20000.0: -2.0}
 _OCTAVES = (31.0, 62.0, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 
 
 class Desk:
-    """One mix of n samples: tracks go in as sound, stay as spectra, and come out alone or summed and mastered."""
+    """A mix of tracks of n samples, kept as spectra (bins,) and returned one by one or summed and mastered."""
 
     def __init__(self, style: Style, n: int, sr: int, rng: np.random.Generator) -> None:
         self.n, self.sr = n, sr
         seconds = log_between(rng, style.room)
-        # No room for tails: what wraps around sounds like the music before the excerpt.
-        self.size = fft.next_fast_len(n, real=True)
+        # Without padding: tails wrap around to the beginning, as if the music before the excerpt rang there.
+        self.size = next_fast_len(n)
         self.bins = self.size // 2 + 1
         self.grid = bin_grid(self.bins, sr)
-        self.ear = spectrum_curve(self.grid, _EAR) ** 2
+        self.weighting = spectrum_curve(self.grid, _WEIGHTING) ** 2
         tail = room(rng, sr, seconds, between(rng, (0.1, 1.0)), between(rng, (0.0, 0.04)))
-        self.room = fft.rfft(tail, self.size)
+        self.room = rfft(tail, self.size)
         self.send = between(rng, style.send)
 
-    def place(
+    def process_track(
         self, x: np.ndarray, level_db: float, curves: list[dict[float, float]], rng: np.random.Generator
     ) -> np.ndarray:
-        """Spectrum (bins,) of a track x (n,) at a perceived level, its curves, a random tone and room added."""
+        """Spectrum (bins,) of a track x (n,) at a weighted level in dB, after tone curves, compression and reverb."""
         if chance(rng, 0.4):
             x = _squeezed(x, self.sr, (6.0, 22.0), (2.0, 6.0), rng)
         if chance(rng, 0.15):
             x = saturate(x, between(rng, (-8.0, 10.0)))
-        spectrum = fft.rfft(x, self.size)
+        spectrum = rfft(x, self.size)
         spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.9), *curves)
-        power = float(np.sum(_power(spectrum) * self.ear))
+        power = float(np.sum(_power(spectrum) * self.weighting))
+        # The RMS of the parts in which the track plays, so that one that seldom plays is not amplified.
         level = np.sqrt(2 * power / (self.size * max(_active(x), 0.02) * len(x))) + 1e-9
         send = gain(self.send + 3.0 * float(rng.standard_normal()))
         return spectrum * ((1.0 + np.float32(send) * self.room) * np.float32(gain(level_db) / level))
 
-    def sound(self, spectrum: np.ndarray) -> np.ndarray:
-        """Sound (n,) float32 of a spectrum."""
-        return fft.irfft(spectrum, self.size)[: self.n]
+    def samples(self, spectrum: np.ndarray) -> np.ndarray:
+        """Samples (n,) float32 of a spectrum (bins,)."""
+        return irfft(spectrum, self.size)[: self.n]
 
     def master(self, spectrum: np.ndarray, loud: bool, rng: np.random.Generator) -> np.ndarray:
-        """Sound (n,) float32 of the sum: tone and band limits of a whole production, bus compression, soft clipping."""
+        """Samples (n,) float32 of the summed spectrum after tone and band limits, bus compression and soft clipping."""
         spectrum = spectrum + self._floor(spectrum, rng)
         spectrum *= spectrum_curve(self.grid, _random_tone(rng, 1.2), _AIR, _production(rng))
-        x = self.sound(spectrum)
+        x = self.samples(spectrum)
         if chance(rng, 0.75 if loud else 0.2):
             x = _squeezed(x, self.sr, (4.0, 16.0), (1.5, 5.0), rng)
         if chance(rng, 0.6 if loud else 0.1):
@@ -60,7 +62,7 @@ class Desk:
         return x
 
     def _floor(self, spectrum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Spectrum (bins,) of the hiss and rumble of a recording, far below the music, now and then inaudible."""
+        """Spectrum (bins,) of random hiss and rumble far below the music, sometimes inaudible."""
         level = -110.0 if chance(rng, 0.12) else between(rng, (-80.0, -46.0))
         size = (float(np.sqrt(np.mean(_power(spectrum)))) + 1e-6) * gain(level)
         rumble, hiss = between(rng, (10.0, 60.0)), between(rng, (-22.0, 4.0))
@@ -70,7 +72,7 @@ class Desk:
 
 
 def low_cut(rng: np.random.Generator) -> dict[float, float]:
-    """High-pass of a track that is not a bass."""
+    """Tone curve of a random high-pass, for tracks other than bass and drums."""
     hz = log_between(rng, (30.0, 220.0))
     return {hz / 8: -45.0, hz / 2: -15.0, hz: -3.0, 2 * hz: 0.0}
 
@@ -84,7 +86,7 @@ def echoes(x: np.ndarray, delay: int, feedback: float) -> np.ndarray:
 
 
 def chorus(x: np.ndarray, sr: int, rng: np.random.Generator) -> np.ndarray:
-    """x (n,) with a copy whose delay moves a few milliseconds to and fro, as doubled or modulated tracks have."""
+    """x (n,) with a copy whose delay is modulated by a few milliseconds, as in doubled or chorused tracks."""
     at = np.arange(len(x), dtype=np.float64)
     swing = log_between(rng, (0.0005, 0.003)) * np.sin(2 * np.pi * log_between(rng, (0.2, 3.0)) / sr * at)
     moved = np.interp(at - sr * (between(rng, (0.006, 0.025)) + swing), at, x)
@@ -92,18 +94,18 @@ def chorus(x: np.ndarray, sr: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _squeezed(x: np.ndarray, sr: int, below_peak_db: Range, ratio: Range, rng: np.random.Generator) -> np.ndarray:
-    """x (n,) through a compressor whose settings are drawn from ranges."""
+    """x (n,) through a compressor whose parameters are drawn from ranges."""
     attack, release = log_between(rng, (0.002, 0.03)), log_between(rng, (0.05, 0.4))
     return compress(x, sr, between(rng, below_peak_db), between(rng, ratio), attack, release)
 
 
 def _power(spectrum: np.ndarray) -> np.ndarray:
     """Squared magnitudes of a spectrum."""
-    return spectrum.real**2 + spectrum.imag**2
+    return np.real(spectrum) ** 2 + np.imag(spectrum) ** 2
 
 
 def _active(x: np.ndarray) -> float:
-    """Share of a track that is not silent."""
+    """Share of a track that is less than 30 dB below its loudest part."""
     blocks = np.square(x[: len(x) // 1024 * 1024].reshape(-1, 1024)).mean(1)
     return float(np.mean(blocks > 1e-3 * blocks.max(initial=1e-12)))
 
@@ -116,7 +118,7 @@ def _random_tone(rng: np.random.Generator, depth_db: float) -> dict[float, float
 
 
 def _production(rng: np.random.Generator) -> dict[float, float]:
-    """Band limits of a production: full range, cut bottom, a coder's low-pass, now and then a narrow old recording."""
+    """Tone curve of a production's band limits: low cut, a codec's low-pass, seldom the band of an old recording."""
     low, high = log_between(rng, (15.0, 60.0)), one_of(rng, (15500.0, 16500.0, 18500.0, 21000.0), (1, 2, 2, 3))
     steep = 60.0
     if chance(rng, 0.08):

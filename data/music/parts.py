@@ -1,4 +1,4 @@
-"""What the pitched players play: bass lines, chords, arpeggios, held tones, melodies and sung phrases."""
+"""Notes of the pitched parts: bass lines, chords, arpeggios, held tones, melodies and sung phrases."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Part = Callable[[Score, np.random.Generator, float, float], list[Note]]
 
 
 def rhythm(score: Score, rng: np.random.Generator, density: float) -> np.ndarray:
-    """Steps of a bar on which something sounds, strong beats first; density in 0..1 is the share of steps."""
+    """Random steps of a bar with an onset, more likely on strong beats; density in 0..1 is about their share."""
     step = np.arange(score.steps)
     strength = np.where(step == 0, 2.5, np.where(step % score.division == 0, 1.3, np.where(step % 2 == 0, 0.9, 0.5)))
     hits = np.flatnonzero(rng.random(score.steps) < density * strength)
@@ -24,7 +24,7 @@ def nearest(tone: int, around: float) -> float:
 
 
 def voicing(chord: Chord, rng: np.random.Generator, low: float, high: float, least: int = 0) -> list[float]:
-    """Pitches of a chord spread upwards from about `low`, none above `high`, doubled at the octave up to `least`."""
+    """Pitches of a chord upwards from about `low`, none above `high`; octaves are added until there are `least`."""
     bottom = between(rng, (low, max(low, min(low + 12, high - 14))))
     pitches = [bottom + (tone - bottom) % 12 for tone in chord.tones]
     if chance(rng, 0.5):
@@ -38,7 +38,7 @@ def voicing(chord: Chord, rng: np.random.Generator, low: float, high: float, lea
 
 
 def bass_line(score: Score, rng: np.random.Generator, low: float, high: float) -> list[Note]:
-    """Roots, fifths, octaves or a walk, on a rhythm that repeats every bar."""
+    """Roots, fifths, octaves or a walking bass, on a rhythm that repeats every bar."""
     manner = one_of(rng, ("root", "eighths", "octaves", "walking", "groove", "long"), (2, 3, 1.5, 1, 4, 2))
     half = score.division // 2 or 1
     onsets = {
@@ -52,7 +52,7 @@ def bass_line(score: Score, rng: np.random.Generator, low: float, high: float) -
     centre, held = between(rng, (low, low + 8)), between(rng, (0.45, 1.0))
     notes = []
     for bar in range(score.bars):
-        for i, step in enumerate(onsets):
+        for i, step in enumerate(onsets.tolist()):
             chord = score.chord_at(bar, step)
             pitch = nearest(chord.tones[0], centre)
             if manner == "octaves" and i % 2:
@@ -88,7 +88,7 @@ def riff(score: Score, rng: np.random.Generator, low: float, high: float) -> lis
     centre, muted = between(rng, (low, low + 7)), between(rng, (0.0, 0.8))
     notes = []
     for bar in range(score.bars):
-        for hit in hits if len(hits) else grid:
+        for hit in (hits if len(hits) else grid).tolist():
             root = nearest(score.chord_at(bar, hit).tones[0], centre)
             length = score.beat * step / score.division
             strong = hit % score.division == 0
@@ -108,15 +108,16 @@ def _struck(
     roll: float,
     least: int = 0,
 ) -> list[Note]:
-    """Chords struck on the steps of a pattern, at least `least` tones `roll` seconds apart, one voicing each."""
-    notes, shapes = [], {}
+    """Chords on the steps of a pattern, of at least `least` tones that start `roll` seconds apart; a voicing each."""
+    notes: list[Note] = []
+    voicings: dict[tuple[int, ...], list[float]] = {}
     for bar in range(score.bars):
         onsets = pattern[bar % len(pattern)]
-        for i, step in enumerate(onsets):
+        for i, step in enumerate(onsets.tolist()):
             chord = score.chord_at(bar, step)
-            if chord.tones not in shapes:
-                shapes[chord.tones] = voicing(chord, rng, low, high, least)
-            pitches = shapes[chord.tones]
+            if chord.tones not in voicings:
+                voicings[chord.tones] = voicing(chord, rng, low, high, least)
+            pitches = voicings[chord.tones]
             start, room = score.span(bar, onsets, i)
             order = pitches if step % score.division == 0 else pitches[::-1]
             accent = 0.85 if step % score.division == 0 else 0.6
@@ -148,7 +149,7 @@ def arpeggio(score: Score, rng: np.random.Generator, low: float, high: float) ->
 
 
 def pads(score: Score, rng: np.random.Generator, low: float, high: float) -> list[Note]:
-    """Whole chords held for as long as they last."""
+    """All tones of each chord, held for its length."""
     notes = []
     for chord in score.chords:
         start = chord.start * score.beat - score.offset
@@ -159,7 +160,7 @@ def pads(score: Score, rng: np.random.Generator, low: float, high: float) -> lis
 
 
 def melody(score: Score, rng: np.random.Generator, low: float, high: float) -> list[Note]:
-    """A tune: a motif of one or two bars, its rhythm repeated, its contour a walk on the scale drawn to the chords."""
+    """A tune: the repeated rhythm of one or two bars; pitches are a random walk on the scale, often on chord tones."""
     return _tune(score, rng, low, high, between(rng, (0.15, 0.6)), between(rng, (0.6, 1.05)), between(rng, (0.0, 0.4)))
 
 
@@ -191,14 +192,14 @@ def speech(score: Score, rng: np.random.Generator, low: float, high: float) -> l
 def _tune(
     score: Score, rng: np.random.Generator, low: float, high: float, density: float, legato: float, rests: float
 ) -> list[Note]:
-    """Notes of a melody on a motif that repeats with changes; rests is the chance that a bar ends early.
+    """Notes of a melody on a motif that repeats with changes; `rests` is the probability that a bar ends early.
 
-    No rest is longer than about a second, before the first note of a bar or after its last.
+    No rest before the first note of a bar or after its last is longer than about a second.
     """
     motif = [rhythm(score, rng, density) for _ in range(int(rng.integers(1, 3)))]
     leaps = rng.choice((-4, -2, -1, -1, 0, 1, 1, 2, 3), (len(motif), score.steps))
     ladder = np.array([pitch for pitch in range(int(low), int(high) + 1) if pitch % 12 in score.scale])
-    place, second = len(ladder) // 2, score.division / score.beat
+    index, second = len(ladder) // 2, score.division / score.beat  # second: in steps
     notes = []
     for bar in range(score.bars):
         onsets = motif[bar % len(motif)] if not chance(rng, 0.2) else rhythm(score, rng, density)
@@ -206,9 +207,9 @@ def _tune(
             onsets = np.insert(onsets, 0, 0)
         if chance(rng, rests):
             onsets = onsets[onsets <= max(score.steps - second * between(rng, (0.3, 1.3)), onsets[0])]
-        for i, step in enumerate(onsets):
-            place = int(np.clip(place + leaps[bar % len(motif), i], 0, len(ladder) - 1))
-            pitch = float(ladder[place])
+        for i, step in enumerate(onsets.tolist()):
+            index = int(np.clip(index + leaps[bar % len(motif), i], 0, len(ladder) - 1))
+            pitch = float(ladder[index])
             if step % score.division == 0 and chance(rng, 0.6):
                 pitch = nearest(one_of(rng, score.chord_at(bar, step).tones), pitch)
             start, room = score.span(bar, onsets, i)

@@ -1,4 +1,4 @@
-"""Instruments that play one line with a moving pitch: bowed strings, winds, synthesiser leads and basses."""
+"""Monophonic instruments with gliding pitch: bowed strings, winds, synthesiser leads and basses."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,12 +14,13 @@ from .synthesis import HOP, oscillator, resonances, upsample_contour, white
 
 @dataclass(frozen=True)
 class Phrased:
-    """Ranges that a line instrument is drawn from.
+    """Ranges from which a monophonic instrument is drawn.
 
     `slope` in dB per octave of partial number, `odd` level of even partials in dB, `attack`, `release`, `glide` in
     seconds, `vibrato` in cents, `breath` level of noise in dB, `corner` of the low-pass in multiples of the
-    fundamental, `sweep` octaves that it opens at the start of a note for `sweep_time` seconds, `body` number of
-    resonances, `voices` detuned by `detune` cents, `decay` seconds to 1/e of a held note, `drive` in dB.
+    fundamental, `sweep` octaves by which the corner is higher at the start of a note, decaying in `sweep_time` seconds,
+    `body` number of resonances, `voices` detuned by `detune` cents, `decay` seconds to 1/e of a held note, `drive` in
+    dB.
     """
 
     slope: Range = (-8.0, -4.0)
@@ -81,12 +82,12 @@ PHRASED = {
 
 
 class Contours(NamedTuple):
-    """Movement of a line, one value every HOP samples: pitch (MIDI), level 0..1, age of the note (s), its number."""
+    """Contours (m,) of a line of notes, one value every HOP samples."""
 
-    pitch: np.ndarray
-    level: np.ndarray
-    age: np.ndarray
-    note: np.ndarray
+    pitch: np.ndarray  # MIDI note number, with glide and vibrato
+    level: np.ndarray  # 0..1
+    age: np.ndarray  # s since the start of the note
+    note: np.ndarray  # index of the note, sorted by start
 
 
 def contours(
@@ -101,8 +102,10 @@ def contours(
     scoop: float,
     decay: float = 20.0,
 ) -> Contours:
-    """Contours of a line of notes, the later one cutting off the earlier; times in seconds, vibrato in cents,
-    scoop the semitones below its pitch that a note may begin."""
+    """Contours of n samples of a line of notes, each of which ends the one before.
+
+    Times in seconds, vibrato in cents; scoop is by how many semitones a note may begin below its pitch.
+    """
     notes = sorted(notes)
     start, length, pitch, velocity = (np.array(column) for column in zip(*notes, strict=True))
     step = HOP / sr
@@ -113,27 +116,27 @@ def contours(
     held = np.minimum(np.maximum(age, 0), length[at])
     level = velocity[at] * rise * np.exp(-held / decay - np.maximum(age - length[at], 0) / release)
     late = between(rng, (0.1, 0.4))
-    rate = between(rng, (4.5, 6.8)) * (1 + 0.08 * _wander(len(t), step, 0.5, rng))
+    rate = between(rng, (4.5, 6.8)) * (1 + 0.08 * _smooth_noise(len(t), step, 0.5, rng))
     wave = np.sin(2 * np.pi * np.cumsum(rate) * step) * np.clip((age - late) / 0.2, 0.0, 1.0)
     drift = 4.0 if vibrato else 0.0
-    bend = (vibrato * wave + drift * _wander(len(t), step, 0.15, rng)) / 100.0
+    bend = (vibrato * wave + drift * _smooth_noise(len(t), step, 0.15, rng)) / 100.0
     if scoop:
         below = scoop * np.maximum(rng.standard_normal(len(notes)), -0.3) * (rng.random(len(notes)) < 0.6)
         bend -= below[at] * np.exp(-np.maximum(age, 0) / between(rng, (0.03, 0.12)))
-        level *= gain(1.5 * _wander(len(t), step, 0.12, rng))
-    return Contours(_lag(pitch[at], step, glide) + bend, _lag(level, step, 0.0025), age, at)
+        level *= gain(1.5 * _smooth_noise(len(t), step, 0.12, rng))
+    return Contours(_smoothed(pitch[at], step, glide) + bend, _smoothed(level, step, 0.0025), age, at)
 
 
-def _lag(x: np.ndarray, step: float, seconds: float) -> np.ndarray:
-    """One-pole smoothing of a contour that starts settled."""
-    keep = np.exp(-step / seconds)
-    return lfilter([1 - keep], [1, -keep], x, zi=[keep * x[0]])[0]
+def _smoothed(x: np.ndarray, step: float, seconds: float) -> np.ndarray:
+    """Contour x (m,), one value every `step` seconds, through a one-pole low-pass that starts at its first value."""
+    coef = np.exp(-step / seconds)
+    return lfilter([1 - coef], [1, -coef], x, zi=[coef * x[0]])[0]
 
 
-def _wander(size: int, step: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random movement of about unit deviation."""
-    keep = np.exp(-step / seconds)
-    return lfilter([np.sqrt(1 - keep**2)], [1, -keep], rng.standard_normal(size))
+def _smooth_noise(size: int, step: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise (size,) of unit deviation, one value every `step` seconds, through a one-pole low-pass."""
+    coef = np.exp(-step / seconds)
+    return np.asarray(lfilter([np.sqrt(1 - coef**2)], [1, -coef], rng.standard_normal(size)))
 
 
 def play_phrased(spec: Phrased, notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
@@ -154,7 +157,7 @@ def play_phrased(spec: Phrased, notes: list[Note], n: int, sr: int, rng: np.rand
 
 
 def _harmonics(spec: Phrased, rng: np.random.Generator) -> np.ndarray:
-    """Complex amplitudes of 1023 partials: a slope, weakened even ones, a little disorder."""
+    """Complex amplitudes (1023,) of partials: a slope, attenuated even ones, random deviations."""
     number = np.arange(1, 1024)
     db = between(rng, spec.slope) * np.log2(number) + np.where(number % 2 == 0, between(rng, spec.odd), 0.0)
     db += between(rng, (0.0, 4.0)) * rng.standard_normal(1023) * (spec.body > 0)
@@ -163,7 +166,7 @@ def _harmonics(spec: Phrased, rng: np.random.Generator) -> np.ndarray:
 
 
 def _response(spec: Phrased, line: Contours, n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
-    """Magnitudes (frames, 257) float32: a low-pass that follows pitch, level and age of the note, times a body."""
+    """Magnitudes (frames, 257) float32: a low-pass that depends on pitch, level and age of the note, times a body."""
     grid = np.minimum((frame_times(n, 512, sr) * sr / HOP).astype(int), len(line.age) - 1)
     freq = np.maximum(np.linspace(0.0, sr / 2, 257), 20.0)
     opening = between(rng, spec.sweep) * np.exp(-np.maximum(line.age[grid], 0) / log_between(rng, spec.sweep_time))

@@ -1,4 +1,4 @@
-"""The frame of a piece: notes, tempo, metre, swing, key, chords and sections."""
+"""Time and harmony of a piece: notes, tempo, metre, swing, key, chords and sections."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,7 +44,7 @@ class Score:
     """Time and harmony that all parts of a piece share.
 
     A beat lasts `beat` seconds and has `division` steps. The piece starts `offset` seconds into bar 0 and lasts
-    `seconds`. `edges` are the bars at which a new section starts; swing delays every second step by that share of it.
+    `seconds`. `edges` are the bars at which a new section starts; `swing` is the delay of every second step in steps.
     """
 
     seconds: float
@@ -60,7 +60,7 @@ class Score:
 
     @property
     def bars(self) -> int:
-        """Number of bars that the piece touches."""
+        """Number of bars, including those that are played in part."""
         return int(np.ceil((self.seconds + self.offset) / (self.beat * self.metre)))
 
     @property
@@ -88,8 +88,8 @@ class Score:
         start = self.time(bar, onsets[i])
         return start, self.time(bar, onsets[i + 1] if i + 1 < len(onsets) else self.steps) - start
 
-    def human(self, note: Note, rng: np.random.Generator) -> Note:
-        """The note moved and weighted a little at random, as a player would."""
+    def humanised(self, note: Note, rng: np.random.Generator) -> Note:
+        """The note with small random deviations of start and velocity."""
         late, louder = self.jitter * rng.standard_normal(2)
         velocity = float(np.clip(note.velocity * (1 + 0.25 * louder), 0.05, 1.0))
         return note._replace(start=note.start + 0.01 * float(late), velocity=velocity)

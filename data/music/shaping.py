@@ -1,7 +1,8 @@
-"""What bends a sound: tone curves, moving filters, envelopes, compression, saturation and rooms."""
+"""Processing of samples: tone curves, time-varying filters, envelopes, compression, saturation and rooms."""
 
 import numpy as np
-import scipy.fft as fft
+
+from reknob.data.fourier import irfft, next_fast_len, rfft
 
 from .draws import gain
 from .synthesis import HOP, upsample_contour
@@ -18,27 +19,27 @@ def curve(freq: np.ndarray, points: dict[float, float]) -> np.ndarray:
 
 
 def bin_grid(bins: int, sr: int) -> Grid:
-    """Where the bins of a real transform, the last one at sr / 2, lie on a coarse logarithmic grid: index and rest."""
+    """Positions of the bins of a real FFT, the last one at sr / 2, on a coarse logarithmic grid: index and fraction."""
     freq = np.linspace(0.0, sr / 2, bins, dtype=np.float32)
     step = np.float32(np.log(_GRID_HZ[1] / _GRID_HZ[0]))
-    place = np.log(np.maximum(freq / np.float32(_GRID_HZ[0]), 1.0)) / step
-    index = place.astype(np.int32)
-    return index, place - index.astype(np.float32)
+    position = np.log(np.maximum(freq / np.float32(_GRID_HZ[0]), 1.0)) / step
+    index = position.astype(np.int32)
+    return index, position - index.astype(np.float32)
 
 
 def spectrum_curve(grid: Grid, *points: dict[float, float]) -> np.ndarray:
     """Magnitudes (bins,) float32 of the product of curves on a grid made by `bin_grid`."""
-    index, rest = grid
+    index, fraction = grid
     coarse = np.prod([curve(_GRID_HZ, each) for each in points], axis=0)
     rise = np.append(np.diff(coarse), 0).astype(np.float32)
-    return np.take(coarse, index) + rest * np.take(rise, index)
+    return np.take(coarse, index) + fraction * np.take(rise, index)
 
 
 def toned(x: np.ndarray, sr: int, points: dict[float, float]) -> np.ndarray:
-    """x (n,) with the tone curve {Hz: dB} applied by one transform pair."""
-    size = fft.next_fast_len(len(x) + sr // 20, real=True)
-    spectrum = fft.rfft(x, size)
-    return fft.irfft(spectrum * spectrum_curve(bin_grid(len(spectrum), sr), points), size)[: len(x)]
+    """x (n,) filtered by the tone curve {Hz: dB}, by one FFT with 50 ms of padding."""
+    size = next_fast_len(len(x) + sr // 20)
+    spectrum = rfft(x, size)
+    return irfft(spectrum * spectrum_curve(bin_grid(len(spectrum), sr), points), size)[: len(x)]
 
 
 def frame_times(n: int, frame: int, sr: int) -> np.ndarray:
@@ -47,9 +48,9 @@ def frame_times(n: int, frame: int, sr: int) -> np.ndarray:
 
 
 def moving_filter(x: np.ndarray, response: np.ndarray, frame: int) -> np.ndarray:
-    """x (n,) filtered by magnitudes that change in time: response (frames, frame / 2 + 1), see `frame_times`.
+    """x (n,) through a time-varying filter of the magnitudes response (frames, frame / 2 + 1) at `frame_times`.
 
-    Frames overlap by half and are windowed with a sine before and after, which adds up to one for a flat response.
+    Frames overlap by half. A sine window before and after the filter makes a flat response the identity.
     """
     hop = frame // 2
     rows = -(-len(x) // hop) + 1
@@ -57,7 +58,7 @@ def moving_filter(x: np.ndarray, response: np.ndarray, frame: int) -> np.ndarray
     padded[hop : hop + len(x)] = x
     window = np.sin(np.pi * (np.arange(frame) + 0.5) / frame).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop] * window
-    frames = fft.irfft(fft.rfft(frames, axis=1) * response.astype(np.float32), frame, axis=1) * window
+    frames = irfft(rfft(frames) * response.astype(np.float32), frame) * window
     padded[:] = 0.0
     padded[: rows * hop] += frames[:, :hop].ravel()
     padded[hop:] += frames[:, hop:].ravel()
@@ -65,29 +66,29 @@ def moving_filter(x: np.ndarray, response: np.ndarray, frame: int) -> np.ndarray
 
 
 def fade(x: np.ndarray, attack: float, release: float, sr: int) -> np.ndarray:
-    """x (n,), changed in place, faded in over attack and out over release seconds."""
+    """x (n,), modified in place, faded in over attack and out over release seconds."""
     rise, fall = min(int(attack * sr) + 1, len(x)), min(int(release * sr) + 1, len(x))
-    x[:rise] *= _quarter(rise)
-    x[len(x) - fall :] *= _quarter(fall)[::-1]
+    x[:rise] *= _rise(rise)
+    x[len(x) - fall :] *= _rise(fall)[::-1]
     return x
 
 
-def _quarter(n: int) -> np.ndarray:
-    """Rise (n,) float32 from near 0 to 1 along a squared sine."""
+def _rise(n: int) -> np.ndarray:
+    """Squared sine (n,) float32 from near 0 to 1."""
     return np.sin(np.arange(1, n + 1, dtype=np.float32) * np.float32(np.pi / 2 / n)) ** 2
 
 
 def add(out: np.ndarray, x: np.ndarray, start: int) -> None:
-    """Add x to out from sample start on, in place; what lies outside is cut off."""
+    """Add x to out from sample start on, in place; samples outside of out are dropped."""
     first, last = max(start, 0), min(start + len(x), len(out))
     if last > first:
         out[first:last] += x[first - start : last - start]
 
 
 def compress(x: np.ndarray, sr: int, below_peak_db: float, ratio: float, attack: float, release: float) -> np.ndarray:
-    """x (n,) through a feed-forward compressor, its threshold below_peak_db under the peak; times in seconds.
+    """x (n,) through a feed-forward compressor whose threshold is below_peak_db under the peak; times in seconds.
 
-    Level and gain live on blocks of HOP samples; the gain is interpolated between their ends.
+    Level and gain are computed per block of HOP samples, and the gain is interpolated linearly.
     """
     rows = -(-len(x) // HOP)
     padded = np.zeros(rows * HOP, np.float32)
@@ -97,14 +98,14 @@ def compress(x: np.ndarray, sr: int, below_peak_db: float, ratio: float, attack:
     target = (1 - 1 / ratio) * 20 * np.log10(np.maximum(level / threshold, 1.0))
     up, down = (1 - np.exp(-HOP / (seconds * sr)) for seconds in (attack, release))
     state, reduction = 0.0, [0.0]
-    for wanted in target.tolist():
-        state += (wanted - state) * (up if wanted > state else down)
+    for target_db in target.tolist():
+        state += (target_db - state) * (up if target_db > state else down)
         reduction.append(state)
     return x * upsample_contour(gain(-np.array(reduction)), len(x))
 
 
 def saturate(x: np.ndarray, drive_db: float, bias: float = 0.0) -> np.ndarray:
-    """x (n,) driven drive_db above its peak into tanh; a bias makes even harmonics. Returns a peak near 1."""
+    """tanh of x (n,) scaled to a peak of drive_db, with a bias that adds even harmonics; zero input gives zero."""
     peak = float(np.abs(x).max()) + 1e-9
     return np.tanh(x * np.float32(gain(drive_db) / peak) + np.float32(bias)) - np.float32(np.tanh(bias))
 
@@ -112,8 +113,9 @@ def saturate(x: np.ndarray, drive_db: float, bias: float = 0.0) -> np.ndarray:
 def room(rng: np.random.Generator, sr: int, seconds: float, brightness: float, predelay: float) -> np.ndarray:
     """Impulse response (m,) float32 of a room without its direct sound, of unit energy.
 
-    seconds is the time to -60 dB at 500 Hz; brightness in 0..1 sets how much longer than high frequencies low ones
-    ring; predelay in seconds. Noise through a moving filter whose bands decay each at its own rate.
+    seconds is the reverberation time at low frequencies; a higher brightness in 0..1 damps high frequencies less;
+    predelay in seconds. It is noise through a time-varying filter with a decay rate per frequency, and eight random
+    early reflections.
     """
     frame = 512
     n = int(min(1.1 * seconds + 0.05, 3.0) * sr)

@@ -1,4 +1,4 @@
-"""From a seed to a piece of music: draws a style, a score and a band, lets them play and mixes them."""
+"""Generates a piece of music from a seed: draws a style, a score and a band, renders every track and mixes them."""
 
 from collections.abc import Iterator
 
@@ -11,19 +11,19 @@ from .draws import between, chance, gain, one_of
 from .drums import play_drums
 from .mixing import Desk, chorus, echoes, low_cut
 from .parts import PARTS
-from .phrased import PHRASED, play_phrased
+from .phrased import PHRASED, Phrased, play_phrased
 from .score import Note, Score, draw_score
 from .shaping import saturate
-from .struck import STRUCK, play_struck
+from .struck import STRUCK, Struck, play_struck
 from .styles import KITS, STYLES, Player, Style
-from .sustained import SUSTAINED, play_sustained
+from .sustained import SUSTAINED, Sustained, play_sustained
 from .synthesis import HOP, upsample_contour
 from .textures import play_texture
 from .voice import play_voice
 
-# Played before the excerpt begins, so that it starts in the middle of the sound.
-_LEAD_IN = 0.7
-_ENGINES = ((STRUCK, play_struck), (SUSTAINED, play_sustained), (PHRASED, play_phrased))
+_LEAD_IN = 0.7  # s rendered before the excerpt and cut off, so that it may start within a note
+_INSTRUMENTS: dict[str, Struck | Sustained | Phrased] = {**STRUCK, **SUSTAINED, **PHRASED}
+# Tone curve of a guitar loudspeaker.
 _CABINET = {60.0: -14.0, 110.0: 0.0, 2500.0: 3.0, 4500.0: 0.0, 7000.0: -22.0, 16000.0: -50.0}
 
 
@@ -45,13 +45,13 @@ def generate_music(seed: int, duration: float = 10.0, sr: int = 44100, style: st
 def generate_tracks(
     seed: int, duration: float = 10.0, sr: int = 44100, style: str | None = None
 ) -> dict[str, np.ndarray]:
-    """The tracks {name: (1, N) float32} of `generate_music` as they stand in its mix, before the bus processing."""
+    """The tracks {name: (1, N) float32} of `generate_music` as they are in its mix, before the bus processing."""
     piece = _Piece(seed, duration, sr, style)
-    return {name: piece.desk.sound(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
+    return {name: piece.desk.samples(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
 
 
 class _Piece:
-    """One piece: its style, score and desk; every player has random numbers of its own."""
+    """One piece: its style, score, band and mix; every player has its own random stream."""
 
     def __init__(self, seed: int, duration: float, sr: int, style: str | None) -> None:
         if style is not None and style not in STYLES:
@@ -64,7 +64,7 @@ class _Piece:
         drawn = one_of(rng, tuple(STYLES), [each.weight for each in STYLES.values()])
         self.style: Style = STYLES[style or drawn]
         self.score: Score = draw_score(rng, self.n / sr, *self.style.frame)
-        band = [player for player in self.style.band if chance(rng, player.share)]
+        band = [player for player in self.style.band if chance(rng, player.probability)]
         self.band: list[Player] = band or [self.style.band[0]]
         self.presence = _presence(rng, self.band, len(self.score.edges) + 1)
         self.swell = gain(between(rng, (-14.0, 14.0)) * np.linspace(-0.5, 0.5, 64)) if chance(rng, 0.2) else None
@@ -72,7 +72,7 @@ class _Piece:
         self.desk = Desk(self.style, self.n, sr, self.rng(1))
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """Random numbers of one purpose, independent of how many others were drawn."""
+        """The random stream for one purpose, independent of what is drawn from others."""
         return np.random.default_rng([self.seed, *stream])
 
     def tracks(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -86,18 +86,18 @@ class _Piece:
             level = player.level + 2.5 * float(rng.standard_normal())
             if player.name not in ("drums", "bass") and chance(rng, 0.6):
                 curves.append(low_cut(rng))
-            yield player.name, self.desk.place(x, level, curves, rng)
+            yield player.name, self.desk.process_track(x, level, curves, rng)
 
     def _play(
         self, player: Player, presence: np.ndarray, kicks: list[float], rng: np.random.Generator
     ) -> tuple[np.ndarray, list[dict[float, float]]]:
-        """Sound (n,) of a player and tone curves that belong to it; a drummer leaves its kicks for the others."""
+        """Samples (n,) of a player and its tone curves; times of the kicks of drums are appended to `kicks`."""
         plays, on = one_of(rng, player.plays), one_of(rng, player.on)
         if on == "texture":
             return self._moved(play_texture(self.n, self.sr, self.score.beat, rng), kicks), []
         if on in KITS:
             return self._beat(plays, KITS[on], presence, kicks, rng), []
-        notes = [self.score.human(note, rng) for note in PARTS[plays](self.score, rng, *player.pitches)]
+        notes = [self.score.humanised(note, rng) for note in PARTS[plays](self.score, rng, *player.pitches)]
         notes = [self._weighted(note, presence) for note in notes if -note.length < note.start < self.n / self.sr]
         notes = [note for note in notes if note.velocity > 0]
         if not notes:
@@ -112,31 +112,37 @@ class _Piece:
         return self._moved(x, kicks), [_CABINET] if "guitar" in on and drive is not None and drive > 5.0 else []
 
     def _sound(self, on: str, notes: list[Note], rng: np.random.Generator) -> tuple[np.ndarray, float | None]:
-        """Notes rendered on an instrument, and the drive in dB that its amplifier has, if it has one."""
+        """Notes rendered on an instrument (n,), and the drive of its amplifier in dB, None without an amplifier."""
         if on == "voice":
             return play_voice(notes, self.n, self.sr, rng), None
-        spec, play = next((table[on], play) for table, play in _ENGINES if on in table)
-        return play(spec, notes, self.n, self.sr, rng), between(rng, spec.drive) if spec.drive else None
+        spec = _INSTRUMENTS[on]
+        if isinstance(spec, Struck):
+            x = play_struck(spec, notes, self.n, self.sr, rng)
+        elif isinstance(spec, Sustained):
+            x = play_sustained(spec, notes, self.n, self.sr, rng)
+        else:
+            x = play_phrased(spec, notes, self.n, self.sr, rng)
+        return x, between(rng, spec.drive) if spec.drive else None
 
     def _beat(
         self, plays: str, kit: tuple[str, ...], presence: np.ndarray, kicks: list[float], rng: np.random.Generator
     ) -> np.ndarray:
-        """Sound (n,) of drums or percussion."""
+        """Samples (n,) of drums or percussion; times of kicks are appended to `kicks`."""
         if plays == "percussion":
             strokes = beats.percussion(self.score, rng, kit)
         else:
             strokes = beats.groove(self.score, rng, plays, kit)
             kicks += sorted(start for drum, start, _ in strokes if drum == kit[0])
         strokes = [(drum, start, loud * presence[self.score.section(start)]) for drum, start, loud in strokes]
-        heard = [stroke for stroke in strokes if stroke[2] > 0 and stroke[1] > -1.0]
-        return self._moved(play_drums(heard, self.n, self.sr, rng), [])
+        audible = [stroke for stroke in strokes if stroke[2] > 0 and stroke[1] > -1.0]
+        return self._moved(play_drums(audible, self.n, self.sr, rng), [])  # drums are not ducked
 
     def _weighted(self, note: Note, presence: np.ndarray) -> Note:
-        """The note at the strength of its section."""
+        """The note with its velocity scaled by the presence of its section."""
         return note._replace(velocity=min(note.velocity * float(presence[self.score.section(note.start)]), 1.0))
 
     def _moved(self, x: np.ndarray, kicks: list[float]) -> np.ndarray:
-        """x (n,) with the swell of the piece and, where there is pumping, ducked under the kicks."""
+        """x (n,) with the swell of the piece and, if the piece pumps, attenuated after each kick (sidechain)."""
         if self.swell is not None:
             x = x * np.interp(np.arange(self.n), np.linspace(0, self.n, 64), self.swell).astype(np.float32)
         if self.pump and kicks:
@@ -148,7 +154,7 @@ class _Piece:
 
 
 def _presence(rng: np.random.Generator, band: list[Player], sections: int) -> np.ndarray:
-    """Strength (players, sections) of every player in every section, 0 where it rests; a steady one never does."""
+    """Velocity factor (players, sections), 0 where a player rests; one player always plays."""
     strength = rng.uniform(0.7, 1.0, (len(band), 1)) * rng.uniform(0.6, 1.1, (1, sections))
     rests = rng.random(strength.shape) < (0.25 if sections > 1 else 0.0)
     steady = [k for k, player in enumerate(band) if player.name not in ("voice", "lead", "solo", "texture")]

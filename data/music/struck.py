@@ -17,13 +17,13 @@ _TINE = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.1, 14.2, 21.0)
 
 @dataclass(frozen=True)
 class Struck:
-    """Ranges that an instrument with freely decaying partials is drawn from.
+    """Ranges from which an instrument with freely decaying partials is drawn.
 
     `slope` in dB per octave of partial number, `corner_hz` above which partials fall by another 12 dB per octave,
-    `decay` seconds to 1/e of the fundamental at middle C, `damping` how much faster high partials die, `strings` per
-    note and their `detune` in cents, `stiffness` B of f_k = k f sqrt(1 + B k^2), `pluck` point as a share of the
-    string, `body` number of resonances, `knock` noise of the attack in dB, `release` seconds, `partials` frequency
-    ratios.
+    `decay` seconds to 1/e of the fundamental at middle C, `damping` how much faster high partials decay, `strings` per
+    note and their `detune` in cents, `stiffness` B of f_k = k f sqrt(1 + B k^2), `pluck` position as a fraction of the
+    string, `body` number of resonances, `knock` level of the attack noise in dB, `release` seconds, `partials`
+    frequency ratios, `drive` of the amplifier in dB.
     """
 
     decay: Range
@@ -97,8 +97,8 @@ STRUCK = {
 }  # fmt: skip
 
 
-class _Maker:
-    """One instrument drawn from a Struck description: makes the tone of any pitch at two strengths."""
+class _Instrument:
+    """One instrument drawn from the ranges of a Struck, which synthesises any pitch, soft or strong."""
 
     def __init__(self, spec: Struck, rng: np.random.Generator, sr: int) -> None:
         self.spec, self.rng, self.sr = spec, rng, sr
@@ -114,23 +114,24 @@ class _Maker:
         self.click = {300.0: -20.0, log_between(rng, (600.0, 4000.0)): 0.0, 15000.0: -30.0}
 
     def tone(self, pitch: float, strong: bool, seconds: float) -> np.ndarray:
-        """Tone (n,) float32 of a pitch, at most `seconds` long, cut where it has died away."""
+        """Tone (n,) float32 of a pitch, peak near 1, at most `seconds` long, shorter where it decays sooner."""
         spec, rng, f0 = self.spec, self.rng, midi_hz(pitch)
-        ring = self.decay * (261.6 / f0) ** 0.45
+        ring = self.decay * (261.6 / f0) ** 0.45  # s to 1/e; high notes decay faster
         n = int(min(seconds, 4.5 * ring + 0.05) * self.sr)
         number = np.arange(1, min(int(0.45 * self.sr / f0), 90) + 1, dtype=float)
         ratio = np.array(spec.partials) if spec.partials else number * np.sqrt(1 + self.stiffness * number**2)
         freq = f0 * ratio
         amp = gain(self.slope * np.log2(np.maximum(ratio, 0.5))) * resonances(freq, self.centre, self.width, self.level)
+        # A soft stroke excites high partials less: its corner is lower.
         amp /= 1 + (freq / (max(self.corner, 1.5 * f0) * (1.0 if strong else self.soft))) ** 2
-        if self.pluck:
+        if self.pluck:  # partials with a node at the plucked position are weak
             amp *= np.abs(np.sin(np.pi * ratio * self.pluck)) + 0.03
         if spec.partials:
             amp *= rng.uniform(0.5, 1.0, len(ratio))
         decay = ring / (1 + self.damping * (np.maximum(freq - f0, 0) / 1500.0) ** 0.8)
         decay *= rng.uniform(0.8, 1.2, len(ratio))
         phase = np.zeros(len(ratio)) if self.aligned else rng.uniform(0, 2 * np.pi, len(ratio))
-        if spec.strings > 1:
+        if spec.strings > 1:  # (strings K,): every partial once per string, with beating and two-stage decay
             shift = 2.0 ** (self.detune / 1200 * np.linspace(-1, 1, spec.strings) * rng.uniform(0.7, 1.3, spec.strings))
             freq, amp, phase = np.outer(shift, freq).ravel(), np.tile(amp, spec.strings), np.tile(phase, spec.strings)
             decay = np.outer(np.geomspace(0.7, 1.6, spec.strings), decay).ravel()
@@ -143,14 +144,15 @@ class _Maker:
 
 
 def play_struck(spec: Struck, notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
-    """Render notes to (n,) float32; one tone is made per pitch and strength and used for all its notes."""
-    maker, tones, out = _Maker(spec, rng, sr), {}, np.zeros(n, np.float32)
-    longest = max((note.length for note in notes), default=0.0) + maker.release
-    tail = int(maker.release * sr) + 1
+    """Render notes to (n,) float32; a tone is synthesised once per pitch and strength and used for all its notes."""
+    instrument, out = _Instrument(spec, rng, sr), np.zeros(n, np.float32)
+    tones: dict[tuple[float, bool], np.ndarray] = {}
+    longest = max((note.length for note in notes), default=0.0) + instrument.release
+    tail = int(instrument.release * sr) + 1
     for note in notes:
         key = (note.pitch, note.velocity > 0.7)
         if key not in tones:
-            tones[key] = maker.tone(*key, seconds=min(longest, 5.0))
+            tones[key] = instrument.tone(*key, seconds=min(longest, 5.0))
         tone = tones[key][: int(max(note.length, 0.02) * sr) + tail]
-        add(out, fade(tone * np.float32(note.velocity**1.3), 0.0, maker.release, sr), int(note.start * sr))
+        add(out, fade(tone * np.float32(note.velocity**1.3), 0.0, instrument.release, sr), int(note.start * sr))
     return out

@@ -1,4 +1,4 @@
-"""The kinds of music: which players meet, what they play, how fast, in which rooms."""
+"""Styles of music: their players with parts and instruments, tempo and room."""
 
 from dataclasses import dataclass
 
@@ -12,62 +12,61 @@ _BRIGHT = ("major", "mixolydian", "minor", "dorian")
 
 @dataclass(frozen=True)
 class Player:
-    """One part of a band: chance to be present, what it plays, on which instruments, its level (dB) and its pitches."""
+    """One track of a band; part and instrument are drawn for every piece."""
 
     name: str
-    share: float
-    plays: tuple[str, ...]
-    on: tuple[str, ...]
-    level: float = 0.0
-    pitches: Range = (48, 76)
+    probability: float  # of being present in a piece
+    plays: tuple[str, ...]  # keys of PARTS or GROOVES
+    on: tuple[str, ...]  # names of instruments or kits
+    level: float = 0.0  # dB
+    pitches: Range = (48, 76)  # MIDI note numbers
 
 
 @dataclass(frozen=True)
 class Style:
-    """A kind of music: how often it is drawn, tempo in beats per minute, swing share, scales, chord size, band, room.
+    """A kind of music; ranges are those from which the values of a piece are drawn."""
 
-    `room` is the reverberation time in seconds, `send` its level in dB, `loud` the chance of heavy bus processing.
-    """
-
-    weight: float
+    weight: float  # its probability is proportional to it
     band: tuple[Player, ...]
-    tempo: Range = (80, 140)
-    swing: float = 0.15
+    tempo: Range = (80, 140)  # beats per minute
+    swing: float = 0.15  # probability of swing
     scales: tuple[str, ...] = _ALL
-    depth: int = 4
-    room: Range = (0.3, 1.8)
-    send: Range = (-26, -10)
-    loud: float = 0.5
+    depth: int = 4  # most tones of a chord
+    room: Range = (0.3, 1.8)  # s, reverberation time
+    send: Range = (-26, -10)  # dB, level of the reverb
+    loud: float = 0.5  # probability of heavy bus processing
 
     @property
     def frame(self) -> tuple[Range, float, tuple[str, ...], int]:
-        """What a score is drawn from: tempo, swing, scales, depth."""
+        """The arguments of `draw_score`: tempo, swing, scales, depth."""
         return self.tempo, self.swing, self.scales, self.depth
 
 
-def drums(*grooves: str, share: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0) -> Player:
-    """A drummer on one of the kits."""
-    return Player("drums", share, grooves, kits, level)
+def drums(
+    *grooves: str, probability: float = 0.95, kits: tuple[str, ...] = ("acoustic",), level: float = 0.0
+) -> Player:
+    """Drums: one of the grooves on one of the kits."""
+    return Player("drums", probability, grooves, kits, level)
 
 
-def hands(share: float, *kits: str) -> Player:
-    """Loose percussion."""
-    return Player("percussion", share, ("percussion",), kits, -9.0)
+def hands(probability: float, *kits: str) -> Player:
+    """Hand percussion on one of the kits."""
+    return Player("percussion", probability, ("percussion",), kits, -9.0)
 
 
-def bass(*on: str, share: float = 0.92, level: float = -2.0) -> Player:
-    """A bass line."""
-    return Player("bass", share, ("bass",), on, level, (28, 50))
+def bass(*on: str, probability: float = 0.92, level: float = -2.0) -> Player:
+    """A bass line on one of the instruments."""
+    return Player("bass", probability, ("bass",), on, level, (28, 50))
 
 
-def voice(share: float, *plays: str, level: float = 0.0) -> Player:
-    """A singer or speaker."""
-    return Player("voice", share, plays or ("song",), ("voice",), level, (41, 72))
+def voice(probability: float, *plays: str, level: float = 0.0) -> Player:
+    """A singing or speaking voice."""
+    return Player("voice", probability, plays or ("song",), ("voice",), level, (41, 72))
 
 
-def noise(share: float, level: float = -22.0) -> Player:
-    """A texture."""
-    return Player("texture", share, ("texture",), ("texture",), level)
+def noise(probability: float, level: float = -22.0) -> Player:
+    """A texture of noise."""
+    return Player("texture", probability, ("texture",), ("texture",), level)
 
 
 KITS = {
@@ -168,15 +167,15 @@ STYLES = {
             ("steel guitar", "nylon guitar", "twelve string", "mandolin", "banjo"), -2, (40, 72)),
         Player("second", 0.4, ("arpeggio", "strums", "melody"),
             ("mandolin", "banjo", "steel guitar", "accordion", "harp"), -6, (52, 80)),
-        bass("double bass", "finger bass", share=0.45),
-        drums("train", "shuffle", "ballad", share=0.25, kits=("jazz", "dry", "rim")),
+        bass("double bass", "finger bass", probability=0.45),
+        drums("train", "shuffle", "ballad", probability=0.25, kits=("jazz", "dry", "rim")),
         hands(0.25, "shakers", "wood"),
         Player("fiddle", 0.35, ("melody",), ("violin", "cello", "flute", "whistle"), -3, (57, 86)),
         voice(0.6),
     )),
     "jazz": Style(1.5, tempo=(70, 210), swing=0.85, scales=_BRIGHT, depth=5, room=(0.4, 1.5), send=(-26, -12),
         loud=0.1, band=(
-        drums("swing", "shuffle", "latin", share=0.8, kits=("jazz", "ride")),
+        drums("swing", "shuffle", "latin", probability=0.8, kits=("jazz", "ride")),
         bass("double bass"),
         Player("keys", 0.8, ("chords", "arpeggio"), ("piano", "epiano", "organ"), -4),
         Player("guitar", 0.3, ("chords", "strums"), ("clean guitar", "nylon guitar"), -7, (48, 72)),
@@ -193,7 +192,7 @@ STYLES = {
         Player("solo", 0.6, ("melody",), (*_BOWED, *_WINDS), 0, (52, 88)),
         Player("harp", 0.3, ("arpeggio",), ("harp", "pizzicato", "glockenspiel"), -8, (55, 91)),
         Player("choir", 0.3, ("pads", "chords"), ("choir ah", "choir oo"), -5, (48, 76)),
-        drums("march", "halftime", share=0.35, kits=("orchestral",), level=-4),
+        drums("march", "halftime", probability=0.35, kits=("orchestral",), level=-4),
         hands(0.2, "taiko"),
     )),
     "chamber": Style(1, tempo=(60, 140), swing=0.0, scales=_ALL, depth=4, room=(0.6, 2.5), send=(-20, -8), loud=0.05,
@@ -206,7 +205,7 @@ STYLES = {
     )),
     "chiptune": Style(1.5, tempo=(100, 180), swing=0.05, scales=_ALL, depth=3, room=(0.1, 0.4), send=(-60, -24),
         loud=0.3, band=(
-        drums("rock", "four", "breakbeat", "march", share=0.85, kits=("chip",), level=-3),
+        drums("rock", "four", "breakbeat", "march", probability=0.85, kits=("chip",), level=-3),
         bass("triangle bass", "square bass", level=1),
         Player("lead", 0.9, ("melody",), ("chip lead", "square lead"), -2, (60, 88)),
         Player("arp", 0.8, ("arpeggio",), ("chip chord",), -5, (55, 84)),
@@ -217,7 +216,7 @@ STYLES = {
         Player("pad", 1.0, ("pads",), _PADS, 0, (40, 76)),
         Player("second pad", 0.5, ("pads",), _PADS, -4, (48, 84)),
         Player("bells", 0.5, ("arpeggio", "melody"), (*_MALLETS, "piano", "harp"), -4, (57, 88)),
-        bass("sub bass", share=0.4),
+        bass("sub bass", probability=0.4),
         hands(0.15, "taiko", "wood"),
         noise(0.6, -12),
     )),
@@ -231,7 +230,7 @@ STYLES = {
     )),
     "latin": Style(0.8, tempo=(85, 130), swing=0.0, scales=_BRIGHT, depth=4, band=(
         hands(0.95, "latin", "congas"),
-        drums("latin", "four", share=0.4),
+        drums("latin", "four", probability=0.4),
         bass("finger bass", "double bass"),
         Player("piano", 0.7, ("chords", "arpeggio"), ("piano", "nylon guitar"), -4),
         Player("brass", 0.5, ("chords", "melody"), ("brass", "trumpet", "trombone"), -2, (55, 79)),
@@ -243,7 +242,7 @@ STYLES = {
         Player("ostinato", 0.8, ("riff", "arpeggio"), ("strings", "quartet", "cello"), -2, (40, 64)),
         Player("brass", 0.6, ("pads",), ("brass",), -2, (36, 64)),
         Player("choir", 0.4, ("pads",), ("choir ah",), -4, (48, 72)),
-        bass("sub bass", "reese bass", share=0.5),
+        bass("sub bass", "reese bass", probability=0.5),
         noise(0.5, -14),
     )),
     "lo-fi": Style(0.8, tempo=(65, 95), swing=0.8, scales=_BRIGHT, depth=5, band=(
@@ -268,7 +267,7 @@ STYLES = {
     )),
     "solo drums": Style(0.8, tempo=(70, 180), swing=0.25, room=(0.2, 1.5), send=(-30, -10), band=(
         drums(*("rock", "backbeat", "funk", "breakbeat", "swing", "latin", "four", "trap", "boombap", "double"),
-            share=1.0, kits=("acoustic", "ride", "dry", "machine", "electro", "jazz", "industrial")),
+            probability=1.0, kits=("acoustic", "ride", "dry", "machine", "electro", "jazz", "industrial")),
         hands(0.25, "latin", "shakers", "congas", "taiko"),
     )),
     "solo guitar": Style(0.7, tempo=(60, 150), swing=0.15, room=(0.2, 1.8), send=(-36, -10), loud=0.2, band=(

@@ -15,16 +15,17 @@ _VOWEL_OO = (330.0, 800.0, 2500.0, 3400.0)
 
 @dataclass(frozen=True)
 class Sustained:
-    """Ranges that a held sound is drawn from.
+    """Ranges from which an instrument with held tones is drawn.
 
-    `slope` in dB per octave of partial number, `corner_hz` of a further 12 dB per octave, `spread` of every partial in
-    cents, `attack` and `release` in seconds, `odd` level of even partials in dB, `drawbars` draws the first partials
-    freely, `formants` in Hz, `body` number of random resonances, `tremolo` depth in 0..1.
+    `slope` in dB per octave of partial number, `corner_hz` above which partials fall by another 12 dB per octave,
+    `detune` the standard deviation of every partial's frequency in cents, `attack` and `release` in seconds, `odd`
+    level of even partials in dB, `drawbars` whether the first nine partials have random levels, `formants` in Hz,
+    `body` number of random resonances, `tremolo` depth in 0..1, `drive` of the amplifier in dB.
     """
 
     slope: Range = (-9.0, -4.0)
     corner_hz: Range = (1500.0, 8000.0)
-    spread: Range = (4.0, 15.0)
+    detune: Range = (4.0, 15.0)
     attack: Range = (0.03, 0.3)
     release: Range = (0.1, 0.6)
     odd: Range = (0.0, 0.0)
@@ -57,13 +58,13 @@ SUSTAINED = {
 }  # fmt: skip
 
 
-class _Maker:
-    """One held sound drawn from a Sustained description: makes the seamless loop of any pitch."""
+class _Instrument:
+    """One instrument drawn from the ranges of a Sustained, which synthesises a seamless loop of any pitch."""
 
     def __init__(self, spec: Sustained, rng: np.random.Generator, sr: int) -> None:
         self.rng, self.sr = rng, sr
         self.slope, self.corner = between(rng, spec.slope), log_between(rng, spec.corner_hz)
-        self.spread, self.odd = log_between(rng, spec.spread), between(rng, spec.odd)
+        self.detune, self.odd = log_between(rng, spec.detune), between(rng, spec.odd)
         fixed = len(spec.formants)
         self.centre = np.concatenate([spec.formants, np.exp(rng.uniform(np.log(150.0), np.log(9000.0), spec.body))])
         self.width = np.concatenate([np.full(fixed, 0.22), rng.uniform(0.1, 0.6, spec.body)])
@@ -78,20 +79,21 @@ class _Maker:
         db = self.slope * np.log2(number) + np.where(number % 2 == 0, self.odd, 0.0)
         db[:9] += self.bars[: len(db)]
         amp = gain(db) * resonances(freq, self.centre, self.width, self.level) / (1 + (freq / self.corner) ** 2)
-        out = cloud(freq, amp, self.spread, self.sr, self.rng)
+        out = cloud(freq, amp, self.detune, self.sr, self.rng)
         return out / (np.sqrt(np.mean(out**2)) + 1e-9)
 
 
 def play_sustained(spec: Sustained, notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
-    """Render notes to (n,) float32, each a stretch of the loop of its pitch under an envelope."""
-    maker, loops, out = _Maker(spec, rng, sr), {}, np.zeros(n, np.float32)
+    """Render notes to (n,) float32, each from a random position in the loop of its pitch, with an envelope."""
+    instrument, out = _Instrument(spec, rng, sr), np.zeros(n, np.float32)
+    loops: dict[float, np.ndarray] = {}
     attack, release = log_between(rng, spec.attack), log_between(rng, spec.release)
     sink = between(rng, (0.0, 0.6)) if chance(rng, 0.3) else 0.0
     for note in notes:
         if note.pitch not in loops:
-            loops[note.pitch] = maker.loop(note.pitch)
+            loops[note.pitch] = instrument.loop(note.pitch)
         size = int((max(note.length, attack) + release) * sr)
-        phase = int(rng.integers(65536))
+        phase = int(rng.integers(65536))  # repeated notes begin at other positions in the loop
         tone = np.resize(np.roll(loops[note.pitch], phase), size) * np.float32(note.velocity)
         if sink:
             tone *= np.linspace(1.0, 1.0 - sink, size, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Sounds without pitch or pulse: hiss, rumble, wind, rain, crackle, rising noise."""
+"""Noises without pitch or beat: hiss, rumble, wind, rain, crackle, rising noise."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ _COLOURS = {
 
 
 def play_texture(n: int, sr: int, beat: float, rng: np.random.Generator) -> np.ndarray:
-    """One texture (n,) float32: a steady coloured noise, gusts of it, crackle, or noise that rises over bars."""
+    """One texture (n,) float32: steady coloured noise, gusts of it, crackle, or noise that rises over several beats."""
     manner = one_of(rng, ("steady", "gusts", "crackle", "riser"), (3, 3, 1, 2))
     if manner == "crackle":
         clicks = np.where(rng.random(n) < between(rng, (5.0, 60.0)) / sr, rng.standard_normal(n) ** 3, 0.0)

@@ -1,4 +1,4 @@
-"""Voice-like lines: a glottal source and noise through moving vowels and consonants."""
+"""Voice-like lines: a glottal source through the formants of vowels, and the noises of consonants."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ _FRAME = 1024
 def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
     """Render notes as syllables of one singer or speaker to (n,) float32."""
     pitch = float(np.mean([note.pitch for note in notes]))
-    # High voices come from short vocal tracts, with a personal deviation.
+    # Ratio of formant frequencies: higher for high voices, whose vocal tracts are shorter, with a random deviation.
     size = float(np.clip(1.0 + 0.013 * (pitch - 50.0), 0.95, 1.3)) * (1 + 0.05 * float(rng.standard_normal()))
     vibrato = between(rng, (10.0, 80.0)) if chance(rng, 0.6) else 2.0
     attack, release = between(rng, (0.015, 0.06)), between(rng, (0.02, 0.09))
@@ -41,6 +41,7 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
     source *= np.float32(1.0 / (np.sqrt(np.mean(source**2)) + 1e-9))
     hiss = white(n, rng)
     source += hiss * np.float32(gain(between(rng, (-34.0, -12.0))))
+    # The filter changes the power: afterwards it is scaled back to that of the level contour.
     sung = moving_filter(source * level, gain(mouth), _FRAME)
     sung /= np.sqrt(np.mean(sung**2) / (np.mean(level**2) + 1e-9)) + 1e-9
     hissed = moving_filter(hiss, product(noise, _noise_response(freq, size)), _FRAME)
@@ -48,23 +49,23 @@ def play_voice(notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> 
 
 
 def _glottal(rng: np.random.Generator) -> np.ndarray:
-    """Complex amplitudes of a glottal pulse train, from breathy to pressed."""
+    """Complex amplitudes (699,) of the partials of a glottal pulse train, from breathy to pressed."""
     number = np.arange(1, 700)
     slope, knee = between(rng, (-10.0, -5.0)), between(rng, (1.0, 4.0))
     return gain(slope * np.log2(np.maximum(number / knee, 1.0))) * np.exp(1j * 0.3 * np.pi * rng.standard_normal(699))
 
 
 def _vowel_db(freq: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Response in dB (vowels, bins) of all mouth shapes of a voice whose formants lie `size` times higher."""
+    """Response in dB (vowels, bins) of all vowels of a voice whose formants are `size` times higher."""
     level = np.array([20.0, 16.0, 15.0, 13.0]) * between(rng, (0.7, 1.2)) + rng.uniform(-4, 4, 4)
     width = np.array([0.35, 0.22, 0.17, 0.15])
     centre, spans = np.array([700.0, 3000.0, 4700.0 * size, 8000.0]), np.array([1.0, 0.5, 0.25, 0.6])
-    person = resonances(freq, centre, spans, rng.uniform((-5, -5, 2, 0), (6, 6, 13, 12)))
+    colour = resonances(freq, centre, spans, rng.uniform((-5, -5, 2, 0), (6, 6, 13, 12)))
     air = between(rng, (-5.0, 6.0))
     tone = curve(freq, {60.0: -14.0, 200.0: 0.0, 4500.0: 0.0, 10000.0: air, 18000.0: air - 14.0})
     rows = [20 * np.log10(resonances(freq, size * row, width, level)) for row in _VOWELS]
     rows[_NASAL] -= np.interp(np.log2(freq), [8.5, 10.0], [0.0, 14.0])
-    return (np.array(rows) + 20 * np.log10(person * tone)).astype(np.float32)
+    return (np.array(rows) + 20 * np.log10(colour * tone)).astype(np.float32)
 
 
 def _noise_response(freq: np.ndarray, size: float) -> np.ndarray:
@@ -76,7 +77,10 @@ def _noise_response(freq: np.ndarray, size: float) -> np.ndarray:
 def _articulation(
     notes: list[Note], line: Contours, grid: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights of mouth shapes (frames, vowels) and noises (frames, kinds), and closure 0..1 as a contour."""
+    """Weights of vowels (frames, vowels) and noises (frames, kinds), and the closure of the mouth in 0..1 as a contour.
+
+    A note begins with one of: a consonant noise, a nasal, nothing. It moves from one vowel to another or stays on it.
+    """
     count = len(notes)
     repertoire = rng.choice(_NASAL, int(rng.integers(3, _NASAL + 1)), replace=False)
     first, last = rng.choice(repertoire, (2, count))

@@ -1,8 +1,12 @@
-"""The kernels as compiled loops on the CPU: plain arrays in and out, float64 inside, parallel over rows or bins."""
+"""The kernels as compiled loops on the CPU: NumPy arrays in and out, float64 inside, parallel over rows or bins."""
 
-import numba
+from typing import Any
 
-# OpenMP, numba's own choice, kills data workers that were forked after a parallel kernel has run. What a user chose
-# by NUMBA_THREADING_LAYER stays.
-if numba.config.THREADING_LAYER == "default":
-    numba.config.THREADING_LAYER = "workqueue"
+import numba.core.config
+
+config: Any = numba.core.config  # whose attributes numba sets as it loads
+
+# OpenMP, numba's default, ends the process of a data worker that was forked after a parallel kernel has run in its
+# parent. A layer that is set by NUMBA_THREADING_LAYER is kept.
+if config.THREADING_LAYER == "default":
+    config.THREADING_LAYER = "workqueue"

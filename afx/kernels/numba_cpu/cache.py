@@ -1,7 +1,8 @@
-"""Compiled loops on disk: one file for each, valid for these sources on this machine, compiled by one process alone.
+"""Cache of compiled loops on disk: one file per loop, valid for these sources on this machine.
 
-numba's own cache compares the file of the outermost function only, so that a changed helper of another file goes
-unseen; it stops at a damaged file, and refuses to compile where it finds no folder to write to.
+It replaces numba's own cache, which compares only the source file of the outermost function, so that a change of a
+helper in another file is not detected; which raises at a damaged file; and which does not compile without a writable
+folder. Of several processes that need a loop, one compiles it while the others wait for its file.
 """
 
 import hashlib
@@ -15,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import llvmlite
 import numba
@@ -30,23 +31,26 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
+from reknob.afx.kernels.numba_cpu import config
+
 NAME = "reknob-kernels"
-UNUSED_DAYS = 30  # after which the loops of other sources, versions or processors are deleted
-LONGEST_WAIT = 120.0  # s, for another process that compiles the same loop; one that is suspended may keep its lock
+UNUSED_DAYS = 30  # after which loops of other sources, versions or processors are deleted
+LONGEST_WAIT = 120.0  # s, for another process that compiles the same loop; a suspended process keeps its lock
 DIGEST = hashlib.sha256().digest_size
 
 log = logging.getLogger(__name__)
 
 
 def kernel(**options: Any) -> Callable[[Callable], Callable]:
-    """Decorate a function that numba compiles when it is first called, and that later processes load from disk.
+    """Return a decorator: numba compiles the function at its first call, and later processes load it from disk.
 
-    Options are those of numba.njit but `cache`.
+    Options are those of numba.njit except `cache`.
     """
 
     def decorate(function: Callable) -> Callable:
-        dispatcher = numba.njit(**options)(function)
-        if isinstance(dispatcher, Dispatcher):  # and not, under NUMBA_DISABLE_JIT, the function itself
+        dispatcher: Any = numba.njit(**options)(function)
+        if isinstance(dispatcher, Dispatcher):  # under NUMBA_DISABLE_JIT it is the function itself
+            dispatcher = cast(Any, dispatcher)  # numba's hints omit its cache
             dispatcher._cache = LoopCache(function)
             dispatcher.compile = dispatcher._cache.one_at_a_time(dispatcher.compile)
         return dispatcher
@@ -55,72 +59,82 @@ def kernel(**options: Any) -> Callable[[Callable], Callable]:
 
 
 class LoopCache(NullCache):
-    """The compiled forms of one function on disk: each a file, led by its digest, that appears whole or not at all.
+    """The compiled forms of one function on disk, one file per signature, which begins with the digest of the rest.
 
-    A file that is missing or damaged is made again; a folder that cannot be written to any more costs a warning.
+    Files are written atomically. A missing or damaged file is compiled and written again; where the folder is no longer
+    writable, a warning is logged and the loop is compiled in every run.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable) -> None:
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
     @property
     def cache_path(self) -> str | None:
-        return None if folder() is None else str(folder())
+        parent = folder()
+        return None if parent is None else str(parent)
 
     def load_overload(self, sig: object, target_context: Any) -> CompileResult | None:
-        """The compiled form for argument types, or None where it has to be compiled."""
+        """Return the compiled form for a signature, or None where it has to be compiled."""
         target_context.refresh()
-        if folder() is None:
+        path = self._path(sig)
+        if path is None:
             return None
         try:
-            content = self._path(sig).read_bytes()
+            content = path.read_bytes()
         except OSError:
             return None
         if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
-            log.warning("%s is damaged: compiling it anew", self._path(sig))
+            log.warning("%s is damaged: compiling it anew", path)
             return None
-        return CompileResult._rebuild(target_context, *pickle.loads(content[DIGEST:]))
+        # Only this user, or who may write to the package itself, can write to the folder (see _private).
+        return CompileResult._rebuild(target_context, *pickle.loads(content[DIGEST:]))  # noqa: S301
 
     def save_overload(self, sig: object, data: CompileResult) -> None:
-        """Keep a compiled form, unless it holds addresses of this process."""
-        if folder() is None or data.library.has_dynamic_globals:
+        """Write a compiled form to disk, unless it contains addresses of this process."""
+        path = self._path(sig)
+        if path is None or data.library.has_dynamic_globals:
             return
         payload = dumps(data._reduce())
         try:
-            _write(self._path(sig), hashlib.sha256(payload).digest() + payload)
+            _write(path, hashlib.sha256(payload).digest() + payload)
         except OSError as error:
-            _warn_once(f"compiled loops cannot be kept in {folder()} ({error.strerror}): later runs compile them again")
+            reason = f"{path.parent} ({error.strerror})"
+            _warn_once(f"compiled loops cannot be kept in {reason}: later runs compile them again")
 
     def one_at_a_time(self, compile: Callable) -> Callable:
-        """`compile(sig)`, for which other processes wait, so that they find what the first one made."""
+        """Return `compile(sig)` under a lock between processes: those that wait then load what the first one wrote."""
 
-        def locked(sig: object) -> Any:
+        def locked(sig: object) -> object:
             # numba's lock first: another thread may hold it while it waits for the lock of the file.
             with global_compiler_lock, self._lock():
                 return compile(sig)
 
         return locked
 
-    def _lock(self) -> Any:
-        if folder() is None:
+    def _lock(self) -> AbstractContextManager[object]:
+        """The acquired lock of this function between processes, or a context that does nothing without one."""
+        parent = folder()
+        if parent is None:
             return nullcontext()
-        lock = FileLock(folder() / f"{self.name}.lock", timeout=LONGEST_WAIT)
+        lock = FileLock(parent / f"{self.name}.lock", timeout=LONGEST_WAIT)
         try:
             return lock.acquire()
-        except (OSError, NotImplementedError):  # too long a wait, a folder that is gone, or no locks on this disk
+        except (OSError, NotImplementedError):  # a timeout, a deleted folder, or a file system without locks
             return nullcontext()
 
-    def _path(self, sig: object) -> Path:
+    def _path(self, sig: object) -> Path | None:
+        """The file of the compiled form for a signature; None where there is no folder."""
+        parent = folder()
         types = hashlib.sha256(repr(sig).encode()).hexdigest()[:16]
-        return folder() / f"{self.name}-{types}.nbc"
+        return None if parent is None else parent / f"{self.name}-{types}.nbc"
 
 
 @cache
 def folder() -> Path | None:
-    """The folder of the loops compiled from these sources for this machine, which can be written to; None without one.
+    """The writable folder of the loops compiled from these sources for this machine; None without one.
 
-    It lies where NUMBA_CACHE_DIR says, else in `__pycache__` beside this file, in the user's cache folder, or in the
-    folder for temporary files: the first that can be used. Whether that is not the first is logged, once.
+    Its parent is the first usable one of: NUMBA_CACHE_DIR, `__pycache__` beside this file, the user's cache folder, the
+    folder for temporary files. Where that is not the first, the choice is logged once.
     """
     name, refused = key(), []
     for parent in _parents():
@@ -141,20 +155,21 @@ def folder() -> Path | None:
 
 @cache
 def key() -> str:
-    """A name for what compiled loops depend on: all sources in this folder, the compiler, Python and the processor."""
+    """Digest of what compiled loops depend on: all sources in this folder, the compiler, Python and the processor."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         source = path.read_bytes()
         digest.update(f"{path.name} {len(source)}\n".encode() + source)
     versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag, getattr(sys, "abiflags", "")
-    digest.update(repr((versions, cpu_target.target_context.codegen().magic_tuple())).encode())
+    context: Any = cpu_target.target_context  # numba's hints show the descriptor instead of the context
+    digest.update(repr((versions, context.codegen().magic_tuple())).encode())
     return digest.hexdigest()[:16]
 
 
 def _parents() -> Iterator[Path]:
-    """Where the folder may lie, the best first."""
-    if numba.config.CACHE_DIR:
-        yield Path(numba.config.CACHE_DIR).absolute()
+    """Possible parents of the folder, in order of preference."""
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR).absolute()
     yield Path(__file__).parent / "__pycache__"
     with suppress(RuntimeError):  # no home
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -165,9 +180,9 @@ def _parents() -> Iterator[Path]:
 
 
 def _private(shared: Path) -> Path:
-    """This user's own folder in one that all users can write to; a place that cannot be used where it is not safe.
+    """This user's own folder inside one that all users can write to, or an unusable path where it is not safe.
 
-    Others could otherwise leave files there, and what is loaded is run.
+    It is safe if it is a folder of this user that nobody else can write to: cached loops are code that is executed.
     """
     own = shared / f"reknob-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     with suppress(OSError):
@@ -181,20 +196,20 @@ def _private(shared: Path) -> Path:
 
 
 def _open(parent: Path, name: str) -> Path:
-    """The folder `name` in `parent`, made where missing; OSError where nothing can be written to it."""
-    own = parent / name
-    is_new = not own.exists()
-    own.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=own).close()
+    """Create the folder `name` in `parent` where it is missing and return it; OSError where it is not writable."""
+    opened = parent / name
+    is_new = not opened.exists()
+    opened.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=opened).close()
     with suppress(OSError):
-        os.utime(own)
+        os.utime(opened)  # marks the folder as used, for _delete_unused
     if is_new:
         _delete_unused(parent)
-    return own
+    return opened
 
 
 def _delete_unused(parent: Path) -> None:
-    """Delete the folders of other keys that no process has opened for long."""
+    """Delete the folders of other keys that no process has opened for UNUSED_DAYS."""
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
     with suppress(OSError):
         for path in parent.iterdir():
@@ -203,6 +218,7 @@ def _delete_unused(parent: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Write a file atomically: no reader sees a part of it, and a crash leaves the old one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")
     try:
         with os.fdopen(handle, "wb") as file:

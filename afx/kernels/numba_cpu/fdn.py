@@ -1,8 +1,13 @@
 """Response of a feedback delay network: complex elimination of many bins at a time, and its adjoint.
 
-LANES neighbouring bins are solved together, so that every inner loop is a vector loop over them, in data that stays in
-the nearest caches. For each bin the matrix A = diag(e^{i w m}) - U diag(gain) is bordered to [[A, b], [-c, 0]]: once A
-is eliminated, c A^-1 b stands in the corner. The backward pass eliminates again, which takes less time than to store.
+LANES neighbouring bins are solved together: every inner loop is a vector loop over them, and their data fit the L1 and
+L2 caches. With M lines, I inputs and O outputs, the system of a block of bins is an array (M + O, M + I, 2, LANES) of
+real and imaginary parts: the matrix A = diag(e^{i w m}) - U diag(gain) bordered to [[A, b], [-c, 0]]. Elimination of A
+leaves its Schur complement H = c A^-1 b in the corner (O, I). The backward pass substitutes, so that the borders become
+X = A^-1 b and -Z = -c A^-1, from which all gradients follow; it eliminates again, which takes less time than storing.
+
+A task is SPAN bins of one of G networks, and tasks run in parallel. Gradients that are sums over bins are accumulated
+per lane in the precision of the arguments, added in float64 per task, and over tasks by the wrapper.
 """
 
 import math
@@ -16,14 +21,14 @@ from reknob.afx.kernels.numba_cpu.cache import kernel
 Array = np.ndarray
 
 LANES = 128
-SPAN = 8 * LANES  # bins of a task; sums over bins are kept per lane within a task and in float64 beyond
+SPAN = 8 * LANES  # bins of a task
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def fdn_response_forward(
     feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, n: int
 ) -> Array:
-    """Give H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, contiguous."""
+    """Return H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, contiguous."""
     H = empty((len(feedback), c.shape[1], b.shape[2], line_gain.shape[2], 2), feedback.dtype)
     _forward(feedback, line_gain, b, c, delays, _rotations(delays, n), n, H)
     return H.view(np.result_type(feedback.dtype, np.complex64))[..., 0]
@@ -32,7 +37,7 @@ def fdn_response_forward(
 def fdn_response_backward(
     grad_H: Array, feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, n: int
 ) -> tuple[Array, ...]:
-    """Give the gradients of feedback, line_gain, b, c and delays."""
+    """Return the gradients of feedback, line_gain, b, c and delays, of the arguments' shapes."""
     parts = grad_H.view(feedback.dtype).reshape(*grad_H.shape, 2)
     tasks = _count(line_gain.shape[2], SPAN)
     sums = [empty((len(a), tasks, *a.shape[1:]), np.float64) for a in (feedback, b, c, delays)]
@@ -43,14 +48,14 @@ def fdn_response_backward(
 
 
 def _rotations(delays: Array, n: int) -> Array:
-    """Give e^{i w m} at the first LANES bins as (G, M, 2, LANES): what turns a block's first phasor into the others."""
+    """Return e^{i w m} at the first LANES bins, (G, M, 2, LANES): the factors from a block's first phasor to all."""
     angle = 2.0 * math.pi * (delays[:, :, None] * np.arange(LANES) / n % 1.0)
     return np.stack([np.cos(angle), np.sin(angle)], axis=2)
 
 
 @kernel(**OPTIONS)
 def _count(size: int, part: int) -> int:
-    """The number of parts that hold `size`."""
+    """Number of parts of a size, rounded up."""
     return (size + part - 1) // part
 
 
@@ -160,7 +165,7 @@ def _backward_task(
 
 @kernel(**OPTIONS)
 def _load(rows: Array, first: int, lanes: Array) -> None:
-    """Copy bins from `first` on into the lanes; lanes beyond the last bin get zero and so add nothing to any sum."""
+    """Copy bins from `first` on into the lanes; lanes beyond the last bin are set to 0 and add nothing to any sum."""
     count = min(LANES, rows.shape[1] - first)
     for i in range(rows.shape[0]):
         for w in range(count):
@@ -186,6 +191,7 @@ def _border(
     lines = b.shape[0]
     system[:] = 0
     for i in range(lines):
+        # Whole turns are removed while first * delay is exact, so that large phases lose no digits.
         angle = 2.0 * math.pi * (first * delays[i] % n / n)
         re, im = math.cos(angle), math.sin(angle)
         for w in range(LANES):
@@ -208,7 +214,7 @@ def _border(
 
 @kernel(**OPTIONS)
 def _eliminate(system: Array, lines: int) -> None:
-    """Eliminate A without pivoting; leaves its factors, pivots inverted, and in the corner its Schur complement."""
+    """Eliminate A without pivoting: leaves its factors with inverted pivots, and the Schur complement in the corner."""
     rows, columns = system.shape[0], system.shape[1]
     one = system.dtype.type(1)
     for k in range(lines):
@@ -280,7 +286,10 @@ def _adjoint(system: Array, seed: Array, adjoint: Array, lane_b: Array, lane_c: 
 def _feedback_grads(
     system: Array, adjoint: Array, gain: Array, feedback: Array, lane_feedback: Array, lane_gain: Array
 ) -> None:
-    """With s = Re sum_q adjoint[i, q] X[j, q]: add s gain_j to the sum of U_ij; the gain's own is sum_i U_ij s."""
+    """Add the gradients of U and set those of the gains.
+
+    With s_ij = Re sum_q adjoint[i, q] X[j, q], that of U_ij is s_ij gain_j and that of gain_j is sum_i U_ij s_ij.
+    """
     lines, inputs = adjoint.shape[0], adjoint.shape[1]
     product = np.empty(LANES, gain.dtype)
     lane_gain[:] = 0
@@ -299,7 +308,7 @@ def _feedback_grads(
 
 @kernel(**OPTIONS)
 def _delay_grads(system: Array, adjoint: Array, phasor: Array, first: int, n: int, lane_delays: Array) -> None:
-    """Add Re(-i w e^{i w m_i} sum_q adjoint[i, q] X[i, q]) to the sum of each delay."""
+    """Add Re(-i w e^{i w m_i} sum_q adjoint[i, q] X[i, q]) to the gradient of each delay."""
     lines, inputs, dtype = adjoint.shape[0], adjoint.shape[1], adjoint.dtype
     for i in range(lines):
         for q in range(inputs):

@@ -1,9 +1,14 @@
 """Loudness ratios as compiled loops, parallel over signals; see afx.kernels.loudness for what they compute.
 
-Signals are mixtures, mix (S, 2), of the channels of a pair; target (R, P, T) holds one signal a row, and rows (B, S)
-says which row each signal is compared with. A signal runs block by block, the long average ahead of the short one by
-the shift, so that everything but the signal stays in the first-level cache. The backward pass starts each block from
-the averages that the forward pass had kept of it.
+x (B, 2, T) are pairs of channels and mix (S, 2) the weights of left and right in S signals. coefs (P, 2) and shifts
+(P,) describe P pairs of a short and a long average. target (R, P, T) has one signal per row, and rows (B, S) is the row
+that each signal is compared with.
+
+A signal is processed in blocks of BLOCK samples, whose buffers stay in the L1 cache; in each, the long average is that
+of the samples `shift` later. Before the first block, the long average is run over the first `shift` samples. The
+forward pass stores both averages at the start of each block; the backward pass recomputes the averages of a block from
+these, from the last block to the first, replaces them by their gradients, runs the adjoint averages, and adds the
+gradients of the powers to one row per signal (B, S, T). These become gradients of the samples, then of the channels.
 """
 
 import numpy as np
@@ -28,7 +33,7 @@ def loudness_ratio_forward(x: Array, coefs: Array, shifts: Array, mix: Array) ->
 def loudness_deviation_forward(
     x: Array, target: Array, rows: Array, coefs: Array, shifts: Array, mix: Array
 ) -> tuple[Array, Array]:
-    """Sums (B, S, P) over time of absolute log ratios, and the averages before each block (B, S, P, blocks, 2)."""
+    """Sums (B, S, P) over time of absolute log ratios, and both averages before each block (B, S, P, blocks, 2)."""
     sums = empty((x.shape[0], mix.shape[0], coefs.shape[0]), np.float64)
     checkpoints = empty((*sums.shape, -(-x.shape[2] // BLOCK), 2), np.float64)
     _loudness_deviation(x, target, rows, coefs, shifts, mix, sums, checkpoints)
@@ -54,7 +59,7 @@ def _loudness_ratio(x: Array, coefs: Array, shifts: Array, mix: Array, ratio: Ar
         short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
         for p in range(coefs.shape[0]):
             kept, state = x.shape[2] - shifts[p], np.zeros(2)
-            _run_ahead(left, right, mix[s], coefs[p, 1], shifts[p], state)
+            _start_long(left, right, mix[s], coefs[p, 1], shifts[p], state)
             for start in range(0, kept, BLOCK):
                 m = min(BLOCK, kept - start)
                 _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, state, short, long)
@@ -79,13 +84,13 @@ def _loudness_deviation(
         short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
         for p in range(coefs.shape[0]):
             kept, state, total = x.shape[2] - shifts[p], np.zeros(2), 0.0
-            _run_ahead(left, right, mix[s], coefs[p, 1], shifts[p], state)
+            _start_long(left, right, mix[s], coefs[p, 1], shifts[p], state)
             for block in range(-(-kept // BLOCK)):
                 start = block * BLOCK
                 m = min(BLOCK, kept - start)
                 checkpoints[b, s, p, block, 0], checkpoints[b, s, p, block, 1] = state[0], state[1]
                 _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, state, short, long)
-                _range_ratios(short[:m], long, target[rows[b, s], p, start:])
+                _deviation_ratios(short[:m], long, target[rows[b, s], p, start:])
                 total += log_product(short[:m])
             sums[b, s, p] = total
 
@@ -114,7 +119,7 @@ def _loudness_gradient(
                 m = min(BLOCK, kept - start)
                 average = checkpoints[b, s, p, block].copy()
                 _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, average, short, long)
-                _range_gradients(short[:m], long, target[rows[b, s], p, start:])
+                _deviation_gradients(short[:m], long, target[rows[b, s], p, start:])
                 _averages_backward(short[:m], long, coefs[p], state)
                 _add_scaled(short[:m], grad[b, s, p] * coefs[p, 0], out[b, s, start:])
                 _add_scaled(long[:m], grad[b, s, p] * coefs[p, 1], out[b, s, start + shifts[p] :])
@@ -124,13 +129,16 @@ def _loudness_gradient(
 
 @kernel()
 def _channels(x: Array, weights: Array) -> tuple[Array, Array]:
-    """The channels that a mixture reads: one that it leaves out may be another signal's, and not a number."""
+    """The channels (T,) that a signal mixes; the used one twice where a weight is 0.
+
+    The unused channel may belong to another item and contain NaN, which 0 * NaN would spread to this signal.
+    """
     return x[0 if weights[0] != 0 else 1], x[1 if weights[1] != 0 else 0]
 
 
 @kernel(fastmath=FAST, error_model="numpy")
-def _run_ahead(left: Array, right: Array, weights: Array, coef: float, count: int, state: Array) -> None:
-    """Let the long average, from zero, hear the first samples."""
+def _start_long(left: Array, right: Array, weights: Array, coef: float, count: int, state: Array) -> None:
+    """Run the long average, from zero, over the first `count` samples; the result is state[1]."""
     powers, b = np.empty(count), 0.0
     _powers(left, right, weights, coef, powers)
     for n in range(count):
@@ -148,7 +156,7 @@ def _averages(
     powers, ahead = np.empty(m), np.empty(m)
     _powers(left, right, weights, coefs[0], powers)
     _powers(left[shift:], right[shift:], weights, coefs[1], ahead)
-    # Nothing but the recursions themselves, which wait for the sample before; all else is vector instructions.
+    # Only the recursions: each step depends on the one before, while all other loops compile to vector instructions.
     for n in range(m):
         a = keep_short * a + powers[n]
         b = keep_long * b + ahead[n]
@@ -176,15 +184,15 @@ def _divide(short: Array, long: Array, out: Array) -> None:
 
 
 @kernel(fastmath=FAST, error_model="numpy")
-def _range_ratios(short: Array, long: Array, target: Array) -> None:
-    """Replace short averages by ratios >= 1 between short / long and the target's."""
+def _deviation_ratios(short: Array, long: Array, target: Array) -> None:
+    """Replace short averages by max(r, q) / min(r, q) of the ratio r = short / long and the target's ratio q."""
     for n in range(short.shape[0]):
         r, q = short[n] / long[n], target[n]
         short[n] = max(r, q) / min(r, q)
 
 
 @kernel(fastmath=FAST, error_model="numpy")
-def _range_gradients(short: Array, long: Array, target: Array) -> None:
+def _deviation_gradients(short: Array, long: Array, target: Array) -> None:
     """Replace both averages by the gradients of |log(short / long) - log target|."""
     for n in range(short.shape[0]):
         a, b = short[n], long[n]
@@ -196,7 +204,7 @@ def _range_gradients(short: Array, long: Array, target: Array) -> None:
 
 @kernel(fastmath=FAST, error_model="numpy")
 def _averages_backward(short: Array, long: Array, coefs: Array, state: Array) -> None:
-    """Run both averages backwards, in place."""
+    """Run the adjoints of both averages in place, from the last sample to the first."""
     keep_short, keep_long = 1.0 - coefs[0], 1.0 - coefs[1]
     a, b = state[0], state[1]
     for n in range(short.shape[0] - 1, -1, -1):
@@ -215,7 +223,7 @@ def _add_scaled(values: Array, scale: float, out: Array) -> None:
 
 @kernel(fastmath=FAST, error_model="numpy")
 def _fade(value: float, keep: float, scale: float, out: Array) -> None:
-    """Add the samples before those that any ratio meets: the long average heard them first."""
+    """Add the gradients of the first `shift` powers, which reach the ratios through the long average only."""
     for n in range(out.shape[0] - 1, -1, -1):
         value *= keep
         out[n] += scale * value
@@ -223,7 +231,7 @@ def _fade(value: float, keep: float, scale: float, out: Array) -> None:
 
 @kernel(fastmath=FAST, error_model="numpy")
 def _power_backward(left: Array, right: Array, u: float, v: float, grad: Array) -> None:
-    """Turn gradients to the powers into gradients to the samples: 0 below the floor."""
+    """Replace gradients of the powers by gradients of the samples; 0 below the floor."""
     floor, zero = left.dtype.type(FLOOR), left.dtype.type(0)
     for n in range(grad.shape[0]):
         z = u * left[n] + v * right[n]
@@ -233,7 +241,7 @@ def _power_backward(left: Array, right: Array, u: float, v: float, grad: Array) 
 
 @kernel(parallel=True)
 def _unmix(signals: Array, mix: Array, out: Array) -> None:
-    """Adjoint of the mixtures."""
+    """Gradients of the channels (B, 2, T) from those of the signals (B, S, T)."""
     for job in prange(2 * out.shape[0]):
         b, c = job // 2, job % 2
         out[b, c] = 0

@@ -1,6 +1,6 @@
 """Echoes and reverberation sample by sample as compiled loops, parallel over rows; see afx.kernels.realtime.
 
-A delay line is a circular buffer in float64, written in place: sample n stands at n modulo its length.
+A delay line is a circular buffer in float64, written in place: sample n is stored at index n modulo its length.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from reknob.afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
 
-BLOCK = 256  # samples of the network computed together, unless the shortest line is shorter
-TINY = 1e-30  # smaller values become zero, else silence ends in denormal numbers, which are slow
+BLOCK = 256  # samples of the network computed at once, fewer where a line is shorter
+TINY = 1e-30  # smaller values are set to 0: decays would end in denormal numbers, whose arithmetic is slow
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def realtime_delay(x: Array, delay: Array, coefs: Array, lines: Array, filters: Array, position: int) -> Array:
-    """Give the odd and the even echoes (R, 2, T); coefs (R, 6) = feedback b0 b1 b2 a1 a2."""
+    """Return the odd and the even echoes (R, 2, T); coefs (R, 6) = feedback b0 b1 b2 a1 a2."""
     y = empty((len(x), 2, x.shape[1]), x.dtype)
     _delay_rows(x, delay, coefs, lines, filters, position, y)
     return y
@@ -26,7 +26,7 @@ def realtime_delay(x: Array, delay: Array, coefs: Array, lines: Array, filters: 
 def realtime_fdn(
     x: Array, feedback: Array, b: Array, c: Array, decay_fir: Array, reads: Array, lines: Array, position: int
 ) -> Array:
-    """Give the output (R, O, T); `reads` (R, M) says how long after its writing a sample leaves the line."""
+    """Return the output (R, O, T); `reads` (R, M) are the samples between writing to a line and reading from it."""
     y = empty((len(x), c.shape[1], x.shape[2]), x.dtype)
     _fdn_rows(x, feedback, b, c, decay_fir, reads, lines, position, y)
     return y
@@ -86,7 +86,11 @@ def _fdn_row(
     position: int,
     y: Array,
 ) -> None:
-    """Advance by as many samples at a time as leave the lines before any of them comes back."""
+    """Run one network of M lines in blocks no longer than its shortest line, so that no block reads what it writes.
+
+    Per block: recent (M, taps - 1 + block) is read from the lines and filtered to decayed (M, block); the outputs are
+    c times the newest part of recent, and feedback times decayed plus b times the input is written to the lines.
+    """
     order, taps = decay_fir.shape
     block = min(BLOCK, reads.min())
     recent, decayed, total = np.empty((order, taps - 1 + block)), np.empty((order, block)), np.empty(block)
@@ -97,25 +101,27 @@ def _fdn_row(
             _fir(recent[i], decay_fir[i], decayed[i, :count])
         for o in range(c.shape[0]):
             total[:] = 0
-            for i in range(order):
-                for n in range(count):
-                    total[n] += c[o, i] * recent[i, taps - 1 + n]
+            _add_weighted(c[o], recent[:, taps - 1 :], total[:count])
             for n in range(count):
                 y[o, start + n] = total[n]
         for i in range(order):
             total[:] = 0
-            for j in range(order):
-                for n in range(count):
-                    total[n] += feedback[i, j] * decayed[j, n]
-            for q in range(b.shape[1]):
-                for n in range(count):
-                    total[n] += b[i, q] * x[q, start + n]
+            _add_weighted(feedback[i], decayed, total[:count])
+            _add_weighted(b[i], x[:, start:], total[:count])
             _write(lines[i], position + start, total[:count])
 
 
 @kernel(**OPTIONS)
+def _add_weighted(weights: Array, signals: Array, total: Array) -> None:
+    """total[n] += sum_i weights[i] signals[i, n]"""
+    for i in range(len(weights)):
+        for n in range(len(total)):
+            total[n] += weights[i] * signals[i, n]
+
+
+@kernel(**OPTIONS)
 def _fir(x: Array, taps: Array, y: Array) -> None:
-    """y[n] = sum_k taps[k] x[n + len(taps) - 1 - k], four taps a pass, as each pass reads and writes all of y."""
+    """y[n] = sum_k taps[k] x[n + len(taps) - 1 - k], four taps per pass, as each pass reads and writes all of y."""
     left = len(taps)
     y[:] = 0
     while left >= 4:
@@ -133,7 +139,7 @@ def _fir(x: Array, taps: Array, y: Array) -> None:
 
 @kernel(**OPTIONS)
 def _read(line: Array, first: int, out: Array) -> None:
-    """Copy samples from number `first` on out of a circular line."""
+    """Copy samples first, first + 1, ... of a circular line to `out`."""
     at = first % len(line)
     for n in range(len(out)):
         out[n] = line[at]
@@ -142,7 +148,7 @@ def _read(line: Array, first: int, out: Array) -> None:
 
 @kernel(**OPTIONS)
 def _write(line: Array, first: int, values: Array) -> None:
-    """Copy samples into a circular line as numbers `first` on."""
+    """Store values as samples first, first + 1, ... of a circular line."""
     at = first % len(line)
     for n in range(len(values)):
         line[at] = _flush(values[n])

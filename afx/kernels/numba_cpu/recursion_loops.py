@@ -1,7 +1,8 @@
 """The compiled loops behind numba_cpu.recursions, parallel over rows.
 
-Every row runs block by block through float64 buffers that stay in the first-level cache. Only the states at the starts
-of blocks are kept; the backward pass recomputes a block before its adjoint recursion.
+Rows of x (R, T) are processed in blocks, in float64 buffers that stay in the L1 cache. A forward pass updates state
+(R, D), writes y (R, T) and the state before each block, checkpoints (R, blocks, D). A backward pass, last block first,
+recomputes a block, runs the adjoint with a carry from the block after it, writes grad_x and adds to grad_coefs.
 """
 
 import math
@@ -14,7 +15,7 @@ from reknob.afx.kernels.numba_cpu.cache import kernel
 Array = np.ndarray
 BLOCK = 512
 FLOOR = 1e-8  # of the squared signal: -80 dB
-TINY = 1e-30  # smaller states become zero, else silence ends in denormal numbers, which are slow
+TINY = 1e-30  # smaller states are set to 0: decays would end in denormal numbers, whose arithmetic is slow
 DB_PER_LOG2 = 10.0 * math.log10(2.0)  # of power
 LOG2_PER_DB = math.log2(10.0) / 20.0  # of amplitude
 NEPER_PER_DB = math.log(10.0) / 20.0
@@ -187,8 +188,7 @@ def compressor_backward(
 
 @kernel()
 def _copy(source: Array, target: Array, m: int) -> None:
-    # A loop, since assigning slices of two dtypes does not compile to vector instructions.
-    for i in range(m):
+    for i in range(m):  # since assigning slices of two dtypes does not compile to vector instructions
         target[i] = source[i]
 
 
@@ -199,7 +199,7 @@ def _flush(state: float) -> float:
 
 @kernel(fastmath={"contract"})
 def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
-    """Filter signals[0, :m]; signals[k + 1] receives what leaves section k."""
+    """Filter signals[0, :m]; signals[k + 1] is the output of section k."""
     for k in range(coefs.shape[0]):
         b0, b1, b2, a1, a2 = coefs[k]
         u, y = signals[k], signals[k + 1]
@@ -209,7 +209,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
             s1 = b1 * u[i] - a1 * y[i] + s2
             s2 = b2 * u[i] - a2 * y[i]
         if m > 2:
-            # Direct form I from here: only one multiply-add lies between an output and the next.
+            # Direct form I from here: the dependency between two outputs is a single multiply-add.
             u2, u1, y2, y1 = u[0], u[1], y[0], y[1]
             for i in range(2, m):
                 out = (b0 * u[i] + b1 * u1 + b2 * u2 - a2 * y2) - a1 * y1
@@ -222,7 +222,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
 
 @kernel(fastmath={"contract"})
 def _section_adjoint(grad: Array, v: Array, m: int, coefs: Array, carry: Array) -> None:
-    """Run one section backwards: v = grad / A, then grad = B v; v[m:m+2] are the values of the block after this."""
+    """Run the adjoint of one section: v = grad / A, then grad = B v; v[m:m+2] are the first two of the next block."""
     b0, b1, b2, a1, a2 = coefs
     v1, v2 = carry
     v[m], v[m + 1] = v1, v2
@@ -236,7 +236,7 @@ def _section_adjoint(grad: Array, v: Array, m: int, coefs: Array, carry: Array) 
 
 @kernel(fastmath={"contract", "reassoc"})
 def _add_section_gradient(v: Array, u: Array, y: Array, m: int, total: Array) -> None:
-    """Add sum v[n] u[n-j] for b_j and -sum v[n] y[n-j] for a_j."""
+    """Add the gradients of a section's coefficients: sum v[n] u[n-j] for b_j and -sum v[n] y[n-j] for a_j."""
     b0 = b1 = b2 = a1 = a2 = 0.0
     for i in range(m):
         b0 += v[i] * u[i]
@@ -253,7 +253,7 @@ def _add_section_gradient(v: Array, u: Array, y: Array, m: int, total: Array) ->
 
 @kernel(fastmath={"contract"})
 def _average(x: Array, y: Array, m: int, coef: float, state: float) -> float:
-    """Average x[:m] from y[0] = state into y[1:m+1]; return the last."""
+    """Average x[:m] into y[1:m+1], from y[0] = state; return the last value."""
     y[0] = state
     for i in range(m):
         state = (1.0 - coef) * state + coef * x[i]
@@ -263,7 +263,7 @@ def _average(x: Array, y: Array, m: int, coef: float, state: float) -> float:
 
 @kernel(fastmath={"contract"})
 def _average_adjoint(grad: Array, adjoint: Array, m: int, coef: float, carry: float) -> float:
-    """Let adjoint[n] be the sum over k >= n of (1 - coef)^(k-n) grad[k]; return the first."""
+    """Set adjoint[n] = sum over k >= n, later blocks included, of (1 - coef)^(k-n) grad[k]; return adjoint[0]."""
     for i in range(m - 1, -1, -1):
         carry = (1.0 - coef) * carry + grad[i]
         adjoint[i] = carry
@@ -280,10 +280,10 @@ def _average_gradient(adjoint: Array, x: Array, y: Array, m: int) -> float:
 
 @kernel(fastmath={"contract"})
 def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: float) -> float:
-    """Smooth x[:m] from y[0] = state into y[1:m+1]; return the last."""
+    """Smooth x[:m] into y[1:m+1], from y[0] = state; return the last value."""
     y[0] = state
     for i in range(m):
-        # The faster of the two wins exactly where it leads further down (or up): no branch on x < state.
+        # A minimum where attack is faster, else a maximum, equals the choice by x < state, without a branch.
         fall = (1.0 - attack) * state + attack * x[i]
         rise = (1.0 - release) * state + release * x[i]
         state = min(fall, rise) if attack >= release else max(fall, rise)
@@ -295,9 +295,9 @@ def _smooth(x: Array, y: Array, m: int, attack: float, release: float, state: fl
 def _smooth_adjoint(
     grad_y: Array, x: Array, y: Array, grad_x: Array, m: int, coefs: Array, carry: float, total: Array
 ) -> float:
-    """Turn the gradient of the smoothed into that of x, add that of attack and release; return that of y[0]."""
+    """Set grad_x from grad_y, add the gradients of attack and release to `total`, return that of y[0]."""
     attack, release = coefs[0], coefs[1]
-    for i in range(m):
+    for i in range(m):  # apart from the recursion, whose loop then has no branch
         grad_x[i] = 1.0 - (attack if x[i] < y[i] else release)
     keep = 1.0
     for i in range(m - 1, -1, -1):
@@ -318,14 +318,14 @@ def _smooth_adjoint(
 
 @kernel()
 def _compressor_buffers() -> tuple[Array, ...]:
-    """Make power, level (from index 1 on), level in dB, static gain, gain (from index 1 on), and scratch space."""
+    """Allocate power, level (from index 1 on), level in dB, static gain, gain (from index 1 on) and scratch space."""
     size = BLOCK + 1
     return np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
 
 
 @kernel(fastmath={"contract"})
 def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state: Array) -> None:
-    """Fill the buffers from x[:m]."""
+    """Compute power, level, level in dB, static gain and gain of x[:m] into the buffers."""
     power, level, level_db, static, gain, scratch = buffers
     avg, cmp_threshold, cmp_slope, exp_threshold, exp_slope, attack, release = coefs
     for i in range(m):
@@ -335,7 +335,7 @@ def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state:
     _copy(level[1:], level_db, m)
     _log2(level_db, scratch, m)
     for i in range(m):
-        db = DB_PER_LOG2 * level_db[i] + 0.0 * level[i + 1]  # NaN, which the bits lose, stays NaN
+        db = DB_PER_LOG2 * level_db[i] + 0.0 * level[i + 1]  # keeps NaN, which _log2 loses
         level_db[i] = db
         compressed, expanded = cmp_slope * (cmp_threshold - db), exp_slope * (exp_threshold - db)
         g = compressed if compressed < expanded else expanded
@@ -348,7 +348,7 @@ def _compress(x: Array, buffers: tuple[Array, ...], m: int, coefs: Array, state:
 def _curve_adjoint(
     grad: Array, level: Array, level_db: Array, static: Array, m: int, coefs: Array, total: Array
 ) -> None:
-    """Replace the gradient of the static gain by that of the level, add those of thresholds and slopes."""
+    """Replace the gradients of the static gain by those of the level; add those of thresholds and slopes to `total`."""
     _, cmp_threshold, cmp_slope, exp_threshold, exp_slope, _, _ = coefs
     cmp_sum = cmp_slope_sum = exp_sum = exp_slope_sum = 0.0
     for i in range(m):
@@ -389,9 +389,9 @@ def _exp2(v: Array, power: Array, m: int) -> None:
     power_bits = power.view(np.uint64)
     for i in range(m):
         exponent = -1022.0 if v[i] < -1022.0 else v[i]
-        whole = np.rint(exponent)
-        z = exponent - whole
-        power[i] = whole + EXPONENT_OFFSET
+        integer = np.rint(exponent)
+        z = exponent - integer
+        power[i] = integer + EXPONENT_OFFSET
         high = E7 + z * (E8 + z * (E9 + z * (E10 + z * (E11 + z * (E12 + z * E13)))))
         v[i] = E0 + z * (E1 + z * (E2 + z * (E3 + z * (E4 + z * (E5 + z * (E6 + z * high))))))
     for i in range(m):

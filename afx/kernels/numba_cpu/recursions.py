@@ -1,4 +1,4 @@
-"""Recursive filters on plain arrays, forwards and backwards; afx.kernels.recursions says what they compute."""
+"""Recursive filters on plain arrays, forwards and backwards; see afx.kernels.recursions for what they compute."""
 
 import math
 from collections.abc import Callable
@@ -68,6 +68,7 @@ def compressor_gain_backward(
 
 
 def _forward(loop: Loop, x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
+    """Allocate output (R, T) and checkpoints (R, blocks, D) and run a loop into them, with state (R, D)."""
     states = state.reshape(len(state), math.prod(state.shape[1:]))
     y, checkpoints = np.empty(x.shape, x.dtype), np.empty((len(x), -(-x.shape[1] // BLOCK), states.shape[1]))
     loop(x, coefs, states, y, checkpoints)
@@ -75,4 +76,5 @@ def _forward(loop: Loop, x: Array, coefs: Array, state: Array) -> tuple[Array, A
 
 
 def _gradients(x: Array, coefs: Array, want_x: bool) -> tuple[Array, Array]:
+    """Allocate the gradients of x, (0, 0) unless wanted, and of coefs."""
     return np.empty(x.shape if want_x else (0, 0), x.dtype), np.empty(coefs.shape)

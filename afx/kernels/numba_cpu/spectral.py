@@ -1,9 +1,14 @@
-"""Spectral distances as compiled passes over short rows; see afx.kernels.spectral for what they compute.
+"""Deviations of magnitude spectra as compiled passes over blocks of bins; see afx.kernels.spectral for the definition.
 
-Frames are transformed a few at a time, so that frames and spectra stay in the cache and memory does not grow with the
-number of signals. Signals are the S = 2 channels of a pair, or four with their sum and difference; target (R, F, K)
-holds one signal a row, and rows (B, S) says which row each signal is compared with. The backward pass transforms again:
-the spectra of a whole batch would take twelve times the memory of its audio, and writing them most of the time saved.
+Signals are the S = 2 channels of a pair, or four with their sum and difference. target (R, F, K) has one signal per
+row, and rows (B, S) is the row that each signal is compared with.
+
+Data flow of one pair (2, T): it is extended by reflection to (2, T + N), cut into windowed frames (2, f, N), a few at a
+time so that frames and spectra stay in the cache and memory does not depend on B, and transformed to spectra (2, f K 2)
+with real and imaginary parts alternating. A pass over blocks of BINS bins then computes the sums (S, 2), or in the
+backward pass the gradients of the spectra, which are transformed back and overlap-added to (2, T + N); the extension is
+added back to the samples it was copied from. The backward pass transforms again: storing the spectra of a batch would
+take twelve times the memory of its audio, and writing them most of the time saved.
 """
 
 import math
@@ -18,11 +23,11 @@ from reknob.afx.kernels.numba_cpu.cache import kernel
 
 FLOOR = 1e-8
 COMPLEX = {np.dtype(np.float32): np.complex64, np.dtype(np.float64): np.complex128}
-FRAME_SAMPLES = 1 << 18  # of each channel that are transformed at once; with fewer, threads wait for each other
-BINS = 1024  # whose spectra, targets and ratios share the first-level cache
-FIR_BLOCK = 512  # outputs that are summed up in the L1 cache
+FRAME_SAMPLES = 1 << 18  # per channel transformed at once; with fewer, synchronising the threads takes longer
+BINS = 1024  # of a block: its spectra, targets and ratios fit the L1 cache together
+FIR_BLOCK = 512  # outputs accumulated in the L1 cache
 LARGE = 1e150  # a product of 16 more magnitude ratios still fits a float64
-FAST = {"reassoc", "contract", "nsz"}  # sums in any order, fused products; NaN and infinity stay what they are
+FAST = {"reassoc", "contract", "nsz"}  # sums in any order and fused products; NaN and infinity are still respected
 
 
 def fir_forward(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
@@ -54,10 +59,10 @@ def stft_deviation_forward(
     """Sums (B, S, 2) over bins and frames: squares of magnitude differences, absolute log ratios."""
     sums = np.zeros((*rows.shape, 2))
     flat = target.reshape(len(target), -1)
-    for item, own, out in zip(x, rows, sums, strict=True):
+    for item, item_rows, out in zip(x, rows, sums, strict=True):
         for start, spectra in _spectra(item, window, hop):
             parts = empty((_blocks(spectra), rows.shape[1], 2), np.float64)
-            _compare(spectra, flat, own, start * target.shape[2], x.dtype.type(FLOOR), parts)
+            _compare(spectra, flat, item_rows, start * target.shape[2], x.dtype.type(FLOOR), parts)
             out += parts.sum(0)
     return sums
 
@@ -69,11 +74,11 @@ def stft_deviation_backward(
     size, samples = window.shape[0], x.shape[2]
     grad_x = empty(x.shape, x.dtype)
     flat = target.reshape(len(target), -1)
-    for item, own, scale, out in zip(x, rows, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
+    for item, item_rows, scale, out in zip(x, rows, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
         padded = np.zeros((2, samples + size), x.dtype)
         for start, spectra in _spectra(item, window, hop):
             weighed = empty(spectra.shape, x.dtype)
-            _weigh(spectra, flat, own, start * target.shape[2], x.dtype.type(FLOOR), scale, weighed)
+            _weigh(spectra, flat, item_rows, start * target.shape[2], x.dtype.type(FLOOR), scale, weighed)
             weighed = weighed.reshape(2, -1, size + 2)
             # The inverse real transform counts all bins twice but the first and the last.
             weighed[..., :2] *= 2
@@ -82,13 +87,13 @@ def stft_deviation_backward(
             _overlap_add(frames.numpy(), start, window, hop, padded)
         half, end = size // 2, size // 2 + samples
         out[:] = padded[:, half:end]
-        out[:, 1 : half + 1] += padded[:, half - 1 :: -1]  # what the reflection had copied comes back
+        out[:, 1 : half + 1] += padded[:, half - 1 :: -1]  # the adjoint of the reflection
         out[:, samples - 1 - half : samples - 1] += padded[:, : end - 1 : -1]
     return grad_x
 
 
 def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, a few frames of a pair (2, T) at a time, the first and spectra (2, F · 2K), real beside imaginary."""
+    """Yield the index of the first frame and the spectra (2, f K 2) of a few frames of a pair (2, T) at a time."""
     size = window.shape[0]
     count = item.shape[1] // hop + 1
     ends = item[:, size // 2 : 0 : -1], item[:, -2 : -2 - size // 2 : -1]
@@ -100,7 +105,7 @@ def _spectra(item: np.ndarray, window: np.ndarray, hop: int) -> Iterator[tuple[i
         yield start, torch.fft.rfft(torch.from_numpy(frames)).numpy().view(item.dtype).reshape(2, -1)
 
 
-# Cutting and adding frames take a tenth of a block's time: less than a second thread costs to wake.
+# Serial: cutting and adding frames take a tenth of a block's time, less than starting a second thread.
 @kernel()
 def _frame(padded: np.ndarray, start: int, window: np.ndarray, hop: int, frames: np.ndarray) -> None:
     for c in range(2):
@@ -126,7 +131,10 @@ def _blocks(spectra: np.ndarray) -> int:
 
 @kernel()
 def _signal(spectra: np.ndarray, job: int, s: int, mixed: np.ndarray) -> np.ndarray:
-    """A block of L, R, L + R or L - R, in `mixed` if it is a mixture: the channels may be two items', and one NaN."""
+    """Return a block of the spectrum of signal s: L, R, L + R or L - R, the last two computed into `mixed`.
+
+    L and R are returned as they are: they may belong to two items, and a NaN of one must not reach the other.
+    """
     left = spectra[0, 2 * BINS * job : 2 * BINS * (job + 1)]
     right = spectra[1, 2 * BINS * job : 2 * BINS * (job + 1)]
     if s < 2:
@@ -154,7 +162,7 @@ def _magnitude(spectrum: np.ndarray, floor: float, out: np.ndarray) -> None:
 
 @kernel()
 def _power(re: float, im: float, floor: float) -> float:
-    """Free of fused products: equal signals then have equal magnitudes everywhere."""
+    """Compiled without fused products, so that equal signals have exactly equal magnitudes in every pass."""
     return max(re * re + im * im, floor)
 
 
@@ -172,7 +180,7 @@ def _compare(
 
 @kernel(fastmath=FAST, error_model="numpy")
 def _ratios(spectrum: np.ndarray, target: np.ndarray, floor: float, ratio: np.ndarray) -> float:
-    """Ratios of the larger to the smaller magnitude; returns the sum of the squares of their differences."""
+    """Set `ratio` to the larger over the smaller magnitude; return the sum of the squared differences."""
     total = floor - floor
     for k in range(spectrum.shape[0] // 2):
         m, y = np.sqrt(_power(spectrum[2 * k], spectrum[2 * k + 1], floor)), target[k]
@@ -183,7 +191,7 @@ def _ratios(spectrum: np.ndarray, target: np.ndarray, floor: float, ratio: np.nd
 
 @kernel(fastmath=FAST, error_model="numpy")
 def log_product(row: np.ndarray) -> float:
-    """Sum of the logarithms of numbers >= 1: one logarithm where the product of so many grows large."""
+    """Sum of the logarithms of numbers >= 1, with one logarithm per product that becomes LARGE."""
     total, product, k = 0.0, 1.0, 0
     while k + 16 <= row.shape[0]:
         p = 1.0
@@ -209,14 +217,14 @@ def _weigh(
     grad: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Gradient to the spectra, halved as the inverse real transform counts them twice."""
+    """Gradients of the spectra, halved because the inverse real transform counts each bin twice."""
     for job in prange(_blocks(spectra)):
         mixed, part = np.empty(2 * BINS, spectra.dtype), np.empty(2 * BINS, spectra.dtype)
         left, right = _signal(out, job, 0, part), _signal(out, job, 1, part)
         for s in range(rows.shape[0]):
-            own = left if s == 0 else right if s == 1 else part
+            out_s = left if s == 0 else right if s == 1 else part
             spectrum = _signal(spectra, job, s, mixed)
-            _weigh_signal(spectrum, target[rows[s], first + BINS * job :], floor, grad[s, 0], grad[s, 1], own)
+            _weigh_signal(spectrum, target[rows[s], first + BINS * job :], floor, grad[s, 0], grad[s, 1], out_s)
             if s >= 2:
                 _add(part, spectra.dtype.type(1), left)
                 _add(part, spectra.dtype.type(1 if s == 2 else -1), right)
@@ -226,7 +234,7 @@ def _weigh(
 def _weigh_signal(
     spectrum: np.ndarray, target: np.ndarray, floor: float, grad_square: float, grad_log: float, out: np.ndarray
 ) -> None:
-    """The gradient of one signal; powers at the floor have none."""
+    """Gradients of the spectrum of one signal; 0 where the power is at the floor."""
     zero = floor - floor
     for k in range(spectrum.shape[0] // 2):
         re, im = spectrum[2 * k], spectrum[2 * k + 1]

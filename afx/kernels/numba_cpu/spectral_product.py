@@ -1,4 +1,4 @@
-"""Products of spectra as compiled passes over short runs of bins; interface in afx.kernels.spectral_product."""
+"""Products of spectra as compiled passes over blocks of bins; interface in afx.kernels.spectral_product."""
 
 import numpy as np
 from numba import prange
@@ -34,45 +34,45 @@ def to_paths(X: Array, grad_Y: Array, groups: int) -> Array:
 
 
 def _parts(spectra: Array) -> Array:
-    """Real and imaginary parts beside each other, (…, 2F)."""
-    return spectra.view(spectra.real.dtype)
+    """View spectra (…, F) as real numbers (…, 2F), the imaginary part after the real part of each bin."""
+    return spectra.view(np.real(spectra).dtype)
 
 
 @kernel(parallel=True, **OPTIONS)
 def _outputs(H: Array, X: Array, Y: Array) -> None:
-    share = X.shape[0] // H.shape[0]
+    per_group = X.shape[0] // H.shape[0]
     for job in prange(len(Y) * _blocks(Y)):
         b, block = job % len(Y), job // len(Y)
         for o in range(Y.shape[1]):
-            out = _run(Y[b, o], block)
+            out = _bins(Y[b, o], block)
             out[:] = 0
             for i in range(X.shape[1]):
-                _add_product(_run(H[b // share, o, i], block), _run(X[b, i], block), out)
+                _add_product(_bins(H[b // per_group, o, i], block), _bins(X[b, i], block), out)
 
 
 @kernel(parallel=True, **OPTIONS)
 def _to_inputs(H: Array, grad_Y: Array, grad_X: Array) -> None:
-    share = grad_Y.shape[0] // H.shape[0]
+    per_group = grad_Y.shape[0] // H.shape[0]
     for job in prange(len(grad_X) * _blocks(grad_X)):
         b, block = job % len(grad_X), job // len(grad_X)
         for i in range(grad_X.shape[1]):
-            out = _run(grad_X[b, i], block)
+            out = _bins(grad_X[b, i], block)
             out[:] = 0
             for o in range(grad_Y.shape[1]):
-                _add_conjugate_product(_run(H[b // share, o, i], block), _run(grad_Y[b, o], block), out)
+                _add_conjugate_product(_bins(H[b // per_group, o, i], block), _bins(grad_Y[b, o], block), out)
 
 
 @kernel(parallel=True, **OPTIONS)
 def _to_paths(X: Array, grad_Y: Array, grad_H: Array) -> None:
-    share = X.shape[0] // grad_H.shape[0]
+    per_group = X.shape[0] // grad_H.shape[0]
     for block in prange(_blocks(grad_H)):
         for g in range(grad_H.shape[0]):
             for o in range(grad_H.shape[1]):
                 for i in range(grad_H.shape[2]):
-                    out = _run(grad_H[g, o, i], block)
+                    out = _bins(grad_H[g, o, i], block)
                     out[:] = 0
-                    for b in range(g * share, (g + 1) * share):
-                        _add_conjugate_product(_run(X[b, i], block), _run(grad_Y[b, o], block), out)
+                    for b in range(g * per_group, (g + 1) * per_group):
+                        _add_conjugate_product(_bins(X[b, i], block), _bins(grad_Y[b, o], block), out)
 
 
 @kernel(**OPTIONS)
@@ -81,7 +81,8 @@ def _blocks(parts: Array) -> int:
 
 
 @kernel(**OPTIONS)
-def _run(row: Array, block: int) -> Array:
+def _bins(row: Array, block: int) -> Array:
+    """One block of the bins of a row."""
     return row[2 * BLOCK * block : 2 * BLOCK * (block + 1)]
 
 

@@ -1,1 +1,1 @@
-"""The kernels as plain torch programs: the definition that every back end is tested against."""
+"""The kernels in plain torch: the definition that every back end is tested against."""

@@ -1,4 +1,4 @@
-"""The response of a feedback delay network as a plain torch program: one linear system per bin."""
+"""The response of a feedback delay network in plain torch: one linear system per bin."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:
-    """Solve one system a bin; see afx.kernels.fdn.fdn_response. All leading dimensions are G."""
+    """Solve one system per bin; see afx.kernels.fdn.fdn_response. All leading dimensions are G."""
     bins = torch.arange(n // 2 + 1, device=delays.device, dtype=torch.float64)
     turns = (delays.double()[:, None, :] * bins[:, None] / n).remainder(1.0)
     phasor = torch.polar(torch.ones_like(turns), 2.0 * math.pi * turns).to(feedback.dtype.to_complex())

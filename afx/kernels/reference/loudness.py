@@ -1,11 +1,11 @@
-"""Loudness ratios and what they deviate by, as plain torch programs: the definition, vectorised."""
+"""Loudness ratios and their deviations from a target in plain torch: the definition, vectorised."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 POWER_FLOOR = 1e-8  # keeps the logarithm and its gradient finite in silence
-BLOCK = 256  # samples that one matrix product averages
+BLOCK = 256  # samples averaged by one matrix product
 
 
 def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = False) -> Tensor:
@@ -32,7 +32,7 @@ def loudness_deviation(
 def one_pole(x: Tensor, coef: float) -> Tensor:
     """Average (..., T) by y[n] = (1 - c) y[n-1] + c x[n], y[-1] = 0, as products with triangular matrices.
 
-    The samples of a block are averaged from zero; the blocks' ends, averaged in turn, are what each block starts from.
+    Each block is averaged from zero; a recursion over the blocks' last values gives the state that each starts from.
     """
     samples = x.shape[-1]
     blocks = F.pad(x, (0, -samples % BLOCK)).unflatten(-1, (-1, BLOCK))

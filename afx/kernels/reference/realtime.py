@@ -1,4 +1,4 @@
-"""Echoes and reverberation sample by sample, as plain torch programs over whole signals: the definition."""
+"""Echoes and reverberation sample by sample, in plain torch over complete signals: the definition."""
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def realtime_fdn(x: Tensor, feedback: Tensor, b: Tensor, c: Tensor, delays: Tens
     rows, _, samples = x.shape
     taps = decay_fir.shape[2]
     feedback, b, c, decay_fir = (t.double().expand(rows, -1, -1) for t in (feedback, b, c, decay_fir))
-    # The time axis has zeros in front: what the lines hold before the first sample.
+    # The time axis begins with zeros, the content of the lines before the first sample.
     reads = delays.expand(rows, -1) - taps // 2
     start = int(reads.max()) + taps
     lines = torch.zeros(rows, feedback.shape[1], start + samples, dtype=torch.float64)

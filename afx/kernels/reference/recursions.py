@@ -1,4 +1,4 @@
-"""Recursive filters as plain torch programs: the definition, differentiated by autograd, one Python step a sample."""
+"""Recursive filters in plain torch, one Python step per sample: the definition, differentiated by autograd."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Spectra and what they deviate by, as plain torch programs: the definition, vectorised."""
+"""Magnitude spectra and their deviations from a target in plain torch: the definition, vectorised."""
 
 import torch
 import torch.nn.functional as F

@@ -1,20 +1,26 @@
-"""Passes of the biquad cascade: all sections at once, so that the state of a lane has two numbers a section.
+"""Passes of the biquad cascade: a lane runs all K sections sample by sample, with a state of 2K numbers.
 
-Backwards, a section is v = grad / A, then grad = B v, with the state (v[n+1], v[n+2]).
+Data flow for x (R, T) in C chunks per row, forward: `ends_kernel` gives the states (R C + 2K R, 2K) at the end of each
+chunk from zero state and, for each row, of a silent chunk from every unit state, which are the columns of the matrix M
+of a chunk; `scan_kernel` combines them to the states (R, C, 2K) before each chunk; `forward_kernel` runs the chunks
+from these and writes y (R, T). Backward: the same two passes over grad_y with time reversed give the adjoint states,
+and `gradient_kernel` writes grad_x (R, T) and the gradients (5K, R C) of the coefficients per chunk.
+
+The adjoint of a section is v = grad / A, then grad = B v, with the state (v[n+1], v[n+2]).
 """
 
 import triton
 import triton.language as tl
 
-from reknob.afx.kernels.triton_gpu.lanes import load_row, load_steps, place
+from reknob.afx.kernels.triton_gpu.lanes import load_row, load_steps, locate
 
-STEPS = tl.constexpr(2)  # samples that a lane loads at once: each is many instructions already
+STEPS = tl.constexpr(2)  # samples that a lane loads at once; few, as each sample is many instructions
 AHEAD = tl.constexpr(4)  # chunks whose ends the scan loads at once
 
 
 @triton.jit
-def unit_states(lane, rows, chunks, K: tl.constexpr):
-    """Zeros, and for the 2K lanes a row beyond those of the chunks one unit vector each."""
+def unit_states(lane: tl.tensor, rows: tl.tensor, chunks: tl.tensor, K: tl.constexpr) -> tl.tuple:
+    """Initial states: zero for the lanes of chunks; for the 2K lanes per row after these, one unit vector each."""
     unit = tl.where(lane < rows * chunks, -1, (lane - rows * chunks) % (2 * K))
     states = ()
     for i in tl.static_range(2 * K):
@@ -23,8 +29,8 @@ def unit_states(lane, rows, chunks, K: tl.constexpr):
 
 
 @triton.jit
-def sections(u, coefs, state, K: tl.constexpr):
-    """One sample through K sections: what leaves each, and the states."""
+def sections(u: tl.tensor, coefs: tl.tuple, state: tl.tuple, K: tl.constexpr) -> tl.tuple:
+    """Filter one sample by K sections: the output of each, and the states."""
     outputs = ()
     after = ()
     for k in tl.static_range(K):
@@ -37,8 +43,8 @@ def sections(u, coefs, state, K: tl.constexpr):
 
 
 @triton.jit
-def sections_adjoint(grad, coefs, state, K: tl.constexpr):
-    """One sample backwards through K sections, the last one first: the gradient and the states, in their order."""
+def sections_adjoint(grad: tl.tensor, coefs: tl.tuple, state: tl.tuple, K: tl.constexpr) -> tl.tuple:
+    """Run the adjoint of K sections for one sample, the last section first: the gradient, and the states in order."""
     after = ()
     for k in tl.static_range(K - 1, -1, -1):
         v = grad - coefs[5 * k + 4] * state[2 * k + 1] - coefs[5 * k + 3] * state[2 * k]
@@ -48,7 +54,8 @@ def sections_adjoint(grad, coefs, state, K: tl.constexpr):
 
 
 @triton.jit
-def choose(condition, chosen, other, COUNT: tl.constexpr):
+def choose(condition: tl.tensor, chosen: tl.tuple, other: tl.tuple, COUNT: tl.constexpr) -> tl.tuple:
+    """tl.where on tuples."""
     values = ()
     for i in tl.static_range(COUNT):
         values = values + (tl.where(condition, chosen[i], other[i]),)
@@ -57,13 +64,22 @@ def choose(condition, chosen, other, COUNT: tl.constexpr):
 
 @triton.jit
 def ends_kernel(
-    x, coefs, ends, rows, chunks, samples, size, K: tl.constexpr, ADJOINT: tl.constexpr, LANES: tl.constexpr
-):
+    x: tl.tensor,
+    coefs: tl.tensor,
+    ends: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    K: tl.constexpr,
+    ADJOINT: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
     """End states (lanes, 2K) of every chunk from zero, in order of the pass, then of silence from each unit state."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     if ADJOINT:
-        row, chunk, count = place(lane - 2 * chunk + chunks - 1, rows, chunks, samples, size)
+        row, chunk, count = locate(lane - 2 * chunk + chunks - 1, rows, chunks, samples, size)
     is_chunk = lane < rows * chunks
     inside = lane < rows * (chunks + 2 * K)
     count = tl.where(is_chunk, count, 0)
@@ -84,7 +100,15 @@ def ends_kernel(
 
 
 @triton.jit
-def scan_kernel(ends, initial, starts, rows, chunks, D: tl.constexpr, BLOCK: tl.constexpr):
+def scan_kernel(
+    ends: tl.tensor,
+    initial: tl.tensor,
+    starts: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
     """States (R, C, D) before each chunk: s <- M s + end, the columns of M being the ends of the unit states."""
     row = tl.program_id(0)
     i = tl.arange(0, BLOCK)
@@ -103,10 +127,22 @@ def scan_kernel(ends, initial, starts, rows, chunks, D: tl.constexpr, BLOCK: tl.
 
 
 @triton.jit
-def forward_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, K: tl.constexpr, LANES: tl.constexpr):
+def forward_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    y: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    K: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
     """Run every chunk from its start, write the output, and the state at the end of each row."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
     c = load_row(coefs + row * 5 * K, 5 * K, inside)
     state = load_row(starts + lane * 2 * K, 2 * K, inside)
@@ -122,45 +158,78 @@ def forward_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, 
 
 
 @triton.jit
+def store_outputs(
+    x: tl.tensor,
+    coefs: tl.tuple,
+    state: tl.tuple,
+    scratch: tl.tensor,
+    size: tl.tensor,
+    count: tl.tensor,
+    K: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
+    """Store the outputs of all sections over a chunk in scratch, (sample, K, lane)."""
+    for n in range(0, size, STEPS):
+        values = load_steps(x + n, 1, count - n, STEPS)
+        for j in tl.static_range(STEPS):
+            outputs, state = sections(values[j], coefs, state, K)
+            for k in tl.static_range(K):
+                tl.store(scratch + ((n + j) * K + k) * LANES, outputs[k])
+
+
+@triton.jit
+def add_coef_gradients(
+    total: tl.tuple, u: tl.tensor, outputs: tl.tuple, v: tl.tuple, after: tl.tuple, K: tl.constexpr
+) -> tl.tuple:
+    """Add the gradients at one sample: v[n] u[n-j] for b_j and -v[n] y[n-j] for a_j, summed over n in another order.
+
+    u is the input and y the output of a section at this sample; `v` are the adjoint states before and `after` it.
+    """
+    added = ()
+    for k in tl.static_range(K):
+        y = outputs[k]
+        added = added + (total[5 * k] + after[2 * k] * u, total[5 * k + 1] + v[2 * k] * u)
+        added = added + (total[5 * k + 2] + v[2 * k + 1] * u, total[5 * k + 3] - v[2 * k] * y)
+        added = added + (total[5 * k + 4] - v[2 * k + 1] * y,)
+        u = y
+    return added
+
+
+@triton.jit
 def gradient_kernel(
-    grad_y,
-    x,
-    coefs,
-    starts,
-    adjoint_starts,
-    scratch,
-    grad_x,
-    sums,
-    first_program,
-    rows,
-    chunks,
-    samples,
-    size,
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    adjoint_starts: tl.tensor,
+    scratch: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    first_program: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
     K: tl.constexpr,
     COEFS: tl.constexpr,
     LANES: tl.constexpr,
-):
+) -> None:
     """Run every chunk backwards from its adjoint start; with COEFS, sum the gradients (5K, lanes) of coefficients.
 
-    What leaves the sections is then computed first, and kept in `scratch`, where the lanes of a program lie side by
-    side.
+    With COEFS, the outputs of the sections are computed first and stored in `scratch`, (program, sample of a chunk, K,
+    lane), as neighbouring lanes then access neighbouring addresses.
     """
-    here = tl.arange(0, LANES)
-    lane = (first_program + tl.program_id(0)) * LANES + here
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    offset = tl.arange(0, LANES)
+    lane = (first_program + tl.program_id(0)) * LANES + offset
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
     c = load_row(coefs + row * 5 * K, 5 * K, inside)
     first = row.to(tl.int64) * samples + chunk * size
-    scratch += tl.program_id(0).to(tl.int64) * size * K * LANES + here
+    scratch += tl.program_id(0).to(tl.int64) * size * K * LANES + offset
     total = ()
     if COEFS:
         state = load_row(starts + lane * 2 * K, 2 * K, inside)
-        for n in range(0, size, STEPS):
-            values = load_steps(x + first + n, 1, count - n, STEPS)
-            for j in tl.static_range(STEPS):
-                outputs, state = sections(values[j], c, state, K)
-                for k in tl.static_range(K):
-                    tl.store(scratch + ((n + j) * K + k) * LANES, outputs[k])
+        store_outputs(x + first, c, state, scratch, size, count, K, LANES)
         for _ in tl.static_range(5 * K):
             total = total + (tl.zeros((LANES,), tl.float64),)
         tl.debug_barrier()
@@ -172,20 +241,12 @@ def gradient_kernel(
         if COEFS:
             values = load_steps(x + first + n, 1, count - n, STEPS)
         for j in tl.static_range(STEPS - 1, -1, -1):
-            if COEFS:  # ahead of the arithmetic, which hides the time that this takes
+            if COEFS:  # before the arithmetic, which hides the latency of the loads
                 outputs = load_steps(scratch + (n + j) * K * LANES, LANES, K, K)
             grad, after = sections_adjoint(grads[j], c, v, K)
             tl.store(grad_x + first + n + j, grad, mask=n + j < count)
             if COEFS:
-                added = ()
-                u = values[j]
-                for k in tl.static_range(K):
-                    y = outputs[k]
-                    added = added + (total[5 * k] + after[2 * k] * u, total[5 * k + 1] + v[2 * k] * u)
-                    added = added + (total[5 * k + 2] + v[2 * k + 1] * u, total[5 * k + 3] - v[2 * k] * y)
-                    added = added + (total[5 * k + 4] - v[2 * k + 1] * y,)
-                    u = y
-                total = added
+                total = add_coef_gradients(total, values[j], outputs, v, after, K)
             v = after
     if COEFS:
         for i in tl.static_range(5 * K):

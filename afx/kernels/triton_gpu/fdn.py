@@ -1,9 +1,15 @@
 """Response of a feedback delay network on a GPU: complex elimination, one bin a lane, and its adjoint.
 
-The matrix A = diag(e^{i w m}) - U diag(gain) of a bin stands in the registers of its lane, as a tuple of rows of pairs
-of a real and an imaginary part; loops over rows and columns are unrolled. The backward pass eliminates again, as that
-takes less time than to read back what could be stored. Pointers move on from block to block, instead of being made for
-each: Triton's compiler follows a pointer that is made in a loop through all that depends on it, which takes minutes.
+With M lines, I inputs and O outputs, a program computes SPAN blocks of BLOCK bins of one of G networks. Each lane keeps
+the bordered matrix [A, -b] (M, M + I), A = diag(e^{i w m}) - U diag(gain), of its bin in registers, as a tuple of rows
+of (real, imaginary) pairs; loops over rows and columns are unrolled. Elimination and substitution give X = A^-1 b
+(M, I), and H = c X (O, I) is stored. The backward pass eliminates again, which takes less time than reading stored
+factors, and solves the adjoint system W = A^-T c^T conj(grad_H) (M, I); W and X give all gradients. That of the gains
+is stored per bin; the others are summed over a block in float64, (G, blocks, M (M + I + O + 1)), and over blocks by the
+host.
+
+Pointers are advanced from block to block: a pointer that is computed in a loop from its index makes Triton's compiler
+analyse everything that depends on it, which takes minutes.
 """
 
 import torch
@@ -13,15 +19,15 @@ from torch import Tensor, empty  # empty under its own name, so that a test can 
 
 from .spectral_product import conjugate, multiply, multiply_add
 
-BLOCK = 128  # bins at a time: as many as a program has threads
-SPAN = 2  # blocks of a program
+BLOCK = 128  # bins at a time, one per thread of a program
+SPAN = 2  # blocks per program
 TWO_PI = tl.constexpr(6.283185307179586)
 
 
 def fdn_response_forward(
     feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
 ) -> Tensor:
-    """Give H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, delays in float64."""
+    """Return H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, delays in float64."""
     groups, lines, F = line_gain.shape
     inputs, outputs = b.shape[2], c.shape[1]
     H = empty((groups, outputs, inputs, F, 2), dtype=feedback.dtype, device=feedback.device)
@@ -33,7 +39,7 @@ def fdn_response_forward(
 def fdn_response_backward(
     grad_H: Tensor, feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
 ) -> tuple[Tensor, ...]:
-    """Give the gradients of feedback, line_gain, b, c and delays."""
+    """Return the gradients of feedback, line_gain, b, c and delays, of the arguments' shapes."""
     groups, lines, F = line_gain.shape
     inputs, outputs = b.shape[2], c.shape[1]
     grid = triton.cdiv(F, SPAN * BLOCK), groups
@@ -153,10 +159,13 @@ def _sum_up(
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
 ) -> tl.tuple:
-    """Store the sums over a block of what feedback, b, c and delays get, and return what the gain of each line gets.
+    """Store the sums over a block of the gradients of feedback, b, c and delays; return those of the line gains.
 
-    With X = A^-1 b, w = A^-T c^T conj(grad_H) and P_ij = sum_q w_iq X_jq, these are of U_ij: gain_j Re P_ij; of b_iq:
-    Re w_iq; of c_oi: Re sum_q conj(grad_H_oq) X_iq; of m_i: Re(-i w e^{i w m_i} P_ii); of gain_j: sum_i U_ij Re P_ij.
+    With X = A^-1 b (xs), W = A^-T c^T conj(grad_H) (adjoints), conj(grad_H) (seeds) and P_ij = sum_q W_iq X_jq, the
+    gradients are, at the frequency w:
+
+        U_ij: gain_j Re P_ij     b_iq: Re W_iq                      c_oi: Re sum_q conj(grad_H_oq) X_iq
+        gain_j: sum_i U_ij Re P_ij                                  m_i: Re(-i w e^{i w m_i} P_ii)
     """
     sum_b = sums + LINES * LINES
     sum_c = sum_b + LINES * INPUTS
@@ -180,13 +189,13 @@ def _sum_up(
 
 @triton.jit
 def _pairs(bins: tl.tensor) -> tl.tensor:
-    """Where a bin's real and imaginary part lie, (BLOCK, 2)."""
+    """Offsets of the real and imaginary part of each bin, (BLOCK, 2)."""
     return 2 * bins[:, None] + tl.arange(0, 2)[None, :]
 
 
 @triton.jit
 def _pointers(base: tl.tensor, index: tl.tensor, stride: int, COUNT: tl.constexpr) -> tl.tuple:
-    """Pointers to `index` in rows that lie `stride` apart."""
+    """Pointers to `index` in COUNT rows, `stride` apart."""
     at = ()
     for k in tl.static_range(COUNT):
         at = at + (base + k * stride + index,)
@@ -195,7 +204,7 @@ def _pointers(base: tl.tensor, index: tl.tensor, stride: int, COUNT: tl.constexp
 
 @triton.jit
 def _moved(at: tl.tuple, by: tl.constexpr, COUNT: tl.constexpr) -> tl.tuple:
-    """The pointers, moved on."""
+    """The pointers advanced `by` elements."""
     moved = ()
     for k in tl.static_range(COUNT):
         moved = moved + (at[k] + by,)
@@ -204,7 +213,7 @@ def _moved(at: tl.tuple, by: tl.constexpr, COUNT: tl.constexpr) -> tl.tuple:
 
 @triton.jit
 def _gains(at: tl.tuple, mask: tl.tensor, LINES: tl.constexpr) -> tl.tuple:
-    """The gain of each line; zero beyond the last bin."""
+    """Gain of each line; 0 beyond the last bin."""
     gains = ()
     for i in tl.static_range(LINES):
         gains = gains + (tl.load(at[i], mask=mask, other=0.0),)
@@ -212,8 +221,8 @@ def _gains(at: tl.tuple, mask: tl.tensor, LINES: tl.constexpr) -> tl.tuple:
 
 
 @triton.jit
-def _phasors(delays: tl.tensor, bins: tl.tensor, n: int, LINES: tl.constexpr, DTYPE: tl.constexpr) -> tl.tuple:
-    """e^{i 2 pi k m / n} of each line: whole turns of k m / n are left out before they cost digits."""
+def _phasors(delays: tl.tensor, bins: tl.tensor, n: tl.tensor, LINES: tl.constexpr, DTYPE: tl.constexpr) -> tl.tuple:
+    """e^{i 2 pi k m / n} of each line; whole turns of k m / n are removed in float64, so that no digits are lost."""
     inverse = 1.0 / n.to(tl.float64)
     phasors = ()
     for i in tl.static_range(LINES):
@@ -225,7 +234,7 @@ def _phasors(delays: tl.tensor, bins: tl.tensor, n: int, LINES: tl.constexpr, DT
 
 @triton.jit
 def _phasor(turns: tl.tensor, DTYPE: tl.constexpr) -> tl.tuple:
-    """e^{i 2 pi turns} of 0 to 1 turns, by Taylor's series around the nearest quarter: tl.sin calls a slow function."""
+    """e^{i 2 pi turns} of 0 to 1 turns, by the Taylor series around the nearest quarter turn: tl.sin is slower."""
     quarter = tl.floor(4.0 * turns + 0.5)
     angle = ((turns - 0.25 * quarter) * TWO_PI).to(DTYPE)
     square = angle * angle
@@ -276,10 +285,10 @@ def _solution(rows: tl.tuple, q: tl.constexpr, LINES: tl.constexpr) -> tl.tuple:
     """Column q of A^-1 b."""
     x = ()
     for i in tl.static_range(LINES - 1, -1, -1):
-        rest = rows[i][LINES + q]
+        value = rows[i][LINES + q]
         for j in tl.static_range(i + 1, LINES):
-            rest = multiply_add(rows[i][j], x[j - i - 1], rest)
-        x = (multiply(rest, rows[i][i]),) + x
+            value = multiply_add(rows[i][j], x[j - i - 1], value)
+        x = (multiply(value, rows[i][i]),) + x
     return x
 
 
@@ -290,10 +299,10 @@ def _adjoint(
     """A^-T c^T seeds, which is L^-T U^-T of that."""
     reduced = ()
     for i in tl.static_range(LINES):
-        rest = _mixed(c + i, LINES, seeds, -1.0, OUTPUTS)
+        value = _mixed(c + i, LINES, seeds, -1.0, OUTPUTS)
         for k in tl.static_range(i):
-            rest = multiply_add(rows[k][i], reduced[k], rest)
-        reduced = reduced + (multiply(rest, rows[i][i]),)
+            value = multiply_add(rows[k][i], reduced[k], value)
+        reduced = reduced + (multiply(value, rows[i][i]),)
     w = ()
     for i in tl.static_range(LINES - 1, -1, -1):
         value = reduced[i]

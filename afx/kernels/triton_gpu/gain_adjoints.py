@@ -1,7 +1,10 @@
 """Adjoint passes of averages, of smoothing with attack and release, and of the compressor's gain: time runs backwards.
 
-Before, each chunk's map from what reaches its end to what leaves its start is computed, in any order of time. The
-arrays of such maps hold the last chunk of a row first. Scratch is laid out (row, sample of a chunk, chunk).
+For x (R, T) in C chunks per row: a `..._maps_kernel` computes, for each chunk, the affine map from the gradients of its
+end state to those of its start state, maps (2 or 5, R C), the last chunk of a row first; a scan over these gives the
+gradients at the end of each chunk (`starts` of the adjoint); the `..._adjoint_kernel` runs the chunks backwards from
+these, writes grad_x (R, T) and sums the gradients of the coefficients over each chunk, (count, R C). Between the two,
+scratch holds a signal per quantity that the second needs, laid out (R, sample of a chunk, C).
 """
 
 import triton
@@ -11,19 +14,28 @@ from reknob.afx.kernels.triton_gpu.gain_passes import (
     DB_PER_LOG2,
     NEPER_PER_DB,
     curve,
-    is_heard,
+    is_above_floor,
     power,
     smooth,
     static_gain,
 )
-from reknob.afx.kernels.triton_gpu.lanes import STEPS, load_row, load_steps, place
+from reknob.afx.kernels.triton_gpu.lanes import STEPS, load_row, load_steps, locate
 
 
 @triton.jit
-def average_adjoint_maps_kernel(grad_y, coefs, maps, rows, chunks, samples, size, LANES: tl.constexpr):
-    """Maps (5, lanes), last chunk of a row first, of what `average_adjoint_kernel` carries."""
+def average_adjoint_maps_kernel(
+    grad_y: tl.tensor,
+    coefs: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
+    """Maps (5, lanes), last chunk of a row first, of the state (a, q) of `average_adjoint_kernel` over each chunk."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     coef = tl.load(coefs + row, mask=row < rows, other=0.0)
     source = grad_y + row.to(tl.int64) * samples + chunk * size
     adjoint = tl.zeros((LANES,), tl.float64)
@@ -47,14 +59,26 @@ def average_adjoint_maps_kernel(grad_y, coefs, maps, rows, chunks, samples, size
 
 
 @triton.jit
-def average_adjoint_kernel(grad_y, x, coefs, starts, grad_x, sums, rows, chunks, samples, size, LANES: tl.constexpr):
+def average_adjoint_kernel(
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Gradient of x, and of the coefficient c summed over each chunk, of an average y from zero.
 
-    a[n] = (1-c) a[n+1] + grad_y[n] and q[n] = (1-c) q[n+1] + a[n+1] give grad_x = c a and, since the gradient of c is
-    the sum of a[n] (x[n] - y[n-1]), the sum of x (a - c q), without y.
+    With a[n] = (1-c) a[n+1] + grad_y[n] and q[n] = (1-c) q[n+1] + a[n+1], grad_x = c a. The gradient of c, the sum of
+    a[n] (x[n] - y[n-1]), equals the sum of x (a - c q), which needs no y.
     """
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     coef = tl.load(coefs + row, mask=row < rows, other=0.0)
     first = row.to(tl.int64) * samples + chunk * size
     mirrored = lane - 2 * chunk + chunks - 1
@@ -74,15 +98,28 @@ def average_adjoint_kernel(grad_y, x, coefs, starts, grad_x, sums, rows, chunks,
 
 
 @triton.jit
-def smooth_maps_kernel(grad_y, x, times, starts, scratch, maps, rows, chunks, samples, size, LANES: tl.constexpr):
-    """Smooth x again, keep how far it is from the state; maps (2, lanes) from a gradient of a chunk's end to its start.
+def smooth_maps_kernel(
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    scratch: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
+    """Smooth x again and store x - state in scratch; maps (2, lanes) of the gradient from a chunk's end to its start.
 
-    What the outputs of the chunk add to that gradient is summed in the order of time.
+    The contributions of the chunk's outputs are summed forward in time, each weighted by the decay of a state from the
+    chunk's start to that output.
     """
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
-    times = load_row(times + row * 2, 2, inside)
+    c = load_row(coefs + row * 2, 2, inside)
     state = tl.load(starts + lane, mask=inside, other=0.0)
     first = row.to(tl.int64) * samples + chunk * size
     target = scratch + row.to(tl.int64) * size * chunks + chunk
@@ -92,7 +129,7 @@ def smooth_maps_kernel(grad_y, x, times, starts, scratch, maps, rows, chunks, sa
         values = load_steps(x + first + n, 1, count - n, STEPS)
         grads = load_steps(grad_y + first + n, 1, count - n, STEPS)
         for j in tl.static_range(STEPS):
-            state, step, keep = smooth(values[j], state, times[0], times[1])
+            state, step, keep = smooth(values[j], state, c[0], c[1])
             tl.store(target + (n + j) * chunks, step, mask=inside)
             slope *= keep
             end += grads[j] * slope
@@ -103,13 +140,23 @@ def smooth_maps_kernel(grad_y, x, times, starts, scratch, maps, rows, chunks, sa
 
 @triton.jit
 def smooth_adjoint_kernel(
-    grad_y, times, starts, scratch, grad_x, sums, rows, chunks, samples, size, LANES: tl.constexpr
-):
+    grad_y: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    scratch: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Gradient of x, and of attack and release summed over each chunk (2, lanes)."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
-    times = load_row(times + row * 2, 2, inside)
+    c = load_row(coefs + row * 2, 2, inside)
     carry = tl.load(starts + lane - 2 * chunk + chunks - 1, mask=inside, other=0.0)
     first = row.to(tl.int64) * samples + chunk * size
     source = scratch + row.to(tl.int64) * size * chunks + chunk
@@ -122,7 +169,7 @@ def smooth_adjoint_kernel(
         for j in tl.static_range(STEPS - 1, -1, -1):
             adjoint = grads[j] + carry
             falling = steps[j] < 0
-            coef = tl.where(falling, times[0], times[1])
+            coef = tl.where(falling, c[0], c[1])
             tl.store(grad_x + first + n + j, coef * adjoint, mask=n + j < count)
             attack += tl.where(falling, adjoint * steps[j], 0.0)
             release += tl.where(falling, 0.0, adjoint * steps[j])
@@ -133,28 +180,28 @@ def smooth_adjoint_kernel(
 
 @triton.jit
 def compressor_maps_kernel(
-    grad_y,
-    x,
-    coefs,
-    level_starts,
-    gain_starts,
-    steps,
-    per_dbs,
-    levels,
-    maps,
-    rows,
-    chunks,
-    samples,
-    size,
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    level_starts: tl.tensor,
+    gain_starts: tl.tensor,
+    steps: tl.tensor,
+    per_dbs: tl.tensor,
+    levels: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
     LANES: tl.constexpr,
-):
-    """Run the compressor again; maps (5, lanes) from the gradients of gain and level at a chunk's end to the start's.
+) -> None:
+    """Run the compressor again; maps (5, lanes) of the gradients of gain and level from a chunk's end to its start.
 
-    Kept for the adjoint: `steps`, how far the static gain is from the gain before; `per_dbs`, the derivative of the
-    static gain to its dB, negative where the expander gives it; and `levels`, the level before.
+    Stored for the adjoint: `steps`, static gain minus the previous gain; `per_dbs`, the derivative of the static gain
+    by its value in dB, negated where the expander determines it; `levels`, the previous level.
     """
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
     c = load_row(coefs + row * 7, 7, inside)
     level = tl.load(level_starts + lane, mask=inside, other=0.0)
@@ -194,11 +241,24 @@ def compressor_maps_kernel(
 
 @triton.jit
 def compressor_adjoint_kernel(
-    grad_y, x, coefs, starts, steps, per_dbs, levels, grad_x, sums, rows, chunks, samples, size, LANES: tl.constexpr
-):
+    grad_y: tl.tensor,
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    steps: tl.tensor,
+    per_dbs: tl.tensor,
+    levels: tl.tensor,
+    grad_x: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Gradient of x, and of the seven coefficients summed over each chunk (7, lanes)."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
     lanes = rows * chunks
     c = load_row(coefs + row * 7, 7, inside)
@@ -235,7 +295,7 @@ def compressor_adjoint_kernel(
             to_level = level_carry - (c[2] * to_cmp + c[4] * to_exp) * (0.5 / NEPER_PER_DB) / level
             average += to_level * (squared - before[j])
             level_carry = (1 - c[0]) * to_level
-            to_x = tl.where(is_heard(values[j]), 2 * c[0] * values[j] * to_level, 0.0)
+            to_x = tl.where(is_above_floor(values[j]), 2 * c[0] * values[j] * to_level, 0.0)
             tl.store(grad_x + first + n + j, to_x, mask=n + j < count)
     tl.store(sums + lane, average, mask=inside)
     tl.store(sums + lanes + lane, c[2] * compressed, mask=inside)

@@ -1,6 +1,12 @@
 """Passes of exponential averages, of smoothing with attack and release, and of the compressor's gain.
 
-What lies between two passes is laid out (row, sample of a chunk, chunk): the lanes then read and write side by side.
+Averages of x (R, T) in C chunks per row: `average_ends_kernel` gives the affine map of each chunk, (2, R C); a scan
+gives the states (R, C) before each chunk; `average_kernel` runs the chunks from these. The compressor's level is such
+an average; `static_kernel` turns it into the static gain. Smoothing is not affine, as it chooses attack or release per
+sample: `settle_kernel` iterates for the states (R, C) before each chunk; `smooth_kernel` runs the chunks from these.
+
+Signals between two passes are laid out (R, sample of a chunk, C), so that neighbouring lanes access neighbouring
+addresses.
 """
 
 import math
@@ -8,53 +14,66 @@ import math
 import triton
 import triton.language as tl
 
-from reknob.afx.kernels.triton_gpu.lanes import STEPS, follow, load_row, load_steps, place
+from reknob.afx.kernels.triton_gpu.lanes import STEPS, follow, load_row, load_steps, locate
 
 FLOOR = tl.constexpr(1e-8)  # of the squared signal: -80 dB
 DB_PER_LOG2 = tl.constexpr(10.0 * math.log10(2.0))  # of power
 LOG2_PER_DB = tl.constexpr(math.log2(10.0) / 20.0)  # of amplitude
 NEPER_PER_DB = tl.constexpr(math.log(10.0) / 20.0)
-SETTLED = tl.constexpr(1e-12)  # relative change of a start that counts as none
+SETTLED = tl.constexpr(1e-12)  # relative change of a state below which it has converged
 
 
 @triton.jit
-def power(x):
-    """max(x^2, FLOOR), not a number where x is none."""
+def power(x: tl.tensor) -> tl.tensor:
+    """max(x^2, FLOOR); NaN where x is NaN."""
     floor = tl.full(x.shape, FLOOR, tl.float64)  # a comparison with the constant itself would round it to float32
     return tl.where(x * x < floor, floor, x * x)
 
 
 @triton.jit
-def is_heard(x):
+def is_above_floor(x: tl.tensor) -> tl.tensor:
+    """Whether the power of x is its square, which has a gradient, and not the floor."""
     return x * x >= tl.full(x.shape, FLOOR, tl.float64)
 
 
 @triton.jit
-def smooth(x, state, attack, release):
-    """A step of the ballistics: the new state, x - the old one, and the share of the old one that stays."""
+def smooth(x: tl.tensor, state: tl.tensor, attack: tl.tensor, release: tl.tensor) -> tl.tuple:
+    """One step of the ballistics: the new state, x minus the old state, and the weight of the old state in the new."""
     step = x - state
     coef = tl.where(step < 0, attack, release)
     return state + coef * step, step, 1 - coef
 
 
 @triton.jit
-def curve(level, coefs):
-    """Static gain in dB before 0 limits it, whether the compressor gives it, not the expander, and the level in dB."""
+def curve(level: tl.tensor, coefs: tl.tuple) -> tl.tuple:
+    """Static gain in dB before it is limited to 0, whether the compressor determines it, and the level in dB."""
     db = tl.log2(level) * DB_PER_LOG2
     compressed, expanded = coefs[2] * (coefs[1] - db), coefs[4] * (coefs[3] - db)
     return tl.where(compressed < expanded, compressed, expanded), compressed < expanded, db
 
 
 @triton.jit
-def static_gain(g):
+def static_gain(g: tl.tensor) -> tl.tensor:
+    """Linear gain of min(g, 0) dB; NaN where g is NaN."""
     return tl.exp2(tl.where(g > 0, 0 * g, g) * LOG2_PER_DB)
 
 
 @triton.jit
-def average_ends_kernel(x, coefs, stride, maps, rows, chunks, samples, size, POWER: tl.constexpr, LANES: tl.constexpr):
+def average_ends_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    stride: tl.tensor,
+    maps: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    POWER: tl.constexpr,
+    LANES: tl.constexpr,
+) -> None:
     """Maps (2, lanes) of each chunk's average, of x or of its power: slope, and end from zero."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     coef = tl.load(coefs + row * stride, mask=row < rows, other=0.0)
     source = x + row.to(tl.int64) * samples + chunk * size
     state = tl.zeros((LANES,), tl.float64)
@@ -70,10 +89,21 @@ def average_ends_kernel(x, coefs, stride, maps, rows, chunks, samples, size, POW
 
 
 @triton.jit
-def average_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, LANES: tl.constexpr):
+def average_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    y: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Average every chunk from its start; write it, and the state at the end of each row."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     coef = tl.load(coefs + row, mask=row < rows, other=0.0)
     first = row.to(tl.int64) * samples + chunk * size
     state = tl.load(starts + lane, mask=row < rows, other=0.0)
@@ -86,10 +116,18 @@ def average_kernel(x, coefs, starts, state_out, y, rows, chunks, samples, size, 
 
 
 @triton.jit
-def interleave_kernel(x, out, rows, chunks, samples, size, LANES: tl.constexpr):
+def interleave_kernel(
+    x: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Lay x out (row, sample of a chunk, chunk)."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     source = x + row.to(tl.int64) * samples + chunk * size
     target = out + row.to(tl.int64) * size * chunks + chunk
     for n in range(0, size, STEPS):
@@ -99,10 +137,21 @@ def interleave_kernel(x, out, rows, chunks, samples, size, LANES: tl.constexpr):
 
 
 @triton.jit
-def static_kernel(x, coefs, starts, state_out, out, rows, chunks, samples, size, LANES: tl.constexpr):
+def static_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Static gain, (row, sample of a chunk, chunk), of a compressor with coefs (R, 7); the level at each row's end."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
     c = load_row(coefs + row * 7, 7, inside)
     level = tl.load(starts + lane, mask=inside, other=0.0)
@@ -118,18 +167,28 @@ def static_kernel(x, coefs, starts, state_out, out, rows, chunks, samples, size,
 
 
 @triton.jit
-def settle_kernel(x, times, stride, initial, initial_stride, starts, chunks, size, BLOCK: tl.constexpr):
+def settle_kernel(
+    x: tl.tensor,
+    coefs: tl.tensor,
+    stride: tl.tensor,
+    initial: tl.tensor,
+    initial_stride: tl.tensor,
+    starts: tl.tensor,
+    chunks: tl.tensor,
+    size: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     """States (R, C) of the smoothing before each chunk of x (row, sample of a chunk, chunk), by Newton's iteration.
 
-    From guesses of the states, every chunk is run with the choices between attack and release that they lead to. With
-    these fixed, a chunk is an affine map, and a scan solves for better guesses. The true map from start to start rises
-    and is concave (attack faster) or convex, so that the guesses approach the solution from one side from the second
-    sweep on; one more chunk of a row is right after every sweep at the least.
+    From estimated states, every chunk is run, which chooses attack or release for each sample. With the choices fixed,
+    a chunk is an affine map, and a scan over these gives the next estimates. The exact map from one start to the next
+    is increasing and concave (attack faster) or convex, so that from the second sweep on the estimates converge from
+    one side; each sweep makes the state of at least one more chunk per row exact, so that C sweeps suffice.
     """
     row = tl.program_id(0)
     chunk = tl.arange(0, BLOCK)
     inside = chunk < chunks
-    attack, release = tl.load(times + row * stride), tl.load(times + row * stride + 1)
+    attack, release = tl.load(coefs + row * stride), tl.load(coefs + row * stride + 1)
     first = tl.load(initial + row * initial_stride)
     source = x + row.to(tl.int64) * size * chunks + chunk
     starts += row * chunks
@@ -156,14 +215,25 @@ def settle_kernel(x, times, stride, initial, initial_stride, starts, chunks, siz
 
 @triton.jit
 def smooth_kernel(
-    x, times, stride, starts, state_out, state_stride, y, rows, chunks, samples, size, LANES: tl.constexpr
-):
+    x: tl.tensor,
+    coefs: tl.tensor,
+    stride: tl.tensor,
+    starts: tl.tensor,
+    state_out: tl.tensor,
+    state_stride: tl.tensor,
+    y: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    LANES: tl.constexpr,
+) -> None:
     """Smooth x (row, sample of a chunk, chunk) from the starts to y (R, T); the state at the end of each row."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    row, chunk, count = place(lane, rows, chunks, samples, size)
+    row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
-    attack = tl.load(times + row * stride, mask=inside, other=0.0)
-    release = tl.load(times + row * stride + 1, mask=inside, other=0.0)
+    attack = tl.load(coefs + row * stride, mask=inside, other=0.0)
+    release = tl.load(coefs + row * stride + 1, mask=inside, other=0.0)
     state = tl.load(starts + lane, mask=inside, other=0.0)
     source = x + row.to(tl.int64) * size * chunks + chunk
     target = y + row.to(tl.int64) * samples + chunk * size

@@ -1,19 +1,21 @@
-"""What recursions share: signals cut into chunks, one a lane, and scans that carry states from chunk to chunk.
+"""Parts of all recursions: signals cut into chunks, one per lane, and scans that carry states from chunk to chunk.
 
-A lane runs the samples of its chunk one after the other. Chunks are first run from no state; as each is an affine map
-of the state that it starts from, a scan over the chunks of a row then gives the true states, and a second run from
-these gives the output. The adjoint runs are the same with the time, and so the order of the chunks, reversed.
+x (R, T) is cut into C chunks of `size` samples per row; lane r C + c runs the samples of chunk c of row r sequentially.
+A chunk is an affine map of the state it starts from, end = slope state + end from zero state. Three passes follow:
+chunks are run from zero state, in parallel, which gives their maps (2, R, C); a scan over the chunks of a row combines
+the maps to the states (R, C) before each chunk; chunks are run again from these states and write the output. Adjoint
+passes are the same with time, and therefore the order of the chunks, reversed.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor, empty
 
-LANES = 32  # of a program; few, so that the programs are many
-CHUNKS = 1024  # of a row, at most
-SHORTEST = 64  # chunk, in samples
-SCRATCH = 2**29  # bytes that programs may leave for themselves at a time
-STEPS = tl.constexpr(8)  # samples that most lanes load at once: 32 bytes of float32, a sector of the cache
+LANES = 32  # per program; few, so that there are enough programs to fill a GPU
+CHUNKS = 1024  # per row, at most
+SHORTEST = 64  # samples of a chunk, at least
+SCRATCH = 2**29  # bytes of scratch memory of all programs of a launch, at most
+STEPS = tl.constexpr(8)  # samples that a lane loads at once: 32 bytes of float32, a sector of the cache
 
 
 def chunk_size(samples: int) -> int:
@@ -22,12 +24,12 @@ def chunk_size(samples: int) -> int:
 
 
 def programs_at_once(programs: int, numbers: int, bytes_each: int) -> int:
-    """How many programs may run at a time if their lanes keep so many numbers."""
+    """Programs per launch, of `programs`, whose lanes fit SCRATCH with `numbers` of `bytes_each` per lane."""
     return min(programs, max(1, SCRATCH // max(1, LANES * numbers * bytes_each)))
 
 
 def scan(maps: Tensor, initial: Tensor) -> Tensor:
-    """States before each chunk, (R, C), from s <- slope s + end with maps (2, R, C) = slopes and ends, initial (R,)."""
+    """States (R, C) before each chunk by s <- slope s + end, from initial (R,); maps (2, R, C) = slopes and ends."""
     _, rows, chunks = maps.shape
     starts = empty((rows, chunks), dtype=maps.dtype, device=maps.device)
     block = triton.next_power_of_2(chunks)
@@ -36,7 +38,7 @@ def scan(maps: Tensor, initial: Tensor) -> Tensor:
 
 
 def scan_pair(maps: Tensor) -> Tensor:
-    """States (2, R, C) before each chunk from zero: s <- m s + e, t <- x s + k t + f; maps (5, R, C) hold m x k e f."""
+    """States (2, R, C) before each chunk, from zero: s <- m s + e, t <- x s + k t + f; maps (5, R, C) = m x k e f."""
     _, rows, chunks = maps.shape
     starts = empty((2, rows, chunks), dtype=maps.dtype, device=maps.device)
     scan_pair_kernel[(rows,)](maps, starts, rows, chunks, BLOCK=triton.next_power_of_2(chunks))
@@ -44,16 +46,16 @@ def scan_pair(maps: Tensor) -> Tensor:
 
 
 @triton.jit
-def place(lane, rows, chunks, samples, size):
-    """Row, chunk and number of samples of a lane, 0 for one beyond the last."""
+def locate(lane: tl.tensor, rows: tl.tensor, chunks: tl.tensor, samples: tl.tensor, size: tl.tensor) -> tl.tuple:
+    """Row, chunk and number of samples of a lane; 0 samples for lanes beyond the last chunk."""
     row = lane // chunks
     chunk = lane - row * chunks
     return row, chunk, tl.where(row < rows, tl.minimum(samples - chunk * size, size), 0)
 
 
 @triton.jit
-def load_steps(pointers, stride, count, STEPS: tl.constexpr):
-    """The next STEPS values of every lane, `stride` apart, as float64, 0 from `count` on."""
+def load_steps(pointers: tl.tensor, stride: tl.tensor, count: tl.tensor, STEPS: tl.constexpr) -> tl.tuple:
+    """Load the next STEPS values of every lane, `stride` apart, as float64; 0 from the `count`-th on."""
     values = ()
     for j in tl.static_range(STEPS):
         values = values + (tl.load(pointers + j * stride, mask=j < count, other=0.0).to(tl.float64),)
@@ -61,8 +63,8 @@ def load_steps(pointers, stride, count, STEPS: tl.constexpr):
 
 
 @triton.jit
-def load_row(pointers, COUNT: tl.constexpr, inside):
-    """The next COUNT values of every lane."""
+def load_row(pointers: tl.tensor, COUNT: tl.constexpr, inside: tl.tensor) -> tl.tuple:
+    """Load the next COUNT values of every lane."""
     values = ()
     for i in tl.static_range(COUNT):
         values = values + (tl.load(pointers + i, mask=inside, other=0.0),)
@@ -70,14 +72,25 @@ def load_row(pointers, COUNT: tl.constexpr, inside):
 
 
 @triton.jit
-def follow(slope, end, next_slope, next_end):
-    """An affine map, then another."""
+def follow(slope: tl.tensor, end: tl.tensor, next_slope: tl.tensor, next_end: tl.tensor) -> tl.tuple:
+    """Compose two affine maps, the second applied last."""
     return slope * next_slope, next_slope * end + next_end
 
 
 @triton.jit
-def follow_pair(m, x, k, e, f, next_m, next_x, next_k, next_e, next_f):
-    """A map s <- m s + e, t <- x s + k t + f, then another."""
+def follow_pair(
+    m: tl.tensor,
+    x: tl.tensor,
+    k: tl.tensor,
+    e: tl.tensor,
+    f: tl.tensor,
+    next_m: tl.tensor,
+    next_x: tl.tensor,
+    next_k: tl.tensor,
+    next_e: tl.tensor,
+    next_f: tl.tensor,
+) -> tl.tuple:
+    """Compose two maps s <- m s + e, t <- x s + k t + f, the second applied last."""
     return (
         next_m * m,
         next_x * m + next_k * x,
@@ -88,7 +101,15 @@ def follow_pair(m, x, k, e, f, next_m, next_x, next_k, next_e, next_f):
 
 
 @triton.jit
-def scan_kernel(maps, initial, stride, starts, rows, chunks, BLOCK: tl.constexpr):
+def scan_kernel(
+    maps: tl.tensor,
+    initial: tl.tensor,
+    stride: tl.tensor,
+    starts: tl.tensor,
+    rows: tl.tensor,
+    chunks: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     row = tl.program_id(0)
     chunk = tl.arange(0, BLOCK)
     at = row * chunks + chunk
@@ -101,7 +122,9 @@ def scan_kernel(maps, initial, stride, starts, rows, chunks, BLOCK: tl.constexpr
 
 
 @triton.jit
-def scan_pair_kernel(maps, starts, rows, chunks, BLOCK: tl.constexpr):
+def scan_pair_kernel(
+    maps: tl.tensor, starts: tl.tensor, rows: tl.tensor, chunks: tl.tensor, BLOCK: tl.constexpr
+) -> None:
     row = tl.program_id(0)
     chunk = tl.arange(0, BLOCK)
     at = row * chunks + chunk

@@ -1,7 +1,13 @@
 """Loudness ratios on a GPU, forwards and backwards; see afx.kernels.loudness for what they compute.
 
-Signals are mixtures, mix (S, 2), of the channels of a pair; target (R, P, T) holds one signal a row, and rows (B, S)
-says which row each signal is compared with. Coefficients, shifts and mixtures are constants, on the host.
+x (B, 2, T) are pairs of channels and mix (S, 2) the weights of left and right in S signals; target (R, P, T) has one
+signal per row, and rows (B, S) is the row that each signal is compared with. Coefficients, shifts and mix are on the
+host and compiled into the kernels as constants.
+
+Each of P pairs of averages is computed by its own launches, in C chunks: the averages (2 B S, C) before each chunk by
+chunks from zero and a scan (see lanes), then a pass over the chunks that writes ratios, or sums of deviations and the
+maps of the adjoint averages. The backward pass scans these maps and adds the gradients of the powers of all signals,
+(2, B, S, T) for short and long averages, from which the last pass computes grad_x (B, 2, T).
 """
 
 from collections.abc import Iterator
@@ -14,7 +20,7 @@ from reknob.afx.kernels.triton_gpu import lanes
 from reknob.afx.kernels.triton_gpu import loudness_passes as passes
 from reknob.afx.kernels.triton_gpu.lanes import chunk_size, scan
 
-SAMPLES = 1024  # of a program of the last pass
+SAMPLES = 1024  # per program of the last pass
 
 Checkpoints = list[tuple[Tensor, Tensor]]
 
@@ -32,9 +38,10 @@ def loudness_ratio_forward(x: Tensor, coefs: Tensor, shifts: Tensor, mix: Tensor
 def loudness_deviation_forward(
     x: Tensor, target: Tensor, rows: Tensor, coefs: Tensor, shifts: Tensor, mix: Tensor
 ) -> tuple[Tensor, Checkpoints]:
-    """Sums (B, S, P) over time of absolute log ratios; for each pair of averages what its backward pass starts from.
+    """Sums (B, S, P) over time of absolute log ratios, and checkpoints for the backward pass.
 
-    That is the averages (2 B S, C) before each chunk, and the maps (2, 2 B S, C) of their adjoints over each.
+    A checkpoint, one per pair of averages, has the averages (2 B S, C) before each chunk and the maps (2, 2 B S, C) of
+    their adjoints over each chunk.
     """
     sums, checkpoints = [], []
     for p, (programs, numbers, options) in enumerate(_launches(x, coefs, shifts, mix)):
@@ -57,7 +64,7 @@ def loudness_deviation_backward(
     checkpoints: Checkpoints,
 ) -> Tensor:
     """Gradient to x of the sums weighted by grad (B, S, P)."""
-    powers = x.new_zeros(2, len(x), len(mix), x.shape[2])  # the gradients to what short and long averages hear
+    powers = x.new_zeros(2, len(x), len(mix), x.shape[2])  # gradients of the inputs of short and long averages
     for p, (programs, numbers, options) in enumerate(_launches(x, coefs, shifts, mix)):
         starts, maps = checkpoints[p]
         adjoints = scan(maps, maps.new_zeros(maps.shape[1]))
@@ -78,7 +85,7 @@ def loudness_deviation_backward(
 def _launches(
     x: Tensor, coefs: Tensor, shifts: Tensor, mix: Tensor
 ) -> Iterator[tuple[int, tuple[int, ...], dict[str, Any]]]:
-    """For each pair of averages: programs; items, chunks, samples, those of a chunk, early ones and shift; options."""
+    """For each pair of averages: number of programs; (items, chunks, samples, chunk size, early, shift); constants."""
     items, _, samples = x.shape
     size = chunk_size(samples)
     for (short, long), shift in zip(coefs.tolist(), shifts.tolist(), strict=True):
@@ -94,7 +101,7 @@ def _flat(mix: Tensor) -> tuple[float, ...]:
 
 
 def _averages(x: Tensor, programs: int, numbers: tuple[int, ...], options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Short and long averages of all signals (2 B S, C) before each chunk, and the maps (2, 2 B S, C) to there."""
+    """Short and long averages (2 B S, C) of all signals before each chunk, and the maps (2, 2 B S, C) of the chunks."""
     rows, size = len(x) * options["SIGNALS"], numbers[3]
     maps = empty((2, 2 * rows, numbers[1]), dtype=float64, device=x.device)
     maps[0, :rows] = (1 - options["SHORT"]) ** size

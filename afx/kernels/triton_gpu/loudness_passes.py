@@ -1,8 +1,8 @@
-"""Passes of the loudness ratios.
+"""Passes of the loudness ratios: a lane per chunk of a signal; see triton_gpu.loudness for the data flow.
 
-Neighbouring lanes run the signals of the same samples. Time n is that of a ratio: the short average hears x[n], the
-long one x[n + shift]. The chunks of both begin `early` samples, a whole number of chunks, before n = 0, so that the
-first one begins before the long average hears anything.
+The S signals of an item and chunk are in neighbouring lanes, which read the same samples. Both averages of a ratio at
+time n are computed in one loop: the short average reads x[n], the long one x[n + shift]. The first chunk begins at
+n = -early, where early >= shift is a multiple of the chunk size: the long average then starts at or before x[0].
 """
 
 import math
@@ -10,15 +10,17 @@ import math
 import triton
 import triton.language as tl
 
-from reknob.afx.kernels.triton_gpu.gain_passes import is_heard, power
+from reknob.afx.kernels.triton_gpu.gain_passes import is_above_floor, power
 from reknob.afx.kernels.triton_gpu.lanes import STEPS, load_steps
 
 LOG_2 = tl.constexpr(math.log(2.0))
 
 
 @triton.jit
-def locate(lane, items, chunks, SIGNALS: tl.constexpr, MIX: tl.constexpr):
-    """Item and chunk of a lane, the row of its signal among all, and the weights of left and right in it."""
+def locate_signal(
+    lane: tl.tensor, items: tl.tensor, chunks: tl.tensor, SIGNALS: tl.constexpr, MIX: tl.constexpr
+) -> tl.tuple:
+    """Item, chunk and row (item S + signal) of a lane, and the weights of left and right in its signal."""
     signal = lane % SIGNALS
     item = lane // (SIGNALS * chunks)
     left = tl.zeros(lane.shape, tl.float64)
@@ -30,8 +32,10 @@ def locate(lane, items, chunks, SIGNALS: tl.constexpr, MIX: tl.constexpr):
 
 
 @triton.jit
-def read_channel(x, time, left, right, samples, inside):
-    """Powers of the next STEPS samples of each lane's signal; 0 before the first sample."""
+def load_powers(
+    x: tl.tensor, time: tl.tensor, left: tl.tensor, right: tl.tensor, samples: tl.tensor, inside: tl.tensor
+) -> tl.tuple:
+    """Load the next STEPS samples and compute the powers of each lane's signal; 0 before the first sample."""
     values = ()
     for j in tl.static_range(STEPS):
         there = inside & (time + j >= 0) & (time + j < samples)
@@ -42,39 +46,40 @@ def read_channel(x, time, left, right, samples, inside):
 
 
 @triton.jit
-def average(state, x, COEF: tl.constexpr):
+def average(state: tl.tensor, x: tl.tensor, COEF: tl.constexpr) -> tl.tensor:
+    """One step of a one-pole average."""
     return state * (1 - COEF) + x * COEF
 
 
 @triton.jit
 def averages_kernel(
-    x,
-    maps,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    x: tl.tensor,
+    maps: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
-    """Ends of the averages of every chunk, from zero."""
+) -> None:
+    """Averages at the end of every chunk, from zero at its start."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    item, chunk, row, left, right = locate_signal(lane, items, chunks, SIGNALS, MIX)
     inside = item < items
     x += item.to(tl.int64) * 2 * samples
     first = chunk * size - early
     short = tl.zeros((LANES,), tl.float64)
     long = short
     for n in range(0, size, STEPS):
-        heard = read_channel(x, first + n, left, right, samples, inside)
-        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
+        current = load_powers(x, first + n, left, right, samples, inside)
+        ahead = load_powers(x, first + n + shift, left, right, samples, inside)
         for j in tl.static_range(STEPS):
-            short = average(short, heard[j], SHORT)
+            short = average(short, current[j], SHORT)
             long = average(long, ahead[j], LONG)
     rows = items * SIGNALS
     tl.store(maps + (2 * rows + row) * chunks + chunk, short, mask=inside)
@@ -83,26 +88,26 @@ def averages_kernel(
 
 @triton.jit
 def ratio_kernel(
-    x,
-    starts,
-    ratio,
-    pair,
-    pairs,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    x: tl.tensor,
+    starts: tl.tensor,
+    ratio: tl.tensor,
+    pair: tl.tensor,
+    pairs: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
-    """Write the ratios of one pair of averages where there are both."""
+) -> None:
+    """Write the ratios of one pair of averages at 0 <= n < samples - shift, where both exist."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    item, chunk, row, left, right = locate_signal(lane, items, chunks, SIGNALS, MIX)
     inside = item < items
     x += item.to(tl.int64) * 2 * samples
     ratio += (row.to(tl.int64) * pairs + pair) * samples
@@ -110,20 +115,20 @@ def ratio_kernel(
     short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
     long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
     for n in range(0, size, STEPS):
-        heard = read_channel(x, first + n, left, right, samples, inside)
-        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
+        current = load_powers(x, first + n, left, right, samples, inside)
+        ahead = load_powers(x, first + n + shift, left, right, samples, inside)
         for j in tl.static_range(STEPS):
-            short = average(short, heard[j], SHORT)
+            short = average(short, current[j], SHORT)
             long = average(long, ahead[j], LONG)
             time = first + n + j
             tl.store(ratio + time, short / long, mask=inside & (time >= 0) & (time < samples - shift))
 
 
 @triton.jit
-def compare(short, long, target, valid):
-    """The ratio of the averages and the target's, the larger first, and the gradients of its logarithm to the averages.
+def compare(short: tl.tensor, long: tl.tensor, target: tl.tensor, valid: tl.tensor) -> tl.tuple:
+    """The larger and the smaller of ratio and target, and the gradients of |log ratio - log target| to both averages.
 
-    The ratio is rounded to the type of the target, so that a signal differs in nothing from itself.
+    The ratio is rounded to the dtype of the target, so that the deviation of a signal from itself is exactly 0.
     """
     ratio = (short / long).to(target.dtype).to(tl.float64)
     other = target.to(tl.float64)
@@ -139,8 +144,8 @@ def compare(short, long, target, valid):
 
 
 @triton.jit
-def load_targets(target, time, valid_until, inside):
-    """Targets of the next STEPS ratios of every lane, in their own type, and which of them there are."""
+def load_targets(target: tl.tensor, time: tl.tensor, valid_until: tl.tensor, inside: tl.tensor) -> tl.tuple:
+    """Load the targets of the next STEPS ratios of every lane, in their own dtype, and whether each is valid."""
     targets = ()
     valid = ()
     for j in tl.static_range(STEPS):
@@ -151,32 +156,33 @@ def load_targets(target, time, valid_until, inside):
 
 @triton.jit
 def deviation_kernel(
-    x,
-    target,
-    rows,
-    starts,
-    maps,
-    parts,
-    pair,
-    pairs,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    x: tl.tensor,
+    target: tl.tensor,
+    rows: tl.tensor,
+    starts: tl.tensor,
+    maps: tl.tensor,
+    parts: tl.tensor,
+    pair: tl.tensor,
+    pairs: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
-    """Sum the absolute log ratios of each chunk; in the maps, the adjoint averages at its start replace their ends.
+) -> None:
+    """Sum the absolute log ratios of each chunk; replace the ends in the maps by those of the adjoint averages.
 
-    These are summed in the order of time, each gradient weighted by what the averages keep since the start.
+    The adjoint averages at a chunk's start are summed forward in time, each gradient weighted by the decay of the
+    average from the chunk's start to its sample.
     """
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+    item, chunk, row, left, right = locate_signal(lane, items, chunks, SIGNALS, MIX)
     inside = item < items
     x += item.to(tl.int64) * 2 * samples
     target_row = tl.load(rows + row, mask=inside, other=0)
@@ -189,18 +195,18 @@ def deviation_kernel(
     short_weight = total + 1
     long_weight = short_weight
     for n in range(0, size, STEPS):
-        heard = read_channel(x, first + n, left, right, samples, inside)
-        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
+        current = load_powers(x, first + n, left, right, samples, inside)
+        ahead = load_powers(x, first + n + shift, left, right, samples, inside)
         targets, valid = load_targets(target, first + n, samples - shift, inside)
         above = tl.full((LANES,), 1.0, tl.float64)
         below = above
         for j in tl.static_range(STEPS):
-            short = average(short, heard[j], SHORT)
+            short = average(short, current[j], SHORT)
             long = average(long, ahead[j], LONG)
             larger, smaller, to_short, to_long = compare(short, long, targets[j], valid[j])
             above *= larger
             below *= smaller
-            if j % 4 == 3:  # a logarithm of a few together, which does not overflow yet
+            if j % 4 == 3:  # one logarithm per product of 4 ratios, which cannot overflow
                 total += tl.log2(above / below)
                 above = tl.full((LANES,), 1.0, tl.float64)
                 below = above
@@ -216,47 +222,50 @@ def deviation_kernel(
 
 @triton.jit
 def adjoint_kernel(
-    grad,
-    x,
-    target,
-    rows,
-    starts,
-    adjoints,
-    scratch,
-    powers,
-    first_program,
-    pair,
-    pairs,
-    items,
-    chunks,
-    samples,
-    size,
-    early,
-    shift,
+    grad: tl.tensor,
+    x: tl.tensor,
+    target: tl.tensor,
+    rows: tl.tensor,
+    starts: tl.tensor,
+    adjoints: tl.tensor,
+    scratch: tl.tensor,
+    powers: tl.tensor,
+    first_program: tl.tensor,
+    pair: tl.tensor,
+    pairs: tl.tensor,
+    items: tl.tensor,
+    chunks: tl.tensor,
+    samples: tl.tensor,
+    size: tl.tensor,
+    early: tl.tensor,
+    shift: tl.tensor,
     SHORT: tl.constexpr,
     LONG: tl.constexpr,
     MIX: tl.constexpr,
     SIGNALS: tl.constexpr,
     LANES: tl.constexpr,
-):
-    """Add the gradients to the powers that the averages hear; those to the averages wait in `scratch`, lane by lane."""
-    here = tl.arange(0, LANES)
-    lane = (first_program + tl.program_id(0)) * LANES + here
-    item, chunk, row, left, right = locate(lane, items, chunks, SIGNALS, MIX)
+) -> None:
+    """Run the chunks forwards, storing the gradients of the averages in `scratch`; then run the adjoints backwards.
+
+    These add the gradients of the powers that each average reads. Scratch is laid out (program, sample, 2, lane).
+    """
+    offset = tl.arange(0, LANES)
+    lane = (first_program + tl.program_id(0)) * LANES + offset
+    item, chunk, row, left, right = locate_signal(lane, items, chunks, SIGNALS, MIX)
     inside = item < items
     x += item.to(tl.int64) * 2 * samples
     target_row = tl.load(rows + row, mask=inside, other=0)
     target += (target_row * pairs + pair) * samples
-    scratch += tl.program_id(0).to(tl.int64) * 2 * size * LANES + here
+    scratch += tl.program_id(0).to(tl.int64) * 2 * size * LANES + offset
     first = chunk * size - early
     short = tl.load(starts + row * chunks + chunk, mask=inside, other=0.0)
     long = tl.load(starts + (items * SIGNALS + row) * chunks + chunk, mask=inside, other=0.0)
     for n in range(0, size, STEPS):
-        heard = read_channel(x, first + n, left, right, samples, inside)
-        ahead = read_channel(x, first + n + shift, left, right, samples, inside)
+        current = load_powers(x, first + n, left, right, samples, inside)
+        ahead = load_powers(x, first + n + shift, left, right, samples, inside)
         targets, valid = load_targets(target, first + n, samples - shift, inside)
         for j in tl.static_range(STEPS):
-            short = average(short, heard[j], SHORT)
+            short = average(short, current[j], SHORT)
             long = average(long, ahead[j], LONG)
             _, _, to_short, to_long = compare(short, long, targets[j], valid[j])
             tl.store(scratch + (n + j) * 2 * LANES, to_short)
@@ -284,13 +293,23 @@ def adjoint_kernel(
 
 
 @triton.jit
-def add(pointers, values, mask):
+def add(pointers: tl.tensor, values: tl.tensor, mask: tl.tensor) -> None:
+    """Add values in place; no other lane may have the same pointer."""
     tl.store(pointers, tl.load(pointers, mask=mask, other=0.0).to(tl.float64) + values, mask=mask)
 
 
 @triton.jit
-def unmix_kernel(x, powers, grad_x, items, samples, MIX: tl.constexpr, SIGNALS: tl.constexpr, BLOCK: tl.constexpr):
-    """Gradient to both channels of an item from those to the powers of its signals; samples below the floor get 0."""
+def unmix_kernel(
+    x: tl.tensor,
+    powers: tl.tensor,
+    grad_x: tl.tensor,
+    items: tl.tensor,
+    samples: tl.tensor,
+    MIX: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Gradients of both channels of an item from those of the powers of its signals; 0 below the floor."""
     time = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     item = tl.program_id(1).to(tl.int64)
     inside = time < samples
@@ -305,11 +324,11 @@ def unmix_kernel(x, powers, grad_x, items, samples, MIX: tl.constexpr, SIGNALS: 
         grad = tl.load(powers + s * samples, mask=inside, other=0.0).to(tl.float64)
         grad += tl.load(powers + (items * SIGNALS + s) * samples, mask=inside, other=0.0).to(tl.float64)
         signal = tl.zeros((BLOCK,), tl.float64)
-        if MIX[2 * s] != 0:  # a channel that the mixture leaves out may be another signal's, and not a number
+        if MIX[2 * s] != 0:  # an unused channel may belong to another item and be NaN
             signal += left * MIX[2 * s]
         if MIX[2 * s + 1] != 0:
             signal += right * MIX[2 * s + 1]
-        slope = tl.where(is_heard(signal), signal * 2 * grad, 0.0)
+        slope = tl.where(is_above_floor(signal), signal * 2 * grad, 0.0)
         if MIX[2 * s] != 0:
             to_left += slope * MIX[2 * s]
         if MIX[2 * s + 1] != 0:

@@ -1,4 +1,4 @@
-"""Recursive filters on a GPU, forwards and backwards; afx.kernels.recursions says what they compute."""
+"""Recursive filters on a GPU, forwards and backwards; see afx.kernels.recursions for what they compute."""
 
 import triton
 from torch import Tensor, empty
@@ -34,9 +34,9 @@ def biquad_cascade_backward(
     adjoint = _cascade_starts(grad_y, coefs, coefs.new_zeros(len(x), K, 2), adjoint=True)
     grad_x, sums = _like(x), _sums(5 * K, shape, coefs)
     programs = _grid(shape)[0]
-    kept = K * shape[3] if want_coefs else 0
-    most = lanes.programs_at_once(programs, kept, x.element_size())
-    scratch = empty(most * lanes.LANES * kept, dtype=x.dtype, device=x.device)
+    numbers = K * shape[3] if want_coefs else 0  # outputs of all sections over a chunk
+    most = lanes.programs_at_once(programs, numbers, x.element_size())
+    scratch = empty(most * lanes.LANES * numbers, dtype=x.dtype, device=x.device)
     for first in range(0, programs, most):
         cascade.gradient_kernel[(min(most, programs - first),)](
             grad_y,
@@ -112,7 +112,7 @@ def compressor_gain_forward(x: Tensor, coefs: Tensor, state: Tensor) -> tuple[Te
         return x.clone(), (state, state)
     shape = _shape(x)
     levels = _average_starts(x, coefs, state[:, 0], power=True)
-    static = _scratch(1, shape, coefs)  # float64: what attack or release are chosen by
+    static = _scratch(1, shape, coefs)  # float64, as rounding would change the choice of attack or release
     gains.static_kernel[_grid(shape)](x, coefs, levels, state, static, *shape, LANES=lanes.LANES, num_warps=1)
     y, starts = _smooth(static, coefs[:, 5:], state[:, 1], x)
     return y, (levels, starts)
@@ -135,7 +135,7 @@ def compressor_gain_backward(
 
 
 def _cascade_starts(x: Tensor, coefs: Tensor, initial: Tensor, adjoint: bool) -> Tensor:
-    """States (R, C, 2K) before each chunk; of the adjoint cascade, the last chunk's first."""
+    """States (R, C, 2K) before each chunk; for the adjoint cascade, after each chunk and the last chunk first."""
     rows, chunks, *_ = shape = _shape(x)
     K, size = coefs.shape[1], 2 * coefs.shape[1]
     count = rows * (chunks + size)
@@ -149,7 +149,7 @@ def _cascade_starts(x: Tensor, coefs: Tensor, initial: Tensor, adjoint: bool) ->
 
 
 def _average_starts(x: Tensor, coefs: Tensor, initial: Tensor, power: bool) -> Tensor:
-    """Averages (R, C) before each chunk, with the first of the coefficients."""
+    """Averages (R, C) of x, or of its power, before each chunk, by the first coefficient of each row."""
     shape = _shape(x)
     maps = _sums(2, shape, coefs)
     gains.average_ends_kernel[_grid(shape)](
@@ -158,15 +158,15 @@ def _average_starts(x: Tensor, coefs: Tensor, initial: Tensor, power: bool) -> T
     return scan(maps, initial)
 
 
-def _smooth(laid_out: Tensor, times: Tensor, state: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Smooth what is laid out (row, sample of a chunk, chunk); return the output and the states before each chunk."""
+def _smooth(laid_out: Tensor, coefs: Tensor, state: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Smooth a signal laid out (R, sample of a chunk, C); return y (R, T) and the states (R, C) before each chunk."""
     shape = rows, chunks, _, size = _shape(like)
-    y, starts = _like(like), empty((rows, chunks), dtype=times.dtype, device=like.device)
+    y, starts = _like(like), empty((rows, chunks), dtype=coefs.dtype, device=like.device)
     block = triton.next_power_of_2(chunks)
     gains.settle_kernel[(rows,)](
         laid_out,
-        times,
-        times.stride(0),
+        coefs,
+        coefs.stride(0),
         state,
         state.stride(0),
         starts,
@@ -176,12 +176,13 @@ def _smooth(laid_out: Tensor, times: Tensor, state: Tensor, like: Tensor) -> tup
         num_warps=max(1, block // 32),
     )
     gains.smooth_kernel[_grid(shape)](
-        laid_out, times, times.stride(0), starts, state, state.stride(0), y, *shape, LANES=lanes.LANES, num_warps=1
+        laid_out, coefs, coefs.stride(0), starts, state, state.stride(0), y, *shape, LANES=lanes.LANES, num_warps=1
     )
     return y, starts
 
 
 def _shape(x: Tensor) -> Shape:
+    """How x (R, T) is cut into chunks."""
     rows, samples = x.shape
     size = chunk_size(samples)
     return rows, triton.cdiv(samples, size), samples, size
@@ -192,15 +193,16 @@ def _grid(shape: Shape) -> tuple[int]:
 
 
 def _like(x: Tensor) -> Tensor:
+    """An uninitialised tensor with the shape, dtype and device of x."""
     return empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _sums(count: int, shape: Shape, coefs: Tensor) -> Tensor:
-    """Space (count, R, C) for float64 numbers of each chunk."""
+    """Uninitialised (count, R, C) for `count` float64 numbers per chunk."""
     return empty((count, *shape[:2]), dtype=coefs.dtype, device=coefs.device)
 
 
 def _scratch(count: int, shape: Shape, like: Tensor) -> Tensor:
-    """Space for signals laid out (row, sample of a chunk, chunk)."""
+    """Uninitialised (count, R, samples of a chunk, C) for `count` signals between two passes."""
     rows, chunks, _, size = shape
     return empty((count, rows, size, chunks), dtype=like.dtype, device=like.device)

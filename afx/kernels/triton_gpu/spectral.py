@@ -1,9 +1,13 @@
-"""Spectral distances on a GPU as passes over short-time spectra; see afx.kernels.spectral for what they compute.
+"""Deviations of magnitude spectra on a GPU as passes over short-time spectra; see afx.kernels.spectral.
 
-Frames of some pairs of channels are cut, windowed and transformed at once; one kernel then makes of both channels'
-spectra all that is asked of S = 2 or, with sum and difference, four signals. Target (R, F, K) holds one signal a row,
-and rows (P, S) says which row each signal is compared with. The backward pass transforms again: the spectra of a batch
-would take four times the memory of its audio at every resolution. Sums go in two stages, always in the same order.
+Pairs of channels x (P, 2, T) are processed in parts of p pairs and f frames: windowed frames (p, 2, f, N) are cut from
+the signals extended by reflection and transformed to spectra (p, 2, f, K, 2) of real and imaginary parts. One kernel
+then computes, from the spectra of both channels, the magnitudes or deviations of S = 2 signals or, with sum and
+difference, four. target (R, F, K) has one signal per row, and rows (P, S) is the row each signal is compared with. Sums
+are made per program (p, programs, S, 2), then over programs, always in the same order.
+
+The backward pass transforms again, as the spectra of a batch would take four times the memory of its audio at every
+resolution. It replaces the spectra by their gradients, transforms them back to frames, and adds these to grad_x.
 """
 
 from collections.abc import Iterator
@@ -16,10 +20,10 @@ from torch import Tensor, empty  # empty under its own name, so that a test can 
 from .spectral_product import load_complex, store_complex
 
 FLOOR = tl.constexpr(1e-8)
-FRAME_SAMPLES = 1 << 25  # that are transformed at once: 128 MB in float32
-PAIRS = 1 << 14  # at most, as a grid has less than 1 << 16 rows
-BLOCK = 512  # bins or samples of a program
-QUADS = 128  # of four neighbouring outputs of a filter in a program
+FRAME_SAMPLES = 1 << 25  # samples of all frames that are transformed at once: 128 MB in float32
+PAIRS = 1 << 14  # at once, at most, as a grid has less than 1 << 16 rows
+BLOCK = 512  # bins or samples per program
+QUADS = 128  # groups of four neighbouring outputs of the filter per program
 
 
 def fir_forward(x: Tensor, taps: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ def _filtered(x: Tensor, taps: Tensor, reverse: bool) -> Tensor:
 
 
 def _spectra(x: Tensor, window: Tensor, hop: int) -> Iterator[tuple[slice, int, Tensor]]:
-    """Yield, some frames of pairs (P, 2, T) at a time, which pairs, the first frame and spectra (p, 2, f, K, 2)."""
+    """Yield slices of the pairs (P, 2, T), the first frame's index and spectra (p, 2, f, K, 2) of some frames."""
     size, samples = window.shape[0], x.shape[2]
     total = samples // hop + 1
     most = min(max(FRAME_SAMPLES // (2 * size), 1), total)
@@ -111,7 +115,7 @@ def _cut(
     HOP: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Windowed frames of rows that are extended by reflection."""
+    """Cut windowed frames from rows that are extended by reflection."""
     row = tl.program_id(1).to(tl.int64)
     flat = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = flat < count * SIZE
@@ -134,7 +138,7 @@ def _add_frames(
     HOP: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Add windowed frames up at each sample, and at the samples that the reflection had copied; later frames join."""
+    """Overlap-add windowed frames, with the adjoint of the reflection; parts after the first add to `out`."""
     row = tl.program_id(1).to(tl.int64)
     frames += row * count * SIZE
     start = tl.program_id(0) * BLOCK
@@ -161,7 +165,7 @@ def _covering(
     SIZE: tl.constexpr,
     HOP: tl.constexpr,
 ) -> tl.tensor:
-    """What the frames that lie over sample p of the extended signal add to it."""
+    """Sum of the windowed frames that cover sample p of the extended signal."""
     total = tl.zeros(p.shape, frames.dtype.element_ty)
     for back in range((SIZE + HOP - 1) // HOP):
         f = p // HOP - back
@@ -212,8 +216,8 @@ def _compare(
     sums += (pair * tl.num_programs(0) + tl.program_id(0)) * (2 * SIGNALS)
     for s in tl.static_range(SIGNALS):
         m = tl.sqrt(_power(_signal(left, right, s)))
-        own = target + tl.load(rows + pair * SIGNALS + s) * row + first
-        y = tl.where(mask, tl.load(own + flat, mask=mask, other=0.0), m)
+        target_row = target + tl.load(rows + pair * SIGNALS + s) * row + first
+        y = tl.where(mask, tl.load(target_row + flat, mask=mask, other=0.0), m)
         ratio = tl.where(m > y, m, y) / tl.where(m > y, y, m)
         tl.store(sums + 2 * s, tl.sum((m - y) * (m - y), 0).to(tl.float64))
         tl.store(sums + 2 * s + 1, tl.sum(tl.log(ratio), 0).to(tl.float64))
@@ -232,7 +236,7 @@ def _weigh(
     SIGNALS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Put the gradient to the spectra in their place: halved, but at both ends, where irfft counts a bin once."""
+    """Replace the spectra by their gradients, halved except at both ends: irfft counts all other bins twice."""
     pair = tl.program_id(1).to(tl.int64)
     flat = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = flat < bins
@@ -263,7 +267,7 @@ def _weigh(
 
 @triton.jit
 def _gain(power: tl.tensor, y: tl.tensor, weight_square: tl.tensor, weight_log: tl.tensor) -> tl.tensor:
-    """What the spectrum is multiplied by; powers at the floor have no gradient."""
+    """Factor from a spectrum to its gradient; 0 where the power is at the floor."""
     m = tl.sqrt(power)
     inverse = 1.0 / m
     sign = tl.where(m > y, weight_log, tl.where(m < y, -weight_log, 0.0))
@@ -276,7 +280,7 @@ def _signal(left: tl.tuple, right: tl.tuple, s: tl.constexpr) -> tl.tuple:
     """L, R, L + R or L - R."""
     if s == 0:
         return left
-    elif s == 1:
+    elif s == 1:  # noqa: RET505  # a chain: Triton compiles only the branch that is taken
         return right
     elif s == 2:
         return left[0] + right[0], left[1] + right[1]
@@ -286,7 +290,7 @@ def _signal(left: tl.tuple, right: tl.tuple, s: tl.constexpr) -> tl.tuple:
 
 @triton.jit
 def _power(X: tl.tuple) -> tl.tensor:
-    """max(|X|^2, floor), in which NaN stays NaN; rounded alike everywhere, so that equal signals have no distance."""
+    """max(|X|^2, floor), NaN where X is NaN; rounded alike everywhere, so that equal signals deviate by exactly 0."""
     power = tl.fma(X[0], X[0], X[1] * X[1])
     floor = tl.full(power.shape, FLOOR, power.dtype)
     return tl.where(power < floor, floor, power)
@@ -302,7 +306,7 @@ def _correlate(
     REVERSE: tl.constexpr,
     QUADS: tl.constexpr,
 ) -> None:
-    """Four neighbouring outputs a lane, so that an input is read once for four products."""
+    """Correlate rows with taps: four neighbouring outputs per lane, so that an input is read once for four products."""
     row = tl.program_id(1).to(tl.int64) * samples
     start = tl.program_id(0) * (4 * QUADS)
     quad = start + 4 * tl.arange(0, QUADS)

@@ -1,7 +1,8 @@
 """Products of spectra on a GPU, and the complex numbers of every kernel; interface in afx.kernels.spectral_product.
 
-Spectra are read as pairs of a real and an imaginary part. A program holds the responses of BLOCK bins of a group in
-registers while it walks over signals of that group, so that each number crosses the memory bus once.
+Spectra are read as (real, imaginary) pairs. A program keeps the responses (O, I) of BLOCK bins of one group in
+registers and processes `part` signals of that group, so that each number is read from memory once. For gradients of
+responses, each program sums over its signals to (G, parts, O, I, F), and the host sums over the parts.
 """
 
 import torch
@@ -9,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, empty  # empty under its own name, so that a test can poison what is handed out
 
-BLOCK = 256  # bins of a program
-PROGRAMS = 2048  # that fill a GPU: a group's signals are divided among so many, where there are few bins
+BLOCK = 256  # bins per program
+PROGRAMS = 2048  # enough to fill a GPU: with few bins, a group's signals are divided to reach this number
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -27,44 +28,44 @@ def to_inputs(H: Tensor, grad_Y: Tensor) -> Tensor:
 def to_paths(X: Tensor, grad_Y: Tensor, groups: int) -> Tensor:
     """Gradient of H (groups, O, I, F)."""
     signals, inputs, F = X.shape
-    outputs, share = grad_Y.shape[1], signals // groups
-    count, part = _division(F, groups, share)
+    outputs, per_group = grad_Y.shape[1], signals // groups
+    count, part = _division(F, groups, per_group)
     sums = empty((groups, count, outputs, inputs, F, 2), dtype=REAL[X.dtype], device=X.device)
     grid = triton.cdiv(F, BLOCK), count, groups
     pairs = torch.view_as_real(X), torch.view_as_real(grad_Y), sums
-    _correlate[grid](*pairs, F, share, outputs, inputs, part, BLOCK)
+    _correlate[grid](*pairs, F, per_group, outputs, inputs, part, BLOCK)
     return torch.view_as_complex(sums[:, 0] if count == 1 else sums.sum(1))
 
 
 def _applied(H: Tensor, X: Tensor, outputs: int, inputs: int, adjoint: bool) -> Tensor:
     """The product of the matrices H, or of their conjugate transposes, and the vectors X."""
     groups, (signals, _, F) = len(H), X.shape
-    share = signals // groups
+    per_group = signals // groups
     Y = empty((signals, outputs, F, 2), dtype=REAL[X.dtype], device=X.device)
-    count, part = _division(F, groups, share)
+    count, part = _division(F, groups, per_group)
     grid = triton.cdiv(F, BLOCK), count, groups
     pairs = torch.view_as_real(H), torch.view_as_real(X), Y
-    _apply[grid](*pairs, F, share, outputs, inputs, adjoint, part, BLOCK)
+    _apply[grid](*pairs, F, per_group, outputs, inputs, adjoint, part, BLOCK)
     return torch.view_as_complex(Y)
 
 
-def _division(bins: int, groups: int, share: int) -> tuple[int, int]:
-    """Into how many parts the `share` signals of a group are divided, and how many, a power of 2, a part holds."""
+def _division(bins: int, groups: int, per_group: int) -> tuple[int, int]:
+    """Number of parts that the `per_group` signals of a group are divided into, and signals per part, a power of 2."""
     wanted = triton.cdiv(PROGRAMS, triton.cdiv(bins, BLOCK) * groups)
-    part = triton.next_power_of_2(triton.cdiv(share, wanted))
-    return triton.cdiv(share, part), part
+    part = triton.next_power_of_2(triton.cdiv(per_group, wanted))
+    return triton.cdiv(per_group, part), part
 
 
 @triton.jit
 def load_complex(pointer: tl.tensor, index: tl.tensor, mask: tl.tensor) -> tl.tuple:
-    """Read the pairs at `index`; zero outside the mask."""
+    """Load the complex numbers at `index` as real and imaginary parts; 0 outside the mask."""
     both = 2 * index[:, None] + tl.arange(0, 2)[None, :]
     return tl.split(tl.load(pointer + both, mask=mask[:, None], other=0.0))
 
 
 @triton.jit
 def store_complex(pointer: tl.tensor, index: tl.tensor, value: tl.tuple, mask: tl.tensor) -> None:
-    """Write pairs to `index`."""
+    """Store complex numbers at `index`."""
     both = 2 * index[:, None] + tl.arange(0, 2)[None, :]
     tl.store(pointer + both, tl.join(value[0], value[1]), mask=mask[:, None])
 
@@ -92,7 +93,7 @@ def _apply(
     X: tl.tensor,
     Y: tl.tensor,
     F: int,
-    share: int,
+    per_group: int,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
     ADJOINT: tl.constexpr,
@@ -112,13 +113,13 @@ def _apply(
                 matrix = matrix + (load_complex(H + 2 * ((group * OUTPUTS + o) * INPUTS + i) * F, bins, inside),)
     for k in range(PART):
         row = tl.program_id(1) * PART + k
-        signal = group * share + row
-        mask = inside & (row < share)
+        signal = group * per_group + row
+        mask = inside & (row < per_group)
         x = ()
         for i in tl.static_range(INPUTS):
             x = x + (load_complex(X + 2 * (signal * INPUTS + i) * F, bins, mask),)
         for o in tl.static_range(OUTPUTS):
-            y = multiply(matrix[o * INPUTS], x[0])
+            y = multiply(matrix[o * INPUTS], x[0])  # pyright: ignore[reportGeneralTypeIssues]  # x is not empty
             for i in tl.static_range(1, INPUTS):
                 y = multiply_add(matrix[o * INPUTS + i], x[i], y)
             store_complex(Y + 2 * (signal * OUTPUTS + o) * F, bins, y, mask)
@@ -130,7 +131,7 @@ def _correlate(
     grad_Y: tl.tensor,
     sums: tl.tensor,
     F: int,
-    share: int,
+    per_group: int,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
     PART: tl.constexpr,
@@ -143,8 +144,8 @@ def _correlate(
     paths = ((zero, zero),) * (OUTPUTS * INPUTS)
     for k in range(PART):
         row = tl.program_id(1) * PART + k
-        signal = group * share + row
-        mask = inside & (row < share)
+        signal = group * per_group + row
+        mask = inside & (row < per_group)
         x = ()
         for i in tl.static_range(INPUTS):
             x = x + (conjugate(load_complex(X + 2 * (signal * INPUTS + i) * F, bins, mask)),)
