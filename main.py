@@ -3,13 +3,13 @@
     python main.py                                                   the built-in pair
     python main.py dry=voice.wav wet=mix_vocal.flac                  any two files
     python main.py data_dir=medleydb/Audio/AimeeNorwich_Child        the vocal tracks of a MedleyDB song
-    python main.py data_dir=@songs.txt log_dir=logs resume=true      every song of a list, what is done left alone
+    python main.py data_dir=@songs.txt log_dir=logs resume=true      every song of a list, finished runs left alone
     python main.py data_dir=my_pairs epochs=400 optimiser.method=annealed    fewer, larger steps
-    python main.py data_dir=my_pairs epochs=500 optimiser.lr=0.005 model=eq_comp
+    python main.py data_dir=my_pairs epochs=500 optimiser.lr=0.005 model=eq_comp loss.name=mss
     python main.py … chain.sends.reverb.ir_duration=6                any option or range inside the chain
 
-Several pairs are fitted together, as many as the memory holds. Results go to <log_dir>/<wet file's name>/run_<N>.
-Ctrl-C keeps the best so far; resume=true goes on from there.
+Several pairs are fitted together, as many as fit into memory. Results go to <log_dir>/<wet file's name>/run_<N>.
+Ctrl-C keeps the best so far; resume=true continues from there.
 """
 
 from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, print_error, program
@@ -68,7 +68,7 @@ def read_settings(argv: list[str]) -> FitSettings:
             of_file.update(tree.pop("chain"))
         return tree
 
-    settings = load_settings(FitSettings, argv, description=__doc__, translate=translate)
+    settings = load_settings(FitSettings, argv, description=__doc__ or "", translate=translate)
     settings.read_model(interpolated({"chain": of_file}, asdict(settings))["chain"])
     settings.check()
     return settings

@@ -47,8 +47,8 @@ def to_tensors(effect: "Effect", values: Mapping[str, Any], like: Tensor, place:
                 raise UsageError(f"values: {place}{name}={str(value)[:80]}: give its values by name, in a dict")
             tensors[name] = to_tensors(parts[name], value, like, f"{place}{name}.")
         else:
-            tensors[name] = _tensor(value, declared[name].shape, like, place + name)
-            declared[name].check(tensors[name], place + name)
+            tensors[name] = checked = _tensor(value, declared[name].shape, like, place + name)
+            declared[name].check(checked, place + name)
     return tensors
 
 

@@ -24,34 +24,43 @@ PAUSE_EVERY_S = 30
 
 
 class Report(NamedTuple):
-    """What a step tells the host of a track, the numbers being those before it moved."""
+    """The results of a step for one track, computed at the parameters that the step started from."""
 
     loss: Tensor
-    terms: Tensor  # (number of terms,)
+    terms: Tensor  # (K,)
     finite: Tensor  # (P,), whether the gradients are
     scale: Tensor  # of the step that follows
     raws: Tensor  # (P,)
 
 
 class Fit:
-    """A fit of one chain to several tracks, each with parameters, optimiser, loss and best state of its own.
+    """A fit of one chain to G tracks, each with its own parameters, optimiser, loss and best state.
 
-    Each step compares min(n, batch_size) chunks of every track, drawn without replacement where there are more, and
-    moves its parameters by one step of the optimiser; the chunks of all tracks go through the chain together. A loss or
-    gradient that is not finite never reaches a track's parameters: the step that led to it is taken back and tried
-    again at half its size, while the other tracks go on. What a track reaches does not depend on those beside it.
+    A step compares n = min(chunks, batch_size) chunks of every track, drawn without replacement, and moves the track's
+    P raw parameters by one step of the optimiser. With B = G n chunks of T samples, W of them warm-up:
 
-    Nothing in a step waits for the device: what it says of itself is read one step later (`read_reports`).
+        raws (G, P) ── Knobs ──> values, each (G, *shape) ── for_items ──> (B, *shape)
+        dry (B, 1, T) ── chain with the values, without the warm-up ──> wet (B, 2, T - W)
+        wet and target (B, 2, T - W) ── loss.terms, shares (G, n) ──> terms (G, K) ── loss.weigh ──> losses (G,)
+        losses + penalties ── autograd of their sum ──> gradients (G, P) ── optimiser ──> raws of the next step
+
+    Each loss depends on its own track's parameters alone, so that the gradient of the sum holds that of every track. A
+    track with fewer than n chunks is padded by copies of its first, whose share is 0. The result for a track is
+    identical to fitting it alone, up to floating-point rounding.
+
+    A loss or gradient that is not finite never changes a track's parameters: the step that led to it is undone and
+    repeated at half its size, while the other tracks continue. This is decided on the device; no step waits for the
+    host, which reads the results of a step (`Report`) one step later, by `read_reports`.
 
     Args:
         chain: the effects, on the device of the fit.
-        tracks: one for each pair; `write_back` brings them up to date.
+        tracks: one for each pair; `write_back` updates them.
         loss: compares rendered and recorded chunks after their warm-up.
         lr: learning rate.
         batch_size: most chunks of a track in a step.
         method: a key of `fitting.optimiser.METHODS`.
         device: where the work is done.
-        graphed: whether a step is recorded once and replayed, on a GPU.
+        graphed: whether a step is recorded once as a CUDA graph and replayed.
 
     Source: DiffVox, arXiv 2504.14735, section 4.
     """
@@ -83,21 +92,21 @@ class Fit:
         counts = torch.tensor([track.count(batch_size) for track in tracks])
         self.graphed, self._graph = graphed, None
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
-        # Where every step takes all chunks, always the same.
+        # Constant, where every step takes all chunks.
         self._all = self._indices() if max(len(track.chunks.dry) for track in tracks) <= batch_size else None
         self._reports: deque[tuple[AsyncCopy, Tensor | None]] = deque()
 
     def values(self, raws: Tensor) -> Values:
-        """Physical values of raw numbers: (P,) to (*shape), (G, P) to (G, *shape)."""
+        """Physical values of raw parameters: (P,) to (*shape), (G, P) to (G, *shape)."""
         return functional_call(self.knobs, self.columns.split(raws), ())
 
     def step(self) -> None:
-        """One step of every track; `read_reports` tells what came of it."""
+        """Takes one step of every track; `read_reports` gives its results."""
         draws = [track.generator.get_state() for track in self.tracks]
         try:
             self._step()
         except BaseException:
-            # A step that was not taken has drawn nothing.
+            # A step that failed must not advance the random draws: it is repeated.
             for track, state in zip(self.tracks, draws, strict=True):
                 track.generator.set_state(state)
             raise
@@ -112,47 +121,50 @@ class Fit:
         self._reports.append((AsyncCopy(losses, terms, finite, self.state.scale, raws), index))
 
     def _step_function(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """State after a step, losses, their terms, and which gradients are finite: of a state, and an index or none."""
+        """The state (10 tensors) after a step, losses (G,), terms (G, K), finite (G, P), from a state and an index.
+
+        It reads and writes no attribute that changes, so that a CUDA graph can replay it.
+        """
         state, index = State(*inputs[: len(State._fields)]), inputs[len(State._fields) :]
         losses, terms, gradient = self._evaluate(state.raws, *index)
         finite = gradient.isfinite()
-        fine = losses.isfinite() & finite.all(1)
-        reached, last = (*state.place, gradient), (*state.before, state.gradient)
+        is_finite = losses.isfinite() & finite.all(1)
+        current, last = (*state.current, gradient), (*state.before, state.gradient)
         *before, gradient = (
-            torch.where(fine.view(-1, *[1] * (new.dim() - 1)), new, old)
-            for new, old in zip(reached, last, strict=True)
+            torch.where(is_finite.view(-1, *[1] * (new.dim() - 1)), new, old)
+            for new, old in zip(current, last, strict=True)
         )
-        before, scale = AdamState(*before), torch.where(fine, 1.0, state.scale / 2)
+        before, scale = AdamState(*before), torch.where(is_finite, 1.0, state.scale / 2)
         rate = scale * self.method.rate(before.steps / self.epochs)
-        place = self.method.move(before, gradient, rate.to(self.rates)[:, None] * self.rates)
-        return *place, *before, gradient, scale, losses, terms, finite
+        moved = self.method.move(before, gradient, rate.to(self.rates)[:, None] * self.rates)
+        return *moved, *before, gradient, scale, losses, terms, finite
 
     def read_reports(self, late: int = 0) -> list[list[Terms | None]]:
-        """What the steps since the last call came to, but for the `late` newest: the terms of each track.
+        """The terms of each track at each step since the last call, without the `late` newest steps.
 
-        None stands for a step that is to be taken again, or that a track no longer needed.
+        None stands for a step that is repeated, or that came after the end of a track.
         """
-        told = []
+        results = []
         while len(self._reports) > late:
             report, index = self._reports.popleft()
             rows = zip(*report.wait(), strict=True)
-            told.append([self._record(g, Report(*row), index) for g, row in enumerate(rows)])
-        return told
+            results.append([self._record(g, Report(*row), index) for g, row in enumerate(rows)])
+        return results
 
     @property
     def unread(self) -> int:
-        """Steps of which `read_reports` has not told yet."""
+        """The number of steps whose results were not read yet."""
         return len(self._reports)
 
     def write_back(self) -> None:
-        """Writes where they stand into the tracks."""
+        """Copies the state of the fit into the tracks."""
         self.read_reports()
         state = [each.cpu() for each in self.state]
         for g, track in enumerate(self.tracks):
             track.state = State(*(each[g].clone() for each in state))
 
     def _draw(self) -> Tensor | None:
-        """The step's chunks (G n,), each track's filled up to n with its first; None for all as they lie."""
+        """Indices (G n,) of the step's chunks, each track padded to n with its first; None for all in order."""
         if self._all is None:
             return self._indices()
         return None if len(self._all) == len(self.dry) else self._all
@@ -160,16 +172,16 @@ class Fit:
     def _indices(self) -> Tensor:
         most, first, drawn = self.shares.shape[1], 0, []
         for track in self.tracks:
-            own = track.draw(self.batch_size)
-            drawn.append(torch.cat([own, own[:1].expand(most - len(own))]) + first)
+            chosen = track.draw(self.batch_size)
+            drawn.append(torch.cat([chosen, chosen[:1].expand(most - len(chosen))]) + first)
             first += len(track.chunks.dry)
         return torch.cat(drawn).to(self.device, non_blocking=True)
 
     def _evaluate(self, raws: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses (G,), their terms (G, number of terms) and gradients (G, P)."""
+        """Losses (G,), their terms (G, K) and gradients (G, P) at raw parameters (G, P)."""
         dry, target = (self.dry, self.target) if index is None else (self.dry[index], self.target.select(index))
         raws = raws.detach().requires_grad_()
-        # Values without a group are cheaper.
+        # Values of one track need no repetition over its chunks.
         values = self.values(raws if len(raws) > 1 else raws[0])
         wet = self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(values, len(dry)))
         terms = self.loss.terms(wet, target, self.shares)
@@ -178,7 +190,7 @@ class Fit:
         return losses.detach(), terms.detach(), gradient
 
     def _record(self, g: int, row: Report, index: Tensor | None) -> Terms | None:
-        """Takes note of a step of one track."""
+        """Records a step of track g; its terms, None where it has to be repeated."""
         track = self.tracks[g]
         if track.has_ended:
             return None
@@ -191,25 +203,27 @@ class Fit:
 
     @torch.no_grad()
     def _first_non_finite(self, g: int, row: Report, index: Tensor | None) -> str:
-        """Where the numbers break: an effect's output, the loss, or the gradients of the last effect that has such."""
-        own = slice(None) if index is None else index.view(len(self.tracks), -1)[g]
-        effect = first_broken(self.chain, self.dry[own], self.values(row.raws.to(self.device)))
+        """What is not finite first: an effect's output, the loss, or the gradients of the last effect with such."""
+        chunks = slice(None) if index is None else index.view(len(self.tracks), -1)[g]
+        effect = first_broken(self.chain, self.dry[chunks], self.values(row.raws.to(self.device)))
         if effect or not row.loss.isfinite():
             return effect or "the loss itself"
         bad = [name for name, finite in self.columns.split(row.finite).items() if not finite.all()]
-        # Gradients run backwards, so that those of the effects before it follow.
+        # Gradients are computed backwards, so that NaN in the last effect spreads to those before it.
         last = bad[-1].split(".")[0]
         return f"the gradient of {', '.join(n for n in bad if n.split('.')[0] == last)}"
 
 
 def first_broken(chain: Effect, x: Tensor, values: Values) -> str:
-    """Name and values of the first effect in series that makes a finite signal infinite or NaN; "" if none does."""
+    """Name and scalar values of the first effect in series whose output is not finite; "" if there is none."""
     if not isinstance(chain, Serial):
         return "" if chain(x, **values).isfinite().all() else type(chain).__name__
     for name, effect in chain.parts():
-        x = effect(x, **values[name])
+        inner = values[name]
+        assert isinstance(inner, dict)
+        x = effect(x, **inner)
         if not x.isfinite().all():
-            scalars = {k: round(v.item(), 4) for k, v in values[name].items() if isinstance(v, Tensor) and v.dim() == 0}
+            scalars = {k: round(v.item(), 4) for k, v in inner.items() if isinstance(v, Tensor) and v.dim() == 0}
             return f"{name} ({', '.join(f'{k}={v}' for k, v in scalars.items())})"
     return ""
 
@@ -221,18 +235,21 @@ def run(
     stopped: Callable[[], bool],
     steps: int | None = None,
 ) -> None:
-    """Steps until a track has its epochs or cannot go on, until `stopped`, or so many steps; the tracks are then up to
-    date.
+    """Takes steps until a track ends, until `stopped()`, or for so many steps; then updates the tracks.
 
-    `on_step` sees every step's terms; `on_pause` now and then the tracks, up to date; `stopped` is asked between steps.
+    Args:
+        on_step: called with the fit, the track and its terms after every step of a track.
+        on_pause: called with the tracks, after they were updated, every `PAUSE_EVERY_S` seconds.
+        stopped: called between steps.
+        steps: how many steps at most; None for no limit.
     """
-    # A GPU works on the next step while the host reads what the one before came to.
+    # A GPU computes the next step while the host reads the results of the previous one.
     late = 1 if fit.device.type == "cuda" else 0
     paused = time.monotonic()
 
-    def tell(late: int) -> None:
-        for told in fit.read_reports(late):
-            for track, terms in zip(fit.tracks, told, strict=True):
+    def report(late: int) -> None:
+        for results in fit.read_reports(late):
+            for track, terms in zip(fit.tracks, results, strict=True):
                 if terms:
                     on_step(fit, track, terms)
 
@@ -240,13 +257,13 @@ def run(
         while not any(track.has_ended for track in fit.tracks) and not stopped() and steps != 0:
             fit.step()
             last = any(track.step_count + fit.unread >= track.epochs for track in fit.tracks)
-            tell(0 if last else late)
+            report(0 if last else late)
             if time.monotonic() - paused > PAUSE_EVERY_S:
-                tell(0)
+                report(0)
                 fit.write_back()
                 on_pause(fit.tracks)
                 paused = time.monotonic()
             steps = steps and steps - 1
-        tell(0)
+        report(0)
     finally:
         fit.write_back()

@@ -1,4 +1,4 @@
-"""A step on a GPU as one launch."""
+"""Functions on a GPU as CUDA graphs: one launch instead of thousands."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,16 +9,16 @@ WARM_UPS = 3
 
 
 class Graph:
-    """A function of tensors on a GPU, recorded once and replayed: thousands of launches become one.
+    """A function of tensors on a GPU, recorded once and replayed by every call.
 
     Args:
-        function: gives tensors from tensors, of the same shapes at every call, without waiting for the device.
-        inputs: a first set of them; the function is run with it some times before it is recorded.
+        function: computes tensors from tensors, of the same shapes at every call, and never waits for the device.
+        inputs: a first set of tensors; the function runs with them `WARM_UPS` times before it is recorded.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> None:
         self.inputs = [tensor.clone() for tensor in inputs]
-        # Kernels are compiled and plans are made aside: neither can be recorded.
+        # Kernels are compiled and FFT plans created in these runs: neither can be recorded.
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -31,8 +31,8 @@ class Graph:
             self.outputs = function(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """What the function gives for other inputs of the same shapes."""
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
+        """The function's outputs for other inputs of the same shapes."""
+        for recorded, given in zip(self.inputs, inputs, strict=True):
+            recorded.copy_(given)
         self.graph.replay()
         return [tensor.clone() for tensor in self.outputs]

@@ -1,4 +1,4 @@
-"""How the raw parameters move: Adam as published, and a shorter way to the same loss."""
+"""Optimisers of the raw parameters: Adam as published, and an annealed one that needs fewer steps to the same loss."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ EPSILON = 1e-8
 
 
 class AdamState(NamedTuple):
-    """Where a descent stands: P raw numbers of each of G tracks, and Adam's memory of their gradients."""
+    """The P raw parameters of each of G tracks, and Adam's moving averages of their gradients."""
 
     raws: Tensor  # (G, P)
     mean: Tensor  # (G, P), of the gradients
@@ -25,15 +25,15 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """Adam and the size of its steps.
+    """Adam with a schedule of its learning rate.
 
     Args:
         betas: of Adam.
-        peak: the highest rate, times the learning rate.
-        levels: times which a level in dB moves further: its raw number is the dB, and has a longer way to go than one
-            behind a logistic function.
-        annealed: whether the rate rises to its peak over the first twentieth of the epochs and then falls to a
-            twentieth of it by half a cosine.
+        peak: the highest rate, as a multiple of the learning rate.
+        levels: the rate of levels in dB, as a multiple of that of the others: their raw parameter is the dB itself,
+            whose range is wider than that of a parameter behind a logistic function.
+        annealed: whether the rate rises linearly to its peak over the first twentieth of the epochs, and then falls
+            to a twentieth of the peak by half a cosine.
     """
 
     betas: tuple[float, float]
@@ -42,7 +42,7 @@ class Method:
     annealed: bool = False
 
     def highest(self, chain: Effect, lr: float) -> Tensor:
-        """The highest rate of every raw number (P,), in the order of `chain.walk()`."""
+        """The highest rate of every raw parameter (P,), in the order of `chain.walk()`."""
         rates = []
         for _, p in chain.walk():
             level = p.unit == "dB" and isinstance(p.mapping, Free)
@@ -50,7 +50,7 @@ class Method:
         return torch.tensor(rates)
 
     def rate(self, progress: Tensor) -> Tensor:
-        """The share of the highest rate after so much of the epochs, 0 … 1."""
+        """The factor on the highest rate at `progress`, the fraction of the epochs that is done (0 to 1)."""
         if not self.annealed:
             return torch.ones_like(progress)
         rising = LAST + (1 - LAST) * progress / WARM_UP
@@ -58,17 +58,17 @@ class Method:
         falling = LAST + (1 - LAST) * (1 + torch.cos(math.pi * fall)) / 2
         return torch.where(progress < WARM_UP, rising, falling)
 
-    def move(self, place: AdamState, gradients: Tensor, rates: Tensor) -> AdamState:
+    def move(self, state: AdamState, gradients: Tensor, rates: Tensor) -> AdamState:
         """One step of Adam along gradients (G, P) at rates (G, P), with bias correction by each track's own steps.
 
         Source: Kingma and Ba, Adam, arXiv 1412.6980, algorithm 1.
         """
         fast, slow = self.betas
-        steps = place.steps + 1
-        mean = place.mean.lerp(gradients, 1 - fast)
-        square = place.square * slow + (1 - slow) * gradients.square()
+        steps = state.steps + 1
+        mean = state.mean.lerp(gradients, 1 - fast)
+        square = state.square * slow + (1 - slow) * gradients.square()
         unbiased = (1 - slow**steps).sqrt().to(square)[:, None], (1 - fast**steps).to(mean)[:, None]
-        raws = place.raws - rates / unbiased[1] * mean / (square.sqrt() / unbiased[0] + EPSILON)
+        raws = state.raws - rates / unbiased[1] * mean / (square.sqrt() / unbiased[0] + EPSILON)
         return AdamState(raws, mean, square, steps)
 
 

@@ -1,4 +1,4 @@
-"""What the settings of a fit stand for: the chain, the loss, how a pair is loaded and fitted."""
+"""Builds what the settings of a fit name: chain, loss, memory budget, pairs, tracks and fits."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from reknob.runtime.device import pick_device
 
 
 class Recipe:
-    """How pairs are fitted; the only place that reads settings.
+    """Builds the parts of a fit from its settings; nothing else in this folder reads them.
 
     Args:
         settings: of main.py, with the whole chain under `chain`.
@@ -30,30 +30,32 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
+        """The number of steps."""
         return self.settings.epochs
 
     @property
     def resumes(self) -> bool:
+        """Whether a pair's newest run is continued."""
         return self.settings.resume
 
     @property
     def is_annealed(self) -> bool:
-        """Whether the learning rate follows the number of epochs."""
+        """Whether the learning rate depends on the number of epochs."""
         return METHODS[self.settings.optimiser.method].annealed
 
     @property
     def tree(self) -> dict:
-        """The settings as config.yaml holds them."""
+        """The settings as they are written to config.yaml."""
         return asdict(self.settings)
 
     def budget(self) -> Budget:
-        """The memory that steps may take, from what is free now."""
+        """The memory budget of steps, from what is free now."""
         gigabytes = self.settings.memory_gb
         limit = None if gigabytes is None else int(1e9 * gigabytes)
         return Budget(self.device, self.settings.batch_size, limit, shared=self.loss.joins_tracks)
 
     def load(self, files: PairFiles) -> Pair:
-        """A pair as it is compared; UsageError for what cannot be one."""
+        """A pair, loaded, checked and aligned; UsageError for files that cannot be one."""
         settings = self.settings
         return load_pair(
             files,
@@ -66,7 +68,7 @@ class Recipe:
         )
 
     def track(self, pair: Pair) -> TrackState:
-        """A pair at the beginning of its fit; UsageError where it gives no chunk."""
+        """The initial state of the fit of a pair; UsageError for a pair too short for a chunk."""
         settings = self.settings
         chunks = cut_chunks(pair, settings.chunk_duration, settings.chunk_overlap, self.loss.least_samples)
         return TrackState(self.chain, chunks, epochs=settings.epochs, seed=settings.seed)

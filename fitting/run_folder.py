@@ -1,4 +1,4 @@
-"""What the fit of a pair leaves behind, kept up to date while it runs: settings, checkpoints, record, values, audio."""
+"""The run folder of a fit, updated while it runs: settings, checkpoints, record, values, audio."""
 
 import traceback
 from dataclasses import asdict
@@ -28,20 +28,20 @@ class RunFolder:
     Args:
         path: the folder, which exists.
         pair: the recordings.
-        track: their fit, whose state is written.
-        recipe: how it is fitted: the chain, and the device on which the best is rendered.
-        lock: that this process alone writes the folder; released at the end.
+        track: the state of their fit.
+        recipe: the settings of the fit, its chain, and the device on which the result is rendered.
+        lock: of the folder, so that only this process writes it; released by `close`.
     """
 
     def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock) -> None:
         self.path, self.pair, self.track, self._lock = path, pair, track, lock
         self.chain, self.device = recipe.chain, recipe.device
-        self.values: Values = {}  # of the best, once closed
-        self.fitted: Tensor | None = None  # (2, T), dry through the best, once closed after a step
+        self.values: Values = {}  # of the lowest loss, after `close`
+        self.fitted: Tensor | None = None  # (2, T), dry rendered with them, after `close` and a step
 
     @classmethod
     def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: TrackState, recipe: Recipe) -> "RunFolder":
-        """A new run folder in `log_dir`; or that of the run `before`, from which the track goes on.
+        """A new run folder in `log_dir`, or that of the run `before`, to resume it.
 
         UsageError where the folder cannot be written, and where the checkpoint of the run before is damaged or of
         another fit.
@@ -50,7 +50,7 @@ class RunFolder:
         lock = runs.lock(path)
         try:
             if before:
-                cls._go_on(before, track)
+                cls._resume(before, track)
             else:
                 files = {"input_path": pair.dry_path, "target_path": pair.wet_path}
                 paths = {name: absolute(file) for name, file in files.items()}
@@ -61,8 +61,8 @@ class RunFolder:
         return cls(path, pair, track, recipe, lock)
 
     @staticmethod
-    def _go_on(before: Path, track: TrackState) -> None:
-        """Brings a track to where the run before left it."""
+    def _resume(before: Path, track: TrackState) -> None:
+        """Restores the state in which the run before stopped."""
         state = runs.load_checkpoint(before)
         try:
             track.load_state_dict(state)
@@ -71,11 +71,14 @@ class RunFolder:
         runs.update_settings(before, epochs=track.epochs)
 
     def save(self) -> None:
-        """Writes what a later run needs to go on."""
+        """Writes the checkpoint that a later run resumes from."""
         runs.save_checkpoint(self.path, self.track.state_dict())
 
     def close(self, ended: str | None) -> None:
-        """Writes the checkpoint, the record, and the best as values and as audio; `ended` says why, None for done."""
+        """Writes checkpoint, record, best values and the audio rendered with them.
+
+        `ended` is the reason why the fit ended early: "interrupted" or "error"; None where all steps were taken.
+        """
         try:
             self._close(ended)
         finally:
@@ -96,15 +99,15 @@ class RunFolder:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})
             self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
             write_audio(self.path / FITTED, self.fitted, pair.sr)
-        # The record comes last: a run that says it has ended is whole.
+        # The record comes last: a run whose record says that it ended is complete.
         runs.finish(self.path, flat, record)
 
 
 def check_resumable(folder: Path, recipe: Recipe) -> None:
-    """Refuses to go on with a run under other settings; UsageError that names them.
+    """Refuses to resume a run with other settings; UsageError that names them.
 
-    Where the learning rate is annealed over the epochs, their number is one of these settings: the steps that were
-    taken would have had another size. Otherwise it is free.
+    The number of epochs may differ, except where the learning rate is annealed over them: the steps taken so far would
+    have had other sizes.
     """
     runs.check_same_fit(folder, recipe.tree, asdict(FitSettings()))
     planned = read_yaml(folder / runs.CONFIG).get("epochs")
@@ -119,7 +122,7 @@ def check_resumable(folder: Path, recipe: Recipe) -> None:
 
 
 def write_error(folder: Path, error: BaseException) -> Path | None:
-    """Writes an error's traceback to error.log in a folder, made where it lacks; None where that cannot be written."""
+    """Writes an error's traceback to error.log in a folder, created if missing; None where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / ERRORS, "".join(traceback.format_exception(error)))

@@ -1,4 +1,4 @@
-"""Fits of several pairs with the same settings: who follows them, and what becomes of each."""
+"""Fits of several pairs with the same settings: their run folders, their outcomes, and the observers of their steps."""
 
 from reknob.runtime.program import explain, one_line
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """What became of a song."""
+    """How the fit of a song ended."""
 
     FITTED = "fitted"
     DONE_BEFORE = "done before"
@@ -41,44 +41,51 @@ class Song:
     log_dir: Path
     files: PairFiles
     outcome: Outcome = Outcome.NOT_BEGUN
-    reason: str = ""  # one line: why it failed, or where it was done before
-    is_fault: bool = False  # whether it failed by a fault of the project, not by what the user gave or the machine has
-    run: RunFolder | None = None  # from its begin to its end
+    reason: str = ""  # one line: the error, or the run that was done before
+    is_fault: bool = False  # whether the error is a fault of the project, not of the input or the machine
+    run: RunFolder | None = None  # between `begin` and `end`
+
+    @property
+    def open_run(self) -> RunFolder:
+        """Its run folder, between `begin` and `end`."""
+        assert self.run is not None
+        return self.run
 
     def fail(self, reason: str, *, is_fault: bool = False) -> None:
-        """Takes note of a failure; the first one counts."""
+        """Records a failure; only the first one counts."""
         if self.outcome is not Outcome.FAILED:
             self.outcome, self.reason, self.is_fault = Outcome.FAILED, reason, is_fault
 
 
 class Observer(Protocol):
-    """What follows a session. An error of it is logged and ends no fit: it then hears no more of that song but its end.
+    """Receives the events of a session. If it raises, the error is logged, the fit continues, and of this song it gets
+    only the end.
 
-    `song.run` is the run folder, with pair and track, in all but the end of a song that was never begun.
+    `song.run` is the run folder, with pair and track; None at the end of a song whose fit never began.
     """
 
     def begin(self, song: Song) -> None:
-        """A fit begins, or goes on where an earlier run stopped."""
+        """A fit begins, or an earlier run is resumed."""
 
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
-        """A step was taken; `terms` are those before it."""
+        """A step was taken; `terms` are the loss and its terms at the parameters that it started from."""
 
     def pause(self, song: Song) -> None:
-        """Now and then: the track is up to date and its checkpoint written."""
+        """From time to time: the track was updated and its checkpoint written."""
 
     def end(self, song: Song) -> None:
-        """A song has ended as its outcome says, its run folder being written; or was done before, or failed early."""
+        """A song has its outcome, and its run folder, if any, is complete."""
 
 
 class Session:
     """Fits of several pairs.
 
-    The run folders are kept here: a song whose files cannot be written has failed. Everything else that wants to know
-    of a fit is an observer.
+    It writes the run folders itself: a song whose files cannot be written has failed. Progress bars and the like are
+    observers.
 
     Args:
         settings: see `Recipe`; UsageError where they do not fit together.
-        observers: what follows the fits, in the order in which they are told.
+        observers: receive the events, in this order.
     """
 
     def __init__(self, settings: FitSettings, observers: Sequence[Observer] = ()) -> None:
@@ -88,8 +95,11 @@ class Session:
         self._silent: set[tuple[Observer, Song]] = set()
 
     def fit(self, pairs: Sequence[tuple[Path, PairFiles]], stopped: Callable[[], bool]) -> list[Song]:
-        """Fits all pairs; their runs go to the folders before them. No failure of one ends another."""
-        # Tracks of one length lie together, so that they share steps.
+        """Fits pairs, each given with the folder for its runs, until `stopped()`. A failure of one ends no other.
+
+        Returns the songs with their outcomes, sorted by length.
+        """
+        # Tracks of similar length are neighbours, so that they share steps with little padding.
         self.songs = [Song(*pair) for pair in sorted(pairs, key=lambda pair: _length(pair[1]))]
         fit_all(
             self._tracks(stopped),
@@ -104,7 +114,7 @@ class Session:
         return self.songs
 
     def _tracks(self, stopped: Callable[[], bool]) -> Iterator[TrackState]:
-        """The songs that are to be fitted, loaded one by one."""
+        """The songs to fit, loaded one by one."""
         for song in self.songs:
             if stopped():
                 return
@@ -113,14 +123,14 @@ class Session:
             except Exception as error:
                 self._failed(song, error, song.log_dir / song.files.name)
             if song.run is None:
-                self._tell("end", song)
+                self._notify("end", song)
                 continue
             self._of[song.run.track] = song
-            self._tell("begin", song)
+            self._notify("begin", song)
             yield song.run.track
 
     def _open(self, song: Song) -> None:
-        """Loads a song into its run folder, new or as an interrupted run left it, unless a run has its epochs."""
+        """Loads a song into a run folder, new or of the run to resume, unless a run has all its epochs."""
         recipe, files = self.recipe, song.files
         newest = runs.newest_run(song.log_dir, files.name, files.wet_path) if recipe.resumes else None
         if newest and runs.has_ended(newest, recipe.epochs):
@@ -134,40 +144,40 @@ class Session:
         song.outcome = Outcome.INTERRUPTED  # until it ends
 
     def _on_step(self, fit: Fit, track: TrackState, terms: Terms) -> None:
-        self._tell("step", self._of[track], fit, terms)
+        self._notify("step", self._of[track], fit, terms)
 
     def _on_pause(self, tracks: Sequence[TrackState]) -> None:
         for track in tracks:
             song = self._of[track]
             try:
-                song.run.save()
+                song.open_run.save()
             except Exception as error:
-                track.error = self._failed(song, error, song.run.path)
+                track.error = self._failed(song, error, song.open_run.path)
             else:
-                self._tell("pause", song)
+                self._notify("pause", song)
 
     def _on_fault(self, track: TrackState, error: Exception) -> str:
-        """Why a track ends whose step raised."""
+        """Records the error of a step; the reason for the record."""
         song = self._of[track]
-        return self._failed(song, error, song.run.path, f"step {track.step_count}: ")
+        return self._failed(song, error, song.open_run.path, f"step {track.step_count}: ")
 
     def _on_end(self, track: TrackState, why: str | None) -> None:
         song = self._of.pop(track)
         if track.error:
             song.fail(f"{song.files.name}: {track.error}")
         try:
-            song.run.close("error" if track.error else why)
+            song.open_run.close("error" if track.error else why)
         except Exception as error:
             state = why or "fitted"
-            self._failed(song, error, song.run.path, f"{state}, but {song.run.path} is not whole: ")
+            self._failed(song, error, song.open_run.path, f"{state}, but {song.open_run.path} is not whole: ")
         if song.outcome is not Outcome.FAILED and not why:
             song.outcome = Outcome.FITTED
-        self._tell("end", song)
+        self._notify("end", song)
         self._silent -= {(observer, song) for observer in self.observers}
         song.run = None  # and with it the recordings
 
     def _failed(self, song: Song, error: Exception, folder: Path, place: str = "") -> str:
-        """Takes note of a song's first error, which ends it, with its traceback in the folder; the reason."""
+        """Records the first error of a song, which ends it, and its traceback in the folder; the reason in one line."""
         log.debug("%s", song.files.name, exc_info=error)
         if song.outcome is Outcome.FAILED:
             return song.reason
@@ -176,13 +186,13 @@ class Session:
         if isinstance(error, UsageError):
             song.fail(f"{song.files.name}: {reason}" if place else reason)
             return reason
-        kept = write_error(folder, error)
-        reason += f"; the traceback is in {kept}" if kept else ""
+        log_file = write_error(folder, error)
+        reason += f"; the traceback is in {log_file}" if log_file else ""
         song.fail(f"{song.files.name}: {reason}", is_fault=line is None)
         return reason
 
-    def _tell(self, event: str, song: Song, *details: object) -> None:
-        """Calls a method of all observers; one that raises is told no more of this song but its end."""
+    def _notify(self, event: str, song: Song, *details: object) -> None:
+        """Calls a method of all observers; one that raises gets no more events of this song but its end."""
         for observer in self.observers:
             silent = (observer, song) in self._silent
             if silent and event != "end":
@@ -198,7 +208,7 @@ class Session:
 
 
 def _length(files: PairFiles) -> float:
-    """Length of a pair in s; 0 where its file does not tell it, which loading it then says."""
+    """Length of a pair in s; 0 where its file cannot be read, which loading it will report."""
     with contextlib.suppress(Exception):
         return duration(files.wet_path)
     return 0.0

@@ -1,4 +1,4 @@
-"""The settings of a fit, typed, and what can be said of them before any recording is read."""
+"""The settings of a fit, typed, and the checks that need no recording."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ from reknob.runtime.settings import option
 log = logging.getLogger(__name__)
 
 CHAINS = Path(__file__).resolve().parent.parent / "cfg" / "model"
-# How many chunks a sample may lie in: all chunks of a pair are held in memory.
+# The most chunks that may contain one sample: all chunks of a pair are held in memory.
 MOST_OVERLAPPING = 20
 VOCAL = "vocal"
 
@@ -32,7 +32,7 @@ def fit_losses() -> list[str]:
 
 @dataclass
 class OptimiserSettings:
-    """How the parameters move."""
+    """The optimiser of a fit."""
 
     lr: float = option(0.01, "learning rate of Adam", above=0)
     method: str = option("adam", "adam, as published; annealed: larger steps that shrink, for 400 epochs")
@@ -50,7 +50,7 @@ class LossSettings:
 
 @dataclass
 class FitSettings:
-    """The settings of `main.py`; `chain` is the whole chain once the program has read its model."""
+    """The settings of `main.py`; `chain` is the whole chain after `read_model`."""
 
     dataset: str | None = option(None, lambda: f"how to find the pairs: {', '.join(DATASETS)}; default: by the files")
     data_dir: str | None = option(None, "folder of a song, or of pairs; @LIST: a file with such folders, one a line")
@@ -67,18 +67,18 @@ class FitSettings:
     sr: int = option(44100, "sample rate in Hz; other files are resampled", above=0, within=(8000, 192_000))
     lufs: float | None = option(-18.0, "loudness that dry and wet are brought to; null keeps their levels")
     chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
-    chunk_overlap: float = option(5.0, "part of a chunk in s that only warms the effects up", within=(0, 3600))
+    chunk_overlap: float = option(5.0, "part of a chunk in s that is warm-up, and not compared", within=(0, 3600))
     batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
     epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     device: str = option("auto", "auto, cpu or cuda")
     graph: bool = option(False, "on a GPU: record a step once and replay it as one launch")
-    memory_gb: float | None = option(None, "what steps may take of the memory; found out when not given", above=0)
+    memory_gb: float | None = option(None, "memory for steps in GB; default: most of what is free", above=0)
     seed: int = option(0, "of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
 
     def read_model(self, changes: dict | None = None) -> None:
-        """Puts the whole chain under `chain`: that of `model` with `changes`, and what `chain` holds, laid over it.
+        """Sets `chain` to the whole chain: that of `model`, changed by `changes` and then by the present `chain`.
 
         UsageError for a model that is unknown or no chain, and for changes that do not fit it.
         """
@@ -91,7 +91,7 @@ class FitSettings:
         self.chain = with_changes(with_changes(chain, changes or {}), self.chain)
 
     def build_chain(self) -> Effect:
-        """The chain; UsageError where it is none, or none that can be fitted."""
+        """The chain; UsageError for one that cannot be built or cannot be fitted."""
         chain = build(self.chain, self.sr)
         check_fittable(chain)
         return chain
@@ -110,14 +110,14 @@ class FitSettings:
         return VocalLoss(self.sr, weights, self.loss.mldr_rows)
 
     def check(self) -> None:
-        """Raises UsageError for what no fit can be made of, before any recording is read."""
+        """Raises UsageError for settings that no fit can have, before any recording is read."""
         if self.optimiser.method not in METHODS:
             raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
         self._check_chunks(self.build_loss())
         self.build_chain()
 
     def _check_chunks(self, loss: FitLoss) -> None:
-        """Whether a chunk leaves enough after its warm-up, and chunks do not lie on each other too often."""
+        """Checks that enough of a chunk is left after its warm-up, and that chunks do not overlap too much."""
         duration, overlap = self.chunk_duration, self.chunk_overlap
         if overlap >= duration:
             raise UsageError(f"chunk_overlap={overlap:g} s must be at least 0 and below chunk_duration={duration:g} s")
@@ -139,7 +139,7 @@ class FitSettings:
 
 
 def chain_file(model: str) -> Path:
-    """The file of a chain in cfg/model, or of a path."""
+    """The file of a chain, given by its name in cfg/model or by a path; UsageError for another name."""
     known = sorted(p.stem for p in CHAINS.glob("*.yaml"))
     if model not in known and not Path(model).suffix:
         raise UsageError(f"unknown model {model!r}; known: {', '.join(known)}, or a path to a YAML file")

@@ -1,4 +1,4 @@
-"""One pair's share of a fit: its chunks, where its parameters stand, and what has been reached."""
+"""The state of the fit of one pair: its chunks, parameters and optimiser, losses and best parameters."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from reknob.data.chunks import Chunks
 from reknob.fitting.optimiser import AdamState
 from reknob.runtime.errors import UsageError
 
-# A step that breaks is tried again at half its size, this often.
+# How often a step whose result is not finite is repeated, each time at half its size.
 RETRIES = 10
 
 
@@ -25,7 +25,7 @@ class Best:
 
 
 class ParameterLayout:
-    """The raw numbers of an effect's parameters side by side, in the order of `effect.walk()`."""
+    """The P raw parameters of an effect as one vector, in the order of `effect.walk()`."""
 
     def __init__(self, effect: Effect) -> None:
         self.shapes = {name: p.shape for name, p in effect.walk()}
@@ -42,9 +42,9 @@ class ParameterLayout:
 
 
 class State(NamedTuple):
-    """Where a descent stands, of one track or, with a leading dimension, of several.
+    """Parameters and optimiser of one track or, with a leading dimension, of several, before and after the last step.
 
-    The last step can be taken again, smaller: from `before`, along `gradient`, so far as `scale` says.
+    With these the last step can be repeated at a smaller size: from `before`, along `gradient`, times `scale`.
     """
 
     raws: Tensor  # (P,)
@@ -59,23 +59,25 @@ class State(NamedTuple):
     scale: Tensor  # ()
 
     @property
-    def place(self) -> AdamState:
+    def current(self) -> AdamState:
+        """After the last step."""
         return AdamState(*self[:4])
 
     @property
     def before(self) -> AdamState:
+        """Before the last step."""
         return AdamState(*self[4:8])
 
 
 class TrackState:
-    """What a fit keeps of one pair.
+    """Everything that a fit stores of one pair.
 
     Args:
-        chain: whose parameters are fitted.
+        chain: the effects whose parameters are fitted.
         chunks: dry and wet.
-        epochs: how many steps there will be.
-        seed: of the defaults that are drawn and of the draws of chunks.
-        raws: where to begin, by name; the defaults where not given.
+        epochs: number of steps.
+        seed: of the random defaults and of the draws of chunks.
+        raws: initial raw parameters by name; the defaults where not given.
     """
 
     def __init__(
@@ -89,14 +91,14 @@ class TrackState:
     ) -> None:
         self.chunks, self.epochs, self.columns = chunks, epochs, ParameterLayout(chain)
         raws = raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
-        begin = self.columns.join(raws).to(chunks.dry.dtype)
-        none = torch.zeros_like(begin)
-        place = AdamState(begin, none, none, torch.zeros((), dtype=torch.float64))
-        self.state = State(*place, *place, none, torch.ones((), dtype=torch.float64))
+        initial = self.columns.join(raws).to(chunks.dry.dtype)
+        none = torch.zeros_like(initial)
+        adam = AdamState(initial, none, none, torch.zeros((), dtype=torch.float64))
+        self.state = State(*adam, *adam, none, torch.ones((), dtype=torch.float64))
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
         self.best = Best()
-        self.raws = begin  # that gave the last loss
+        self.raws = initial  # (P,), that the last loss was computed with
         self.undone: list[str] = []
         self.error: str | None = None
 
@@ -106,33 +108,33 @@ class TrackState:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has its epochs, or cannot go on."""
+        """Whether all its steps were taken, or an error ended it."""
         return self.error is not None or self.step_count >= self.epochs
 
     def count(self, most: int) -> int:
-        """How many chunks of it a step takes."""
+        """The number of its chunks in a step."""
         return min(len(self.chunks.dry), most)
 
     def draw(self, most: int) -> Tensor:
-        """Indices of a step's chunks: all, or so many, without replacement."""
+        """Indices of the chunks of a step: all, or `most` drawn without replacement."""
         n = len(self.chunks.dry)
         return torch.randperm(n, generator=self.generator)[:most] if n > most else torch.arange(n)
 
     def best_values(self, chain: Effect) -> Values:
-        """Physical values of the best so far, or of the beginning."""
+        """Values of the step of lowest loss, or the initial ones before the first step."""
         knobs = Knobs(chain).requires_grad_(False)
         knobs.load_state_dict(self.best.raws or self.columns.split(self.state.raws))
         return knobs()
 
     def record(self, loss: float, raws: Tensor) -> None:
-        """Takes note of a step: its loss, and the raw numbers (P,) that gave it."""
+        """Records the loss of a step, and the raw parameters (P,) that it was computed with."""
         self.losses.append(loss)
         self.raws = raws
         if loss < self.best.loss:
             self.best = Best(loss, {name: raw.clone() for name, raw in self.columns.split(raws).items()})
 
     def record_broken(self, scale: float, culprit: str) -> None:
-        """Takes note of a step with a loss or gradient that is not finite, whose next try is `scale` times as long."""
+        """Records a step with a loss or gradient that is not finite; it is repeated at `scale` times its full size."""
         step = self.step_count
         if self.losses and scale == 0.5:
             self.undone.append(f"step {step}: undone and halved, broken at {culprit}")
@@ -144,7 +146,7 @@ class TrackState:
             )
 
     def state_dict(self) -> dict:
-        """All that a later run needs to go on as if nothing had happened."""
+        """Everything that a later run needs to continue bit for bit."""
         return {
             "global_step": self.step_count,
             "model": self.columns.split(self.state.raws),
@@ -157,6 +159,7 @@ class TrackState:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Restores a state; UsageError where its parameters are not those that its optimiser moved."""
         restored = State(**state["optimiser"])
         if not torch.equal(self.columns.join(state["model"]), restored.raws):
             raise UsageError("the checkpoint's parameters are not those that its optimiser moved")

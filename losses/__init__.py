@@ -84,17 +84,19 @@ def _build(
     entry = table[name]
     declared = list(inspect.signature(entry).parameters.values())
     # The first two arguments of a function are the audio that it compares.
-    declared = declared if inspect.isclass(entry) else declared[2:]
+    is_class = inspect.isclass(entry)
+    declared = declared if is_class else declared[2:]
     accepted = [p.name for p in declared if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     is_open = any(p.kind is p.VAR_KEYWORD for p in declared)
     unknown = [key for key in options if (key not in accepted and not is_open) or key == "sr"]
     if unknown:
         known = ", ".join(key for key in accepted if key != "sr") or "none"
         raise UsageError(f"unknown options {unknown} of {noun} '{name}'; known: {known}")
-    if not inspect.isclass(entry):
-        return functools.partial(entry, **options) if options else entry
+    make = table[name]
+    if not is_class:
+        return functools.partial(make, **options) if options else make
     try:
-        return entry(sr, **options) if "sr" in accepted else entry(**options)
+        return make(sr, **options) if "sr" in accepted else make(**options)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UsageError) or not options:
             raise

@@ -1,7 +1,7 @@
 """What a fit needs of a loss, and the adapter that makes any callable `loss(pred, target)` such a one."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class FitLoss(Protocol):
         """Compute everything of the target chunks (B, 2, T) once."""
         ...
 
-    def terms(self, pred: Tensor, target: "Tensor | Target", shares: Tensor) -> Tensor:
+    def terms(self, pred: Tensor, target: Any, shares: Tensor) -> Tensor:  # noqa: ANN401 - what its own `prepare` gives
         """The K terms (N, K) of N batches, consecutive in pred (B, 2, T); shares as in `losses.stft.batch_sums`."""
         ...
 

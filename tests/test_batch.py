@@ -73,17 +73,17 @@ def tracks_of(*counts: int, epochs: int = 3) -> list[TrackState]:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes that the steps are said to take; 100 a chunk."""
+    """The bytes that are recorded for the steps: 100 for each chunk."""
     taken = []
-    note = Budget.note
+    record = Budget.record
 
-    def noting(budget: Budget, tracks: Sequence[TrackState], measured: int) -> None:
+    def recording(budget: Budget, tracks: Sequence[TrackState], measured: int) -> None:
         assert measured >= 0
         taken.append(100 * budget._size(tracks))
-        note(budget, tracks, taken[-1])
+        record(budget, tracks, taken[-1])
 
     monkeypatch.setattr(batch, "LEAST", 0)
-    monkeypatch.setattr(Budget, "note", noting)
+    monkeypatch.setattr(Budget, "record", recording)
     return taken
 
 
@@ -238,9 +238,9 @@ def test_the_budget_is_a_share_of_what_is_free() -> None:
 def test_a_chunk_never_counts_for_less_than_a_multiple_of_its_audio() -> None:
     (track,) = tracks_of(2)
     budget, least = Budget(CPU, 35, limit_bytes=10**9), batch.LEAST * 3 * 4 * round(1.3 * SR)
-    budget.note([track], 0)
+    budget.record([track], 0)
     assert budget.chunks == 10**9 // least
-    budget.note([track], 20 * least)
+    budget.record([track], 20 * least)
     assert budget.chunks == 10**9 // (10 * least)
 
 
@@ -249,5 +249,5 @@ def test_an_earlier_peak_of_the_process_does_not_count_for_nothing() -> None:
     log = Log(tracks_of(1, 1))
     budget = Budget(CPU, 35, limit_bytes=10**9)
     log.run(budget)
-    assert budget.taken > 3 * 4 * round(1.3 * SR), "more than the audio alone"
+    assert budget.peak > 3 * 4 * round(1.3 * SR), "more than the audio alone"
     assert budget.chunks < 1000

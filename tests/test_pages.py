@@ -17,6 +17,7 @@ from takes import SHORT, SMALL, SR, mixed, take
 from docs import generate
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
+from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -85,9 +86,9 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def arguments_of(line: str) -> tuple[str, list[str]]:
-    """A command's program and its arguments, without the … that stands for others."""
+    """A command's program and the arguments that its `main` gets, without the … that stands for others."""
     name, argv = module_of(shlex.split(line))
-    return name, [word for word in argv if word != "…"]
+    return name, split_arguments([word for word in argv if word != "…"])[0]
 
 
 SHOWN = shown()

@@ -68,3 +68,30 @@ def test_a_stream_takes_numbers() -> None:
 def test_what_cannot_be_values_is_refused_in_one_line(values: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         reknob.build(EQ, sr=SR)(torch.zeros(2, 1, 100), **values)
+
+
+def test_a_processor_of_plain_numbers_renders_at_the_rate_of_its_input() -> None:
+    values = {"eq": {"gain": 3, "freq": 1000, "Q": 0.7}, "pan": {"pan": 0.5}}
+    processor = reknob.Processor(reknob.build(EQ, sr=SR), values)
+    assert processor.values["eq"] == {"gain": 3.0, "freq": 1000.0, "Q": pytest.approx(0.7)}
+    assert processor.render(0.1 * torch.randn(2, 48000), sr=48000).shape == (2, 48000)
+    assert reknob.Processor(processor.chain, processor.values).values == processor.values
+    with pytest.raises(UsageError, match=r"x has the shape \(1, 2, 100\); give audio"):
+        processor.render(torch.zeros(1, 2, 100), sr=SR)
+    with pytest.raises(UsageError, match="values: pan is missing"):
+        reknob.Processor(processor.chain, {"eq": values["eq"]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "mse"}, "loss.name=mse: unknown loss of audio; known: vocal, mel"),
+        ({"loss": {"name": "mss", "wieghts": 1}}, "unknown setting 'loss.wieghts'; did you mean loss.weights"),
+        ({"loss": 3}, "'3' is no group of settings; give a dict of them"),
+        ({"steps": 0}, "epochs=0: must be above 0"),
+        ({"chunk_duration": "long"}, "chunk_duration=long: expected a number"),
+    ],
+)
+def test_a_fit_refuses_settings_by_their_declarations(settings: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        reknob.fit("dry.wav", "wet.wav", **settings)

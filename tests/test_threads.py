@@ -9,8 +9,11 @@ from threading import Event, Thread
 
 import numba
 import pytest
+from takes import SR, mixed, take
 
+import reknob
 from reknob.afx.kernels import backends, numba_cpu
+from reknob.data.audio import write_audio
 
 ROOT = Path(__file__).parents[1]
 TWO_THREADS = """
@@ -52,6 +55,39 @@ def test_two_threads_may_call_kernels_forwards_and_backwards() -> None:
     run = python(TWO_THREADS)
     assert run.stdout == "done\n", run.stderr
     assert run.returncode == 0
+
+
+def test_two_fits_in_two_threads_give_the_numbers_of_each_alone_and_can_be_stopped_apart(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = tmp_path / "dry.wav", tmp_path / "wet.wav"
+    dry = take(1.4)
+    for path, x in zip(paths, (dry, mixed(dry)), strict=True):
+        write_audio(path, x, SR)
+    options = {"model": "eq_comp", "chunk_duration": 1.2, "chunk_overlap": 0.2, "batch_size": 1, "device": "cpu"}
+    steps: dict[str, list[int]] = {"vocal": [], "mss": []}
+
+    def fit(loss: str, stop_after: int) -> reknob.Fit:
+        seen = steps[loss]
+        seen.clear()
+        return reknob.fit(
+            *paths, steps=4, loss=loss, on_step=lambda step, _: seen.append(step),
+            stopped=lambda: len(seen) >= stop_after, **options,
+        )  # fmt: skip
+
+    chosen = {"vocal": 4, "mss": 2}
+    alone = {loss: fit(loss, stop) for loss, stop in chosen.items()}
+    together: dict[str, reknob.Fit] = {}
+    threads = [Thread(target=lambda loss=loss: together.update({loss: fit(loss, chosen[loss])})) for loss in chosen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert steps == {"vocal": [1, 2, 3, 4], "mss": [1, 2]}
+    for loss, fitted in together.items():
+        assert fitted.losses == pytest.approx(alone[loss].losses, rel=1e-6)
+        assert fitted.values["comp"]["attack"] == pytest.approx(alone[loss].values["comp"]["attack"], rel=1e-5)
+    assert capfd.readouterr().out == ""
 
 
 def test_effects_are_imported_without_a_compiler_so_that_help_needs_no_folder_for_loops() -> None:
