@@ -143,12 +143,7 @@ def fit_all(
             if not any(track.has_ended for track in active):
                 # One step of the first track measures the memory that the others need.
                 measure = following is not None and not budget.is_measured
-                outcome = attempt(active, 1 if measure else None)
-                if outcome is Attempt.FAILED and len(active) > 1:
-                    for track in active:
-                        attempt([track], 1)
-                if outcome is not Attempt.COMPLETED and not any(track.error for track in active):
-                    # Too many for the memory, or an error that only their combination has.
+                if not _advance(active, attempt, 1 if measure else None):
                     budget.ran_out(active)
                     half = len(active) // 2
                     queue.put_back(active[half:])
@@ -162,6 +157,18 @@ def fit_all(
         raise
     for track in [*active, *queue.created()]:
         on_end(track, "interrupted")
+
+
+def _advance(active: Sequence[TrackState], attempt: Callable[..., Attempt], steps: int | None) -> bool:
+    """Fits tracks together until one ends, or each alone by one step if that fails.
+
+    False where none of them can be blamed: too many for the memory, or an error that only their combination has.
+    """
+    outcome = attempt(active, steps)
+    if outcome is Attempt.FAILED and len(active) > 1:
+        for track in active:
+            attempt([track], 1)
+    return outcome is Attempt.COMPLETED or any(track.error for track in active)
 
 
 def _attempt(

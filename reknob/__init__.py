@@ -7,6 +7,7 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
 
@@ -35,7 +36,35 @@ _PUBLIC = {
     "register_loss": "extend",
     "register_recordings": "extend",
 }
-__all__ = [*_PUBLIC, "losses"]
+__all__ = [
+    "Effect",
+    "Estimate",
+    "Fit",
+    "Knobs",
+    "Processor",
+    "Stream",
+    "UsageError",
+    "build",
+    "estimate",
+    "fit",
+    "load_preset",
+    "load_run",
+    "losses",
+    "register_dataset",
+    "register_effect",
+    "register_encoder",
+    "register_loss",
+    "register_recordings",
+]
+
+if TYPE_CHECKING:  # the same names for checkers and editors
+    from reknob import losses
+    from reknob.afx.effect import Effect, Knobs
+    from reknob.afx.registry import build
+    from reknob.afx.stream import Stream
+    from reknob.api import Estimate, Fit, Processor, estimate, fit, load_preset, load_run
+    from reknob.extend import register_dataset, register_effect, register_encoder, register_loss, register_recordings
+    from reknob.runtime.errors import UsageError
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ group `reknob.plugins`; in Python, importing it suffices.
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from reknob.afx.effect import Effect
 from reknob.afx.registry import EFFECTS
 from reknob.data.pair_files import DATASETS, Dataset, PairFiles, PairListing
 from reknob.data.recordings import RECORDINGS, Layout, Song
-from reknob.encoders import ENCODERS
+from reknob.encoders import ENCODERS, Encoder
 from reknob.losses import LOSSES
 from reknob.runtime.errors import UsageError
 from reknob.runtime.plugins import register
@@ -64,7 +64,8 @@ def register_encoder(key: str, encoder: type[nn.Module]) -> None:
     """
     if not (isinstance(encoder, type) and issubclass(encoder, nn.Module)):
         raise UsageError(f"encoder {key!r}: {str(encoder)[:80]} is no subclass of torch.nn.Module")
-    register(ENCODERS, "encoder", key, encoder)
+    # A plug-in's class need not derive from ours.
+    register(ENCODERS, "encoder", key, cast(Callable[..., Encoder], encoder))
 
 
 def register_dataset(

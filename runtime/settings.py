@@ -98,7 +98,7 @@ def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
         kind = next(k for k in get_args(kind) if k is not NoneType) if nullable else get_origin(kind) or kind
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         help, above, within = (field.metadata[key] for key in ("help", "above", "within"))
-        text: str = help() if callable(help) else help
+        text = str(help() if callable(help) else help)
         options[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
     return options
 

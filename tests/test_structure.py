@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import reknob
+
 ROOT = Path(__file__).parents[1]
 # kernels <- functional <- afx <- losses, data <- formats <- fitting | estimation | analysis <- report <- programs: each
 # may import those to its left, and runtime, which imports nothing of ours.
@@ -193,3 +195,13 @@ def test_ruff_finds_nothing() -> None:
 
 def test_golden_numbers_stay_small() -> None:
     assert sum(path.stat().st_size for path in (ROOT / "tests" / "golden").rglob("*") if path.is_file()) < GOLDEN_BYTES
+
+
+def test_the_public_names_are_one_list() -> None:
+    """What `import reknob` loads when asked, what it lists, and what checkers and editors see."""
+    tree = tree_of(ROOT / "reknob" / "__init__.py")
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    imports_ = [node for node in ast.walk(typed) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in imports_ for alias in node.names}
+    assert names == {*(f"reknob.{module}.{name}" for name, module in reknob._PUBLIC.items()), "reknob.losses"}
+    assert sorted(name.rpartition(".")[2] for name in names) == sorted(reknob.__all__)
