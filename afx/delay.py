@@ -83,7 +83,7 @@ class PingPongDelay(Effect):
         # The infinite loop has to decay by 60 dB within 3/4 of the response, or its tail wraps around audibly.
         most_feedback = 10 ** (-3 * self.SLOWEST_MS / 1000 / (0.75 * ir_duration)) if render == "fs" else 1.0
         self.params = (
-            Param("delay", "ms", 400.0, Precise(self.FASTEST_MS, self.SLOWEST_MS)),
+            Param("delay", "ms", 400.0, Precise(self.FASTEST_MS, self.SLOWEST_MS), multimodal=True),
             Param("feedback", "", min(0.1, most_feedback / 2), Linear(0, most_feedback)),
             Param("gain", "", 0.1, Linear(0, 1)),
             *([Param("damping", "", -0.01, Negative(), preset=False)] if surrogate else []),

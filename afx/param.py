@@ -235,6 +235,8 @@ class Param:
     """One parameter of an effect.
 
     `preset` is False for parameters that are trained but not stored in presets (the damping of a surrogate).
+    `multimodal` says that the loss has many minima over it (an echo's time): a fit that starts near the right value
+    moves it slowly, so that it does not leave its minimum.
     """
 
     name: str
@@ -243,6 +245,7 @@ class Param:
     mapping: Mapping = Free()
     shape: tuple[int, ...] = ()
     preset: bool = True
+    multimodal: bool = False
 
     @property
     def allowed(self) -> str:

@@ -20,6 +20,11 @@ class Chunks:
     warm_up: int  # samples at the start of each chunk that only fill delay lines and detectors
     starts: tuple[int, ...]  # first sample of each chunk within the pair
 
+    def select(self, index: Tensor) -> "Chunks":
+        """The chunks `index`, integers, in that order."""
+        starts = tuple(self.starts[i] for i in index.tolist())
+        return Chunks(self.dry[index], self.wet[index], self.warm_up, starts)
+
     @property
     def bytes_each(self) -> int:
         """Bytes of one chunk's audio."""

@@ -60,6 +60,7 @@ class Fit:
         batch_size: most chunks of a track in a step.
         method: a key of `fitting.optimiser.METHODS`.
         device: where the work is done.
+        near: whether the tracks start near the right values (see `optimiser.Method.highest`).
         graphed: whether a step is recorded once as a CUDA graph and replayed.
 
     Source: DiffVox, arXiv 2504.14735, section 4.
@@ -76,6 +77,7 @@ class Fit:
         method: str = "adam",
         device: torch.device | str = "cpu",
         graphed: bool = False,
+        near: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.chain, self.tracks, self.loss = chain.train(), list(tracks), loss.to(self.device)
@@ -87,7 +89,7 @@ class Fit:
         self.target = self.loss.prepare(wet.to(self.device))
         rows = zip(*(track.state for track in tracks), strict=True)
         self.state = State(*(torch.stack(each).to(self.device) for each in rows))
-        self.rates = self.method.highest(chain, lr).to(self.device)
+        self.rates = self.method.highest(chain, lr, near=near).to(self.device)
         self.epochs = torch.tensor([track.epochs for track in tracks]).to(self.rates)
         counts = torch.tensor([track.count(batch_size) for track in tracks])
         self.graphed, self._graph = graphed, None

@@ -12,6 +12,7 @@ from reknob.afx.param import Free
 
 WARM_UP, LAST = 0.05, 0.05
 EPSILON = 1e-8
+REFINING = 0.003  # rate of a multimodal parameter near its value: about a ms of an echo's time in 100 steps
 
 
 class AdamState(NamedTuple):
@@ -41,12 +42,16 @@ class Method:
     levels: float = 1.0
     annealed: bool = False
 
-    def highest(self, chain: Effect, lr: float) -> Tensor:
-        """The highest rate of every raw parameter (P,), in the order of `chain.walk()`."""
+    def highest(self, chain: Effect, lr: float, *, near: bool = False) -> Tensor:
+        """The highest rate of every raw parameter (P,), in the order of `chain.walk()`.
+
+        `near` is for a start near the right values: multimodal parameters are then refined only.
+        """
         rates = []
         for _, p in chain.walk():
             level = p.unit == "dB" and isinstance(p.mapping, Free)
-            rates += [lr * self.peak * (self.levels if level else 1.0)] * math.prod(p.shape)
+            factor = REFINING if near and p.multimodal else self.levels if level else 1.0
+            rates += [lr * self.peak * factor] * math.prod(p.shape)
         return torch.tensor(rates)
 
     def rate(self, progress: Tensor) -> Tensor:

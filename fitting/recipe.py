@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from reknob.data.chunks import cut_chunks
+from torch import Tensor
+
+from reknob.data.chunks import Chunks, cut_chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
 from reknob.fitting.batch import Budget
 from reknob.fitting.fit import Fit
+from reknob.fitting.initialise import raws_from, starts
 from reknob.fitting.optimiser import METHODS
+from reknob.fitting.restarts import best_start
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.runtime.device import pick_device
@@ -67,14 +71,25 @@ class Recipe:
             fix_channel_polarity=settings.fix_channel_polarity,
         )
 
-    def track(self, pair: Pair) -> TrackState:
-        """The initial state of the fit of a pair; UsageError for a pair too short for a chunk."""
+    def track(self, pair: Pair, *, resumed: bool = False) -> TrackState:
+        """The initial state of the fit of a pair; UsageError for a pair too short for a chunk.
+
+        `resumed` is for a fit whose state is loaded afterwards, and which needs no other start.
+        """
         settings = self.settings
         chunks = cut_chunks(pair, settings.chunk_duration, settings.chunk_overlap, self.loss.least_samples)
-        return TrackState(self.chain, chunks, epochs=settings.epochs, seed=settings.seed)
+        raws = None if resumed or settings.start == "defaults" else self._start(pair, chunks)
+        return TrackState(self.chain, chunks, epochs=settings.epochs, seed=settings.seed, raws=raws)
 
-    def fit(self, tracks: Sequence[TrackState]) -> Fit:
-        """A fit of some tracks together."""
+    def _start(self, pair: Pair, chunks: Chunks) -> dict[str, Tensor]:
+        """The best of the starts that the signals of a pair suggest."""
+        chain = self.settings.build_chain()  # on the CPU, as the recordings are
+        values = starts(chain, pair.dry, pair.wet, self.settings.restarts)
+        raws = [raws_from(chain, each, self.settings.seed) for each in values]
+        return best_start(self.chain, chunks, raws, lambda tracks: self.fit(tracks, method="annealed"))
+
+    def fit(self, tracks: Sequence[TrackState], *, method: str | None = None) -> Fit:
+        """A fit of some tracks together, by the method of the settings or another one."""
         settings = self.settings
         return Fit(
             self.chain,
@@ -82,7 +97,8 @@ class Recipe:
             self.loss,
             lr=settings.optimiser.lr,
             batch_size=settings.batch_size,
-            method=settings.optimiser.method,
+            method=method or settings.optimiser.method,
             device=self.device,
+            near=settings.start == "signals",
             graphed=settings.graph and self.device.type == "cuda",
         )

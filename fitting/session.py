@@ -140,7 +140,7 @@ class Session:
         if newest:
             check_resumable(newest, recipe)
         pair = recipe.load(files)
-        song.run = RunFolder.open(song.log_dir, newest, pair, recipe.track(pair), recipe)
+        song.run = RunFolder.open(song.log_dir, newest, pair, recipe.track(pair, resumed=newest is not None), recipe)
         song.outcome = Outcome.INTERRUPTED  # until it ends
 
     def _on_step(self, fit: Fit, track: TrackState, terms: Terms) -> None:

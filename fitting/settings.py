@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CHAINS = Path(__file__).resolve().parent.parent / "cfg" / "model"
 # The most chunks that may contain one sample: all chunks of a pair are held in memory.
 MOST_OVERLAPPING = 20
+STARTS = ("defaults", "signals")
 VOCAL = "vocal"
 
 
@@ -69,6 +70,8 @@ class FitSettings:
     chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
     chunk_overlap: float = option(5.0, "part of a chunk in s that is warm-up, and not compared", within=(0, 3600))
     batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
+    start: str = option("defaults", f"{', '.join(STARTS)}: echoes, reverb, equaliser estimated from the recordings")
+    restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
     epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -113,6 +116,8 @@ class FitSettings:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
         if self.optimiser.method not in METHODS:
             raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
+        if self.start not in STARTS:
+            raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}")
         self._check_chunks(self.build_loss())
         self.build_chain()
 

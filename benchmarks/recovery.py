@@ -1,0 +1,237 @@
+"""Whether a fit finds the values that are truly there: presets rendered on dry voices, then fitted and compared.
+
+    python -m benchmarks.recovery VOICE... [--preset-set presets/own] [--rows 0,5-9] [--known FOLDER]
+        [--start defaults --start signals] [--steps 200] [--method annealed] [--figure F.png] [--json F]
+
+VOICE is a dry recording, of which the first 12 s are taken; the rows of the preset set are rendered on the voices in
+turn. --known adds real pairs whose row is known: FOLDER/truth.csv with the columns pair and preset_row, the recordings
+as FOLDER/<pair>/anchor.* and oracle.*. A row of the table is the median over the cases, and the 90 % point: the final
+loss over the loss of the true values without delay and reverb; the error of the delay time; of the equaliser's response
+from 80 Hz to 14 kHz and of the compressor's curve at the levels that occur, RMS about their mean; of the reverberation
+time. Delay and reverb count only in cases where leaving them out costs more than 0.1.
+"""
+
+from reknob.runtime.program import program
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+
+from reknob.afx.curve import RESPONSE, Curve
+from reknob.afx.effect import Effect, Values, flatten
+from reknob.afx.registry import build
+from reknob.afx.stream import render
+from reknob.data.audio import normalise_loudness, read_audio, resample
+from reknob.data.doctor import PairCheck
+from reknob.data.pairs import Pair
+from reknob.fitting.fit import run
+from reknob.fitting.recipe import Recipe
+from reknob.fitting.settings import STARTS, FitSettings
+from reknob.formats.presets import load_presets, read_chain, read_rows
+from reknob.losses import VocalLoss
+from reknob.report.tables import text_table
+from reknob.runtime.arguments import Parser, file_path, positive_int
+from reknob.runtime.files import write_text
+
+LUFS, SECONDS, WARM_UP_S = -18.0, 12.0, 0.5
+AUDIBLE = 0.1  # of the vocal loss
+DELAY, DECAY, DYNAMICS = "sends.delay.delay", "Reverb decay by 60 dB", "Compressor and expander"
+OCTAVES_HZ = np.array([250, 500, 1000, 2000, 4000, 8000])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair, and the values that made it."""
+
+    name: str
+    dry: Tensor  # (1, T)
+    wet: Tensor  # (2, T)
+    values: Values
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near a fit came; None where the true effect cannot be heard."""
+
+    case: str
+    start: str
+    loss: float
+    relative_loss: float
+    seconds: float
+    delay_ms: float | None
+    true_delay_ms: float | None
+    eq_db: float
+    dynamics_db: float
+    decay: float | None
+
+    @property
+    def delay_error(self) -> float | None:
+        return None if self.delay_ms is None or self.true_delay_ms is None else abs(self.delay_ms - self.true_delay_ms)
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    config, sr, _ = read_chain(args.preset_set, None)
+    chain = build(config, sr).eval()
+    scores: list[Score] = []
+    for case in cases(args, chain):
+        for start in args.start or STARTS:
+            scores.append(evaluate(case, chain, start, args))
+            print(line(scores[-1]), flush=True)
+    print(summary(scores))
+    if args.json:
+        write_text(args.json, json.dumps([asdict(score) for score in scores], indent=1))
+    if args.figure:
+        figure(scores).savefig(args.figure, dpi=120)
+    return 0
+
+
+def cases(args: argparse.Namespace, chain: Effect) -> Iterator[Case]:
+    """The presets on the voices in turn, and the known pairs."""
+    presets = load_presets(args.preset_set, chain)
+    rows = read_rows(args.rows, presets) if args.rows else range(len(presets))
+    voices = {path.stem if path.stem != "dry" else path.parent.name: voice(path, chain.sr) for path in args.voices}
+    for number, row in enumerate(rows if voices else ()):
+        name = list(voices)[number % len(voices)]
+        dry, values = voices[name], presets[row].values(chain, torch.device("cpu"))
+        with torch.no_grad():
+            wet = render(chain, values, dry)[:, : dry.shape[-1]]
+        yield Case(f"{name}+{row}", dry, wet, values)
+    if args.known:
+        with open(args.known / "truth.csv", newline="") as file:
+            truths = list(csv.DictReader(file))
+        for truth in truths:
+            folder = args.known / truth["pair"]
+            dry, wet = (voice(next(folder.glob(f"{side}.*")), chain.sr, side) for side in ("anchor", "oracle"))
+            yield Case(truth["pair"], dry, wet, presets[int(truth["preset_row"])].values(chain, torch.device("cpu")))
+
+
+def voice(path: Path, sr: int, side: str = "anchor") -> Tensor:
+    """The first seconds of a recording at a sample rate and at -18 LUFS, mono but for the "oracle"."""
+    x, rate = read_audio(path)
+    x = (x if side == "oracle" else x.mean(0, keepdim=True))[..., : round(SECONDS * rate)]
+    return normalise_loudness(x if rate == sr else resample(x, rate, sr), sr, LUFS)
+
+
+def evaluate(case: Case, chain: Effect, start: str, args: argparse.Namespace) -> Score:
+    """Fits a case from a start, and compares what it found with the truth."""
+    seconds = case.dry.shape[-1] / chain.sr
+    settings = FitSettings(start=start, epochs=args.steps, chunk_duration=seconds, chunk_overlap=WARM_UP_S)
+    settings.optimiser.method = args.method
+    settings.read_model()
+    recipe = Recipe(settings)
+    pair = Pair(case.name, case.dry, case.wet, chain.sr, Path(), Path(), 0, PairCheck())
+    begun = time.perf_counter()
+    track = recipe.track(pair)
+    run(recipe.fit([track]), lambda *_: None, lambda _: None, lambda: False)
+    taken = time.perf_counter() - begun
+    return _score(case, chain, start, track.best.loss, track.best_values(recipe.chain), taken)
+
+
+@torch.no_grad()
+def _score(case: Case, chain: Effect, start: str, loss: float, values: Values, seconds: float) -> Score:
+    truth, found = ({c.title: c for c in chain.curves(v)} for v in (case.values, values))
+    without = {part: _loss_without(case, chain, (part,)) for part in ("delay", "reverb")}
+    audible = {part: cost > AUDIBLE for part, cost in without.items()}
+    eq_mean, eq = _difference(truth[RESPONSE], found[RESPONSE], (80, 14000))
+    power = case.dry.unfold(-1, 2048, 1024).square().mean(-1).clamp(min=1e-12)
+    levels = np.quantile(10 * np.log10(power.numpy()), [0.3, 0.99])
+    _, dynamics = _difference(truth[DYNAMICS], found[DYNAMICS], (levels[0], levels[1]))
+    decays = [np.interp(OCTAVES_HZ, curve.x, curve.y) for curve in (truth[DECAY], found[DECAY])]
+    return Score(
+        case.name,
+        start,
+        loss,
+        loss / max(_loss_without(case, chain, ("delay", "reverb")), 1e-9),
+        seconds,
+        flatten(values)[DELAY].item() if audible["delay"] else None,
+        flatten(case.values)[DELAY].item() if audible["delay"] else None,
+        eq,
+        dynamics,
+        float(np.median(np.abs(decays[1] / decays[0] - 1))) if audible["reverb"] else None,
+    )
+
+
+def _difference(a: Curve, b: Curve, between: tuple[float, float]) -> tuple[float, float]:
+    """Mean of the difference of two curves within an interval, and its RMS about that mean."""
+    inside = (a.x >= between[0]) & (a.x <= between[1])
+    difference = (b.y - a.y)[inside]
+    return float(difference.mean()), float(difference.std())
+
+
+def _loss_without(case: Case, chain: Effect, names: tuple[str, ...]) -> float:
+    """The vocal loss of the true values with effects of the sends off."""
+    sends = dict(case.values["sends"])
+    for name, part in chain.sends.parts():
+        if name in names:
+            sends[name] = part.off(sends[name])
+    y = render(chain, {**case.values, "sends": sends}, case.dry)[:, : case.wet.shape[-1]]
+    return VocalLoss(chain.sr)(y[None], case.wet[None])[0].item()
+
+
+def line(score: Score) -> str:
+    """One case in one line."""
+    delay = "" if score.delay_ms is None else f", delay {score.delay_ms:.1f} for {score.true_delay_ms:.1f} ms"
+    decay = "" if score.decay is None else f", decay {100 * score.decay:.0f} %"
+    return (
+        f"{score.case} {score.start}: loss {score.loss:.3f} ({score.relative_loss:.2f}){delay}, "
+        f"eq {score.eq_db:.2f} dB, dynamics {score.dynamics_db:.2f} dB{decay}, {score.seconds:.0f} s"
+    )
+
+
+def summary(scores: list[Score]) -> str:
+    """Median and 90 % point by start."""
+    rows = []
+    for start in dict.fromkeys(score.start for score in scores):
+        own = [score for score in scores if score.start == start]
+        errors = [score.delay_error for score in own if score.delay_error is not None]
+        decays = [score.decay for score in own if score.decay is not None]
+        right = f"{sum(error < 1 for error in errors)} of {len(errors)}"
+        cells = [[getattr(s, name) for s in own] for name in ("loss", "relative_loss", "eq_db", "dynamics_db")]
+        quantiles = [np.quantile(cell, [0.5, 0.9]) if cell else (np.nan, np.nan) for cell in (*cells, decays)]
+        rows.append([start, str(len(own)), right, *(f"{a:.2f} / {b:.2f}" for a, b in quantiles)])
+    header = ["start", "cases", "delay within 1 ms", "loss", "relative loss", "eq (dB)", "dynamics (dB)", "decay"]
+    return text_table(header, rows)
+
+
+def figure(scores: list[Score]) -> plt.Figure:
+    """Found against true delay times, by start."""
+    fig, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+    for start in dict.fromkeys(score.start for score in scores):
+        points = [(s.true_delay_ms, s.delay_ms) for s in scores if s.start == start and s.delay_ms is not None]
+        axis.plot(*zip(*points, strict=True), "o", label=start, alpha=0.7)
+    axis.axline((100, 100), slope=1, color="0.7", zorder=0)
+    axis.set(xlabel="true delay (ms)", ylabel="found delay (ms)", xlim=(100, 1000), ylim=(100, 1000))
+    axis.legend()
+    return fig
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(__doc__)
+    p.add_argument("voices", nargs="*", type=file_path, metavar="VOICE", help="dry recordings")
+    own = Path("presets/own")
+    p.add_argument("--preset-set", type=file_path, default=own, metavar="FOLDER", help="default %(default)s")
+    p.add_argument("--rows", metavar="ROWS", help="rows of the preset set: 0,5-9 (default: all)")
+    p.add_argument("--known", type=file_path, metavar="FOLDER", help="pairs whose row is known")
+    p.add_argument("--start", action="append", choices=STARTS, help="repeatable (default: both)")
+    p.add_argument("--steps", type=positive_int, default=200, help="of each fit (default %(default)s)")
+    p.add_argument("--method", default="annealed", help="of the optimiser (default %(default)s)")
+    p.add_argument("--figure", type=file_path, metavar="F", help="image of found against true delay times")
+    p.add_argument("--json", type=file_path, metavar="F", help="file of all scores")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

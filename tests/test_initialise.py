@@ -1,0 +1,158 @@
+"""Starts from the signals: what deconvolution shows of echoes, positions, decay and equaliser, and what a fit makes of
+it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from takes import take
+from torch import Tensor
+
+from reknob.afx.effect import Effect, Values
+from reknob.afx.eq import Biquad
+from reknob.afx.registry import build
+from reknob.afx.stereo import pan_gains
+from reknob.afx.stream import render
+from reknob.data.chunks import Chunks
+from reknob.fitting import initialise
+from reknob.fitting.fit import Fit
+from reknob.fitting.restarts import best_start
+from reknob.fitting.track import TrackState
+from reknob.losses import VocalLoss
+
+SR = 16000
+CHAIN = {
+    "peak1": {"effect": "peak", "freq": {"default": 800, "range": [33, 5400]}},
+    "high_shelf": {"effect": "high_shelf", "freq": {"default": 4000, "range": [750, 7000]}},
+    "comp": {"effect": "compressor_expander"},
+    "sends": {
+        "effect": "sends",
+        "delay": {"effect": "ping_pong_delay", "ir_duration": 3, "eq": {"effect": "low_pass", "freq": {"default": 4000, "range": [200, 7000]}}},
+        "reverb": {"effect": "fdn", "ir_duration": 2, "delays": [361, 419, 481, 563, 653, 761]},
+    },
+}
+ECHO = {"delay": 367.0, "feedback": 0.45, "gain": 0.35, "odd_pan": {"pan": 0.3}, "even_pan": {"pan": 0.6}}
+
+
+@pytest.fixture(scope="module")
+def dry() -> Tensor:
+    return take(8.0, SR).reshape(1, -1)
+
+
+def made(chain: Effect, dry: Tensor, **changes: dict) -> tuple[Tensor, Values]:
+    """What a chain makes of dry: its defaults but for some values of the echo, and a quiet reverb."""
+    raws = initialise.raws_from(chain, {name: torch.tensor(v, dtype=torch.float64) for name, v in changes.items()})
+    track = TrackState(chain, Chunks(dry[None], dry.expand(2, -1)[None], 0, (0,)), raws=raws)
+    values = track.best_values(chain)
+    with torch.no_grad():
+        return render(chain.eval(), values, dry)[:, : dry.shape[-1]], values
+
+
+def echoing() -> dict[str, float]:
+    flat = {"delay": 367.0, "feedback": 0.45, "gain": 0.35, "odd_pan.pan": 0.3, "even_pan.pan": 0.6, "eq.freq": 3000.0}
+    return {f"sends.delay.{name}": value for name, value in flat.items()}
+
+
+def test_a_position_is_the_inverse_of_the_panning_law() -> None:
+    for pan in (0.0, 0.2, 0.5, 0.9):
+        left, right = pan_gains(torch.tensor(pan)).square().tolist()
+        assert initialise.pan_position(left, right) == pytest.approx(pan, abs=1e-3)
+
+
+def test_deconvolution_finds_a_response_through_a_compressor(dry: Tensor) -> None:
+    chain = build(CHAIN, SR)
+    wet, _ = made(chain, dry, **echoing(), **{"comp.cmp_threshold": -30.0, "comp.cmp_ratio": 4.0})
+    response = initialise.deconvolve(dry, wet, SR)
+    assert response.causal.shape == (2, round(initialise.RESPONSE_S * SR))
+    energy = (response.causal**2).sum(0)
+    assert np.argmax(energy) < 0.001 * SR and (response.noise**2).sum() < 0.1 * energy.sum()
+    narrow = initialise.deconvolve(dry, wet, SR, (150, 6000))
+    assert initialise.echo_times(narrow, 100, 1000, 3)[0] == pytest.approx(367, abs=1)
+
+
+@pytest.mark.parametrize("delay_ms", [152.0, 480.5, 901.0])
+def test_an_echo_is_measured(dry: Tensor, delay_ms: float) -> None:
+    wet, _ = made(build(CHAIN, SR), dry, **(echoing() | {"sends.delay.delay": delay_ms}))
+    (found,) = initialise.echo_times(initialise.deconvolve(dry, wet, SR, (150, 6000)), 100, 1000, 1)
+    assert found == pytest.approx(delay_ms, abs=0.6)
+    echo = initialise.echo(initialise.deconvolve(dry, wet, SR), found)
+    assert echo.gain == pytest.approx(0.35, rel=0.25) and echo.feedback == pytest.approx(0.45, abs=0.12)
+    assert echo.odd_pan == pytest.approx(0.3, abs=0.05) and echo.even_pan == pytest.approx(0.6, abs=0.08)
+    assert 1200 <= echo.cutoff_hz <= 4800
+
+
+def test_the_decay_of_noise_is_measured_by_octave() -> None:
+    generator = np.random.default_rng(0)
+    t = np.arange(round(2.5 * SR)) / SR
+    tail = 0.05 * generator.standard_normal((2, len(t))) * 10 ** (-3 * t / 0.9)
+    tail[:, : round(0.02 * SR)] = 0
+    tail[:, 0] = 1
+    response = initialise.Response(tail, 1e-4 * generator.standard_normal((2, SR // 2)), SR)
+    seconds, energies = initialise.decay_times(response)
+    measured = seconds[np.isfinite(seconds)]
+    assert len(measured) >= 5 and np.allclose(measured, 0.9, rtol=0.15)
+    assert (energies[np.isfinite(seconds)] > 0).all()
+
+
+def test_nothing_decays_where_there_is_no_reverb() -> None:
+    h = np.zeros((2, SR))
+    h[:, 0] = 1
+    response = initialise.Response(h, 1e-4 * np.random.default_rng(0).standard_normal((2, SR // 2)), SR)
+    assert np.isnan(initialise.decay_times(response)[0]).all()
+    assert initialise.reverb_values(build(CHAIN, SR).sends.reverb, *initialise.decay_times(response)) == {}
+
+
+def test_an_equaliser_comes_back_from_the_spectra(dry: Tensor) -> None:
+    chain = build(CHAIN, SR)
+    truth = {"peak1.gain": 8.0, "peak1.freq": 1200.0, "peak1.Q": 1.0, "high_shelf.gain": -6.0}
+    wet, values = made(chain, dry, **truth, **{"comp.cmp_ratio": 1.01, "comp.exp_ratio": 0.99})
+    bands = {name: part for name, part in chain.parts() if isinstance(part, Biquad)}
+    found = initialise.equaliser_values(bands, *initialise.transfer_db(dry, wet, SR))
+    (true_curve, *_), (curve, *_) = (
+        chain.curves(v) for v in (values, values | {n: {p: found[f"{n}.{p}"] for p in values[n]} for n in bands})
+    )
+    inside = (curve.x > 100) & (curve.x < 6000)
+    difference = (curve.y - true_curve.y)[inside]
+    assert difference.std() < 1.0 < true_curve.y[inside].std()
+
+
+def test_starts_name_parameters_of_the_chain_within_their_ranges(dry: Tensor) -> None:
+    chain = build(CHAIN, SR)
+    wet, _ = made(chain, dry, **echoing())
+    candidates = initialise.starts(chain, dry, wet, 3)
+    declared = dict(chain.walk())
+    assert len(candidates) == 3
+    for values in candidates:
+        assert {"peak1.gain", "sends.direct.pan", "sends.delay.delay"} <= values.keys() <= declared.keys()
+        raws = initialise.raws_from(chain, values)
+        assert all(raw.isfinite().all() for raw in raws.values())
+        assert all(declared[name].mapping.contains(value) for name, value in values.items())
+    assert candidates[0]["sends.delay.delay"].item() == pytest.approx(367, abs=1)
+
+
+def test_a_chain_without_such_effects_has_one_empty_start(dry: Tensor) -> None:
+    chain = build({"comp": {"effect": "compressor_expander"}, "pan": {"effect": "panning"}}, SR)
+    assert initialise.starts(chain, dry, dry.expand(2, -1)) == [{}]
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 4 * SR), torch.eye(1, 4 * SR)])
+def test_silence_and_a_click_have_finite_starts(x: Tensor) -> None:
+    chain = build(CHAIN, SR)
+    for values in initialise.starts(chain, x, x.expand(2, -1)):
+        assert all(value.isfinite().all() for value in values.values())
+
+
+def test_the_best_of_several_starts_continues(dry: Tensor) -> None:
+    chain = build(CHAIN, SR)
+    wet, _ = made(chain, dry, **echoing())
+    chunks = Chunks(dry[None], wet[None], SR // 2, (0,))
+    right, wrong = (
+        initialise.raws_from(chain, {name: torch.tensor(v) for name, v in (echoing() | {"sends.delay.delay": ms}).items()})
+        for ms in (367.0, 250.0)
+    )
+    loss = VocalLoss(SR)
+    best = best_start(chain, chunks, [wrong, right], lambda tracks: Fit(chain, tracks, loss, lr=0.001, near=True))
+    delay = dict(chain.walk())["sends.delay.delay"].mapping
+    assert delay.value(best["sends.delay.delay"]).item() == pytest.approx(367, abs=2)
+    assert math.isfinite(sum(raw.sum().item() for raw in best.values()))
