@@ -204,8 +204,8 @@ class Fit:
 
     @torch.no_grad()
     def _first_non_finite(self, g: int, row: Report, index: Tensor | None) -> str:
-        """Names what is not finite: the first output of an effect, else the loss, else gradients of the last effect with
-        such ones."""
+        """Names what is not finite: the first output of an effect, else the loss, else gradients of the last effect
+        with such ones."""
         chunks = slice(None) if index is None else index.view(len(self.tracks), -1)[g]
         effect = first_broken(self.chain, self.dry[chunks], self.values(row.raws.to(self.device)))
         if effect or not row.loss.isfinite():
