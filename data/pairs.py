@@ -64,7 +64,8 @@ def load_pair(
 
     `shift=None` measures the shift if `align` is true, and is 0 otherwise. Where wet continues after the end of dry,
     dry is padded with silence while wet decays. An inverted wet is corrected and a DC offset removed; `fix_drift`
-    resamples a wet whose clock differs, `fix_channel_polarity` corrects a single inverted channel. `lufs=None` keeps the levels.
+    resamples a wet whose clock differs, `fix_channel_polarity` corrects a single inverted channel. `lufs=None` keeps
+    the levels.
     With `wrap`, dry is rolled circularly and nothing else is done, as for the published preset sets.
 
     Findings are logged and stored in the pair's `check`. PairError (a UsageError, one line) where the files cannot be
