@@ -60,7 +60,7 @@ class FDN(Effect):
     label, family = "FDN", "reverb"
     realtime_options: ClassVar = {"render": "realtime"}
     # Longest reverberation time (60 dB), relative to the length of the response, beyond which the tail wraps around.
-    LONGEST = 0.75
+    LONGEST_SHARE = 0.75
     options = {
         "render": Choice(RENDERS),
         "delays": Integers(1, 100_000, 32, "samples"),
@@ -95,7 +95,7 @@ class FDN(Effect):
                 "give shorter lines, or a longer response"
             )
         lines = len(delays)
-        decay = tuple(10 ** (-3 * m / (sr * self.LONGEST * ir_duration)) for m in delays)
+        decay = tuple(10 ** (-3 * m / (sr * self.LONGEST_SHARE * ir_duration)) for m in delays)
         # Defaults are drawn around 0.5 or, for a short response with a lower limit of the gain, around half the limit.
         start = 1.0 if min(decay) > 0.6 else min(decay)
         highest = Linear(0, decay[delays.index(min(delays))]) if shared_decay else Ceilings(decay)

@@ -11,8 +11,8 @@ from reknob.data.bandwidth import band_edge
 from reknob.data.fourier import irfft, next_fast_len, rfft, rfftfreq
 
 BLOCK = 12.0  # s; length of the blocks that `gcc_phat_peak` correlates, for which `RELATED` was measured
-#: Smallest whitened correlation of a related pair. The lowest of ten vocal pairs had 0.115 (median 0.72), a reverb
-#: without its direct sound 0.066; the highest of 388 mismatched pairs, same singer included, had 0.031.
+#: Smallest `gcc_phat_peak` of a related pair, the maximum over blocks. The lowest of ten vocal pairs had 0.115 (median
+#: 0.72), a reverb without its direct sound 0.066; the highest of 388 mismatched pairs, same singer included, had 0.031.
 RELATED = 0.05
 BAND = (100.0, 8000.0)  # Hz; where voices have energy and lossy codecs keep the phase
 WINDOW = (1.5, 8.0)  # s; shortest and longest window in which a lag is measured

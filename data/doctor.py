@@ -50,7 +50,7 @@ CODES = {
 CLIPPED = 1e-4  # smallest share of samples on flat tops; a mastering limiter leaves about 44 in 10 s, on sibilants
 FLAT = 3  # equal samples in a row that make a flat top
 QUIETER = -2.0  # dB; compression and reverb raise the quiet parts of a mix: ten real pairs measured at least +1.6
-RELATED_PEAK = 0.05  # median of the windows' whitened correlations; unrelated pairs have at most 0.02, real ones 0.16
+RELATED_PEAK = 0.05  # of `Alignment.gcc_phat_peak`, the median over windows; unrelated pairs: at most 0.02, real: 0.16
 UNEXPLAINED = 0.17  # share of wet that is no linear echo of dry; 16 of 18 real pairs have 0.01 to 0.11
 IN_PAUSES = 0.002  # share of wet in pauses of dry, required in addition to `UNEXPLAINED`; real pairs have 0.001
 VARYING_LAG = 3.0  # samples: median distance from a constant lag; 16 of 18 real pairs have less than 0.1
@@ -251,7 +251,7 @@ def check_relation(
         check.add("foreign", WARNING, text, "give the processed track alone, without the other instruments")
 
 
-def refuse_unrelated(check: PairCheck, alignment: Alignment, files: PairFiles, severity: str) -> bool:
+def check_related(check: PairCheck, alignment: Alignment, files: PairFiles, severity: str) -> bool:
     """Whether two files are related; adds a finding of this severity where they are not."""
     if alignment.gcc_phat_peak >= RELATED_PEAK:
         return True

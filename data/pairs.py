@@ -16,8 +16,8 @@ from reknob.data.doctor import (
     PairCheck,
     check_alignment,
     check_file,
+    check_related,
     check_relation,
-    refuse_unrelated,
 )
 from reknob.data.pair_files import PairFiles
 from reknob.data.prepare import crop_to_overlap, gain_to, ringing, to_mono, undo_drift, without_offset
@@ -62,9 +62,10 @@ def load_pair(
 ) -> Pair:
     """The two files as mono and stereo, with dry delayed by `shift` samples, cut to their overlap, at `lufs` LUFS each.
 
-    Without a `shift`, it is measured if `align` is set, and 0 otherwise. Where wet continues after the end of dry, dry
-    is padded with silence while wet decays. An inverted wet is corrected and a DC offset removed; `fix_drift` resamples
-    a wet whose clock differs, `fix_channel_polarity` corrects a single inverted channel. `lufs=None` keeps the levels.
+    `shift=None` measures the shift if `align` is true, and is 0 otherwise. Where wet continues after the end of dry,
+    dry is padded with silence while wet decays. An inverted wet is corrected and a DC offset removed; `fix_drift`
+    resamples a wet whose clock differs, `fix_channel_polarity` corrects a single inverted channel. `lufs=None` keeps
+    the levels.
     With `wrap`, dry is rolled circularly and nothing else is done, as for the published preset sets.
 
     Findings are logged and stored in the pair's `check`. PairError (a UsageError, one line) where the files cannot be
@@ -144,7 +145,7 @@ def _aligned(
     Adds findings; without `check` unrelated files are a warning only. UsageError where nothing overlaps.
     """
     alignment = measure_alignment(dry, wet, sr)
-    related = refuse_unrelated(report, alignment, files, REFUSAL if check else WARNING)
+    related = check_related(report, alignment, files, REFUSAL if check else WARNING)
     shift = fixes.shift
     if related:  # the alignment of unrelated files is random
         check_alignment(report, alignment, sr, fixes.drift, fixes.channel_polarity)

@@ -68,7 +68,7 @@ class Budget:
         return len(tracks) * max(track.count(self.batch_size) for track in tracks)
 
     def _size(self, tracks: Sequence[TrackState]) -> int:
-        """Chunks of a step, and those in memory that other steps use."""
+        """Chunks in memory: those of a step, padding included, and those of the tracks that it does not draw."""
         waiting = sum(len(track.chunks.dry) - track.count(self.batch_size) for track in tracks)
         return self._step(tracks) + waiting
 
@@ -79,7 +79,7 @@ class Queue:
     def __init__(self, tracks: Iterable[TrackState]) -> None:
         self._source, self._ready = iter(tracks), deque()
 
-    def next(self) -> TrackState | None:
+    def peek(self) -> TrackState | None:
         """The next track, which stays in the queue; None at the end."""
         if not self._ready:
             self._ready.extend([track] if (track := next(self._source, None)) else [])
@@ -136,7 +136,7 @@ def fit_all(
 
     try:
         while not stopped():
-            while (following := queue.next()) and budget.holds([*active, following]):
+            while (following := queue.peek()) and budget.holds([*active, following]):
                 active.append(queue.take())
             if not active:
                 return
@@ -162,7 +162,7 @@ def fit_all(
 def _advance(active: Sequence[TrackState], attempt: Callable[..., Attempt], steps: int | None) -> bool:
     """Fits tracks together until one ends, or each alone by one step if that fails.
 
-    False where none of them can be blamed: too many for the memory, or an error that only their combination has.
+    False if they fail together but none of them alone: memory ran out, or only their combination raises.
     """
     outcome = attempt(active, steps)
     if outcome is Attempt.FAILED and len(active) > 1:

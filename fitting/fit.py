@@ -20,7 +20,7 @@ from reknob.runtime.device import AsyncCopy
 
 Terms = dict[str, float]
 OnStep = Callable[["Fit", TrackState, Terms], None]
-PAUSE_EVERY_S = 30
+PAUSE_EVERY_S = 30  # between checkpoints
 
 
 class Report(NamedTuple):
@@ -123,7 +123,8 @@ class Fit:
         self._reports.append((AsyncCopy(losses, terms, finite, self.state.scale, raws), index))
 
     def _step_function(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The state (10 tensors) after a step, losses (G,), terms (G, K), finite (G, P), from a state and an index.
+        """Takes one step: from the 10 tensors of a `State` and, if chunks are drawn, their index, to the tensors of the
+        new state, losses (G,), terms (G, K), and which gradients are finite (G, P).
 
         It reads and writes no attribute that changes, so that a CUDA graph can replay it.
         """
@@ -205,7 +206,8 @@ class Fit:
 
     @torch.no_grad()
     def _first_non_finite(self, g: int, row: Report, index: Tensor | None) -> str:
-        """What is not finite first: an effect's output, the loss, or the gradients of the last effect with such."""
+        """Names what is not finite: the first output of an effect, else the loss, else gradients of the last effect
+        with such ones."""
         chunks = slice(None) if index is None else index.view(len(self.tracks), -1)[g]
         effect = first_broken(self.chain, self.dry[chunks], self.values(row.raws.to(self.device)))
         if effect or not row.loss.isfinite():

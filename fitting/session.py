@@ -58,8 +58,8 @@ class Song:
 
 
 class Observer(Protocol):
-    """Receives the events of a session. If it raises, the error is logged, the fit continues, and of this song it gets
-    only the end.
+    """Receives the events of a session. If it raises, the error is logged and the fit continues; of that song it then
+    receives only `end`.
 
     `song.run` is the run folder, with pair and track; None at the end of a song whose fit never began.
     """

@@ -159,7 +159,7 @@ class TrackState:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Restores a state; UsageError where its parameters are not those that its optimiser moved."""
+        """Restores a state; UsageError if the parameters and the state of the optimiser disagree."""
         restored = State(**state["optimiser"])
         if not torch.equal(self.columns.join(state["model"]), restored.raws):
             raise UsageError("the checkpoint's parameters are not those that its optimiser moved")

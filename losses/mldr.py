@@ -112,7 +112,7 @@ class MLDR:
         return torch.stack(averages, 1).unflatten(0, x.shape[:2]).unflatten(2, self.coefs.shape)
 
     def _rolled_range(self, averages: Tensor) -> Tensor:
-        """Loudness dynamic range (B, S, P, T) with L, R and, apart from them, mid, side rolled over all their rows."""
+        """Loudness dynamic range (B, S, P, T); L and R are rolled as one array over all items, mid and side apart."""
         short, long = averages.log().unbind(3)
         shifts = self.shifts.tolist()
         groups = long.split(2, 1) if self.mid_side else [long]

@@ -163,7 +163,7 @@ def fit(
     Args:
         dry, wet: audio files of any sample rate.
         steps: how many steps the optimiser takes.
-        method: "annealed"; or "adam", as published, which takes 2000 steps.
+        method: "annealed"; or "adam", the published method, which needs about 2000 steps (set `steps`).
         loss: the key of a registered loss; or a group of settings, {"name": "mrstft", "options": {"w_sc": 0.5}}.
         on_step: called after every step with its number, from 1, and the loss and its terms by name; what it raises
             ends the fit.
@@ -236,9 +236,11 @@ def load_run(folder: str | Path) -> Processor:
 class Estimate:
     """Values that a network estimates from processed audio.
 
-    `values` by control ("peq.peak1.gain") in the units of `units`, None for a control that cannot be estimated;
-    `intervals` the central 68 % over the windows, None for a recording of one window; `remarks` limits of the whole
-    estimate, one line each.
+    Args:
+        values: by control ("peq.peak1.gain"); None for a control that cannot be estimated.
+        intervals: the central 68 % over the windows of the recording; None if it has one window.
+        units: of the values and intervals.
+        remarks: limits of the whole estimate, one line each.
     """
 
     values: dict[str, float | None]

@@ -15,6 +15,7 @@ import yaml
 from takes import SHORT, SMALL, SR, mixed, take
 
 from docs import generate
+from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
 from reknob.runtime.plugins import split_arguments
@@ -29,7 +30,7 @@ PAGES = [
 PROGRAMS = sorted([*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")])
 README_LINES = 200
 # The console command's words for programs of another name; any other word is the name of a program in scripts/.
-CONSOLE = {"fit": "main", "eval": "loss_eval", "train": "train_analysis_net", "check": "scripts.check_pair"}
+CONSOLE = {command: module for command, (module, _) in cli.COMMANDS.items()}
 
 
 def commands(text: str) -> list[str]:
@@ -77,7 +78,7 @@ class Understood(BaseException):
 def module_of(words: list[str]) -> tuple[str, list[str]]:
     """The program that a command names, as a module, and its arguments."""
     if words[0] == "reknob":
-        return CONSOLE.get(words[1], f"scripts.{words[1]}"), words[2:]
+        return CONSOLE[words[1]], words[2:]
     words = words[1:]
     if words[0] == "-m":
         return words[1], words[2:]
@@ -277,3 +278,8 @@ def test_the_examples_of_extending_run() -> None:
     assert names["y"].shape == (2, 2, 44100) and names["knobs"].sat.drive.grad is not None
     assert names["loss"](names["y"], names["y"]) == 0
     assert names["controller"](names["x"]).shape == (2, 15)
+
+
+def test_the_table_of_programs_is_that_of_the_commands() -> None:
+    rows = re.findall(r"^\| `([\w/]+)\.py` \| `reknob ([\w-]+)` \|", README.read_text(), re.MULTILINE)
+    assert {command: path.replace("/", ".") for path, command in rows} == CONSOLE
