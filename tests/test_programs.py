@@ -205,7 +205,7 @@ def test_a_mono_mix_at_another_rate_is_fitted_with_a_notice(tmp_path: Path, capl
     write_audio(tmp_path / "song.wav", mixed(take()).mean(0, keepdim=True)[:, ::2], SR // 2)
     with caplog.at_level(logging.INFO):
         assert main.main([*arguments, *QUICK, "epochs=1"]) == 0
-    assert "song.wav is mono: copied to both sides" in caplog.text
+    assert "song.wav is mono: copied to both channels" in caplog.text
     assert f"song.wav: resampled from 22050 to {SR} Hz" in caplog.text
 
 
