@@ -22,6 +22,7 @@ from reknob.afx.functional import biquad
 from reknob.afx.functional.units import gain_to_db
 from reknob.afx.param import Param
 from reknob.afx.reverb import FDN
+from reknob.afx.stream import render
 
 RESPONSE_S, NOISE_S = 3.0, 1.0  # lengths of the estimated response and of its noise
 REGULARISATION = 0.05  # of the deconvolution, as a share of the power of dry around each frequency
@@ -29,6 +30,8 @@ SMOOTH_HZ = 200  # width of that power's average
 DIRECT_MS = 20  # of the response that hold the equaliser; echoes and reverb begin later
 ECHO_BAND_HZ = (150, 9000)  # where echoes are searched: outside, speech and singing leave too little
 ECHO_EDGES_HZ = np.array([150, 300, 600, 1200, 2400, 4800, 9600])
+LEAST_BANDS = 5  # in which a reverb must be seen to decay
+LEVEL_S = 30.0  # of the recording, its loudest, over which the level is matched
 DECAY_EDGES_HZ = np.array([125, 250, 500, 1000, 2000, 4000, 8000, 16000])
 EQ_GRID_HZ = np.geomspace(60, 16000, 60)
 
@@ -75,7 +78,7 @@ def echo_times(response: Response, low_ms: float, high_ms: float, count: int) ->
     sr, step = response.sr, 8
     energy = ndimage.gaussian_filter1d((response.causal**2).sum(0), 0.0003 * sr)
     floor = np.repeat(ndimage.median_filter(energy[::step], round(0.06 * sr / step)), step)[: len(energy)]
-    contrast = np.log(np.maximum(energy / np.maximum(floor, 1e-12 * energy.max()), 1))
+    contrast = np.log(np.maximum(energy / np.maximum(floor, 1e-12 * energy.max() + np.finfo(float).tiny), 1))
     first, last = round(low_ms / 1000 * sr), min(round(high_ms / 1000 * sr), len(contrast))
     # Half a ms of play, as a filter in the loop delays the second echo more than the first.
     wide = ndimage.maximum_filter1d(contrast, round(0.001 * sr))
@@ -145,11 +148,12 @@ def pan_position(left: float, right: float) -> float:
     return 2 / math.pi * math.atan2(math.sqrt(right), math.sqrt(left))
 
 
-def decay_times(response: Response) -> tuple[np.ndarray, np.ndarray]:
+def decay_times(response: Response, delay_ms: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Reverberation time (60 dB) in s in octave bands, NaN where the decay is not seen above the noise; and the energy
     of the reverb relative to the direct sound.
 
-    Robust lines (Theil-Sen) through the level of the response from 35 ms on until it meets twice its noise.
+    Robust lines (Theil-Sen) through the level of the response from 35 ms on until it meets twice its noise. What lies
+    around the multiples of `delay_ms` is an echo, and left out.
     """
     sr, size, hop = response.sr, 1024, 512
 
@@ -161,18 +165,24 @@ def decay_times(response: Response) -> tuple[np.ndarray, np.ndarray]:
     spectra = [spectrogram(h) for h in (response.causal, response.noise)]
     freqs = np.fft.rfftfreq(size, 1 / sr)
     times = np.arange(spectra[0].shape[1]) * hop / sr
+    later = times > 0.035
+    if delay_ms is not None:
+        after = times * 1000 % delay_ms
+        later &= (after > 45) & (after < delay_ms - 15)
     seconds, energies = [], []
     for low, high in zip(DECAY_EDGES_HZ, DECAY_EDGES_HZ[1:], strict=False):
         band = (freqs >= low) & (freqs < high)
         level, noise = (x[band].sum(0) for x in spectra)
         floor = float(np.median(noise))
-        clear = (times > 0.035) & (level > 2 * floor)
-        ends = times[(times > 0.05) & ~clear]
+        clear = later & (level > 2 * floor)
+        ends = times[later & ~clear]
         clear &= times < (ends[0] if len(ends) else np.inf)
         excess = np.maximum(level - floor, 1e-3 * floor)
         slope = stats.theilslopes(10 * np.log10(excess[clear]), times[clear])[0] if clear.sum() >= 5 else 0.0
         seconds.append(-60 / slope if slope < 0 else np.nan)
-        energies.append(excess[times > 0.035].sum() / max(level[times < 0.02].sum(), np.finfo(float).tiny))
+        # The frames without echoes stand for all.
+        whole = excess[later].sum() * (times > 0.035).sum() / max(later.sum(), 1)
+        energies.append(whole / max(level[times < 0.02].sum(), np.finfo(float).tiny))
     return np.array(seconds), np.array(energies)
 
 
@@ -192,7 +202,7 @@ def transfer_db(dry: Tensor, wet: Tensor, sr: int) -> tuple[np.ndarray, np.ndarr
         weights.append(power[near].mean())
         gains.append(10 * np.log10(max(np.average(squared[near], weights=power[near] + 1e-30), 1e-8)))
     weights = np.array(weights)
-    return np.array(gains), np.clip(np.sqrt(weights / np.median(weights)), 0.1, 1)
+    return np.array(gains), np.clip(np.sqrt(weights / max(np.median(weights), np.finfo(float).tiny)), 0.1, 1)
 
 
 def equaliser_values(bands: dict[str, Biquad], gains_db: np.ndarray, weights: np.ndarray) -> Values:
@@ -229,9 +239,9 @@ def equaliser_values(bands: dict[str, Biquad], gains_db: np.ndarray, weights: np
 
 def reverb_values(reverb: FDN, seconds: np.ndarray, energies: np.ndarray) -> Values:
     """Decay and level of a feedback delay network with reverberation times, and with energies relative to the direct
-    sound, in octave bands; nothing where no decay is seen."""
+    sound, in octave bands; nothing where a decay is seen in few of them: what is measured there is an echo or noise."""
     seen = np.isfinite(seconds)
-    if not seen.any():
+    if seen.sum() < LEAST_BANDS:
         return {}
     declared = {p.name: p for p in reverb.params}
     centres = np.sqrt(DECAY_EDGES_HZ[:-1] * DECAY_EDGES_HZ[1:])
@@ -272,16 +282,38 @@ def starts(chain: Effect, dry: Tensor, wet: Tensor, count: int = 4) -> list[Valu
     if bands:
         common |= equaliser_values(bands, *transfer_db(dry, wet, chain.sr))
     whole = deconvolve(dry, wet, chain.sr)
-    found: list[Values] = [{}]
-    for prefix, effect in _sends(chain):
-        common |= _position(prefix, effect, whole)
-        for name, part in effect.parts():
-            if isinstance(part, FDN):
-                values = reverb_values(part, *decay_times(whole))
-                common |= {f"{prefix}{name}.{key}": value for key, value in values.items()}
+    candidates: list[Values] = [{}]
+    for prefix, sends in _sends(chain):
+        common |= _position(prefix, sends, whole)
+        parts = dict(sends.parts())
+        for name, part in parts.items():
             if isinstance(part, PingPongDelay):
-                found = _echoes(f"{prefix}{name}.", part, dry, wet, whole, count) or found
-    return [common | values for values in found]
+                candidates = _echoes(f"{prefix}{name}.", part, dry, wet, whole, count) or candidates
+        for name, part in parts.items():
+            if isinstance(part, FDN):
+                candidates = [values | _reverb(f"{prefix}{name}.", part, whole, values) for values in candidates]
+    return [_matched_level(chain, common | values, dry, wet) for values in candidates]
+
+
+def _reverb(prefix: str, reverb: FDN, response: Response, values: Values) -> Values:
+    """Values of a reverb beside the echo that other values hold, if any."""
+    delay_ms = next((value.item() for name, value in values.items() if name.endswith("delay.delay")), None)
+    return {prefix + name: value for name, value in reverb_values(reverb, *decay_times(response, delay_ms)).items()}
+
+
+def _matched_level(chain: Effect, values: Values, dry: Tensor, wet: Tensor) -> Values:
+    """The values, with the make-up gain of a compressor that brings the render to the power of wet."""
+    name = next((name for name, p in chain.walk() if p.name == "makeup"), None)
+    length = min(round(LEVEL_S * chain.sr), dry.shape[-1])
+    starts = range(0, dry.shape[-1] - length + 1, length)
+    first = max(starts, key=lambda start: wet[:, start : start + length].square().sum().item())
+    dry, wet = (x[:, first : first + length] for x in (dry, wet))
+    if name is None or not wet.any() or not dry.any():
+        return values
+    knobs = Knobs(chain).requires_grad_(False)
+    knobs.load_state_dict(raws_from(chain, values))
+    power = render(chain, knobs(), dry)[:, :length].square().mean()
+    return values | {name: 10 * torch.log10(wet.square().mean() / power.clamp(min=1e-12))}
 
 
 def _sends(chain: Effect, prefix: str = "") -> Iterator[tuple[str, Sends]]:

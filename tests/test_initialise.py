@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from takes import SR as TAKE_SR
 from takes import take
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from reknob.afx.eq import Biquad
 from reknob.afx.registry import build
 from reknob.afx.stereo import pan_gains
 from reknob.afx.stream import render
+from reknob.data.audio import normalise_loudness, resample
 from reknob.data.chunks import Chunks
 from reknob.fitting import initialise
 from reknob.fitting.fit import Fit
@@ -28,20 +30,24 @@ CHAIN = {
     "comp": {"effect": "compressor_expander"},
     "sends": {
         "effect": "sends",
-        "delay": {"effect": "ping_pong_delay", "ir_duration": 3, "eq": {"effect": "low_pass", "freq": {"default": 4000, "range": [200, 7000]}}},
+        "delay": {
+            "effect": "ping_pong_delay",
+            "ir_duration": 3,
+            "eq": {"effect": "low_pass", "freq": {"default": 4000, "range": [200, 7000]}},
+        },
         "reverb": {"effect": "fdn", "ir_duration": 2, "delays": [361, 419, 481, 563, 653, 761]},
     },
 }
-ECHO = {"delay": 367.0, "feedback": 0.45, "gain": 0.35, "odd_pan": {"pan": 0.3}, "even_pan": {"pan": 0.6}}
 
 
 @pytest.fixture(scope="module")
 def dry() -> Tensor:
-    return take(8.0, SR).reshape(1, -1)
+    x = resample(take(8.0), TAKE_SR, SR)
+    return normalise_loudness(x, SR, -18.0)
 
 
-def made(chain: Effect, dry: Tensor, **changes: dict) -> tuple[Tensor, Values]:
-    """What a chain makes of dry: its defaults but for some values of the echo, and a quiet reverb."""
+def rendered(chain: Effect, dry: Tensor, **changes: float) -> tuple[Tensor, Values]:
+    """Dry through a chain, (2, T), and its values: the defaults but for some."""
     raws = initialise.raws_from(chain, {name: torch.tensor(v, dtype=torch.float64) for name, v in changes.items()})
     track = TrackState(chain, Chunks(dry[None], dry.expand(2, -1)[None], 0, (0,)), raws=raws)
     values = track.best_values(chain)
@@ -62,7 +68,7 @@ def test_a_position_is_the_inverse_of_the_panning_law() -> None:
 
 def test_deconvolution_finds_a_response_through_a_compressor(dry: Tensor) -> None:
     chain = build(CHAIN, SR)
-    wet, _ = made(chain, dry, **echoing(), **{"comp.cmp_threshold": -30.0, "comp.cmp_ratio": 4.0})
+    wet, _ = rendered(chain, dry, **echoing(), **{"comp.cmp_threshold": -30.0, "comp.cmp_ratio": 4.0})
     response = initialise.deconvolve(dry, wet, SR)
     assert response.causal.shape == (2, round(initialise.RESPONSE_S * SR))
     energy = (response.causal**2).sum(0)
@@ -73,7 +79,7 @@ def test_deconvolution_finds_a_response_through_a_compressor(dry: Tensor) -> Non
 
 @pytest.mark.parametrize("delay_ms", [152.0, 480.5, 901.0])
 def test_an_echo_is_measured(dry: Tensor, delay_ms: float) -> None:
-    wet, _ = made(build(CHAIN, SR), dry, **(echoing() | {"sends.delay.delay": delay_ms}))
+    wet, _ = rendered(build(CHAIN, SR), dry, **(echoing() | {"sends.delay.delay": delay_ms}))
     (found,) = initialise.echo_times(initialise.deconvolve(dry, wet, SR, (150, 6000)), 100, 1000, 1)
     assert found == pytest.approx(delay_ms, abs=0.6)
     echo = initialise.echo(initialise.deconvolve(dry, wet, SR), found)
@@ -106,7 +112,7 @@ def test_nothing_decays_where_there_is_no_reverb() -> None:
 def test_an_equaliser_comes_back_from_the_spectra(dry: Tensor) -> None:
     chain = build(CHAIN, SR)
     truth = {"peak1.gain": 8.0, "peak1.freq": 1200.0, "peak1.Q": 1.0, "high_shelf.gain": -6.0}
-    wet, values = made(chain, dry, **truth, **{"comp.cmp_ratio": 1.01, "comp.exp_ratio": 0.99})
+    wet, values = rendered(chain, dry, **truth, **{"comp.cmp_ratio": 1.01, "comp.exp_ratio": 0.99})
     bands = {name: part for name, part in chain.parts() if isinstance(part, Biquad)}
     found = initialise.equaliser_values(bands, *initialise.transfer_db(dry, wet, SR))
     (true_curve, *_), (curve, *_) = (
@@ -119,7 +125,7 @@ def test_an_equaliser_comes_back_from_the_spectra(dry: Tensor) -> None:
 
 def test_starts_name_parameters_of_the_chain_within_their_ranges(dry: Tensor) -> None:
     chain = build(CHAIN, SR)
-    wet, _ = made(chain, dry, **echoing())
+    wet, _ = rendered(chain, dry, **echoing())
     candidates = initialise.starts(chain, dry, wet, 3)
     declared = dict(chain.walk())
     assert len(candidates) == 3
@@ -131,8 +137,11 @@ def test_starts_name_parameters_of_the_chain_within_their_ranges(dry: Tensor) ->
     assert candidates[0]["sends.delay.delay"].item() == pytest.approx(367, abs=1)
 
 
-def test_a_chain_without_such_effects_has_one_empty_start(dry: Tensor) -> None:
+def test_a_chain_without_such_effects_starts_at_the_level_of_wet(dry: Tensor) -> None:
     chain = build({"comp": {"effect": "compressor_expander"}, "pan": {"effect": "panning"}}, SR)
+    (values,) = initialise.starts(chain, dry, 2 * dry.expand(2, -1))
+    assert set(values) == {"comp.makeup"}
+    chain = build({"pan": {"effect": "panning"}}, SR)
     assert initialise.starts(chain, dry, dry.expand(2, -1)) == [{}]
 
 
@@ -145,12 +154,11 @@ def test_silence_and_a_click_have_finite_starts(x: Tensor) -> None:
 
 def test_the_best_of_several_starts_continues(dry: Tensor) -> None:
     chain = build(CHAIN, SR)
-    wet, _ = made(chain, dry, **echoing())
+    wet, _ = rendered(chain, dry, **echoing())
     chunks = Chunks(dry[None], wet[None], SR // 2, (0,))
-    right, wrong = (
-        initialise.raws_from(chain, {name: torch.tensor(v) for name, v in (echoing() | {"sends.delay.delay": ms}).items()})
-        for ms in (367.0, 250.0)
-    )
+    values = {name: torch.tensor(value) for name, value in echoing().items()}
+    right = initialise.raws_from(chain, values)
+    wrong = initialise.raws_from(chain, values | {"sends.delay.delay": torch.tensor(250.0)})
     loss = VocalLoss(SR)
     best = best_start(chain, chunks, [wrong, right], lambda tracks: Fit(chain, tracks, loss, lr=0.001, near=True))
     delay = dict(chain.walk())["sends.delay.delay"].mapping
