@@ -52,6 +52,10 @@ def to_tensors(effect: "Effect", values: Mapping[str, Any], like: Tensor, place:
         else:
             tensors[name] = checked = _tensor(value, declared[name].shape, like, place + name)
             declared[name].check(checked, place + name)
+    # Presets do not hold these, so that a user has none to give.
+    for name, p in declared.items():
+        if name not in values:
+            tensors[name] = p.mapping.value(p.initial_raw()).to(like)
     return tensors
 
 
