@@ -50,15 +50,20 @@ class FixedBand(Biquad):
     """
 
     params = (GAIN,)
+    freq: Tensor
+    Q: Tensor
 
     def __init__(self, sr: int, *, design: Design, freq: float, octaves: float, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
         if freq >= sr / 2:
             raise UsageError(f"a band at {freq:g} Hz lies beyond half the sample rate of {sr} Hz; use a higher rate")
-        self.design, self.freq = design, torch.tensor(freq, dtype=torch.float64)
+        self.design = design
         omega = 2 * math.pi * freq / sr
-        # Computed once, in Python: neither the frequency nor the bandwidth is a parameter.
-        self.Q = torch.tensor(0.5 / math.sinh(math.log(2) / 2 * octaves * omega / math.sin(omega)), dtype=torch.float64)
+        # Computed once, in Python: neither the frequency nor the bandwidth is a parameter. Buffers follow the chain to
+        # a device.
+        Q = 0.5 / math.sinh(math.log(2) / 2 * octaves * omega / math.sin(omega))
+        self.register_buffer("freq", torch.tensor(freq, dtype=torch.float64), persistent=False)
+        self.register_buffer("Q", torch.tensor(Q, dtype=torch.float64), persistent=False)
 
     def coefs(self, *, gain: Tensor) -> Tensor:
         return self.design(self.freq, self.Q, gain, self.sr)
