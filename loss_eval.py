@@ -33,6 +33,7 @@ from reknob.runtime.files import check_output
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
+    # Notes on every pair would hide the scores.
     logging.getLogger().setLevel(logging.WARNING)
     check_output(args.output, [args.presets, args.fx_config])
     config, sr, source = read_chain(args.presets, args.fx_config)
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> int:
         roots=[read_root(text) for text in args.root],
         process=not args.no_process,
         clip_q=args.clip_Q,
+        # The release shifted recordings circularly, and its sets do not record it.
         wrap=read_info(args.presets)["alignment"] != "crop",
     )
     presets = load_presets(args.presets, chain)
@@ -57,6 +59,7 @@ def main(argv: list[str]) -> int:
         presets = [presets[row] for row in read_rows(args.subset, presets)]
     print(f"{len(presets)} presets, {device}, chain of {source}")
     rows = []
+    # Not written atomically: the rows of an interrupted scoring are of use. Names may hold bytes that are not UTF-8.
     with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         for count, score in enumerate(write_scores(file, score_presets(presets, scorer), metrics.term_names), 1):
             name = f"{score.preset.track} {score.preset.stem}"

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
     progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter()
     session = Session(settings, (progress, board))
+    # Before the bar is drawn, which they would interrupt.
     for line in (*(f"skipped {reason}" for reason in skipped), *(f"failed: {reason}" for reason in empty)):
         print(line, flush=True)
     try:
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> int:
             session.fit(pairs, interrupt)
     finally:
         failed = [song for song in session.songs if song.outcome is Outcome.FAILED]
+        # Also where the session raises, as at a second Ctrl-C. Of a single song nothing else prints the reason.
         for reason in (*empty, *(song.reason for song in failed)):
             print_error(f"main.py: {reason}")
         if len(pairs) + len(empty) + len(skipped) > 1:
@@ -65,6 +67,7 @@ def read_settings(argv: list[str]) -> FitSettings:
     def translate(tree: dict, given: Collection[str]) -> dict:
         tree = _of_file(tree, given)
         if isinstance(tree.get("chain"), dict):
+            # Kept apart: the file's chain changes that of `model`, which a flag may choose, and flags change both.
             of_file.update(tree.pop("chain"))
         return tree
 
@@ -80,6 +83,7 @@ def _of_file(tree: dict, given: Collection[str]) -> dict:
     others = {"dry": ("data_dir",), "wet": ("data_dir",), "data_dir": ("dry", "wet")}
     replaced = {name for path in others if path in given for name in others[path]}
     takes = DATASETS[tree["dataset"]].arguments if tree.get("dataset") in DATASETS else None
+    # Paths of the command line may not suit the file's data set: then it is dropped, and inferred from the paths.
     if takes is not None and "dataset" not in given and any(path in given and path not in takes for path in others):
         replaced.add("dataset")
     return {name: value for name, value in tree.items() if name not in replaced}

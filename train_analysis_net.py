@@ -49,9 +49,11 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", module="lightning")
     keep_freed_memory()
     device = pick_device(settings.device)
+    # Before the folder is created, so that settings that do not go together leave none.
     estimator = build_estimator(settings)
     folder = open_folder(settings)
     n_controls, batch_size = len(estimator.synthesis.controls()), settings.batch_size
+    # After the folder was opened: generating music may take minutes, in vain where the run exists already.
     loaders, skipped = build_loaders(settings, settings.sizes, n_controls, batch_size=batch_size, seed=settings.seed)
     for reason in skipped:
         print(f"skipped {reason}")
@@ -61,6 +63,7 @@ def main(argv: list[str]) -> int:
     if stopped:
         print(f"stopped; the best epoch is in {folder / ESTIMATOR}; --resume continues")
         return INTERRUPTED
+    # Lightning moves the estimator to the CPU at the end of a training.
     print(scores_table(score_run(estimator.to(device), loaders["test"], folder, settings.seed)))
     print(f"{folder / ESTIMATOR}; the scores of every item: {folder / METRICS}")
     return 0

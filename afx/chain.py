@@ -56,6 +56,7 @@ class Serial(Effect):
         running: list[Stage] = []
         for are_biquads, group in groupby(self.parts(), key=is_biquad):
             if are_biquads:
+                # One stage with one state for a run of biquads: each block is read and written once, not once per band.
                 running.append(stages.cascade(cascade_coefs(group, values)))
             else:
                 running += [effect.stage(part_values(values, name)) for name, effect in group]
@@ -67,6 +68,7 @@ class Serial(Effect):
     def render_after_warm_up(self, x: Tensor, skip: int, **values: Tensor | Values) -> Tensor:
         *before, (name, last) = self.parts()
         if is_biquad((name, last)):
+            # A recursion cannot start at sample `skip`, and apart from its run this biquad would cost a second pass.
             return super().render_after_warm_up(x, skip, **values)
         # Only the last effect can skip its warm-up: the effects before it have to fill its delay lines and detectors.
         x = self._render(before, x, values)
@@ -89,9 +91,11 @@ class Normalised(Serial):
     Source: BE-AFX, arXiv 2310.11781.
     """
 
+    # Not the method of Serial, which would render all but the last effect without normalising between them.
     render_after_warm_up = Effect.render_after_warm_up
 
     def stage(self, values: Values) -> Stage:
+        # The mean and the peak of an effect's input are known only when the complete input is.
         return stages.at_once(self, values)
 
     def forward(self, x: Tensor, **values: Tensor | Values) -> Tensor:
@@ -159,8 +163,10 @@ class Sends(Effect):
                     "path; give a delay, a reverb (fdn) or a panning"
                 )
         names = list(parallel)
+        # Only from earlier to later effects: without loops, one pass in this order computes every response.
         self.sends = [(a, b, f"{a}_to_{b}") for j, b in enumerate(names) for a in names[:j]] if cross_send else []
         self.params = tuple(Param(send, "", 0.01, Linear(0, 1)) for _, _, send in self.sends)
+        # After `params`, with whose names Effect compares the overrides.
         super().__init__(sr, **overrides)
         for name, effect in parallel.items():
             self.add_module(name, effect)
@@ -215,6 +221,7 @@ class Sends(Effect):
             if name == "direct" or not isinstance(part, HasResponse):
                 continue
             h = part.response(**part_values(values, name))
+            # A level (…) against responses (…, 2, 1, samples): three dimensions more; audio in `_mix` needs two.
             sends = [levels[send][..., None, None, None] * responses[a] for a, b, send in self.sends if b == name]
             if sends:
                 # Input of the effect: the dry signal on all its channels, plus the outputs of earlier effects.

@@ -22,6 +22,7 @@ class Waveshaper(Effect):
         return overlapping(self, values)
 
     def curves(self, values: Tensors) -> list[Curve]:
+        # Symmetric, so that the mean that a series subtracts from its input is 0 here.
         x = torch.linspace(-1, 1, 201)
         y = self(x.reshape(1, 1, -1), **{name: value.detach().cpu() for name, value in values.items()})
         return [Curve("Distortion", "input", "output", x.numpy(), y.flatten().numpy(), log_x=False)]
@@ -59,6 +60,7 @@ class Clipper(Waveshaper):
 
     def forward(self, x: Tensor, *, drive: Tensor, offset: Tensor, hardness: Tensor) -> Tensor:
         gain, offset, hardness = (v.reshape(-1, 1, 1) for v in (db_to_gain(drive), offset, hardness))
+        # Subtracting s(offset) maps silence to silence; dividing by g keeps faint signals at one level for any g.
         return (clip(gain * x + offset, hardness) - clip(offset, hardness)) / gain
 
 

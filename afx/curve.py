@@ -50,6 +50,7 @@ def in_series(curves: Iterable[Curve]) -> list[Curve]:
     """The curves of effects in series: the gains in dB of all equalisers add up to one curve."""
     drawn: list[Curve] = []
     for curve in curves:
+        # Only these add up: the gain of a dynamics effect depends on the level, so its curve stands by itself.
         index = next((i for i, other in enumerate(drawn) if other.title == curve.title == RESPONSE), None)
         if index is None:
             drawn.append(curve)

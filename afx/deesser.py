@@ -49,6 +49,7 @@ class DeEsser(Effect):
         per_item = (
             torch.full_like(values["ratio"], AVERAGE),
             values["threshold"],
+            # In float64, as the kernel computes: near a ratio of 1 the difference cancels.
             1 - 1 / values["ratio"].double(),
             torch.full_like(values["ratio"], NO_EXPANSION),
             torch.zeros_like(values["ratio"]),
@@ -60,12 +61,14 @@ class DeEsser(Effect):
         return kernels.compressor_gain(band.flatten(0, 1), *rows, state=state).reshape(band.shape)
 
     def stage(self, values: Tensors) -> Stage:
+        # One row and one section: a stream has one set of values, which the kernel broadcasts to the channels.
         coefs = biquad.band_pass(values["freq"], values["Q"], self.sr).reshape(1, 1, 5)
         filters, gains = None, None
 
         def process(x: Tensor, last: bool) -> Tensor:
             nonlocal filters, gains
             if filters is None:
+                # Silence, and a power of 0 with a gain of 1: what the kernels begin with when they get no state.
                 filters = torch.zeros(len(x), 1, 2, dtype=torch.float64)
                 gains = torch.tensor([[0.0, 1.0]], dtype=torch.float64).repeat(len(x), 1)
             band = kernels.biquad_cascade(x, coefs, filters)

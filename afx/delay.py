@@ -94,6 +94,7 @@ class PingPongDelay(Effect):
         self.ir_length = int(max(ir_duration, 2) * sr)
         delays = next(p.mapping for p in self.params if isinstance(p.mapping, Precise))
         longest_ms = 1000 * self.ir_length / sr
+        # A delay as long as the response would leave no echo in it, see `_count`.
         if delays.lo < self.LEAST_MS or delays.hi >= longest_ms:
             raise UsageError(
                 f"delay: the range {delays.allowed} ms does not fit into the response of {longest_ms / 1000:g} s; "
@@ -109,6 +110,7 @@ class PingPongDelay(Effect):
 
     def penalty(self, values: DelayValues) -> Tensor | float:
         damping = values.get("damping")
+        # 1 - e^damping is 0 for the exact delay, so the penalty draws the surrogate towards it.
         return (1 - damping.exp()).square() if damping is not None and self.regularise else 0.0
 
     @property
@@ -117,6 +119,7 @@ class PingPongDelay(Effect):
 
     @property
     def grouped(self) -> bool:
+        # The sample loop takes values per row; the impulse responses are computed once per group.
         return not self.runs_by_sample
 
     def off_values(self) -> dict[str, float]:
@@ -127,6 +130,7 @@ class PingPongDelay(Effect):
             return values
         eq = part_values(values, "eq")
         Q = own_values(eq).get("Q")
+        # A low-pass of Q > 0.707 amplifies around its corner, where the loop gain then exceeds the feedback.
         return values if Q is None else values | {"eq": eq | {"Q": Q.clamp(max=most)}}
 
     def stage(self, values: DelayValues) -> Stage:
@@ -170,7 +174,9 @@ class PingPongDelay(Effect):
 
     def _echoes(self, values: DelayValues) -> tuple[Tensor, Tensor]:
         """Impulse responses of the odd and the even echoes, (…, ir_length)."""
+        # In float64: at 44100 samples float32 resolves 0.004 samples only, and echo k multiplies the error by k.
         samples, feedback = values["delay"].double() * (self.sr / 1000), values["feedback"]
+        # In evaluation the delay is exact: the damped one exists for its gradient only.
         damping = values.get("damping") if self.training else None
         coefs = self.eq.coefs(**values["eq"]).unsqueeze(-2) if "eq" in values else None
         in_loop = coefs if self.recursive_eq else None
@@ -180,6 +186,7 @@ class PingPongDelay(Effect):
             odd, even = self._filtered(samples, feedback, damping, in_loop)
         else:
             odd, even = self._unfiltered(samples, feedback, damping)
+        # After the loop every echo passes the filter once: filtering the two sums is the same, and two passes in all.
         if coefs is not None and in_loop is None:
             odd, even = self._equalise(odd, coefs), self._equalise(even, coefs)
         return odd, even
@@ -200,6 +207,7 @@ class PingPongDelay(Effect):
 
     def _unfiltered(self, samples: Tensor, feedback: Tensor, damping: Tensor | None) -> tuple[Tensor, Tensor]:
         """Echoes of a loop without a filter, as a finite sum of sinc functions."""
+        # In time: powers of a spectrum are circular convolutions, in which the slowly decaying sinc would wrap around.
         odd, even = echo.sinc_echoes(samples, feedback, *self._count(samples), self.ir_length)
         odd, even = odd.to(feedback.dtype), even.to(feedback.dtype)
         if damping is None:
@@ -228,6 +236,7 @@ class PingPongDelay(Effect):
 
     def _count(self, samples: Tensor) -> tuple[Tensor, int]:
         """Number of echoes within the response, (…), and its upper limit."""
+        # floor + 1 exceeds the delay, so the last echo lies within the response; a count has no gradient.
         return self.ir_length // (samples.detach().floor() + 1).long(), self._max_echoes
 
     def _surrogate(self, exact: Tensor, damped: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class CompressorExpander(Effect):
             Param("cmp_threshold", "dB", -18.0, Free()),
             Param("exp_threshold", "dB", -48.0, Free()),
             Param("makeup", "dB", 0.0, Free()),
+            # One sample, not 0, where the gradient of |raw| is 0 and a fit would never move it.
             *([Param("lookahead", "ms", 1000 / sr, Wrapped(max_lookahead))] if lookahead else []),
             Param("attack", "ms", 50.0, RiseTime(sr)),
             Param("release", "ms", 50.0, RiseTime(sr)),
@@ -87,6 +88,7 @@ class CompressorExpander(Effect):
             pending = x if pending is None else torch.cat([pending, x], -1)
             if last:
                 gains = torch.cat([gains, gains[:, -1:].expand(-1, after)], -1)
+            # An output sample needs `after` later gains, so that many samples wait for the next block.
             ready = max(gains.shape[-1] - before - after, 0)
             gain = gains[:, :ready]
             if lookahead is not None and ready:
@@ -124,6 +126,7 @@ class CompressorExpander(Effect):
         per_item = (
             avg_coef,
             cmp_threshold,
+            # In float64, as the kernel computes: near a ratio of 1 the difference cancels.
             1 - 1 / cmp_ratio.double(),
             exp_threshold,
             1 - 1 / exp_ratio.double(),
@@ -152,6 +155,7 @@ class Compressor(Effect):
     )
     label = "COMP"
     # Lowest amplitude that is measured.
+    # It is -80 dB, below the knee at every value of the declared ranges, so the reduction there is 0 anyway.
     FLOOR = 1e-4
 
     def stage(self, values: Tensors) -> Stage:
@@ -182,6 +186,7 @@ class Compressor(Effect):
         knee: Tensor,
         makeup: Tensor,
     ) -> Tensor:
+        # Negated, as the kernel smooths a gain: its attack is for falling values.
         gain_db = -self.reduction(x, threshold, ratio, knee)
         # In float64: 1 - α of a long release would lose most of its digits in float32.
         attack_coef, release_coef = (1 - tau_to_coef(ms.double().reshape(-1), self.sr) for ms in (attack, release))

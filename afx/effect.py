@@ -57,6 +57,7 @@ class Effect(nn.Module):
             known = ", ".join(p.name for p in self.params) or "none"
             raise UsageError(f"{type(self).__name__} has no parameter {', '.join(unknown)}; it has: {known}")
         self.sr = sr
+        # On the instance: overrides of one effect must not change the others of its class.
         self.params = tuple(p.with_(**overrides.get(p.name, {})) for p in self.params)
 
     def __call__(self, x: Tensor, **values: Any) -> Tensor:  # noqa: ANN401 - numbers, lists and arrays of any kind

@@ -23,6 +23,7 @@ class Biquad(Effect, ABC):
 
     def __init__(self, sr: int, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
+        # Beyond half the rate sin ω0 and α are negative, and the poles leave the unit circle.
         for p in self.params:
             if p.name == "freq" and isinstance(p.mapping, Linear) and p.mapping.hi >= sr / 2:
                 raise UsageError(
@@ -35,6 +36,7 @@ class Biquad(Effect, ABC):
         """Coefficients (…, 5) in float64 of values (…)."""
 
     def forward(self, x: Tensor, **values: Tensor) -> Tensor:
+        # (…, 5) to (…, 1, 5): a cascade of one filter.
         return biquad.cascade(x, self.coefs(**values).unsqueeze(-2))
 
     def stage(self, values: Tensors) -> Stage:
@@ -44,6 +46,7 @@ class Biquad(Effect, ABC):
         return [response_curve(self.coefs(**values).unsqueeze(-2), self.sr)]
 
     def off_values(self) -> dict[str, float]:
+        # A band without a gain, a low- or high-pass, is the identity for no values: it has to be left out.
         return {p.name: 0.0 for p in self.params if p.name == "gain"}
 
 
@@ -51,6 +54,7 @@ class LowPass(Biquad):
     """Resonant low-pass, 12 dB per octave."""
 
     label = "LP"
+    # A Q of 0.707, just below 1/√2: a higher one has a resonance.
     params = (Param("freq", "Hz", 17500.0, Linear(200, 18000)), Param("Q", "", 0.707, Linear(0.5, 10)))
 
     def coefs(self, *, freq: Tensor, Q: Tensor) -> Tensor:
@@ -73,6 +77,7 @@ class Peak(Biquad):
     label = "PK"
     params = (
         Param("gain", "dB", 0.0, Free()),
+        # The ranges of both published peaks together; a configuration narrows it per band.
         Param("freq", "Hz", 2000.0, Linear(33, 17500)),
         Param("Q", "", 0.707, Linear(0.2, 20)),
     )

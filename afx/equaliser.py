@@ -29,6 +29,7 @@ class Band(Biquad):
         design: the function that computes its coefficients.
     """
 
+    # Logarithmic: equal steps of the control are equal musical intervals.
     params = (Param("freq", "Hz", 1000.0, Log(20, 20000)), GAIN, Param("Q", "", 0.7, Linear(0.1, 2)))
 
     def __init__(self, sr: int, *, design: Design, **overrides: dict) -> None:
@@ -49,14 +50,20 @@ class FixedBand(Biquad):
     """
 
     params = (GAIN,)
+    freq: Tensor
+    Q: Tensor
 
     def __init__(self, sr: int, *, design: Design, freq: float, octaves: float, **overrides: dict) -> None:
         super().__init__(sr, **overrides)
         if freq >= sr / 2:
             raise UsageError(f"a band at {freq:g} Hz lies beyond half the sample rate of {sr} Hz; use a higher rate")
-        self.design, self.freq = design, torch.tensor(freq, dtype=torch.float64)
+        self.design = design
         omega = 2 * math.pi * freq / sr
-        self.Q = torch.tensor(0.5 / math.sinh(math.log(2) / 2 * octaves * omega / math.sin(omega)), dtype=torch.float64)
+        # Computed once, in Python: neither the frequency nor the bandwidth is a parameter. Buffers follow the chain to
+        # a device.
+        Q = 0.5 / math.sinh(math.log(2) / 2 * octaves * omega / math.sin(omega))
+        self.register_buffer("freq", torch.tensor(freq, dtype=torch.float64), persistent=False)
+        self.register_buffer("Q", torch.tensor(Q, dtype=torch.float64), persistent=False)
 
     def coefs(self, *, gain: Tensor) -> Tensor:
         return self.design(self.freq, self.Q, gain, self.sr)
@@ -73,7 +80,9 @@ def parametric_equaliser(sr: int) -> Normalised:
     }
     bands = {}
     for name, (design, lo, hi) in ranges.items():
+        # The geometric mean is the middle of a logarithmic range, a control of 0.5.
         bands[name] = Band(sr, design=design, freq={"range": [lo, hi], "default": math.sqrt(lo * hi)})
+    # Not Serial: in the published chain every band is an effect, so the signal is normalised between bands too.
     return Normalised(sr, **bands)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from reknob.runtime.errors import UsageError
 
+# Not at run time: effect.py imports this module.
 if TYPE_CHECKING:
     from .effect import Effect
 
@@ -43,6 +44,7 @@ class Integer(Bound):
     unit: str = ""
 
     def read(self, name: str, value: object) -> int:
+        # The range before the whole number: int() raises for an infinity and for NaN.
         if not _is_number(value) or not self.lo <= value <= self.hi or int(value) != value:
             allowed = f"{self.lo} to {self.hi} {self.unit}".rstrip()
             raise UsageError(f"{name}={_shown(value)}: give a whole number, {allowed}")
@@ -96,6 +98,7 @@ class Part(Bound):
     of: "type[Effect] | None" = None
 
     def read(self, name: str, value: object) -> "Effect":
+        # A configuration may give any effect here, and only a chain has parts that `of` restricts.
         inside = [part for _, part in value.parts()] if self.of and isinstance(value, self.kind) else []
         if not isinstance(value, self.kind) or (self.of and not all(isinstance(part, self.of) for part in inside)):
             wanted = f"a chain of {_kinds(self.of)}" if self.of else _kinds(self.kind)

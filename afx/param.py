@@ -53,6 +53,7 @@ class Bounded(Mapping):
         return self.from_unit(raw.sigmoid())
 
     def raw(self, value: Tensor) -> Tensor:
+        # ±inf at the ends of the range, which `Param.checked` therefore refuses as defaults.
         return torch.logit(self.to_unit(value))
 
     def contains(self, value: Tensor) -> bool:
@@ -159,6 +160,7 @@ class Wrapped(Mapping):
         return f"0 to below {self.period}"
 
     def value(self, raw: Tensor) -> Tensor:
+        # Not a clamp: the remainder has the slope of |raw| everywhere, so a fit cannot get stuck beyond an end.
         return raw.abs() % self.period
 
     def raw(self, value: Tensor) -> Tensor:
@@ -307,6 +309,7 @@ class Param:
         if self._is_level and value.abs().max() > MOST_DB:
             return False
         try:
+            # In float32, as a fit stores it; back in float64, so that only the rounding of the raw parameter counts.
             raw = self.mapping.raw(value).float()
             back = self.mapping.value(raw.double())
         except RuntimeError:  # of torch.linalg: a matrix without a logarithm

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from reknob.runtime.errors import UsageError
 
+# Not at run time: effect.py imports this module.
 if TYPE_CHECKING:
     from .effect import Effect, Values
 
@@ -33,9 +34,11 @@ def to_tensors(effect: "Effect", values: Mapping[str, Any], like: Tensor, place:
     outside its range, and what is no number.
     """
     declared, parts = {p.name: p for p in effect.params}, dict(effect.parts())
+    # A parameter that presets do not store may be missing from values made of one.
     missing = [name for name in (*declared, *parts) if name not in values and (name in parts or declared[name].preset)]
     unknown = [name for name in values if name not in declared and name not in parts]
     if missing or unknown:
+        # The unknown name first: a misspelt one is unknown and missing, and the spelling is the mistake.
         problem = f"{place}{unknown[0]} is unknown" if unknown else f"{place}{missing[0]} is missing"
         raise UsageError(f"values: {problem}; {type(effect).__name__} has: {', '.join((*declared, *parts)) or 'none'}")
     tensors: Values = {}
@@ -49,6 +52,10 @@ def to_tensors(effect: "Effect", values: Mapping[str, Any], like: Tensor, place:
         else:
             tensors[name] = checked = _tensor(value, declared[name].shape, like, place + name)
             declared[name].check(checked, place + name)
+    # Presets do not hold these, so that a user has none to give.
+    for name, p in declared.items():
+        if name not in values:
+            tensors[name] = p.mapping.value(p.initial_raw()).to(like)
     return tensors
 
 

@@ -105,10 +105,13 @@ class ProxyCompressor(Compressor):
         if sr not in RATES:
             raise UsageError(f"the proxy needs a sample rate of {' or '.join(map(str, RATES))} Hz, not {sr}: resample")
         self.hybrid = hybrid
+        # Mean, peak and excesses; then, of mean and peak each, one held and three averages, and two per power.
         n_in = 2 + len(QUARTERS) + 2 * (4 + 2 * len(POWERS))
+        # It reaches back 340 frames, 0.25 s at 44100 Hz; averages among the features represent what is earlier.
         self.network = TCN(n_in, 2, width=16, kernel=5, dilations=(1, 4, 16, 64))
         if weights is not None:
             load_weights(self.network, weights)
+        # Frozen: it stands for a fixed algorithm. Gradients still pass through it, to the audio and the controls.
         self.network.requires_grad_(False)
 
     def forward(self, x: Tensor, **values: Tensor) -> Tensor:
@@ -146,9 +149,11 @@ def frame_features(frames: Tensor, attack: Tensor, release: Tensor) -> Tensor:
     """
     mean, peak = frames.mean(-1), frames.amax(-1)
     over = [(frames - level * peak.unsqueeze(-1)).relu().mean(-1) for level in QUARTERS]
+    # In float64: errors of an FFT are relative to the largest value, far above the small ones in 4th powers.
     pair = torch.cat([mean, peak], 1).double()
     ends = torch.stack([attack, release], -1)
     averages = one_poles(pair, torch.stack([attack, (attack * release).sqrt(), release], -1))
+    # τ / p, because the p-th power of a decay e^(-t/τ) is e^(-p·t/τ).
     powers = [one_poles(pair**p, ends / p).clamp(min=FAINT_DB**p) ** (1 / p) for p in POWERS]
     held = hold(averages[:, :, 0], averages[:, :, 2], attack, release)
     return torch.cat([mean, peak, *over, held, *(v.flatten(1, 2) for v in (averages, *powers))], 1)
@@ -159,6 +164,7 @@ def one_poles(x: Tensor, taus: Tensor) -> Tensor:
     steps = x.shape[-1]
     n = 1 << (2 * steps - 1).bit_length()
     rates = 1 / taus.unsqueeze(-1)
+    # 1 - e^(-rate) by expm1, as it cancels for slow averages. n >= 2·steps - 1: nothing wraps around.
     response = -torch.expm1(-rates) * torch.exp(-rates * torch.arange(steps, device=x.device))
     spectrum = torch.fft.rfft(x, n).unsqueeze(2) * torch.fft.rfft(response, n).unsqueeze(1)
     return torch.fft.irfft(spectrum, n)[..., :steps]
@@ -188,6 +194,7 @@ def draw_samples(ends: Tensor, frames: Tensor, attack: Tensor, release: Tensor) 
     step = torch.arange(1, FRAME + 1, device=ends.device, dtype=ends.dtype)
     excess = frames - (starts + slope * (step - 1))
     attack, release = (coef.reshape(-1, 1, 1, 1) for coef in (attack, release))
+    # A rising reduction is a falling gain, which the attack smooths.
     path = torch.where(excess > 0, attack * excess, release * excess).cumsum(-1)
     return (starts + slope * step + path - path[..., -1:] * (step / FRAME)).flatten(2)
 

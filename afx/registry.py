@@ -86,6 +86,7 @@ def parse_chain(keys: str, sr: int, side: str) -> Normalised:
         if getattr(lookup(KEYS, word, "effect", keys), side) is None:
             known = ", ".join(name for name, key in KEYS.items() if getattr(key, side))
             raise UsageError(f"{word!r} in {keys!r} has no {side} form; those that have: {known}")
+    # By parts, not words: compfull, comphalf and comp are forms of one compressor.
     parts = [KEYS[word].part for word in words]
     for part in parts:
         if parts.count(part) > 1:
@@ -127,6 +128,7 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
             arguments |= _entry(kind, name, value, sr, place, config)
     try:
         return kind(sr, **arguments)
+    # An effect does not know its place in the configuration, so the message gets it here.
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise UsageError(f"{place}: {error}") from error
 
@@ -149,10 +151,12 @@ def _entry(kind: type[Effect], name: str, value: object, sr: int, place: str, co
     try:
         if isinstance(bound, Part):
             return {name: bound.read(name, build(_checked(value, here), sr, here))}
+        # A dict overrides a parameter that shares its name with an option, as the lookahead of the compressor does.
         if bound is not None and not isinstance(value, dict):
             return {name: bound.read(name, value)}
     except UsageError as error:
         message = str(error)
+        # Messages from effects further inside begin with their full place already.
         raise error if message.startswith(place) else UsageError(f"{place}: {message}") from error
     is_override = isinstance(value, dict) and value.keys() <= OVERRIDES and value
     # Among the effects of a chain, only sends have parameters of their own: the send levels.
@@ -200,6 +204,8 @@ def _check_name(kind: type[Effect], name: str, place: str) -> None:
 @cache
 def _reserved(kind: type[Effect]) -> frozenset[str]:
     """Names of attributes of a chain and of its `Knobs`, and of arguments beside its parts' values."""
+    # Parts become submodules and keyword arguments, so their names must not hide either. An instance, because
+    # attributes set at construction count too.
     plain = kind(44100)
     arguments = {name for _, method in inspect.getmembers(kind, inspect.isfunction) for name in _arguments(method)}
     return frozenset(arguments | {*dir(plain), *dir(Knobs(plain))})
@@ -241,6 +247,7 @@ def with_changes(config: dict, changes: dict, place: str = "chain") -> dict:
         if isinstance(value, dict) and isinstance(changed.get(name), dict):
             changed[name] = with_changes(changed[name], value, f"{place}.{name}")
         elif is_off(value) and isinstance(changed.get(name), dict):
+            # Null, which `build` ignores, and not removed: leaving an effect out twice is no mistake.
             changed[name] = None
         elif value is None and name not in changed and any(isinstance(v, dict) for v in changed.values()):
             close = get_close_matches(name, changed, 1)
@@ -263,6 +270,7 @@ def check_fittable(chain: Effect) -> None:
                 f"{place}.render=realtime has no gradient, so its parameters cannot be fitted; fit with {others}, and "
                 "apply the result with scripts/render.py --realtime"
             )
+    # Counted from one channel on, as a fit averages dry to mono.
     if (given := chain.channels(1)) != 2:
         raise UsageError(
             f"the chain ends in {given} channel, but wet is stereo; end it with {{effect: panning}}, as in "

@@ -23,6 +23,7 @@ from .stages import Stage, at_once, convolution, overlapping
 
 RENDERS = ("fs", "realtime")
 SILENT_NP = -80.0  # level of a reverb that is off: below the rounding of float32
+# Primes, so that the echoes of different lines rarely coincide.
 LINES = (997, 1153, 1327, 1559, 1801, 2099)
 
 
@@ -98,17 +99,21 @@ class FDN(Effect):
         decay = tuple(10 ** (-3 * m / (sr * self.LONGEST_SHARE * ir_duration)) for m in delays)
         # Defaults are drawn around 0.5 or, for a short response with a lower limit of the gain, around half the limit.
         start = 1.0 if min(decay) > 0.6 else min(decay)
+        # A shared γ is that of the shortest line, from which fdn.line_gains derives the others.
         highest = Linear(0, decay[delays.index(min(delays))]) if shared_decay else Ceilings(decay)
         self.params = (
             Param("b", "", 1 / lines, Free(), (lines, 2)),
+            # A fit begins without reverb: only c has a gradient until it has left 0.
             Param("c", "", 0.0, Free(), (2, lines)),
             Param("gamma", "", Uniform(0.4 * start, 0.6 * start), highest, (bands, 1 if shared_decay else lines)),
+            # Standard deviation 1/√M: the norm of the skew-symmetric matrix hardly depends on the number of lines.
             Param("U", "", RawNormal(1 / math.sqrt(lines)), Orthogonal(), (lines, lines)),
             *([Param("delays", "samples", tuple(delays), Free(), (lines,))] if trainable_delays else []),
         )
         super().__init__(sr, **overrides)
         self.render, self.shared_decay = render, shared_decay
         self.ir_length = int(ir_duration * sr)
+        # Not persistent: the lengths are an option, which a state dict would only repeat.
         self.register_buffer("lines", torch.tensor(delays), persistent=False)
         if eq is not None:
             self.eq = eq
@@ -224,6 +229,7 @@ class NoiseReverb(Effect):
     ) -> None:
         if ir_length < n_fft:
             raise UsageError(f"ir_length={ir_length}: shorter than a frame, n_fft={n_fft}")
+        # istft divides by the sum of the squared windows, which nears 0 between frames more than half a frame apart.
         if not n_fft // 4 <= 2 * hop <= n_fft:
             lowest, highest = max(n_fft // 8, 1), n_fft // 2
             raise UsageError(f"hop={hop}: give {lowest} to {highest}, an eighth to half of n_fft={n_fft}")

@@ -42,6 +42,7 @@ def at_once(effect: "Effect", values: "Values | Tensors") -> Stage:
         blocks.append(x)
         if last:
             return effect(torch.cat(blocks, -1).unsqueeze(0), **values).squeeze(0)
+        # No samples, but in the channels of the output, which the next stage in series may expect.
         return x.new_zeros(effect.channels(len(x)), 0)
 
     return process
@@ -84,6 +85,7 @@ def convolution(h: Tensor) -> Stage:
 
 def in_series(stages: Iterable[Stage]) -> Stage:
     """A stage of several stages in series."""
+    # An iterator would be exhausted after the first block.
     stages = list(stages)
 
     def process(x: Tensor, last: bool) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from .effect import Effect, Values
 from .plain import are_tensors, to_tensors
 
+# 24 s at 44100 Hz: longer than a default response (12 s), so that transforms hold more audio than tail.
 BLOCK = 2**20
 
 
@@ -64,6 +65,7 @@ class Stream:
         if self._empty is None:
             raise ValueError("no input yet: give process() a block before flush()")
         self._has_ended = True
+        # A stage never runs before a first sample: that of a compressor continues its first gain backwards.
         if not self._has_begun:
             return self._empty.new_zeros(self._chain.channels(len(self._empty)), 0)
         return self._stage(self._empty, True)

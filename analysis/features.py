@@ -94,6 +94,7 @@ def effect_labels(chain: Effect, columns: Sequence[str]) -> list[str]:
 def effect_curves(features: Features, row: np.ndarray) -> list[Curve]:
     """The response curves of the chain's effects (equaliser, compressor, reverb decay, …) for a row (F,)."""
     chain, mask = features.chain, feature_mask(features.chain)
+    # Zeros for the unused elements of the feedback matrix, which have no effect.
     vector = torch.zeros(len(mask), dtype=torch.float64)
     vector[mask] = torch.from_numpy(row)
     (raws,) = from_vectors(vector[None], chain)

@@ -34,7 +34,9 @@ def principal_components(rows: np.ndarray) -> Components:
     if len(rows) < 2:
         raise UsageError(f"{len(rows)} rows have no variance; give at least 2")
     mean = rows.mean(0)
+    # Of the rows: their covariance has the squares of these sizes, and the small ones would be lost to rounding.
     _, sizes, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    # Centring reduces the rank; the sizes beyond it are zero up to rounding.
     count = int(np.sum(sizes > 1e-9 * sizes[0]))
     return Components(mean, axes[:count], sizes[:count] / math.sqrt(len(rows) - 1))
 
@@ -100,6 +102,7 @@ def strongest_pairs(correlation: np.ndarray, columns: Sequence[str], count: int)
     """
     array = np.array([name.split("[")[0] for name in columns])
     i, j = np.nonzero(np.triu(array[:, None] != array))
+    # Stable, so that pairs of equal correlation have the same order on every machine.
     order = np.argsort(-np.abs(correlation[i, j]), kind="stable")[:count]
     return list(zip(i[order].tolist(), j[order].tolist(), strict=True))
 

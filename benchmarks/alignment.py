@@ -109,6 +109,7 @@ def cases(wet: Tensor) -> Iterator[tuple[str, Tensor, float, float, tuple[int, i
         yield f"{delay:g} samples later", delayed(wet, delay), delay, 0, (1, 1)
     for drift in DRIFTS:
         yield f"drift {drift:+d} ppm", drifting(wet, drift), 0, drift, (1, 1)
+    # Reversed: the spectrum of the same music, but unrelated in time.
     other = wet.flip(1).roll(12345, 1)
     yield "0 dB of other music", wet + other * (wet.norm() / other.norm()), 0, 0, (1, 1)
 
@@ -116,6 +117,7 @@ def cases(wet: Tensor) -> Iterator[tuple[str, Tensor, float, float, tuple[int, i
 def delayed(x: Tensor, samples: float) -> Tensor:
     """x (C, T) delayed by a number of samples, a fractional one by its phase response."""
     whole = int(samples)
+    # The transform is circular: the zeros keep the end from reaching the beginning.
     x = torch.nn.functional.pad(x, (whole, 64))
     if samples == whole:
         return x[:, :-64]

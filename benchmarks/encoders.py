@@ -3,8 +3,8 @@
     python -m benchmarks.encoders [--batch 4] [--seconds 10] [--repeats 5] [--encoders time_frequency] [--memory]
 
 A step is forward and backward in float32. The plain build differentiates into its input as well, as the published
-training does (its target requires a gradient). On a machine that does other work, OMP_WAIT_POLICY=PASSIVE keeps
-threads that wait for each other out of the CPU seconds.
+training does (its target requires a gradient). On a machine with other load, OMP_WAIT_POLICY=PASSIVE keeps
+the busy-waiting of threads out of the CPU seconds.
 """
 
 from reknob.runtime.program import program
@@ -58,6 +58,7 @@ def transforms(x: Tensor, repeats: int) -> list[Comparison]:
 def pair(key: str) -> tuple[nn.Module, nn.Module]:
     """Our encoder and its plain build with the same weights."""
     ours, peer = build_encoder(key, SR), PEERS[key]()
+    # Without the transform's kernels, both sides have the same weights in the same order under other names.
     names = [name for name in peer.state_dict() if ".cqt." not in name]
     weights = dict(zip(names, ours.state_dict().values(), strict=True))
     peer.load_state_dict(weights, strict=False)
@@ -86,7 +87,7 @@ def lone_step(key: str, plain: bool, batch: int, samples: int) -> Task:
 
 
 def front_end_share(key: str, x: Tensor, repeats: int) -> float:
-    """CPU seconds of the log constant-Q front end over those of our whole step, medians."""
+    """CPU seconds of the log constant-Q front end over those of our complete step, medians."""
     encoder = build_encoder(key, SR)
     whole = step(encoder, x)
     whole()

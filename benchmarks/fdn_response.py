@@ -2,7 +2,7 @@
 
     python -m benchmarks.fdn_response [--points 529200] [--repeats 5]
 
-Six lines, stereo to stereo, in float32. The peer gets the phases of its lines, exact, for nothing.
+Six lines, stereo to stereo, in float32. The peer's phases are computed exactly, outside the timing.
 """
 
 from reknob.runtime.program import program
@@ -30,24 +30,25 @@ def peer_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, pha
 
 
 def our_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, n: int) -> Tensor:
-    """Run the kernel, which makes the phases itself."""
+    """Run the kernel, which computes the phases as well."""
     return kernels.fdn_response(feedback, line_gain, b, c, DELAYS[None], n)
 
 
 def network(n: int) -> tuple[list[Tensor], Tensor]:
-    """Make a network that decays by 60 dB in up to 9 s at 44.1 kHz, and the peer's phases as diagonal matrices."""
+    """A network that decays by 60 dB in up to 9 s at 44.1 kHz, and the peer's phases as diagonal matrices."""
     torch.manual_seed(0)
     lines = len(DELAYS)
     gamma = 10 ** (-3 * 997 / (9 * 44100)) * torch.rand(49, 1)
     feedback = torch.linalg.qr(torch.randn(1, lines, lines))[0]
     gains = line_gains(gamma, DELAYS, n // 2 + 1, shared=True)[None]
+    # Modulo n in integers: the products exceed what float32 represents exactly, and the phases would be wrong.
     turns = torch.arange(n // 2 + 1)[:, None] * DELAYS % n / n
     phasors = torch.polar(torch.ones_like(turns).double(), 2 * math.pi * turns.double()).to(torch.complex64)
     return [feedback, gains, torch.randn(1, lines, 2), torch.randn(1, 2, lines)], torch.diag_embed(phasors)
 
 
 def step(program: partial, leaves: list[Tensor], weight: Tensor) -> list[Tensor]:
-    """Run forward and backward once; give the output with every gradient."""
+    """Run forward and backward once, and return the output with every gradient."""
     H = program(*leaves)
     return [H.detach(), *torch.autograd.grad(H, leaves, weight)]
 

@@ -68,7 +68,7 @@ def peer_step(
     optimiser = torch.optim.Adam(chain.parameters(), lr=LR)
 
     def step() -> None:
-        # within a few steps the release's float32 delay gives NaN: each begins anew, and does the same work
+        # The release's float32 delay gives NaN within a few steps: each starts from the first values, at the same cost.
         chain.load(first)
         optimiser.zero_grad()
         (loss(chain(dry)[..., WARM_UP:], wet) + chain.penalty()).backward()

@@ -103,8 +103,10 @@ def roofline(args: argparse.Namespace, measured: float) -> Iterator[Row]:
     """A step's time over the least that the device's measured copy and transform rates allow."""
     size = 2**28 if args.device == "cuda" else 2**24
     x, y = (torch.empty(size, device=args.device) for _ in range(2))
+    # Every byte is read and written.
     rate = 2 * x.nbytes / seconds_of(lambda: y.copy_(x), args.device, 10)
     rows, points = size // 2**20, 2**20
+    # A real transform of N points takes 5/2 N log2 N operations, and N is 2^20.
     flop = 2.5 * rows * points * 20
     transforms = flop / seconds_of(lambda: torch.fft.rfft(x.view(rows, points)), args.device, 10)
     share = args.chunks * args.seconds / 12

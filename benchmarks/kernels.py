@@ -2,7 +2,7 @@
 
     python -m benchmarks.kernels [--rows 8] [--samples 529200] [--repeats 9]
 
-Both sides run in one process, taking turns; a ratio is the median over the pairs of peer time / our time.
+Both sides run alternately in one process; a ratio is the median over the pairs of runs of peer time / our time.
 """
 
 from reknob.runtime.program import program
@@ -79,7 +79,7 @@ def our_compressor(
     attack: Tensor,
     release: Tensor,
 ) -> Tensor:
-    """Compute the same from ratios by the fused kernel."""
+    """The same from ratios, by the fused kernel."""
     cmp_slope, exp_slope = 1 - 1 / cmp_ratio, 1 - 1 / exp_ratio
     return recursions.compressor_gain(x, avg, cmp_threshold, cmp_slope, exp_threshold, exp_slope, attack, release)
 
@@ -90,11 +90,12 @@ def our_ballistics(x: Tensor, attack: Tensor, release: Tensor) -> Tensor:
 
 
 def cases(rows: int, samples: int) -> list[Case]:
-    """Make the inputs: noise whose level swings between silence and full scale twice a second."""
+    """The cases, on noise whose level swings between silence and full scale twice a second."""
     generator = torch.Generator().manual_seed(0)
     swing = torch.sin(2 * np.pi * torch.arange(samples) / SR).square()
     x = 0.3 * swing * torch.randn(rows, samples, generator=generator)
     sections = torch.tensor(butter(6, (400, 16000), "bandpass", fs=SR, output="sos"), dtype=torch.float32)
+    # Without a0, which is 1.
     coefs = torch.cat([sections[:, :3], sections[:, 4:]], 1)[None]
     one = [torch.tensor([v]) for v in (0.3, -18.0, 4.0, -48.0, 0.5, 0.02, 0.001)]
     return [
@@ -106,8 +107,9 @@ def cases(rows: int, samples: int) -> list[Case]:
 
 
 def step(program: Program, leaves: list[Tensor], weight: Tensor) -> list[Tensor]:
-    """Run forward and backward once; give the output with every gradient."""
+    """Run forward and backward once, and return the output with every gradient."""
     for leaf in leaves:
+        # Otherwise the next gradient is added to this one, and sums are compared.
         leaf.grad = None
     y = program(*leaves)
     y.backward(weight)
@@ -115,7 +117,7 @@ def step(program: Program, leaves: list[Tensor], weight: Tensor) -> list[Tensor]
 
 
 def relative_rms(a: Tensor, b: Tensor) -> float:
-    """Give rms(a - b) / rms(b)."""
+    """rms(a - b) / rms(b)."""
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
@@ -129,7 +131,7 @@ def compare(case: Case, repeats: int) -> Comparison:
 
 
 def rows(repeats: int, audio_rows: int = 8, samples: int = 12 * SR) -> list[Comparison]:
-    """Compare every kernel on so many rows of audio."""
+    """Compare every kernel on `audio_rows` rows of audio."""
     return [compare(case, repeats) for case in cases(audio_rows, samples)]
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.losses [--batch 1 4] [--seconds 7] [--repeats 5]
 
-Forward and backward in float32. Ours knows the target beforehand, as in a fit, where it is prepared once.
+Forward and backward in float32. Our loss prepares the target once, outside the timing, as a fit does.
 """
 
 from reknob.runtime.program import program
@@ -33,7 +33,7 @@ def music(batch: int, samples: int) -> Tensor:
 
 
 def stft_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
-    """MSS(L,R) + 1/2 MSS(M,S): ours, and auraloss's with the A-weighting convolution that is quicker here."""
+    """MSS(L,R) + 1/2 MSS(M,S): ours, and auraloss's with the faster A-weighting convolution."""
     loss = MultiResolutionSTFT(
         SR, FFT_SIZES, [n // 4 for n in FFT_SIZES], FFT_SIZES, perceptual_weighting=True, stereo="both"
     )
@@ -48,6 +48,7 @@ def stft_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
         with torch.backends.mkldnn.flags(enabled=onednn):
             return channels(x, target) + 0.5 * sum_difference(x, target)
 
+    # The faster of two back ends on this machine, so that the peer is not slower than it can be.
     seconds = {}
     for onednn in (True, False):
         evaluate(peer, pred)
@@ -57,7 +58,7 @@ def stft_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
 
 
 def loudness_losses(pred: Tensor, target: Tensor) -> tuple[Loss, Loss]:
-    """MLDR(L,R) + 1/2 MLDR(M,S), every row by itself: ours, and the same from torchcomp's averages."""
+    """MLDR(L,R) + 1/2 MLDR(M,S), rows kept separate: ours, and the same from torchcomp's averages."""
     loss = MLDR(SR, mid_side=True)
     prepared = loss.prepare(target)
 

@@ -36,7 +36,7 @@ class Comparison:
     lowest_ratio: float  # of CPU seconds, over the pairs
     highest_ratio: float
     pairs: int
-    difference: float | None  # relative RMS between the two programs' results, where it was looked at
+    difference: float | None  # relative RMS between the two programs' results, where it was computed
 
 
 def clock(task: Task) -> tuple[float, float]:
@@ -64,6 +64,7 @@ def compared(name: str, ours: Timed, peer: Timed, repeats: int, difference: floa
     ours(), peer()
     times = np.array([(ours(), peer()) for _ in range(repeats)])  # (repeats, side, clock)
     (wall, cpu), (peer_wall, peer_cpu) = np.median(times, 0).tolist()
+    # Of every pair, not of the medians: a load of the machine falls on both runs of a pair.
     ratios = times[:, 1] / times[:, 0]
     wall_ratio, cpu_ratio = np.median(ratios, 0).tolist()
     lowest, highest = ratios[:, 1].min().item(), ratios[:, 1].max().item()
@@ -79,11 +80,13 @@ class Worker:
     """
 
     def __init__(self, make: Callable[..., Task], *args: object) -> None:
+        # Not forked, which would share this process's memory and count it.
         context = multiprocessing.get_context("spawn")
         self.name = f"{make.__name__}{args}"
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_work, args=(other, make, args))
         self.process.start()
+        # While this end is open here, `recv` would wait forever for a worker that was killed.
         other.close()
 
     def __enter__(self) -> "Worker":
@@ -132,7 +135,7 @@ def _own_peak() -> float:
     """Peak resident memory of this process in GB."""
     status = Path("/proc/self/status")
     if status.exists():
-        # ru_maxrss of a spawned process starts at its parent's peak; the kernel's own high-water mark does not
+        # ru_maxrss of a spawned process starts at its parent's peak; the kernel's own high-water mark does not.
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e9
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -2,8 +2,8 @@
 
     python -m benchmarks.parts [--chunks 1] [--repeats 3]
 
-Both sides hold the published start and see the same dry chunks; each part gets noise of the right shape where the chain
-would hand it something else, so that none depends on another.
+Both sides have the published initial parameters and process the same dry chunks. A part whose input in the chain is the
+output of another part processes noise of the same shape, so that no part depends on another.
 """
 
 from reknob.runtime.program import program
@@ -32,7 +32,7 @@ Program = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """The same computation twice, from one tensor to another, and what bounds ours."""
+    """One computation by both sides, from one tensor to another, and what limits the speed of ours."""
 
     name: str
     ours: Program
@@ -58,7 +58,7 @@ class Passes:
 
 
 def parts(count: int) -> list[Part]:
-    """Make every part on `count` chunks."""
+    """Every part, on `count` chunks."""
     ours, peer = fit.our_fit(count), fit.start().train()
     knobs, dry, effects = knobs_of(ours), ours.dry, dict(ours.chain.parts())
     bands = {name: part for name, part in effects.items() if is_biquad((name, part))}
@@ -126,7 +126,7 @@ def parts(count: int) -> list[Part]:
 
 
 def knobs_of(running: Fit) -> Knobs:
-    """The parameters of a fit's first track."""
+    """The raw parameters of a fit's first track."""
     knobs = Knobs(running.chain)
     knobs.load_state_dict(running.columns.split(running.state.raws[0]))
     return knobs
@@ -171,7 +171,7 @@ def rows(repeats: int, count: int = 1) -> list[Passes]:
 
 
 def table(rows: list[Passes]) -> str:
-    """Lay the parts out as a Markdown table, CPU milliseconds."""
+    """The parts as a Markdown table, in CPU milliseconds."""
     lines = [
         "| | forward ms | peer | backward ms | peer | ratio | lowest to highest | bound by |",
         "|---|---|---|---|---|---|---|---|",

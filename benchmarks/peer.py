@@ -1,7 +1,7 @@
-"""The published vocal chain built plainly from the public libraries: what our speed is measured against.
+"""The published vocal chain built plainly from the public libraries: the reference for our speed.
 
 Biquads are torchlpc's, level average and compressor gain torchcomp's, the FDN's response is a `torch.linalg.solve` per
-bin, convolutions are torch_fftconv's: the structure of the release, neither slower nor cleverer, under the published
+bin, convolutions are torch_fftconv's: the structure of the release, without further optimisation, under the published
 parameter names. Source: DiffVox, arXiv 2504.14735.
 """
 
@@ -102,7 +102,7 @@ def echo_sums(H: Tensor, feedback: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def delay_tap(n: int, samples: Tensor, log_damp: Tensor | None) -> Tensor:
-    """Tap of the delay on n points, a sinc at `samples`; `log_damp` gives it a damped exponential's gradient."""
+    """Tap of the delay on n points, a sinc at `samples`; with `log_damp` its gradient is a damped exponential's."""
     exact = torch.sinc(torch.arange(n, dtype=samples.dtype, device=samples.device) - samples)
     if log_damp is None:
         return exact
@@ -306,7 +306,7 @@ class Delay(nn.Module):
         )
 
     def penalty(self) -> Tensor:
-        """(1 - e^d)^2, which draws the surrogate's damping to none."""
+        """(1 - e^d)^2, whose minimum is a surrogate without damping."""
         return (1 - self.log_damp.exp()).square().sum()
 
 
@@ -317,7 +317,7 @@ class FDN(nn.Module):
         super().__init__()
         self.n = int(duration * SR)
         self.register_buffer("delays", torch.tensor(FDN_DELAYS))
-        # the release holds this bound in a float32 buffer, and the response's tail feels the rounding
+        # The release stores this bound in a float32 buffer, whose rounding changes the response's tail.
         highest = torch.tensor(10 ** (-3 * min(FDN_DELAYS) / (SR * 0.75 * duration))).item()
         lines = len(FDN_DELAYS)
         self.params = Params(
@@ -375,7 +375,7 @@ class PeerChain(nn.Sequential):
         return sends(compressor(peer_eq(x, [band.coefs() for band in filters])))
 
     def load(self, raw: dict[str, Tensor]) -> None:
-        """Take raw values under the published names, all of them."""
+        """Load raw parameters by their published names; ValueError unless exactly these are given."""
         own = dict(self.named_parameters())
         if own.keys() != raw.keys():
             raise ValueError(f"{sorted(own.keys() ^ raw.keys())} missing or unknown; give all published names, no more")
@@ -384,5 +384,5 @@ class PeerChain(nn.Sequential):
                 own[name].copy_(torch.as_tensor(value))
 
     def penalty(self) -> Tensor:
-        """What the delay's surrogate adds to the loss in training."""
+        """The term of the loss for the delay's surrogate, in training."""
         return self[-1].effects[0].penalty()

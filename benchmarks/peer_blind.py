@@ -1,7 +1,7 @@
 """The plain build of a blind-estimation step: an FFT pair for every band, everything in float32, torch.stft.
 
-It does what the published training does, as it does it: RBJ coefficients in float32, a transform of 2^20 points
-for 10 s, normalisation between bands, a mel loss whose target takes a gradient.
+It computes what the published training computes, in the same way: RBJ coefficients in float32, a transform of 2^20
+points for 10 s, normalisation between bands, a mel loss whose target requires a gradient.
 """
 
 import math
@@ -19,7 +19,7 @@ RANGES = ((30, 160), (100, 2000), (500, 6000), (2000, 16000), (5000, 20000))
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Without DC and at a peak of 1."""
+    """Audio without DC, at a peak of 1."""
     x = x - x.mean(-1, keepdim=True)
     return x / x.abs().amax(-1, keepdim=True)
 

@@ -1,6 +1,6 @@
-"""The published encoders built plainly from torch and nnAudio: what the speed of ours is measured against.
+"""The published encoders built plainly from torch and nnAudio: the reference for the speed of ours.
 
-Every map is made and kept for the backward pass, the constant-Q transform is nnAudio's dense convolution. The timbre
+Every feature map is stored for the backward pass; the constant-Q transform is nnAudio's dense convolution. The timbre
 encoder is the intended one, its twelve banks side by side. Source: arXiv 2310.11781.
 """
 

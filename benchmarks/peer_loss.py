@@ -1,4 +1,4 @@
-"""The published loss built from auraloss and torchcomp: what the speed of our losses is measured against."""
+"""The published loss built from auraloss and torchcomp: the reference for the speed of our losses."""
 
 import math
 
@@ -22,7 +22,7 @@ def log_ratio(x: Tensor, short_ms: float, long_ms: float) -> Tensor:
     """Loudness dynamic range of x (B, C, T): log of the short over the advanced long power average, (B C, T)."""
     power = x.square().clamp_min(1e-8).flatten(0, 1)
     short, long = (avg(power, ms2coef(torch.tensor(ms), SR)) for ms in (short_ms, long_ms))
-    # without a dimension the roll runs over the flattened rows, as in the release
+    # Without a dimension the roll runs over the flattened rows, as in the release.
     return short.log() - torch.roll(long, -int(SR * (long_ms - short_ms) * 0.0005)).log()
 
 
@@ -40,7 +40,7 @@ def mid_side(x: Tensor) -> Tensor:
 class PeerLoss(nn.Module):
     """1 MSS(L,R) + 1/2 MSS(M,S) + 1/2 MLDR(L,R) + 1/4 MLDR(M,S) of pred and target (B, 2, T), sharing nothing.
 
-    `onednn` False lets ATen's own convolution do the A-weighting: on some CPUs it is faster for a row or two.
+    `onednn` False selects ATen's own convolution for the A-weighting: on some CPUs it is faster for one or two rows.
     Source: DiffVox, arXiv 2504.14735, section 3.
     """
 

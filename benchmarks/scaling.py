@@ -17,6 +17,7 @@ from benchmarks.measure import clock, write_json
 from reknob.runtime.arguments import Parser, file_path, positive_int
 from reknob.runtime.files import check_output
 
+# Before pyplot is imported, which may otherwise look for a display.
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -25,7 +26,7 @@ COUNTS, SECONDS, DELAYS_MS = (1, 2, 4, 8, 16), (6, 12, 24, 48), (990.0, 400.0, 2
 
 @dataclass(frozen=True)
 class Point:
-    """Median seconds of a step at one place on an axis."""
+    """Median seconds of a step at one point of an axis."""
 
     axis: str
     at: float
@@ -34,7 +35,7 @@ class Point:
 
 
 def echoes(ms: float) -> int:
-    """How many echoes the delay's response of 4 s holds."""
+    """The number of echoes in the delay's response of 4 s."""
     return int(4 * fit.SR // int(ms * fit.SR / 1000 + 1))
 
 
@@ -49,6 +50,7 @@ def points(repeats: int) -> list[Point]:
     for axis, places in axes.items():
         for at, options in places:
             step = fit.our_step(**options)
+            # The first run compiles and allocates.
             step()
             wall, cpu = np.median([clock(step) for _ in range(repeats)], 0).tolist()
             measured.append(Point(axis, at, wall, cpu))
@@ -57,7 +59,7 @@ def points(repeats: int) -> list[Point]:
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """One panel an axis, with the seconds from zero, so that a straight line is a cost in proportion."""
+    """A panel per axis, both scales from zero, so that a proportional cost is a line through the origin."""
     names = list(dict.fromkeys(p.axis for p in points))
     figure, axes = plt.subplots(1, len(names), figsize=(11, 3.2), layout="constrained")
     for name, panel in zip(names, axes, strict=True):

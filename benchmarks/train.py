@@ -48,6 +48,7 @@ def plain_step(encoder: str, batch: Batch) -> Task:
     """The same step of the plain build."""
     device = batch["dry"].device
     training = PlainTraining(encoder).to(device)
+    # Only its chain is used, for which any encoder will do.
     wet = synthesise(Estimator(sfx="peq", afx="peq", encoder="percentiles").to(device), batch)
 
     def run() -> None:
@@ -65,6 +66,7 @@ def parts(batch: Batch, repeats: int) -> list[Comparison]:
     """The equaliser and the loss by themselves, forward and backward."""
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles")
     dry, q = batch["dry"], batch["q"].clone().requires_grad_()
+    # In float64, as the plain build's own float32 response is no reference.
     exact = equalise(dry.double(), q.double())
     difference = (estimator.render(dry, q) - exact).norm() / exact.norm()
     rows = [

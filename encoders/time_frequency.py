@@ -20,6 +20,7 @@ class TimeProfile(Encoder):
         super().__init__()
         self.conv1 = ConvNormMax(64, (1, 128))
         self.conv2 = conv_block(nn.Conv1d(64, 64, 31))
+        # Neither convolution is padded: one output frame takes 128 + 31 - 1 input frames.
         self.min_frames = 128 + 31 - 1
 
     def forward(self, z: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ class FrequencyProfile(Encoder):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = ConvNormMax(64, (37, 1))
+        # As long as the axis that conv1 leaves: one output per channel, whose axis is then dropped.
         self.conv2 = conv_block(nn.Conv1d(64, 64, N_BINS - 37 + 1))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -53,6 +55,7 @@ class _Profiles(Encoder):
         self.out_dim = sum(profile.out_dim for profile in profiles)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Computed once: the transform is common to all profiles.
         z = self.cqt(x)
         return torch.cat([profile(z) for profile in self.profiles], dim=1)
 
@@ -95,5 +98,6 @@ class Equaliser(Encoder):
         self.conv2 = conv_block(nn.Conv1d(64, self.out_dim, N_BINS - 25 + 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        # By 2 for filters of 5 frames: as many outputs as frames.
         z = F.pad(self.cqt(x), (2, 2), value=self.pad_value)
         return self.conv2(self.conv1(z[:, None]).mean(3)).squeeze(2)

@@ -19,6 +19,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = conv_block(nn.Conv1d(n_in, n_in, kernel_size))
         self.conv2 = conv_block(nn.Conv1d(n_in, n_out, kernel_size, stride))
+        # k - 1 in all, one more on the right where k is even: the sum with x needs the same length.
         self.pad = (kernel_size - 1) // 2, kernel_size // 2
 
     def forward(self, x: Tensor) -> Tensor:

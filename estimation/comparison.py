@@ -16,7 +16,9 @@ def check_dry(dry: Tensor, wet: Tensor, sr: int, names: tuple[str, str] = ("dry"
     x, y = to_mono(dry)[0], to_mono(wet)[0]
     length = min(len(x), len(y))
     x, y = x[None, :length], y[None, :length]
+    # Summed in float64: over millions of samples the rounding of float32 approaches COPY.
     common = (x.double() * y).sum().square() / (x.double().square().sum() * y.double().square().sum()).clamp(min=1e-30)
+    # Before the correlation, in which a copy scores highest and would pass.
     if common > 1 - COPY:
         raise UsageError(f"{names[0]} holds the same sound as {names[1]}: give the recording before it was processed")
     peak = gcc_phat_peak(x, y, sr)
@@ -31,6 +33,7 @@ def check_dry(dry: Tensor, wet: Tensor, sr: int, names: tuple[str, str] = ("dry"
 def render_at_rms(estimator: Estimator, q: Tensor, x: Tensor) -> Tensor:
     """A recording (C, T) through the analysis chain at controls q (1, P), scaled back to the recording's RMS."""
     y = estimator.render(x[None], q)[0]
+    # Encoders normalise the peak of their input, so that an estimate does not determine the overall gain.
     return y * (x.square().mean() / y.square().mean().clamp(min=1e-12)).sqrt()
 
 

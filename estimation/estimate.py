@@ -15,7 +15,7 @@ from reknob.data.bandwidth import band_edge
 from reknob.estimation.estimator import STEADY, Estimator, temporal_flatness, to_mono
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
-CENTRAL = torch.tensor([0.16, 0.84])
+CENTRAL = torch.tensor([0.16, 0.84])  # shares at one standard deviation about the mean of a normal distribution
 #: A high shelf is estimated where the recording reaches this factor above its corner. Four recordings low-passed at
 #: 12 kHz and below were given shelves of -10 to -15 dB, with corners up to 1.2 times the edge; from 16 kHz on none was.
 SHELF_ROOM = 1.5
@@ -53,6 +53,7 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
         )
     if temporal_flatness(x) > STEADY:
         remarks.append("this is steady noise, not music: the estimate is not meaningful")
+    # The median, which a few atypical windows do not move.
     q, reasons = windows.quantile(0.5, dim=0, keepdim=True), {}
     if edge < estimator.settings["sr"] / 2:
         remarks.append(f"the recording ends at {edge / 1000:.1f} kHz, above which nothing can be estimated")
@@ -72,6 +73,7 @@ def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
     columns = torch.cat([value.reshape(len(q), -1) for value in values], 1)
     record = {}
     for i, name in enumerate(estimator.analysis.controls()):
+        # One row without an interval: low and high are then None.
         numbers = [None] * 3 if name in estimate.reasons else (columns[:, i].tolist() + [None] * 2)[:3]
         at_end = not MARGIN < estimate.q[0, i].item() < 1 - MARGIN
         note = estimate.reasons.get(name, "at the end of its range" if at_end else "")
@@ -92,6 +94,7 @@ def _without_unseen_bands(estimator: Estimator, q: Tensor, edge: float) -> tuple
             continue
         for p in band.params:
             reasons[f"{name}.{p.name}"] = "not estimated: above the recording's highest frequency"
+            # At 0 dB a band passes everything: its frequency and Q have no effect and may stay as they are.
             if p.name == "gain" and isinstance(p.mapping, Bounded):
                 q[0, controls.index(f"{name}.gain")] = p.mapping.to_unit(torch.tensor(0.0))
     return q, reasons

@@ -68,6 +68,8 @@ class Estimator(nn.Module):
         if starts and last - starts[-1] < size // 4:  # nearly the same window as the last one
             starts.pop()
         windows = (x[start : start + size] for start in [*starts, last])
+        # One by one, so that memory does not grow with the recording. Silent ones are left out, as encoders normalise
+        # the peak and would analyse noise.
         q = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
         if not q:
             raise UsageError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
@@ -119,6 +121,7 @@ def temporal_flatness(x: Tensor) -> float:
     window = torch.hann_window(2048, dtype=x.dtype, device=x.device)
     power = torch.stft(x.mean(0), 2048, 1024, window=window, return_complex=True).abs().square()
     relative = power / power.mean(1, keepdim=True).clamp(min=1e-20)
+    # Without the limit a single frame of digital silence would make the geometric mean of its bin 0.
     return relative.clamp(min=1e-10).log().mean(1).exp().median().item()
 
 
@@ -134,11 +137,13 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
         if not isinstance(weights, dict) or not all(
             isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
         ):
+            # Caught below, as UsageError is a ValueError: the message then names the file.
             raise UsageError("no weights by name")
         estimator.controller.load_state_dict(weights)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path}: its weights are not those of its settings ({reason})") from error
+    # Such weights load without an error; estimates would be NaN.
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise UsageError(f"{path}: its weights are not finite; train it again")
     record = content.get("record", {})

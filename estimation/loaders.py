@@ -14,7 +14,8 @@ from reknob.runtime.files import user_path
 from reknob.runtime.seeds import stream_seed
 
 SR = 44100  # Hz, of estimators
-# Length of a generated piece in s, and how much longer than an excerpt it is at least.
+# Length of a generated piece in s, and how much longer than an excerpt it is at least, so that excerpts begin at random
+# places. One length for all shorter excerpts, as a folder whose pieces have another length is refused.
 PIECE, MARGIN = 12.0, 2.0
 #: Recordings of one split, a list for each data set.
 Sources = list[list[Recording]]
@@ -54,6 +55,7 @@ def build_loaders(
     sources, skipped = find_sources(music, sizes)
     loaders = {}
     for split, items in sizes.items():
+        # With one seed for all, items of equal index would have the same controls in every split.
         excerpts_seed = stream_seed(seed, "excerpts", split)
         excerpts = Excerpts(sources[split], n_controls, items, excerpts_seed, sr=SR, seconds=music.seconds)
         loaders[split] = excerpt_loader(excerpts, batch_size, music.workers, fresh=split == "train")

@@ -21,8 +21,8 @@ from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream
 
 SECONDS = 10.0  # of a piece
-HELD_OUT = 1_000_000  # first seed of the generated pieces of the validation, above all of the training's
-CONTROLS_SEED = 50
+HELD_OUT = 1_000_000  # first seed of the validation's generated pieces; the training's are below 1000 × 900 + 900
+CONTROLS_SEED = 50  # not the training's seed, so that the scores of two trainings compare
 #: Columns of `score`.
 FIGURES = ("MAE", "ESR", "MRSTFT", "Mel")
 
@@ -91,8 +91,10 @@ def train_proxy(
     """
     torch.manual_seed(settings.seed)
     proxy = ProxyCompressor(TRAINED_SR, weights=None).to(music.device)
+    # The proxy freezes its network, for estimators that are trained through it; here it is what is trained.
     network, exact = proxy.network.requires_grad_(True), Compressor(TRAINED_SR)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    # One more: the schedule is stepped after the optimiser's last step as well, which would be past its end.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.lr, total_steps=settings.steps + 1, pct_start=0.05
     )
@@ -116,8 +118,10 @@ def train_proxy(
             if last or step % settings.validate_every == 0:
                 mae, _, mrstft, _ = score_proxy(proxy, held_out, q_held_out).mean(0).tolist()
                 bar.set_postfix(held_out=f"{mae + mrstft:.4f}")
+                # The terms that are trained on; ESR and Mel are reported only.
                 if mae + mrstft < best:
                     best, best_step = mae + mrstft, step
+                    # Copied, as the optimiser changes the tensors of state_dict in place.
                     best_weights = {name: value.clone() for name, value in network.state_dict().items()}
             if last:
                 break
@@ -129,6 +133,7 @@ def train_proxy(
 
 def draw_batches(settings: ProxySettings, music: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of random excerpts (B, 1, T) at a peak of 1, and of uniform controls q (B, 6)."""
+    # On the CPU, so that the batches are the same on every device.
     generator = torch.Generator().manual_seed(settings.seed)
     length, size = round(settings.seconds * TRAINED_SR), (settings.batch_size,)
     while True:
@@ -136,6 +141,7 @@ def draw_batches(settings: ProxySettings, music: Tensor) -> Iterator[tuple[Tenso
         starts = torch.randint(music.shape[-1] - length + 1, size, generator=generator).tolist()
         x = torch.stack([music[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)])
         q = torch.rand(settings.batch_size, len(Compressor.params), generator=generator)
+        # Again, as an excerpt need not contain its piece's peak.
         yield centre_and_peak(x), q.to(x.device)
 
 
@@ -146,6 +152,7 @@ def score_proxy(proxy: ProxyCompressor, x: Tensor, q: Tensor) -> Tensor:
     exact, metrics = Compressor(TRAINED_SR), BlindMetrics(TRAINED_SR)
     device = next(proxy.parameters()).device
     rows = []
+    # One by one, so that memory does not grow with the number of pieces.
     for audio, controls in zip(x.split(1), q.split(1), strict=True):
         audio, values = audio.to(device), exact.from_unit(controls.to(device))
         target, pred = exact(audio, **values), proxy(audio, **values)

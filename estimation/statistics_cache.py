@@ -69,6 +69,7 @@ class Untouched:
         return statistics_of(self.estimator, x, torch.empty(count, 0)).take(audible)
 
     def key(self) -> list:
+        # Nothing of the estimator: statistics are computed without learned weights.
         return [*identify(self.recordings), self.seconds, self.most]
 
 
@@ -89,6 +90,7 @@ class Processed:
 
     @torch.no_grad()
     def __getitem__(self, number: int) -> StatisticsSet:
+        # A stream for each part, so that its coding does not depend on which parts are cached, or on `workers`.
         generator = stream(self.excerpts.seed, "coded", number)
         first = PART * number
         return StatisticsSet.join(self._batch(start, generator) for start in range(first, first + PART, BATCH))
@@ -102,6 +104,7 @@ class Processed:
 
     def key(self) -> list:
         excerpts = self.excerpts
+        # Not the number of excerpts: a training with more of them continues with the parts of an earlier one.
         names = [identify(recordings) for recordings in excerpts.sources]
         return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share]
 
@@ -126,6 +129,7 @@ def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> 
     folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:05d}.pt" for number in range(len(source))]
+    # A part that exists is complete, as files are written atomically.
     missing = [job for job in enumerate(paths) if not job[1].exists()]
     with tqdm(desc=title, initial=len(paths) - len(missing), total=len(paths), unit="part") as bar:
         for _ in map_processes(partial(_write_part, source), missing, workers):

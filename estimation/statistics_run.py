@@ -94,6 +94,7 @@ def load_statistics(
     `sources` are those of `find_sources`. What <log_dir>/statistics lacks is computed and cached there.
     """
     folder = Path(settings.log_dir) / "statistics"
+    # Both splits before the first is computed: `Excerpts` checks its recordings, and a mistake is reported at once.
     jobs = {split: statistics_sources(settings, split, sources[split], estimator) for split in SPLITS}
     return {
         split: [cache_statistics(job, folder, settings.workers, f"{split}: statistics") for job in jobs[split]]
@@ -105,6 +106,7 @@ def statistics_sources(
     settings: StatisticsSettings, split: str, sources: Sources, estimator: Estimator
 ) -> list[Source]:
     """What the statistics of a split are computed from."""
+    # A source for each data set, from which batches are drawn equally; `Excerpts` draws from data sets equally itself.
     if not settings.n_processed:
         return [Untouched(recordings, estimator, settings.seconds, settings.windows) for recordings in sources]
     items = settings.n_processed if split == "train" else settings.valid_items
@@ -144,6 +146,7 @@ def train_best(
             bar.set_postfix(valid=f"{loss:.4f}")
             if loss < best:
                 best = loss
+                # Copied, as the optimiser changes the tensors of state_dict in place.
                 best_weights = {name: value.clone() for name, value in controller.state_dict().items()}
             if interrupt.asked:
                 break

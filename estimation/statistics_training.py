@@ -130,6 +130,7 @@ class EqualiserObjective:
         mask[:, -self.encoder.n_wave :] = 0
         with torch.no_grad():
             layer.weight.mul_(mask)
+        # Without a gradient AdamW leaves a zero at zero, as its decay only scales weights.
         layer.weight.register_hook(lambda gradient: gradient * mask)
 
     def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
@@ -177,9 +178,11 @@ def train_steps(
     generator = torch.Generator().manual_seed(seed)
     controller = objective.estimator.controller.train()
     optimiser = torch.optim.AdamW(controller.parameters(), lr=lr, weight_decay=1e-2)
+    # The rise begins at step + 1: at a learning rate of 0 the first step would change nothing.
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
     )
+    # Rounded up, so that a source is never left out of a batch.
     per_source = -(-batch_size // len(sources))
     for _ in range(steps):
         loss = objective(StatisticsSet.join(source.draw(per_source, generator) for source in sources), generator)

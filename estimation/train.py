@@ -40,6 +40,7 @@ class Training(L.LightningModule):
 
     def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30, coded: float = 0.0) -> None:
         super().__init__()
+        # `build_estimator` has seeded torch with the run's seed.
         self.coded, self.seed = coded, torch.initial_seed()
         self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
         self.compare = build_loss({"name": loss}, estimator.settings["sr"])
@@ -77,6 +78,7 @@ class Training(L.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> Batch:
         """Logs the loss, and returns the processed audio and the estimated controls for callbacks."""
         wet = synthesise(self.estimator, batch)
+        # The same lossy coding in every epoch, so that their losses compare.
         q = self.estimate(wet, stream(self.seed, "validation", index))
         self.log("valid/loss", self.compute_loss(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
         return {"wet": wet, "q": q}
@@ -113,6 +115,7 @@ class StopWhenAsked(L.Callback):
         self._handling.enter_context(self.interrupt)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        # Never back to False: `EarlyStopping` sets it as well.
         trainer.should_stop = trainer.should_stop or self.interrupt.asked
 
     def on_train_end(self, *_: object) -> None:
@@ -141,6 +144,7 @@ def score(
     """
     sr, device = estimator.settings["sr"], next(estimator.parameters()).device
     metrics = build_metrics({"name": "blind"}, sr)
+    # On the CPU, so that the random settings are the same on every device.
     generator = torch.Generator().manual_seed(seed)
     estimator.eval()
     scores: Scores = {}

@@ -114,6 +114,7 @@ def open_folder(settings: TrainingSettings) -> Path:
     Raises UsageError where it holds a run of other settings, holds nothing to resume, or cannot be written.
     """
     folder = settings.folder
+    # A folder without a finished epoch has nothing to lose, and is used again.
     if (folder / LAST).exists():
         _continue(folder, settings)
         return folder
@@ -137,6 +138,7 @@ def _continue(folder: Path, settings: TrainingSettings) -> None:
     if changed:
         text = f"{folder} was started with other settings: {', '.join(changed)}"
         raise UsageError(f"{text}; give the same ones, or a --suffix")
+    # Lightning numbers epochs from 0.
     done = read_tensors(folder / LAST).get("epoch", -1) + 1
     if not 0 < done <= settings.epochs:
         remedy = f"--epochs {max(done, 1)} or more, or another --suffix"
@@ -160,10 +162,13 @@ def train(
     estimator.pt with the settings. Raises UsageError where no validation loss was finite.
     """
     interrupt = Interrupt()
+    # Versions (last-v1.ckpt) may be written beside the files of the run that is resumed, and the next --resume would
+    # read the old one. `last` is saved once the epoch has stepped the learning rate's scheduler.
     best = ModelCheckpoint(folder, "best", monitor="valid/loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
     stop = EarlyStopping("valid/loss", patience=settings.stop_patience)
     training = Training(estimator, settings.loss, settings.lr, settings.lr_patience, settings.coded)
+    # No sanity validation: `EstimateBoard` would write it to TensorBoard before the first epoch.
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1,
@@ -179,6 +184,7 @@ def train(
     before = folder / LAST if settings.resume else None
     with interrupt:
         try:
+            # weights_only: a checkpoint may come from somebody else, and loading it must execute no code.
             trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
         except SystemExit:  # Lightning turns Ctrl-C into it
             raise KeyboardInterrupt from None

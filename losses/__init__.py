@@ -88,6 +88,7 @@ def _build(
     declared = declared if is_class else declared[2:]
     accepted = [p.name for p in declared if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     is_open = any(p.kind is p.VAR_KEYWORD for p in declared)
+    # The sample rate is a fact of the audio and comes as an argument, so a configuration cannot set it.
     unknown = [key for key in options if (key not in accepted and not is_open) or key == "sr"]
     if unknown:
         known = ", ".join(key for key in accepted if key != "sr") or "none"
@@ -98,6 +99,7 @@ def _build(
     try:
         return make(sr, **options) if "sr" in accepted else make(**options)
     except (TypeError, ValueError, RuntimeError) as error:
+        # Without options the fault is not the user's, and its traceback stays.
         if isinstance(error, UsageError) or not options:
             raise
         raise UsageError(f"options {options} of {noun} '{name}': {error}") from error

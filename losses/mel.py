@@ -11,6 +11,7 @@ def norm_signal(x: Tensor) -> Tensor:
     """Remove the mean of x (..., T) over time and scale it to an RMS of 1; silence stays silence."""
     centred = x - x.mean(-1, keepdim=True)
     power = centred.square().mean(-1, keepdim=True)
+    # A floor below every audible power: silence becomes 0 times a finite number, where 0 / 0 would be NaN.
     return centred * power.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
 
 
@@ -43,6 +44,7 @@ class MelLoss:
     def log_mel(self, x: Tensor) -> Tensor:
         """Log mel spectrum (B, C, frames, 128) of the normalised x (B, C, T)."""
         window = torch.hann_window(self.fft_size, dtype=x.dtype, device=x.device)
+        # 1e-4 is the root of the published floor of the power, 1e-8; log and its gradient stay finite in silence.
         magnitude = stft(norm_signal(x).flatten(0, 1), window, self.hop).abs().clamp(min=1e-4)
         if self.bank.device != x.device:  # once: a copy at every call would stall the device
             self.bank = self.bank.to(x.device)

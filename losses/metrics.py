@@ -33,6 +33,7 @@ class LossMetrics:
     @torch.no_grad()
     def __call__(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Score pred against target, (B, C, T) both."""
+        # One by one: a loss may depend on its batch, as one Frobenius ratio over all items does.
         items = zip(pred.split(1), target.split(1), strict=True)
         return {self.term_names[0]: torch.stack([self.loss(*item).reshape(()) for item in items])}
 
@@ -52,7 +53,9 @@ class BlindMetrics:
         """Score pred against target, (B, C, T) both."""
         pred, target = norm_signal(pred), norm_signal(target)
         return {
+            # Per item, unlike the release, whose scores depend on how the test set is split into batches.
             "mrstft": self.stft(pred, target, per_item=True),
             "mse": (pred - target).square().mean((1, 2)),
+            # Normalises again, which leaves a normalised signal as it is.
             "mel": self.mel.distances(pred, target),
         }

@@ -65,6 +65,7 @@ class MLDR:
             self.coefs = (1 - exponents.double().exp().float()).double()
         else:
             self.coefs = torch.as_tensor(rise_to_coef(torch.tensor(taus_ms, dtype=torch.float64), sr))
+        # Half the difference in samples: an average lags by its rise time / 2.2, so this nearly aligns the two.
         self.shifts = torch.tensor([math.floor(sr * (long - short) * 0.0005) for short, long in taus_ms])
         self.rolled, self.mid_side = rows == "rolled", mid_side
         self.channels = (2,) if mid_side else (1, 2)
@@ -106,7 +107,9 @@ class MLDR:
         """Short and long averages (B, S, P, 2, T) of the power of x (B, C, T)."""
         if self.mid_side:
             left, right = x.unbind(1)
+            # Over √2, unlike the L ± R of MSS, as published: the transform then keeps the total power.
             x = torch.stack([left, right, (left + right) * 0.5**0.5, (left - right) * 0.5**0.5], 1)
+        # The floor keeps the logarithms of silence finite.
         power = x.square().clamp(min=1e-8)
         averages = [one_pole(power.flatten(0, 1), coef[None]) for coef in self.coefs.flatten()]
         return torch.stack(averages, 1).unflatten(0, x.shape[:2]).unflatten(2, self.coefs.shape)

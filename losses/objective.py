@@ -19,6 +19,7 @@ class Target(Protocol):
         ...
 
 
+# Checkable, as `build_fit_loss` adapts a loss that lacks these members.
 @runtime_checkable
 class FitLoss(Protocol):
     """A loss of several weighted terms over several batches of stereo chunks at once; see `VocalLoss`, `ScalarLoss`."""
@@ -99,13 +100,16 @@ class ScalarLoss:
         prepared = prepare(target) if prepare else target
         if isinstance(prepared, Tensor):
             return TensorTarget(prepared)
+        # A step compares a selection of chunks; what cannot be selected from is computed again in every step.
         return prepared if hasattr(prepared, "select") else TensorTarget(target)
 
     def terms(self, pred: Tensor, target: Tensor | Target, shares: Tensor) -> Tensor:
         """The loss (1, 1) of one batch pred (B, 2, T), all of whose items count."""
         if len(shares) > 1:
             raise UsageError(f"loss {self.name!r} compares one batch at a time, {len(shares)} given")
+        # A single batch has no padding, so no share is 0 and the callable may see every item.
         term = self.loss(pred, target.data if isinstance(target, TensorTarget) else target)
+        # In every call: what a registered callable returns is not known earlier.
         if not isinstance(term, Tensor) or term.numel() != 1:
             given = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else f"{type(term).__name__}"
             raise UsageError(f"loss {self.name!r} returned {given}; a loss returns a scalar tensor")

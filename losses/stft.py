@@ -82,6 +82,7 @@ class MultiResolutionSTFT:
 
     def to(self, device: torch.device) -> "MultiResolutionSTFT":
         """The same with its windows and its filter on a device, which saves a copy at every call there."""
+        # A copy, so that one loss can serve several devices.
         moved = copy.copy(self)
         moved.windows = [window.to(device) for window in self.windows]
         moved.taps = None if self.taps is None else self.taps.to(device)
@@ -92,6 +93,7 @@ class MultiResolutionSTFT:
         """Compute everything of the target (B, C, T) once; UsageError for mono where mid and side are compared."""
         if self.mid_side and target.shape[1] != 2:
             raise UsageError(f"mid and side are compared of stereo (B, 2, T); got {tuple(target.shape)}")
+        # Once for all resolutions. The filter is linear, so L ± R of the filtered channels are the filtered L ± R.
         weighted = self._weight(target)
         magnitudes = tuple(
             spectral.stft_magnitude(weighted, window, hop, self.mid_side)
@@ -110,6 +112,7 @@ class MultiResolutionSTFT:
         distances = []
         for window, hop, magnitude, energy in resolutions:
             sums = spectral.stft_deviation(weighted, magnitude, target.index, window, hop, self.mid_side)
+            # The energies follow the index as the magnitudes do, so that a selection of chunks needs no new target.
             distances.append(self._combine(sums, energy[target.index], magnitude[0, 0].numel(), shares))
         return functools.reduce(torch.add, distances) / len(self.hops)
 
@@ -128,6 +131,8 @@ class MultiResolutionSTFT:
         distances = []
         for group in self.groups:
             square, log = sums[:, group].unbind(2)
+            # A ratio of sums, not a mean of ratios: the norms run over all items and signals. The denominator is the
+            # same in all steps of a fit, so `prepare` computes its parts.
             convergence = _root(square.sum(1) / energy[:, group].sum(1))
             distances.append(self.w_sc * convergence + self.w_log_mag * log.mean(1) / (points * count))
         return torch.stack(distances, -1)
@@ -163,4 +168,5 @@ def _window(size: int, length: int) -> Tensor:
 def _root(x: Tensor) -> Tensor:
     """Square root whose gradient is 0 at 0, where prediction and target are equal."""
     positive = x > 0
+    # The root of 1 in place of 0: the infinite slope at 0, times the factor 0, would be NaN.
     return torch.where(positive, x, 1.0).sqrt() * positive

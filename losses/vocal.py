@@ -66,6 +66,7 @@ class VocalLoss:
     def __init__(
         self,
         sr: int,
+        # As published: mid and side weigh half as much as left and right, and loudness half as much as spectra.
         weights: Mapping[str, float] | Sequence[float] = (1.0, 0.5, 0.5, 0.25),
         mldr_rows: str = "separate",
     ) -> None:
@@ -86,6 +87,7 @@ class VocalLoss:
     def to(self, device: torch.device) -> "VocalLoss":
         """The same with its windows and its filter on a device."""
         moved = copy.copy(self)
+        # MLDR stays: its shifts are used as Python numbers, and reading them from a device would synchronise with it.
         moved.stft = self.stft.to(device)
         return moved
 
@@ -108,8 +110,11 @@ class VocalLoss:
         if self.mldr.rolled and len(shares) > 1 and shares.shape[1] > 1:
             raise UsageError("mldr_rows=rolled compares one batch at a time: its rows run into each other")
         target = target if isinstance(target, VocalTarget) else self.prepare(target)
+        # The three groups come from one call, because the spectra of L and R also give those of L + R and L - R.
         left_right, mid, side = self.stft.distances(pred, target.stft, shares).unbind(1)
+        # A mean over the items that count: padding has a share of 0.
         loudness = batch_sums(self.mldr.distances(pred, target.loudness), shares) / shares.sum(1, keepdim=True)
+        # The columns of loudness are L, R, mid and side.
         return torch.stack([left_right, (mid + side) / 2, loudness[:, :2].mean(1), loudness[:, 2:].mean(1)], 1)
 
     def weigh(self, terms: Tensor) -> Tensor:

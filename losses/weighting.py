@@ -23,4 +23,5 @@ def a_weighting_fir(sr: int, taps: int = 101) -> Tensor:
     poles = [-2 * torch.pi * f for f in POLES_HZ]
     gain = poles[-1] ** 2 * 10 ** (GAIN_AT_1KHZ_DB / 20)
     freq, response = scipy.signal.freqz_zpk(*scipy.signal.bilinear_zpk([0.0] * 4, poles, gain, sr), worN=512, fs=sr)
+    # Only the magnitude is fitted: symmetric taps have zero phase once their delay is removed.
     return torch.from_numpy(scipy.signal.firls(taps, freq, abs(response), fs=sr)).float()

@@ -97,7 +97,9 @@ class Processor:
         mono = torch.as_tensor(x).float().reshape(-1, x.shape[-1]).mean(0, keepdim=True)
         mono = resample(mono, sr, self.chain.sr) if sr != self.chain.sr else mono
         mono = mono if lufs is None else normalise_loudness(mono, self.chain.sr, lufs)
+        # In training mode a hybrid compressor renders by its network, an approximation.
         y = render(self.chain.eval(), self.tensors, mono)
+        # Both resamplings round the length up.
         return y if sr == self.chain.sr else resample(y, self.chain.sr, sr)[..., : x.shape[-1]]
 
 

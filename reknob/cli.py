@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
         close = get_close_matches(name, COMMANDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"unknown command {name!r}; known: {', '.join(COMMANDS)}{hint}")
+    # Imported only now, as torch takes seconds that --help and a misspelt command need not wait for.
     return import_module(f"reknob.{COMMANDS[name][0]}").main(rest)
 
 

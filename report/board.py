@@ -13,7 +13,8 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Song
 from reknob.runtime.errors import UsageError
 
-# Steps between two records of the parameters; the loss terms are recorded at every step.
+# Steps between two records of the parameters, of which a full chain has over a hundred; the loss terms are recorded at
+# every step.
 PARAMETERS_EVERY = 20
 LOUDNESS = -18.0  # LUFS
 
@@ -34,6 +35,7 @@ class TensorBoardWriter:
 
     def __exit__(self, *_: object) -> None:
         for writer in self._writers.values():
+            # A full disk must not keep the other writers from being closed.
             with suppress(OSError):
                 writer.close()
         self._quiet.__exit__(None, None, None)
@@ -45,6 +47,7 @@ class TensorBoardWriter:
         """Writes the loss terms of a step and, every PARAMETERS_EVERY steps, the values."""
         assert song.run is not None
         track = song.run.track
+        # From 0: the terms are those of the parameters that the step started from.
         step = track.step_count - 1
         writer = self._writer(song, step)
         for name, value in terms.items():
@@ -61,6 +64,7 @@ class TensorBoardWriter:
     def end(self, song: Song) -> None:
         """Writes the dry, wet and fitted recordings at the same loudness, mixed to mono, as SummaryWriter expects."""
         run = song.run
+        # A song that failed before its first step has no file, and gets none.
         if run is None or (run.fitted is None and song not in self._writers):
             return
         writer = self._writer(song, run.track.step_count)
@@ -68,6 +72,7 @@ class TensorBoardWriter:
             if run.fitted is not None:
                 for name, sound in {"dry": run.pair.dry, "wet": run.pair.wet, "fitted": run.fitted}.items():
                     normalised = _normalised(sound, run.pair.sr)
+                    # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
                     writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
         finally:
             self._writers.pop(song).close()
@@ -76,6 +81,7 @@ class TensorBoardWriter:
         """A song's writer, opened at `step` if it is not open; hides what an earlier run wrote for later steps."""
         if song not in self._writers:
             assert song.run is not None
+            # A resumed run starts at its checkpoint, and the file may hold steps after it.
             self._writers[song] = SummaryWriter(song.run.path, purge_step=step or None)
         return self._writers[song]
 

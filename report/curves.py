@@ -16,6 +16,7 @@ ChainValues = tuple[Normalised, Values]
 def curves_figure(chains: dict[str, ChainValues]) -> Figure:
     """One panel per kind of curve that any of the chains has, one colour per chain."""
     drawn = {name: chain.curves(_first(values)) for name, (chain, values) in chains.items()}
+    # Of all chains, as an estimated chain may have other effects than the true one.
     titles = list(dict.fromkeys(curve.title for curves in drawn.values() for curve in curves))
     figure = Figure(figsize=(5 * len(titles), 4), layout="constrained")
     axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))

@@ -38,6 +38,7 @@ def correlations(matrices: Mapping[str, np.ndarray], effects: Sequence[str]) -> 
         ax.set_xticks(middles, labels, rotation=90, fontsize=7)
         ax.set_yticks(middles, labels, fontsize=7)
         ax.set_title(name)
+    # The last image stands for all, which share one scale.
     figure.colorbar(image, ax=axes, label="Spearman's ρ", shrink=0.8)
     return figure
 
@@ -47,10 +48,12 @@ def effect_correlations(matrices: Mapping[str, np.ndarray], labels: Sequence[str
     figure, axes = _row(len(matrices), 5.6, 5.2)
     highest = max(np.nanmax(matrix) for matrix in matrices.values())
     for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
+        # The matrix is symmetric: the upper half would repeat the lower one.
         lower = np.where(np.tri(len(labels), dtype=bool), matrix, np.nan)
         image = ax.imshow(lower, cmap="Blues", vmin=0, vmax=highest)
         for (i, j), value in np.ndenumerate(lower):
             if np.isfinite(value):
+                # Black is hard to read on the darkest cells.
                 shade = "white" if value > 0.6 * highest else "black"
                 ax.text(j, i, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=7, color=shade)
         ax.set_xticks(range(len(labels)), labels, rotation=90)
@@ -87,6 +90,7 @@ def variance(shares: Mapping[str, np.ndarray], level: float = 0.99) -> Figure:
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     ax = figure.subplots()
     for (name, share), colour in zip(shares.items(), COLOURS, strict=False):
+        # In percent, as sets may have different numbers of components.
         x = np.linspace(0, 100, len(share) + 1)
         needed = components_needed(share, level)
         label = f"{name}: {100 * level:g} % by {x[needed]:.2f} %, area {100 * area_under(share):.1f} %"
@@ -113,6 +117,7 @@ def components(rows: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
         axes[0].annotate(
             title, (-0.24, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", weight="bold"
         )
+    # Every row has the same effects, so that the last one's curves give the titles of all.
     for ax, curve in zip(grid[0], drawn, strict=True):
         ax.set_title(curve.title)
     for ax, curve in zip(grid[-1], drawn, strict=True):
@@ -128,6 +133,7 @@ def frame(ax: Axes, curve: Curve) -> None:
         ax.set_xscale("log")
         ax.set_xticks(list(TICKS_HZ), list(TICKS_HZ.values()))
         ax.xaxis.set_minor_formatter(NullFormatter())
+    # A correction of a tenth of a dB would otherwise fill the panel.
     if curve.least:
         ax.update_datalim([(curve.x[0], edge) for edge in curve.least])
         ax.autoscale_view(scalex=False)
@@ -142,6 +148,7 @@ def histograms(values: Mapping[str, Mapping[str, np.ndarray]], units: Mapping[st
     figure = Figure(figsize=(3.4 * wide, 2.3 * tall + 0.4), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False).ravel()
     for ax, name in zip(axes, names, strict=False):
+        # The same edges for all sets, and percent, so that sets of different sizes compare.
         edges = np.histogram_bin_edges(np.concatenate([columns[name] for columns in values.values()]), BINS)
         for (label, columns), colour in zip(values.items(), COLOURS, strict=False):
             weights = np.full(len(columns[name]), 100 / len(columns[name]))
@@ -156,5 +163,6 @@ def histograms(values: Mapping[str, Mapping[str, np.ndarray]], units: Mapping[st
 
 
 def _row(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    # Not of pyplot, which keeps every figure in memory until it is closed.
     figure = Figure(figsize=(width * count, height), layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0]

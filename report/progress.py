@@ -41,11 +41,14 @@ class Progress:
         if self._bar is None:
             if run.device.type == "cpu" and not kernels.compiled():
                 self._write("first run on this machine: compiling the sample loops, about a minute, once")
+            # Only now, so that a session whose songs were all done before shows no bar.
             self._bar = tqdm(total=self.total, unit="step", dynamic_ncols=True)
+        # The steps of an earlier run that is resumed.
         self._bar.update(run.track.step_count)
 
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
         assert self._bar is not None
+        # Drawn with the next update, at most ten times a second; a refresh would draw at every step.
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
         self._bar.update()
 

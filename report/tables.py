@@ -41,6 +41,7 @@ def scores_table(scores: dict[str, dict[str, list[float]]]) -> str:
     rows = []
     for system, columns in scores.items():
         items = (columns.get(name) for name in metrics)
+        # The system "no effect" has no controls, and so no score of them.
         rows.append([system, *(f"{mean(column):.3f} / {median(column):.3f}" if column else "-" for column in items)])
     return text_table(["mean / median", *metrics], rows)
 
@@ -50,6 +51,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     align = [str.rjust if all(map(_is_number, column)) else str.ljust for column in zip(*cells, strict=True)]
+    # Without rows there are no columns to derive it from.
     align = align or [str.ljust] * len(header)
     lines = (zip(align, line, widths, strict=True) for line in [list(header), *cells])
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in line).rstrip() for line in lines)

@@ -51,6 +51,7 @@ class CarefulLogger(TensorBoardLogger):
     """A TensorBoard logger whose errors (a full disk) do not end the training: the first one disables it."""
 
     def __init__(self, folder: Path) -> None:
+        # Without name and version the files are in the run folder itself, and a resumed run continues them.
         super().__init__(folder, name="", version="")
         self._has_failed = False
 
@@ -99,6 +100,7 @@ class EstimateBoard(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, training: Training, outputs: dict[str, Tensor], batch: dict[str, Tensor], index: int
     ) -> None:
+        # The validation has the same excerpts in every epoch: its first item shows the progress of the training.
         if not index:
             logger = trainer.logger
             assert isinstance(logger, CarefulLogger)

@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         check_output(args.json, [dry, wet])
     targets = fix_targets(args.fix, dry, wet) if args.fix else None
+    # Without --fix the recordings are checked as they are: correcting them resamples or inverts a channel.
     fix = bool(targets)
     refusal = None
     try:
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> int:
     except PairError as error:
         refusal, check = error, error.check
     show(check)
+    # Before the refusal is raised: the findings of a refused pair are what the file is for.
     if args.json:
         write_text(args.json, json.dumps(check.record(), indent=1, ensure_ascii=False))
     if refusal:

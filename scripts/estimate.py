@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     estimators = {str(path): load_estimator(path)[0] for path in args.checkpoint}
     if args.output:
         check_audio_output(args.output, next(iter(estimators.values())).settings["sr"], 2)
+    # Before the estimates, which take the time: against an unrelated recording the scores would mean nothing.
     if args.dry:
         estimator = next(iter(estimators.values()))
         names = (f"--dry {args.dry}", str(args.input))
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
     first, first_estimate = next(iter(estimates.values()))
     if args.figure:
         curves = {label(path): (e.analysis, e.analysis.from_unit(one.q)) for path, (e, one) in estimates.items()}
+        # matplotlib writes in place, and an interrupted program would leave half a figure.
         with atomic_path(args.figure) as part:
             curves_figure(curves).savefig(part, dpi=150)
     record = {
@@ -97,13 +99,16 @@ def check(args: argparse.Namespace) -> None:
         if output and suffixes and output.suffix.lower() not in suffixes:
             raise UsageError(f"--{name} {output}: its suffix must be one of {', '.join(suffixes)}")
         if output:
+            # It counts as used from now on: two options must not name the same file.
             used.append(check_output(output, used))
+    # Headers only, so that a file that is no audio is reported before estimators are loaded.
     for recording in recordings:
         read_rate(recording)
 
 
 def label(path: str | Path) -> str:
     """A checkpoint's name in a figure: its file's, or its run folder's."""
+    # Every training names its file estimator.pt; the run folders differ.
     return Path(path).parent.name if Path(path).stem == "estimator" else Path(path).stem
 
 
@@ -118,6 +123,7 @@ def estimate(estimator: Estimator, checkpoint: str, path: Path) -> Estimate:
     try:
         estimated = estimate_recording(estimator, *read_audio(path))
     except UsageError as error:
+        # Errors of reading name the file already, those of estimating cannot.
         raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     rows = [
         [

@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
         write_text(args.out, listing)
     else:
         print(listing, end="")
+    # On stderr, so that standard output is the list alone and can be redirected.
     if args.verbose:
         for reason in skipped:
             print(f"skipped {reason}", file=sys.stderr)

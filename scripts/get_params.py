@@ -28,11 +28,13 @@ def main(argv: list[str]) -> int:
     rules = Rules(parse_date(args.start), end, args.loss_thresh, args.fluc_thresh, args.include_all)
     if rules.end < rules.start:
         raise UsageError(f"--end_date {args.end_date or end.date()} lies before the start, {args.start}")
+    # Before all runs are read, which may be hundreds.
     check_new(args.out, overwrite=args.overwrite)
     selection = select(args.logs, rules)
     try:
         harvest = read_harvest(selection)
     finally:
+        # Also where no run is left, which raises: the reasons are then all there is to show.
         for line in rejection_lines(selection.rejected):
             print(f"rejected {line}")
     write_presets(

@@ -22,7 +22,7 @@ from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import read_chain_file
 from reknob.runtime.arguments import Parser, file_path, integer, real
 
-LUFS = -18.0
+LUFS = -18.0  # to which a fit brings its recordings, so that levels in dB of the chain mean the same here
 PEAK = 0.9
 
 
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
         dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
         wet = render(chain, draw_values(chain, number), dry)
         for name, x in (("dry", dry), ("wet", wet)):
+            # FLAC clips at full scale. A gain per file does not alter a fit, which normalises the loudness of both.
             write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
     print(f"{args.out}: {args.count} pairs of {args.seconds:g} s")
     return 0
@@ -53,6 +54,7 @@ def draw_values(chain: Effect, seed: int) -> Values:
         name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()
     }
     with torch.no_grad():
+        # Raw parameters, so that every draw is within the ranges.
         for name, raw in knobs.named_parameters():
             raw += scales[name] * torch.randn(raw.shape, generator=generator)
         return knobs()

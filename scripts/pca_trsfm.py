@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     index = args.presets / TRAIN_INDEX
     rows = list(range(len(presets)))
     if args.exclude is not None:
+        # `none` undoes an earlier --exclude, whose index would otherwise still be used.
         excluded = set() if args.exclude == "none" else set(read_rows(args.exclude, presets))
         rows = [row for row in rows if row not in excluded]
     elif index.exists():
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> int:
     if len(rows) < len(presets):
         write_array(index, np.asarray(rows, dtype=np.int64))
     else:
+        # An index of an earlier call would restrict what reads the set later.
         index.unlink(missing_ok=True)
     print(
         f"{args.presets}: mean and covariance of {len(gaussian.mean)} of {len(gaussian.mask)} parameters over "

@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     gain = input_gain(args.input, effect.sr, args.loudness, args.block)
     stream = Stream(effect, values)
     with Interrupt() as interrupt, open_sink(args.output, effect.sr, args.block) as write:
+        # On Ctrl-C the blocks end as at the end of the recording: `play` flushes the stream, and the file is complete.
         blocks = takewhile(lambda _: not interrupt(), mono_blocks(args.input, args.block))
         samples, took = play(stream, (gain * block for block in blocks), write)
     seconds = samples / effect.sr
@@ -82,6 +83,7 @@ def input_gain(path: Path, sr: int, lufs: float | None, size: int) -> float:
     if lufs is None:
         return 1.0
     try:
+        # In blocks of a fixed size: --block may be a single sample, of which measuring would take far too long.
         return loudness_gain(loudness_of_blocks(mono_blocks(path, 2**16), sr), lufs)
     except ValueError as error:
         raise UsageError(f"{path}: {error}; --loudness off leaves its level") from error
@@ -93,9 +95,11 @@ def play(stream: Stream, blocks: Iterator[Tensor], write: Sink) -> tuple[int, fl
     Returns the number of samples written, and the seconds that rendering took.
     """
     samples, took = 0, 0.0
+    # None stands for the end, so that the flush is timed and written as a block is.
     for block in chain(blocks, [None]):
         started = time.perf_counter()
         y = stream.flush() if block is None else stream.process(block)
+        # Without the writing, which waits for the loudspeakers.
         took += time.perf_counter() - started
         write(y.expand(2, -1))
         samples += y.shape[-1]

@@ -96,6 +96,7 @@ class Collection:
 def list_(collection: Collection, args: argparse.Namespace) -> Table:
     """Every preset, with the values of some parameters."""
     scalars = {name: p for name, p in collection.params.items() if not p.shape}
+    # By default those of them that the chain has; a name that was given must exist, see `lookup`.
     columns = args.columns.split(",") if args.columns else [name for name in COLUMNS if name in scalars]
     cells = []
     for name in columns:
@@ -124,6 +125,7 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
 def nearest(collection: Collection, args: argparse.Namespace) -> Table:
     """The presets most like one."""
     preset = collection.one(args.preset)
+    # Masked, as unused elements of the feedback matrix would add distance between equal sounds.
     neighbours = distances.nearest(collection.vectors(), preset.row, feature_mask(collection.effect), args.count)
     others = [(collection.presets[row], distance) for row, distance in neighbours]
     rows = [(other.row, f"{distance:.3f}", other.track, other.stem) for other, distance in others]
@@ -145,6 +147,7 @@ def outliers(collection: Collection, args: argparse.Namespace) -> Table:
 
 def sample(collection: Collection, args: argparse.Namespace) -> Table:
     """New presets drawn from the set's Gaussian, which is computed where the set has none."""
+    # torch takes signed 64-bit seeds.
     if not 0 <= args.seed < 1 << 63:
         raise UsageError(f"--seed {args.seed}: give a whole number from 0 to 2^63 - 1")
     check_new(args.out, overwrite=args.overwrite)
@@ -161,6 +164,7 @@ def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
     if args.count < 2:
         raise UsageError(f"--count {args.count}: at least 2, both ends are included")
     check_new(args.out, overwrite=args.overwrite)
+    # Raw parameters are not bounded: every point between two presets is a preset.
     ends = to_vectors([a, b], collection.effect)
     positions = torch.linspace(0, 1, args.count).unsqueeze(1)
     names = [f"{a.row}_to_{b.row}_{100 * position:.0f}" for position in positions.flatten().tolist()]

@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     output_format(check_output(args.output, chain_inputs(args), new_folder=True))
     chain, values = load_chain(**vars(args))
+    # Only now, as it depends on the chain's sample rate, which some formats do not support.
     check_audio_output(args.output, chain.sr, 2)
     x = load_input(args.input, chain.sr, args.loudness)
     started = time.perf_counter()

@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
     objective = build_objective(settings)
     started = time.perf_counter()
     try:
+        # Not within `Interrupt`: a signal may end it after any part, as those computed so far are cached.
         sources, skipped = find_sources(settings, settings.sizes)
         for reason in skipped:
             print(f"skipped {reason}")
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
     cached = time.perf_counter()
     with Interrupt() as interrupt:
         best = train_best(objective, statistics, settings, interrupt)
+        # Still within `Interrupt`, so that a signal does not end the program before it is written.
         objective.estimator.save(settings.out, **settings.record(), valid_loss=best)
     count, ended = sum(len(part.q) for part in statistics["train"]), time.perf_counter()
     print(f"{count} excerpts in {(cached - started) / 60:.1f} min, training in {(ended - cached) / 60:.1f} min")

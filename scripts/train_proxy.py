@@ -53,13 +53,16 @@ def main(argv: list[str]) -> int:
     check_output(card_file, args.measure, overwrite=args.overwrite)
     settings = ProxySettings(**{name: value for name, value in vars(args).items() if name not in OTHERS})
     device = pick_device(args.device)
+    # Read before the training, so that one that cannot be read does not end it after all the work.
     recordings = [read_recording(path) for path in args.measure]
     music, held_out = load_pieces(settings, "train"), load_pieces(settings, "valid")
     started = time.perf_counter()
     with Interrupt() as interrupt:
         proxy, step = train_proxy(settings, music.to(device), held_out.to(device), interrupt)
         minutes = (time.perf_counter() - started) / 60
+        # Still within `Interrupt`, so that a signal does not end the program before they are written.
         write_tensors(args.out, {name: value.cpu() for name, value in proxy.network.state_dict().items()})
+    # After the weights are written: scoring takes a while, and may be interrupted.
     scores = score_proxy(proxy, held_out, random_controls(len(held_out)))
     tables = [("Held-out pieces, each with parameters of its own", scores)]
     if recordings:

@@ -117,3 +117,12 @@ def test_channels_of_the_compressor_are_linked() -> None:
     values = comp.from_unit(torch.full((1, 6), 0.5))
     gain = comp(loud, **values) / loud
     assert relative_rms(comp(torch.cat([quiet, loud], 1), **values)[:, :1], quiet * gain) < 0.05
+
+
+@pytest.mark.parametrize("key", ["geq", "peq"])
+def test_coefficients_are_computed_where_the_gains_are(key: str) -> None:
+    chain = parse_chain(key, SR, "analysis").to("meta")
+    values = chain.from_unit(controls(key).to("meta"))
+    (equaliser,), (bands,) = chain.children(), values.values()
+    for name, band in equaliser.named_children():
+        assert band.coefs(**bands[name]).device.type == "meta"

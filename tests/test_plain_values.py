@@ -95,3 +95,11 @@ def test_a_processor_of_plain_numbers_renders_at_the_rate_of_its_input() -> None
 def test_a_fit_refuses_settings_by_their_declarations(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         reknob.fit("dry.wav", "wet.wav", **settings)
+
+
+def test_what_presets_do_not_hold_may_be_left_out() -> None:
+    chain = reknob.build({"reverb": {"effect": "noise_reverb", "ir_length": 4000}}, sr=SR)
+    values = reknob.Knobs(chain)()["reverb"]
+    plain = {name: value.tolist() for name, value in values.items() if name != "phase"}
+    x = 0.1 * torch.randn(1, 1, 3000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(chain(x, reverb=plain), chain(x, reverb=values))

@@ -47,6 +47,7 @@ def band_pass(freq_hz: Tensor, Q: Tensor, sr: int) -> Tensor:
 def peak(freq_hz: Tensor, Q: Tensor, gain_db: Tensor, sr: int) -> Tensor:
     """H(s) = (s² + s·A/Q + 1) / (s² + s/(A·Q) + 1), A = 10^(gain_db / 40)."""
     cos, alpha = _angle(freq_hz, Q, sr)
+    # 40, not 20: the gain at the centre is A², A from the numerator and A from the denominator.
     A = 10 ** (gain_db.double() / 40)
     return _normalised(1 + alpha * A, -2 * cos, 1 - alpha * A, 1 + alpha / A, -2 * cos, 1 - alpha / A)
 
@@ -88,6 +89,7 @@ def cascade(x: Tensor, coefs: Tensor) -> Tensor:
 def impulse_response(coefs: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     """First `length` samples of the response of K filters in series, (…, K, 5) to (…, length)."""
     rows = coefs.reshape(-1, *coefs.shape[-2:])
+    # By the recursion: the inverse transform of a sampled response would alias what rings longer than `length`.
     impulse = torch.zeros(len(rows), length, dtype=dtype, device=coefs.device)
     impulse[:, 0] = 1
     return kernels.biquad_cascade(impulse, rows).reshape(*coefs.shape[:-2], length)
@@ -96,5 +98,6 @@ def impulse_response(coefs: Tensor, length: int, dtype: torch.dtype) -> Tensor:
 def response(coefs: Tensor, freq_hz: Tensor, sr: int) -> Tensor:
     """Complex response of K filters in series, (…, K, 5), at frequencies (F,): (…, F)."""
     z = torch.exp(torch.outer(-2j * math.pi / sr * freq_hz, torch.arange(3).to(freq_hz)))
+    # The coefficients are divided by a0, so the denominator begins with 1.
     denominator = torch.cat([torch.ones_like(coefs[..., :1]), coefs[..., 3:]], -1)
     return (coefs[..., :3].to(z) @ z.T / (denominator.to(z) @ z.T)).prod(-2)

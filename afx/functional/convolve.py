@@ -27,8 +27,10 @@ def convolve(x: Tensor, h: Tensor, skip: int = 0) -> Tensor:
     h = h.reshape(-1, *h.shape[-3:])
     x = x.expand(max(len(x), len(h)), -1, -1)
     if T > max(4 * N, BLOCK):
+        # A power of 2 of more than 8 N: consecutive blocks overlap by less than an eighth.
         n = max(1 << (8 * N).bit_length(), BLOCK)
         return Convolution.apply(x, h, n, n - N + 1, skip, T)
+    # Later taps reach no sample of y.
     h = h[..., :T]
     # Samples beyond n wrap around to the beginning: n is just long enough that only the skipped ones are affected.
     n = fast_length(max(T, T + h.shape[-1] - 1 - skip))
@@ -44,6 +46,7 @@ def in_series(first: Tensor, second: Tensor, most: int | None = None) -> Tensor:
     first, second = (h.expand(*lead, *h.shape[-3:]).reshape(-1, *h.shape[-3:]) for h in (first, second))
     length = first.shape[-1] + second.shape[-1] - 1
     n = fast_length(length)
+    # Every input of `first` becomes an item, the signals of which are the K channels that `second` convolves.
     y = Convolution.apply(first.transpose(1, 2).flatten(0, 1), second, n, n, 0, min(length, most or length))
     return y.unflatten(0, (*lead, -1)).transpose(-2, -3)
 
@@ -87,6 +90,7 @@ class Convolution(torch.autograd.Function):
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         X, H = ctx.saved_tensors
         length = (ctx.blocks - 1) * ctx.hop + ctx.n
+        # The adjoint of overlap-add: each block gets the gradient of all n samples that it added to, overlaps included.
         grad = F.pad(grad, (ctx.start, length - ctx.start - grad.shape[-1]))
         G = forward(_rows(grad.unfold(-1, ctx.n, ctx.hop)), ctx.n)
         grad_x = grad_h = None
@@ -114,6 +118,7 @@ def advance(x: Tensor, samples: Tensor, before: int, after: int) -> Tensor:
     Beyond its ends the signal is continued by its first and last sample. `samples` is () or (B,); x is (B, C, T).
     Source: DiffVox, arXiv 2504.14735, the compressor's lookahead.
     """
+    # From the latest t down, because a convolution applies its first tap to the newest sample.
     t = torch.arange(after, -before - 1, -1, dtype=torch.float64, device=x.device)
     taps = torch.sinc(t - samples.double().reshape(-1, 1, 1, 1)).to(x.dtype)
     padded = F.pad(x, (before, after), mode="replicate").flatten(0, 1).unsqueeze(1)

@@ -59,6 +59,7 @@ class _StraightThroughDelay(torch.autograd.Function):
 
 def straight_through_delay(samples: Tensor, damping: Tensor, length: int) -> Tensor:
     """The value of `sinc_delay` with the gradient of the inverse transform of `damped_spectrum`, (…) to (…, length)."""
+    # Broadcast out here, so that torch sums the gradients over the repeated dimensions.
     return _StraightThroughDelay.apply(*torch.broadcast_tensors(samples.double(), damping), length)
 
 
@@ -73,6 +74,7 @@ def geometric_sum(z: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """
     total, power = torch.zeros_like(z), torch.ones_like(z)
     for digit in reversed(range(most.bit_length())):
+        # By arithmetic, not a branch: counts differ between items, and reading one would synchronise with the device.
         odd = ((count >> digit) & 1).to(z.dtype).unsqueeze(-1)
         total, power = total + total * power, power * power
         total, power = total + odd * power, power + odd * (power * z - power)
@@ -86,6 +88,7 @@ def finite_echoes(tap: Tensor, feedback: Tensor, count: Tensor, most: int) -> tu
         tap: spectrum of one pass through the loop, complex (…, F).
         feedback, count: (…); `most` bounds the count.
     """
+    # Every second echo: odd and even ones are both series in looped², and an odd count has one odd echo more.
     looped = feedback.unsqueeze(-1) * tap
     pairs, next_pair = geometric_sum(looped * looped, count // 2, most // 2)
     unpaired = (count % 2).to(tap.dtype).unsqueeze(-1)
@@ -103,6 +106,7 @@ def sinc_echoes(samples: Tensor, feedback: Tensor, count: Tensor, most: int, len
     """
     sums = [torch.zeros(*samples.shape, length, dtype=torch.float64, device=samples.device) for _ in range(2)]
     for k in range(1, most + 1):
+        # Masked, because counts differ between items.
         level = feedback.double() ** (k - 1) * (k <= count)
         sums[(k - 1) % 2] = sums[(k - 1) % 2] + level.unsqueeze(-1) * sinc_delay(k * samples, length)
     return sums[0], sums[1]

@@ -25,6 +25,7 @@ def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor
         (…, M, bins).
     """
     curves = gamma.mT.reshape(-1, gamma.shape[-1], gamma.shape[-2])
+    # Corners aligned: the first and the last γ are at 0 Hz and at Nyquist exactly.
     curves = torch.nn.functional.interpolate(curves, size=bins, mode="linear", align_corners=True)
     curves = curves.reshape(*gamma.shape[:-2], gamma.shape[-1], bins)
     if not shared:
@@ -47,6 +48,7 @@ def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Ten
     """
     batch = torch.broadcast_shapes(gains.shape[:-2], U.shape[:-2], b.shape[:-2], c.shape[:-2], delays.shape[:-1])
     U, gains, b, c = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c))
+    # The limit of γ in reverb.FDN, 60 dB in 3/4 of n samples, puts what wraps around 80 dB below the start.
     H = kernels.fdn_response(U, gains, b, c, delays.reshape(-1, delays.shape[-1]), n)
     return irfft(H.reshape(*batch, *H.shape[1:]), n)
 
@@ -71,5 +73,7 @@ def decay_fir(gamma: Tensor, delays: Tensor, shared: bool) -> Tensor:
     grid = torch.nn.functional.interpolate(
         gains.reshape(1, -1, bands), size=points, mode="linear", align_corners=True
     ).reshape(*gains.shape[:-1], points)
+    # Zero phase is symmetric about sample 0; rolled by half the length it is causal. The window is symmetric too,
+    # not periodic, or the phase would not be linear.
     h = torch.fft.irfft(grid, n=2 * (points - 1)).roll(bands - 1, -1)[..., :taps]
     return h * torch.hamming_window(taps, periodic=False, dtype=h.dtype, device=h.device)

@@ -69,6 +69,7 @@ class _Irfft(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
+        # The adjoint of irfft: 1/n, and twice for the bins between the ends, each of which stands for a conjugate pair.
         X = forward(grad, ctx.n, norm="forward")
         X[..., 1 : (ctx.n + 1) // 2] *= 2
         return X, None

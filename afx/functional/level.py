@@ -16,6 +16,7 @@ def rise_to_coef(ms: float | Tensor, sr: int) -> float | Tensor:
 
     c = 1 - exp(-2200 / (ms·sr)), ln 9 being about 2.2. Source: DiffVox, arXiv 2504.14735, section 2.
     """
+    # expm1: c of an average over 1 s is 5e-5, where 1 - exp in float32 would be wrong by about 0.1 %.
     exponent = -2200 / (ms * sr)
     return -torch.expm1(exponent) if isinstance(exponent, Tensor) else -math.expm1(exponent)
 
@@ -33,8 +34,10 @@ def centre_and_peak(x: Tensor) -> Tensor:
 
     Items whose peak is at most 1e-8 are not scaled. Source: BE-AFX, arXiv 2310.11781, the input of every effect.
     """
+    # The mean first, as it changes the peak.
     x = x - x.mean(-1, keepdim=True)
     peak = x.abs().amax((1, 2), keepdim=True)
+    # By 1, not by a small floor, which would amplify what rounding leaves of a constant signal.
     return x / torch.where(peak > 1e-8, peak, 1.0)
 
 

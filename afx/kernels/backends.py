@@ -38,6 +38,7 @@ def backend(family: str) -> Callable[..., Any]:
 
     def run(name: str, first: Tensor, *others: Any) -> Any:
         package = BACKENDS[first.device.type]
+        # resolve_conj, as a conjugated view shares its memory with the numbers that it conjugates.
         arguments = [a.detach().resolve_conj().contiguous() if isinstance(a, Tensor) else a for a in (first, *others)]
         if package != "numba_cpu":
             # Triton launches on the current GPU, which need not be that of the tensors.

@@ -34,6 +34,7 @@ def fdn_response(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, dela
     Source: Jot and Chaigne, Digital Delay Networks for Designing Artificial Reverberators, AES 90 (1991).
     """
     feedback, line_gain, b, c, delays = _checked(feedback, line_gain, b, c, delays, n)
+    # Delays in float64 whatever the precision of the rest: w m is many turns, of which only the fraction counts.
     return FdnResponse.apply(feedback, line_gain, b, c, delays.double(), n)
 
 
@@ -55,6 +56,7 @@ def _checked(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: 
     dtype = torch.promote_types(torch.result_type(feedback, line_gain), torch.result_type(b, c))
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"feedback, line_gain, b and c make {dtype}; give float32 or float64")
+    # Expanded outside the function, so that autograd sums the gradients of what several networks share.
     expanded = [t.expand(groups, *t.shape[1:]) for t, _ in named.values()]
     return [t.to(dtype) for t in expanded[:4]] + [expanded[4].to(feedback.device)]
 
@@ -71,6 +73,7 @@ class FdnResponse(torch.autograd.Function):
         ctx: _FdnContext, feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
     ) -> Tensor:
         inputs = [t.contiguous() for t in (feedback, line_gain, b, c, delays)]
+        # Neither the factors nor the solutions of the systems: eliminating again takes less time than storing them.
         ctx.save_for_backward(*inputs)
         ctx.n = n
         return run("fdn_response_forward", *inputs, n)
@@ -78,4 +81,6 @@ class FdnResponse(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: _FdnContext, grad_H: Tensor) -> tuple[Tensor | None, ...]:
+        # The result is outside autograd's graph: without once_differentiable, a second derivative would miss terms
+        # silently.
         return *run("fdn_response_backward", grad_H, *ctx.saved_tensors, ctx.n), None

@@ -23,6 +23,7 @@ def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = Fa
     """
     _check(x, shifts, mid_side)
     pairs, _, mix = _pair_up(x.detach(), torch.arange(len(x), device=x.device), mid_side)
+    # Coefficients in float64: those of long averages are small, and 1 - c in float32 would lose their last digits.
     return unpair(run("loudness_ratio_forward", pairs, coefs.double(), shifts, mix), x.shape, mid_side)
 
 
@@ -48,6 +49,7 @@ def _pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor, 
     """As `pair_up`, and the weights (S, 2) of both channels in each signal; mid and side preserve the total power."""
     half = 0.5**0.5
     mix = [[1.0, 0.0], [0.0, 1.0], [half, half], [half, -half]]
+    # The weights stay on the host: the GPU's kernels take them as compile-time constants.
     return *pair_up(x, index, mid_side), torch.tensor(mix[: 4 if mid_side else 2], dtype=x.dtype)
 
 
@@ -70,6 +72,8 @@ class _LoudnessDeviation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: _LoudnessContext, *tensors: Tensor) -> Tensor:
+        # On the context, as the checkpoints of a back end may be a list of pairs, which save_for_backward does not
+        # take.
         sums, ctx.checkpoints = run("loudness_deviation_forward", *tensors)
         ctx.save_for_backward(*tensors)
         return sums
@@ -78,4 +82,5 @@ class _LoudnessDeviation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: _LoudnessContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x = run("loudness_deviation_backward", grad, *ctx.saved_tensors, ctx.checkpoints)
+        # No gradient of the target: it is the result of loudness_ratio, which has none.
         return grad_x, None, None, None, None, None

@@ -35,6 +35,7 @@ class FdnState:
     @classmethod
     def fresh(cls, rows: int, delays: Tensor, taps: int) -> "FdnState":
         """Return `rows` silent networks for delays (R or 1, M) and decay filters of `taps` taps."""
+        # With K = taps // 2: a line is read m - K samples late and filtered over 2 K samples before that, m + K in all.
         return cls(torch.zeros(rows, delays.shape[1], int(delays.max()) + taps // 2, dtype=torch.float64))
 
 
@@ -70,6 +71,7 @@ def realtime_delay(
     state = DelayState.fresh(rows, delay) if state is None else state
     _check_lines(state.lines, (rows, 2), int(delay.max()))
     coefs = torch.cat([feedback.double().unsqueeze(-1).expand(rows, 1), coefs.double().expand(rows, 5)], 1)
+    # On the CPU whatever the device of x: the GPU's back end has no such loops.
     inputs = (t.cpu() for t in (x, delay.expand(rows), coefs))
     y = run("realtime_delay", *inputs, state.lines, state.filters, state.position)
     state.position += x.shape[-1]
@@ -120,6 +122,7 @@ def realtime_fdn(
         "decay_fir": (decay_fir, (lines, taps // 2 * 2 + 1)),
     }
     _check_rows(rows, **tensors)
+    # More than K, so that a line is read at least one sample after it is written.
     delays = _integer_delays("delays", delays, taps // 2 + 1)
     state = FdnState.fresh(rows, delays, taps) if state is None else state
     _check_lines(state.lines, (rows, lines), int(delays.max()) + taps // 2)

@@ -132,6 +132,7 @@ def compressor_gain(
         release=release,
     )
     fresh = coefs.new_zeros(len(x), 2)
+    # The gain starts at 1: from 0, every recording would be faded in.
     fresh[:, 1] = 1
     return _run("compressor_gain", x, coefs, fresh, state)
 
@@ -150,6 +151,7 @@ class Recursion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: _RecursionContext, x: Tensor, coefs: Tensor, state: Tensor, name: str) -> Tensor:
+        # On the context, as a back end may save a tuple of tensors, which save_for_backward does not take.
         y, ctx.saved = run(f"{name}_forward", x, coefs, state)
         ctx.name = name
         ctx.save_for_backward(x, coefs)
@@ -160,16 +162,20 @@ class Recursion(torch.autograd.Function):
     def backward(ctx: _RecursionContext, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         want_x, want_coefs = ctx.needs_input_grad[:2]
         x, coefs = ctx.saved_tensors
+        # Outside autograd's graph: without once_differentiable, a second derivative would miss terms silently.
         grad_x, grad_coefs = run(f"{ctx.name}_backward", grad_y, x, coefs, ctx.saved, want_x, want_coefs)
+        # A back end may return an empty or unspecified tensor for a gradient that is not wanted.
         return grad_x if want_x else None, grad_coefs if want_coefs else None, None, None
 
 
 def _run(name: str, x: Tensor, coefs: Tensor, fresh: Tensor, state: Tensor | None) -> Tensor:
     """Run a recursion: from the fresh state with a gradient, or from a given state, updated in place, without one."""
     if state is None:
+        # Contiguous before they are saved, or the backward pass would copy them a second time.
         return Recursion.apply(x.contiguous(), coefs.contiguous(), fresh, name)
     if state.shape != fresh.shape or state.dtype != torch.float64:
         raise ValueError(f"state is {tuple(state.shape)} {state.dtype}; give {tuple(fresh.shape)} torch.float64")
+    # On a contiguous copy: a back end updates its argument in place, and would update a hidden copy of a strided state.
     fresh.copy_(state)
     y, _ = run(f"{name}_forward", x, coefs, fresh)
     state.copy_(fresh)
@@ -186,6 +192,7 @@ def _per_row(name: str, value: Tensor, x: Tensor) -> Tensor:
     rows = len(x)
     if value.shape[0] not in (1, rows):
         raise ValueError(f"{name} has {value.shape[0]} rows beside {rows} rows of audio; give {rows} or 1")
+    # In float64: poles close to the unit circle, as of low-frequency filters and slow averages, amplify rounding.
     return value.to(x.device, torch.float64).expand(rows, *value.shape[1:])
 
 

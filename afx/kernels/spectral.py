@@ -47,6 +47,7 @@ def stft_deviation(
     signals = 4 if mid_side else x.shape[1]
     check_target(x, target, index, (signals, x.shape[2] // hop + 1, window.shape[0] // 2 + 1))
     pairs, rows = pair_up(x, index, mid_side)
+    # The targets of all items and row numbers, not target[index]: items that share a target do not copy it.
     sums = _StftDeviation.apply(pairs, target.flatten(0, 1), rows, window.to(x), hop)
     return unpair(sums, x.shape, mid_side)
 
@@ -58,10 +59,12 @@ def pair_up(x: Tensor, index: Tensor, mid_side: bool) -> tuple[Tensor, Tensor]:
     concatenated and paired in order, the last one with itself if their number is odd, S = 2. Also returns the rows
     (P, S) of the flattened target (N S, ...) that the signals are compared with.
     """
+    # Four rows of the target per item: left, right, sum and difference.
     if mid_side:
         return x.contiguous(), 4 * index[:, None] + torch.arange(4, device=index.device)
     flat = x.flatten(0, 1)
     rows = (x.shape[1] * index[:, None] + torch.arange(x.shape[1], device=index.device)).flatten()
+    # The duplicate only fills the last pair: `unpair` drops its values, and with them its gradient.
     if len(flat) % 2:
         flat, rows = torch.cat([flat, flat[-1:]]), torch.cat([rows, rows[-1:]])
     return flat.unflatten(0, (-1, 2)).contiguous(), rows.view(-1, 2)
@@ -89,6 +92,7 @@ def _check(x: Tensor, window: Tensor, mid_side: bool) -> None:
     if x.ndim != 3 or x.dtype not in (torch.float32, torch.float64) or (mid_side and x.shape[1] != 2):
         channels = 2 if mid_side else "channels"
         raise ValueError(f"x is {tuple(x.shape)} {x.dtype}; give (items, {channels}, samples) in float32 or float64")
+    # An odd transform has no last real bin, which the backward passes scale apart from the others.
     if window.shape[0] % 2:
         raise ValueError(f"a transform of {window.shape[0]} samples is not supported; give an even number")
     half = window.shape[0] // 2
@@ -125,6 +129,7 @@ class _StftDeviation(torch.autograd.Function):
     def forward(
         ctx: _StftContext, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
     ) -> Tensor:
+        # Not the spectra, which take several times the memory of the audio: the backward pass transforms again.
         ctx.save_for_backward(pairs, target, rows, window)
         ctx.hop = hop
         return run("stft_deviation_forward", pairs, target, rows, window, hop)
@@ -132,4 +137,5 @@ class _StftDeviation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: _StftContext, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # Targets, rows and window are data without a gradient.
         return run("stft_deviation_backward", grad, *ctx.saved_tensors, ctx.hop), None, None, None, None

@@ -22,6 +22,8 @@ Array = np.ndarray
 
 LANES = 128
 SPAN = 8 * LANES  # bins of a task
+# Fused multiply-adds, but no sum is reordered. The error model of numpy divides without testing for 0, which would keep
+# loops from compiling to vector instructions.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
@@ -40,6 +42,7 @@ def fdn_response_backward(
     """Return the gradients of feedback, line_gain, b, c and delays, of the arguments' shapes."""
     parts = grad_H.view(feedback.dtype).reshape(*grad_H.shape, 2)
     tasks = _count(line_gain.shape[2], SPAN)
+    # A slot per task, as threads that add to one array would interfere; summed in a fixed order below.
     sums = [empty((len(a), tasks, *a.shape[1:]), np.float64) for a in (feedback, b, c, delays)]
     grad_gain = empty(line_gain.shape, line_gain.dtype)
     _backward(parts, feedback, line_gain, b, c, delays, _rotations(delays, n), n, *sums, grad_gain)
@@ -49,6 +52,7 @@ def fdn_response_backward(
 
 def _rotations(delays: Array, n: int) -> Array:
     """Return e^{i w m} at the first LANES bins, (G, M, 2, LANES): the factors from a block's first phasor to all."""
+    # Whole turns are removed before the product with 2 pi rounds them.
     angle = 2.0 * math.pi * (delays[:, :, None] * np.arange(LANES) / n % 1.0)
     return np.stack([np.cos(angle), np.sin(angle)], axis=2)
 
@@ -106,6 +110,7 @@ def _forward_task(
     H: Array,
 ) -> None:
     lines, inputs, outputs, dtype = b.shape[0], b.shape[1], c.shape[0], feedback.dtype
+    # Allocated per task and reused by all its blocks.
     system = np.empty((lines + outputs, lines + inputs, 2, LANES), dtype)
     gain, phasor = np.empty((lines, LANES), dtype), np.empty((lines, 2, LANES), dtype)
     for first in range(task * SPAN, min((task + 1) * SPAN, line_gain.shape[1]), LANES):
@@ -140,6 +145,7 @@ def _backward_task(
     system = np.empty((lines + outputs, lines + inputs, 2, LANES), dtype)
     gain, phasor = np.empty((lines, LANES), dtype), np.empty((lines, 2, LANES), dtype)
     seed, adjoint = np.empty((outputs, inputs, 2, LANES), dtype), np.empty((lines, inputs, 2, LANES), dtype)
+    # Sums are kept per lane over all blocks, so that each adds SPAN / LANES terms in the arguments' precision at most.
     lane_feedback, lane_gain = np.zeros((lines, lines, LANES), dtype), np.empty((lines, LANES), dtype)
     lane_b, lane_c = np.zeros((lines, inputs, LANES), dtype), np.zeros((outputs, lines, LANES), dtype)
     lane_delays = np.zeros((1, lines, LANES), dtype)
@@ -170,6 +176,7 @@ def _load(rows: Array, first: int, lanes: Array) -> None:
     for i in range(rows.shape[0]):
         for w in range(count):
             lanes[i, w] = rows[i, first + w]
+        # Gains of 0 leave A = diag(e^{i w m}), which is invertible: no unused lane divides by 0.
         for w in range(count, LANES):
             lanes[i, w] = 0
 
@@ -194,6 +201,7 @@ def _border(
         # Whole turns are removed while first * delay is exact, so that large phases lose no digits.
         angle = 2.0 * math.pi * (first * delays[i] % n / n)
         re, im = math.cos(angle), math.sin(angle)
+        # e^{i (a + b)} = e^{ia} e^{ib}: one cosine and sine per line and block, then products.
         for w in range(LANES):
             phasor[i, 0, w] = re * rotations[i, 0, w] - im * rotations[i, 1, w]
             phasor[i, 1, w] = re * rotations[i, 1, w] + im * rotations[i, 0, w]
@@ -217,12 +225,17 @@ def _eliminate(system: Array, lines: int) -> None:
     """Eliminate A without pivoting: leaves its factors with inverted pivots, and the Schur complement in the corner."""
     rows, columns = system.shape[0], system.shape[1]
     one = system.dtype.type(1)
+    # Pivoting would differ from lane to lane. Without it, all take the same steps; see afx.kernels.fdn for when that is
+    # stable.
     for k in range(lines):
         for w in range(LANES):
+            # Inverted, so that each pivot costs one division and all else are products.
             re, im = system[k, k, 0, w], system[k, k, 1, w]
             scale = one / (re * re + im * im)
             system[k, k, 0, w] = re * scale
             system[k, k, 1, w] = -im * scale
+        # The rows of -c are reduced like those of A, which leaves c A^-1 b in the corner. Multipliers replace the
+        # entries that they eliminate: the factor L, which _substitute needs.
         for i in range(k + 1, rows):
             _scale(system, i, k, k)
             for j in range(k + 1, columns):
@@ -232,11 +245,13 @@ def _eliminate(system: Array, lines: int) -> None:
 @kernel(**OPTIONS)
 def _substitute(system: Array, lines: int) -> None:
     """After elimination, turn the right border into X = A^-1 b and the lower one into -Z = -c A^-1."""
+    # Elimination has applied L^-1 to b: U^-1 is left, from the last row up.
     for q in range(lines, system.shape[1]):
         for i in range(lines - 1, -1, -1):
             for j in range(i + 1, lines):
                 _subtract(system, i, q, i, j, j, q)
             _scale(system, i, q, i)
+    # It has left -c U^-1 in the lower border: L^-1 is left, whose diagonal is 1, hence no scaling.
     for o in range(lines, system.shape[0]):
         for j in range(lines - 1, -1, -1):
             for i in range(j + 1, lines):
@@ -272,11 +287,13 @@ def _adjoint(system: Array, seed: Array, adjoint: Array, lane_b: Array, lane_c: 
                 for w in range(LANES):
                     re, im = seed[o, q, 0, w], seed[o, q, 1, w]
                     z_re, z_im = system[lines + o, i, 0, w], system[lines + o, i, 1, w]
+                    # The border holds -Z, hence the signs.
                     adjoint[i, q, 0, w] = adjoint[i, q, 0, w] - re * z_re - im * z_im
                     adjoint[i, q, 1, w] = adjoint[i, q, 1, w] - re * z_im + im * z_re
                 for w in range(LANES):
                     re, im = seed[o, q, 0, w], seed[o, q, 1, w]
                     x_re, x_im = system[i, lines + q, 0, w], system[i, lines + q, 1, w]
+                    # b, c, U and the gains are real: their gradients are the real parts of complex products.
                     lane_c[o, i, w] = lane_c[o, i, w] + re * x_re + im * x_im
             for w in range(LANES):
                 lane_b[i, q, w] += adjoint[i, q, 0, w]
@@ -316,6 +333,7 @@ def _delay_grads(system: Array, adjoint: Array, phasor: Array, first: int, n: in
                 omega = dtype.type(2.0 * math.pi / n * (first + w))
                 re, im = adjoint[i, q, 0, w], adjoint[i, q, 1, w]
                 x_re, x_im = system[i, lines + q, 0, w], system[i, lines + q, 1, w]
+                # Re(-i w z) = w Im z, z = adjoint X e^{i w m}: the real part of z is never needed.
                 turned = (re * x_re - im * x_im) * phasor[i, 1, w] + (re * x_im + im * x_re) * phasor[i, 0, w]
                 lane_delays[i, w] += omega * turned
 

@@ -59,11 +59,13 @@ def _loudness_ratio(x: Array, coefs: Array, shifts: Array, mix: Array, ratio: Ar
         short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
         for p in range(coefs.shape[0]):
             kept, state = x.shape[2] - shifts[p], np.zeros(2)
+            # Both states in float64: poles close to 1 accumulate the rounding of all samples within their reach.
             _start_long(left, right, mix[s], coefs[p, 1], shifts[p], state)
             for start in range(0, kept, BLOCK):
                 m = min(BLOCK, kept - start)
                 _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, state, short, long)
                 _divide(short[:m], long, ratio[b, s, p, start:])
+            # 1, the ratio of equal averages, where there is no long one: its logarithm is 0.
             ratio[b, s, p, kept:] = 1
 
 
@@ -88,6 +90,7 @@ def _loudness_deviation(
             for block in range(-(-kept // BLOCK)):
                 start = block * BLOCK
                 m = min(BLOCK, kept - start)
+                # Before the block is run: the backward pass runs it again from here.
                 checkpoints[b, s, p, block, 0], checkpoints[b, s, p, block, 1] = state[0], state[1]
                 _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, state, short, long)
                 _deviation_ratios(short[:m], long, target[rows[b, s], p, start:])
@@ -111,16 +114,20 @@ def _loudness_gradient(
         b, s = job // mix.shape[0], job % mix.shape[0]
         left, right = _channels(x[b], mix[s])
         short, long = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
+        # All pairs of averages add to it.
         out[b, s] = 0
         for p in range(coefs.shape[0]):
             kept, state = x.shape[2] - shifts[p], np.zeros(2)
             for block in range(-(-kept // BLOCK) - 1, -1, -1):
                 start = block * BLOCK
                 m = min(BLOCK, kept - start)
+                # A copy, as _averages advances its state in place, and the checkpoints may serve a second backward
+                # pass.
                 average = checkpoints[b, s, p, block].copy()
                 _averages(left[start:], right[start:], mix[s], coefs[p], shifts[p], m, average, short, long)
                 _deviation_gradients(short[:m], long, target[rows[b, s], p, start:])
                 _averages_backward(short[:m], long, coefs[p], state)
+                # The adjoints are linear: their weight is applied once, after the recursion.
                 _add_scaled(short[:m], grad[b, s, p] * coefs[p, 0], out[b, s, start:])
                 _add_scaled(long[:m], grad[b, s, p] * coefs[p, 1], out[b, s, start + shifts[p] :])
             _fade(state[1], 1.0 - coefs[p, 1], grad[b, s, p] * coefs[p, 1], out[b, s, : shifts[p]])
@@ -161,6 +168,7 @@ def _averages(
         a = keep_short * a + powers[n]
         b = keep_long * b + ahead[n]
         powers[n], ahead[n] = a, b
+    # Rounded to the signal's type after the recursions, whose states stay in float64.
     for n in range(m):
         short[n] = powers[n]
     for n in range(m):
@@ -188,6 +196,7 @@ def _deviation_ratios(short: Array, long: Array, target: Array) -> None:
     """Replace short averages by max(r, q) / min(r, q) of the ratio r = short / long and the target's ratio q."""
     for n in range(short.shape[0]):
         r, q = short[n] / long[n], target[n]
+        # At least 1, so that log_product takes one logarithm of many and no absolute value.
         short[n] = max(r, q) / min(r, q)
 
 
@@ -197,6 +206,7 @@ def _deviation_gradients(short: Array, long: Array, target: Array) -> None:
     for n in range(short.shape[0]):
         a, b = short[n], long[n]
         r, q = a / b, target[n]
+        # 0 where both are equal: a signal that equals its target gets no gradient.
         sign = np.float32(r > q) - np.float32(r < q)
         short[n] = sign / a
         long[n] = -sign / b
@@ -246,5 +256,6 @@ def _unmix(signals: Array, mix: Array, out: Array) -> None:
         b, c = job // 2, job % 2
         out[b, c] = 0
         for s in range(mix.shape[0]):
+            # Not multiplied by 0: the gradient of a signal that does not contain this channel may be NaN.
             if mix[s, c] != 0:
                 _add_scaled(signals[b, s], mix[s, c], out[b, c])

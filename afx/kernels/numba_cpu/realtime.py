@@ -61,6 +61,7 @@ def _delay_row(x: Array, delay: int, coefs: Array, lines: Array, filters: Array,
     length = lines.shape[1]
     write, read = position % length, (position - delay) % length
     for n in range(len(x)):
+        # Read before written: with the longest delay, both are the same index.
         odd, even = lines[0, read], lines[1, read]
         y[0, n], y[1, n] = odd, even
         v = b0 * odd + p1
@@ -69,6 +70,7 @@ def _delay_row(x: Array, delay: int, coefs: Array, lines: Array, filters: Array,
         q1, q2 = _flush(b1 * even - a1 * w + q2), b2 * even - a2 * w
         lines[0, write] = _flush(x[n] + feedback * w)
         lines[1, write] = _flush(feedback * v)
+        # A comparison: a remainder per sample would be an integer division.
         write = write + 1 if write + 1 < length else 0
         read = read + 1 if read + 1 < length else 0
     filters[0, 0], filters[0, 1], filters[1, 0], filters[1, 1] = p1, p2, q1, q2
@@ -101,9 +103,11 @@ def _fdn_row(
             _fir(recent[i], decay_fir[i], decayed[i, :count])
         for o in range(c.shape[0]):
             total[:] = 0
+            # From index taps - 1 on, `recent` is the line itself; before, it is the history of the decay filter.
             _add_weighted(c[o], recent[:, taps - 1 :], total[:count])
             for n in range(count):
                 y[o, start + n] = total[n]
+        # Only now, since each line is written with what was read from all of them.
         for i in range(order):
             total[:] = 0
             _add_weighted(feedback[i], decayed, total[:count])

@@ -13,7 +13,7 @@ from numba import prange
 from reknob.afx.kernels.numba_cpu.cache import kernel
 
 Array = np.ndarray
-BLOCK = 512
+BLOCK = 512  # samples; six buffers of a compressor, 8 bytes per sample, take 24 KB of the L1 cache
 FLOOR = 1e-8  # of the squared signal: -80 dB
 TINY = 1e-30  # smaller states are set to 0: decays would end in denormal numbers, whose arithmetic is slow
 DB_PER_LOG2 = 10.0 * math.log10(2.0)  # of power
@@ -60,7 +60,7 @@ def cascade_backward(
     for r in prange(x.shape[0]):
         signals = np.empty((coefs.shape[1] + 1, BLOCK))
         grad = np.empty(BLOCK)
-        v = np.empty(BLOCK + 2)
+        v = np.empty(BLOCK + 2)  # and the first two of the next block, which the adjoint's delays reach
         carry = np.zeros((coefs.shape[1], 2))
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
@@ -68,9 +68,9 @@ def cascade_backward(
             m = min(BLOCK, x.shape[1] - start)
             if want_coefs:
                 _copy(x[r, start:], signals[0], m)
-                _cascade(signals, m, coefs[r], checkpoints[r, block].copy())
+                _cascade(signals, m, coefs[r], checkpoints[r, block].copy())  # a copy, since it is advanced in place
             _copy(grad_y[r, start:], grad, m)
-            for k in range(coefs.shape[1] - 1, -1, -1):
+            for k in range(coefs.shape[1] - 1, -1, -1):  # the last first: gradients enter at the output
                 _section_adjoint(grad, v, m, coefs[r, k], carry[k])
                 if want_coefs:
                     _add_section_gradient(v, signals[k], signals[k + 1], m, grad_coefs[r, k])
@@ -81,7 +81,7 @@ def cascade_backward(
 @kernel(parallel=True)
 def one_pole_forward(x: Array, coefs: Array, state: Array, y: Array, checkpoints: Array) -> None:
     for r in prange(x.shape[0]):
-        average = np.empty(BLOCK + 1)
+        average = np.empty(BLOCK + 1)  # from index 1 on; index 0 is the state before the block
         for block in range(checkpoints.shape[1]):
             start = block * BLOCK
             m = min(BLOCK, x.shape[1] - start)
@@ -168,7 +168,7 @@ def compressor_backward(
     for r in prange(x.shape[0]):
         buffers = _compressor_buffers()
         power, level, level_db, static, gain, grad = buffers
-        carry_level = carry_gain = 0.0
+        carry_level = carry_gain = 0.0  # nothing after the last sample depends on the states
         avg, times, grad_times = coefs[r, 0], coefs[r, 5:], grad_coefs[r, 5:]
         grad_coefs[r] = 0.0
         for block in range(checkpoints.shape[1] - 1, -1, -1):
@@ -204,7 +204,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
         b0, b1, b2, a1, a2 = coefs[k]
         u, y = signals[k], signals[k + 1]
         s1, s2 = state[2 * k], state[2 * k + 1]
-        for i in range(min(2, m)):
+        for i in range(min(2, m)):  # transposed direct form II, in which the state is defined
             y[i] = b0 * u[i] + s1
             s1 = b1 * u[i] - a1 * y[i] + s2
             s2 = b2 * u[i] - a2 * y[i]
@@ -215,7 +215,7 @@ def _cascade(signals: Array, m: int, coefs: Array, state: Array) -> None:
                 out = (b0 * u[i] + b1 * u1 + b2 * u2 - a2 * y2) - a1 * y1
                 y[i] = out
                 u2, u1, y2, y1 = u1, u[i], y1, out
-            s1 = b1 * u1 + b2 * u2 - a1 * y1 - a2 * y2
+            s1 = b1 * u1 + b2 * u2 - a1 * y1 - a2 * y2  # that state again, so that a next block of any size continues
             s2 = b2 * u1 - a2 * y1
         state[2 * k], state[2 * k + 1] = _flush(s1), _flush(s2)
 
@@ -234,7 +234,7 @@ def _section_adjoint(grad: Array, v: Array, m: int, coefs: Array, carry: Array) 
     carry[0], carry[1] = _flush(v1), _flush(v2)
 
 
-@kernel(fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})  # sums in any order, which vector instructions need
 def _add_section_gradient(v: Array, u: Array, y: Array, m: int, total: Array) -> None:
     """Add the gradients of a section's coefficients: sum v[n] u[n-j] for b_j and -sum v[n] y[n-j] for a_j."""
     b0 = b1 = b2 = a1 = a2 = 0.0
@@ -299,7 +299,7 @@ def _smooth_adjoint(
     attack, release = coefs[0], coefs[1]
     for i in range(m):  # apart from the recursion, whose loop then has no branch
         grad_x[i] = 1.0 - (attack if x[i] < y[i] else release)
-    keep = 1.0
+    keep = 1.0  # as `carry` is already multiplied by the weight of the block's last state
     for i in range(m - 1, -1, -1):
         carry = keep * carry + grad_y[i]
         keep = grad_x[i]

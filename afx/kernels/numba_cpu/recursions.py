@@ -69,7 +69,9 @@ def compressor_gain_backward(
 
 def _forward(loop: Loop, x: Array, coefs: Array, state: Array) -> tuple[Array, Array]:
     """Allocate output (R, T) and checkpoints (R, blocks, D) and run a loop into them, with state (R, D)."""
+    # A view, so that the caller's state advances; -1 would fail where there are no rows.
     states = state.reshape(len(state), math.prod(state.shape[1:]))
+    # A state per block, not per sample: the backward pass runs a block again from its checkpoint.
     y, checkpoints = np.empty(x.shape, x.dtype), np.empty((len(x), -(-x.shape[1] // BLOCK), states.shape[1]))
     loop(x, coefs, states, y, checkpoints)
     return y, checkpoints
@@ -77,4 +79,5 @@ def _forward(loop: Loop, x: Array, coefs: Array, state: Array) -> tuple[Array, A
 
 def _gradients(x: Array, coefs: Array, want_x: bool) -> tuple[Array, Array]:
     """Allocate the gradients of x, (0, 0) unless wanted, and of coefs."""
+    # An empty array stands for none: None would be another type, for which the loop is compiled a second time.
     return np.empty(x.shape if want_x else (0, 0), x.dtype), np.empty(coefs.shape)

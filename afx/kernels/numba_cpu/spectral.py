@@ -34,6 +34,7 @@ def fir_forward(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Correlate rows (R, T) with an odd number of taps."""
     y = empty(x.shape, x.dtype)
     half = taps.shape[0] // 2
+    # Padded once, so that the inner loop does not test for the ends.
     _correlate(np.pad(x, ((0, 0), (half, half))), taps.astype(x.dtype), y)
     return y
 
@@ -74,6 +75,7 @@ def stft_deviation_backward(
     size, samples = window.shape[0], x.shape[2]
     grad_x = empty(x.shape, x.dtype)
     flat = target.reshape(len(target), -1)
+    # 2 (m - y) dm and dm / m are the differentials of both sums; with the halving of _weigh, the factors are 1 and 1/2.
     for item, item_rows, scale, out in zip(x, rows, (grad * [1, 0.5]).astype(x.dtype), grad_x, strict=True):
         padded = np.zeros((2, samples + size), x.dtype)
         for start, spectra in _spectra(item, window, hop):
@@ -181,6 +183,7 @@ def _compare(
 @kernel(fastmath=FAST, error_model="numpy")
 def _ratios(spectrum: np.ndarray, target: np.ndarray, floor: float, ratio: np.ndarray) -> float:
     """Set `ratio` to the larger over the smaller magnitude; return the sum of the squared differences."""
+    # 0 in the type of the spectra: a literal would make the sum float64, and its vectors half as wide.
     total = floor - floor
     for k in range(spectrum.shape[0] // 2):
         m, y = np.sqrt(_power(spectrum[2 * k], spectrum[2 * k + 1], floor)), target[k]
@@ -220,6 +223,7 @@ def _weigh(
     """Gradients of the spectra, halved because the inverse real transform counts each bin twice."""
     for job in prange(_blocks(spectra)):
         mixed, part = np.empty(2 * BINS, spectra.dtype), np.empty(2 * BINS, spectra.dtype)
+        # Views of `out`, set by the signals L and R, which come first; sum and difference are then added.
         left, right = _signal(out, job, 0, part), _signal(out, job, 1, part)
         for s in range(rows.shape[0]):
             out_s = left if s == 0 else right if s == 1 else part
@@ -268,6 +272,7 @@ def _correlate(padded: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
 def _correlate_block(x: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
     y[:] = 0
     k = 0
+    # Four taps at a time, as each pass reads and writes all of y.
     while k + 4 <= taps.shape[0]:
         h0, h1, h2, h3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
         for n in range(y.shape[0]):

@@ -42,6 +42,7 @@ def _parts(spectra: Array) -> Array:
 def _outputs(H: Array, X: Array, Y: Array) -> None:
     per_group = X.shape[0] // H.shape[0]
     for job in prange(len(Y) * _blocks(Y)):
+        # Neighbouring jobs share a block of bins, and within a group its responses, which stay in the cache.
         b, block = job % len(Y), job // len(Y)
         for o in range(Y.shape[1]):
             out = _bins(Y[b, o], block)
@@ -65,6 +66,7 @@ def _to_inputs(H: Array, grad_Y: Array, grad_X: Array) -> None:
 @kernel(parallel=True, **OPTIONS)
 def _to_paths(X: Array, grad_Y: Array, grad_H: Array) -> None:
     per_group = X.shape[0] // grad_H.shape[0]
+    # Over blocks alone: no two threads add to one response, and each sum has a fixed order.
     for block in prange(_blocks(grad_H)):
         for g in range(grad_H.shape[0]):
             for o in range(grad_H.shape[1]):

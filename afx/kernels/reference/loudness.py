@@ -18,6 +18,7 @@ def loudness_ratio(x: Tensor, coefs: Tensor, shifts: Tensor, mid_side: bool = Fa
     for (short, long), shift in zip(coefs.tolist(), shifts.tolist(), strict=True):
         kept = x.shape[-1] - shift
         ratio = one_pole(power, short)[..., :kept] / one_pole(power, long)[..., shift:]
+        # 1 where the long average does not exist, in signal and target alike: its logarithm adds nothing.
         ratios.append(F.pad(ratio, (0, shift), value=1.0))
     return torch.stack(ratios, 2).to(x.dtype)
 

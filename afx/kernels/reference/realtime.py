@@ -15,6 +15,7 @@ def realtime_delay(x: Tensor, delay: Tensor, feedback: Tensor, coefs: Tensor) ->
         s1 = s2 = torch.zeros(2, dtype=torch.float64)
         for n in range(int(delay[r]), samples):
             past = n - int(delay[r])
+            # The lines feed each other and the input only the odd one, so that echoes alternate between both outputs.
             y[r, 0, n] = x[r, past] + feedback[r] * filtered[1, past]
             y[r, 1, n] = feedback[r] * filtered[0, past]
             filtered[:, n] = b0 * y[r, :, n] + s1
@@ -36,6 +37,7 @@ def realtime_fdn(x: Tensor, feedback: Tensor, b: Tensor, c: Tensor, delays: Tens
         for r in range(rows):
             ends = start + n - reads[r]
             recent = torch.stack([line[e - taps + 1 : e + 1] for line, e in zip(lines[r], ends.tolist(), strict=True)])
+            # The output is read before the decay filter, at the newest of its taps: hence K samples ahead.
             y[r, :, n] = c[r] @ recent[:, -1]
             decayed = (recent.flip(1) * decay_fir[r]).sum(1)
             lines[r, :, start + n] = feedback[r] @ decayed + b[r] @ x[r, :, n].double()

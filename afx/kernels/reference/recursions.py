@@ -37,6 +37,7 @@ def ballistics(x: Tensor, attack: Tensor, release: Tensor, initial: float, state
     y = x.new_full((x.shape[0],), initial, dtype=torch.float64) if state is None else state
     outputs = []
     for v in x.double().unbind(1):
+        # The comparison has no gradient, so that the choice is a constant, as in the published gradient.
         y = y + torch.where(v < y, attack.double(), release.double()) * (v - y)
         outputs.append(y)
     return _finish(torch.stack(outputs, 1), y, x, state)
@@ -58,6 +59,7 @@ def compressor_gain(
     level_db = 10 * one_pole(x.double().square().clamp(min=1e-8), avg, level_state).log10()
     compressed = cmp_slope.double()[:, None] * (cmp_threshold.double()[:, None] - level_db)
     expanded = exp_slope.double()[:, None] * (exp_threshold.double()[:, None] - level_db)
+    # Not torch.minimum, which divides the gradient between both curves where they are equal.
     g = torch.where(compressed < expanded, compressed, expanded)
     g = torch.where(g < 0, g, torch.zeros_like(g))
     return ballistics(10 ** (g / 20), attack, release, 1.0, gain_state).to(x.dtype)

@@ -18,6 +18,7 @@ def stft_magnitude(x: Tensor, window: Tensor, hop: int, mid_side: bool = False) 
     spectra = torch.stft(x.flatten(0, 1), size, hop, window=window.to(x), return_complex=True)
     spectra = spectra.transpose(1, 2).unflatten(0, x.shape[:2])
     if mid_side:
+        # Of the spectra: the transform is linear, so that two transforms serve four signals.
         left, right = spectra.unbind(1)
         spectra = torch.stack([left, right, left + right, left - right], 1)
     return (spectra.real.square() + spectra.imag.square()).clamp(min=POWER_FLOOR).sqrt()

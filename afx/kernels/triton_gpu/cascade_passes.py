@@ -79,13 +79,17 @@ def ends_kernel(
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     row, chunk, count = locate(lane, rows, chunks, samples, size)
     if ADJOINT:
+        # Lane r C + c runs chunk C - 1 - c: the adjoint's first chunk is the row's last. Zeros beyond the row's end
+        # leave its zero state as it is; the forward pass never uses the end of that chunk.
         row, chunk, count = locate(lane - 2 * chunk + chunks - 1, rows, chunks, samples, size)
     is_chunk = lane < rows * chunks
     inside = lane < rows * (chunks + 2 * K)
+    # No samples for the lanes of unit states, which run over silence.
     count = tl.where(is_chunk, count, 0)
     row = tl.where(is_chunk, row, (lane - rows * chunks) // (2 * K))
     c = load_row(coefs + row * 5 * K, 5 * K, inside)
     state = unit_states(lane, rows, chunks, K)
+    # In int64, here and below: a batch may have more than 2^31 samples.
     source = x + row.to(tl.int64) * samples + chunk * size
     for done in range(0, size, STEPS):
         first = size - STEPS - done if ADJOINT else done
@@ -114,10 +118,12 @@ def scan_kernel(
     i = tl.arange(0, BLOCK)
     square = (i < D)[:, None] & (i < D)[None, :]
     units = ends + (rows * chunks + row * D) * D
+    # An end is stored per unit state, a column of M: hence the transposed addresses.
     matrix = tl.load(units + i[None, :] * D + i[:, None], mask=square, other=0.0)
     state = tl.load(initial + row * D + i, mask=i < D, other=0.0)
     ends += row * chunks * D + i
     starts += row * chunks * D + i
+    # One chunk after another: applying M to a state takes D^2 products, composing two M, as a parallel scan would, D^3.
     for chunk in range(0, chunks, AHEAD):
         count = tl.where(i < D, chunks - chunk, 0)
         end = load_steps(ends + chunk * D, D, count, AHEAD)
@@ -152,6 +158,7 @@ def forward_kernel(
         for j in tl.static_range(STEPS):
             outputs, after = sections(values[j], c, state, K)
             tl.store(y + first + n + j, outputs[K - 1], mask=n + j < count)
+            # Unchanged beyond the row's end, so that the last lane ends in the state after the last sample.
             state = choose(n + j < count, after, state, 2 * K)
     for i in tl.static_range(2 * K):
         tl.store(state_out + row * 2 * K + i, state[i], mask=inside & (chunk == chunks - 1))
@@ -187,6 +194,7 @@ def add_coef_gradients(
     """
     added = ()
     for k in tl.static_range(K):
+        # v[n + j] u[n], summed over n, equals v[n] u[n - j], and needs no inputs of earlier samples.
         y = outputs[k]
         added = added + (total[5 * k] + after[2 * k] * u, total[5 * k + 1] + v[2 * k] * u)
         added = added + (total[5 * k + 2] + v[2 * k + 1] * u, total[5 * k + 3] - v[2 * k] * y)
@@ -232,7 +240,9 @@ def gradient_kernel(
         store_outputs(x + first, c, state, scratch, size, count, K, LANES)
         for _ in tl.static_range(5 * K):
             total = total + (tl.zeros((LANES,), tl.float64),)
+        # The threads of a program are not ordered otherwise: all outputs are stored before any is loaded.
         tl.debug_barrier()
+    # Adjoint starts are in the order of the adjoint pass, the last chunk of a row first.
     mirrored = lane - 2 * chunk + chunks - 1
     v = load_row(adjoint_starts + mirrored * 2 * K, 2 * K, inside)
     for done in range(0, size, STEPS):

@@ -5,8 +5,8 @@ the bordered matrix [A, -b] (M, M + I), A = diag(e^{i w m}) - U diag(gain), of i
 of (real, imaginary) pairs; loops over rows and columns are unrolled. Elimination and substitution give X = A^-1 b
 (M, I), and H = c X (O, I) is stored. The backward pass eliminates again, which takes less time than reading stored
 factors, and solves the adjoint system W = A^-T c^T conj(grad_H) (M, I); W and X give all gradients. That of the gains
-is stored per bin; the others are summed over a block in float64, (G, blocks, M (M + I + O + 1)), and over blocks by the
-host.
+is stored per bin; the others are summed over a block in the arguments' precision, (G, blocks, M (M + I + O + 1)), and
+over blocks by the host in float64.
 
 Pointers are advanced from block to block: a pointer that is computed in a loop from its index makes Triton's compiler
 analyse everything that depends on it, which takes minutes.
@@ -71,6 +71,7 @@ def _forward(
 ) -> None:
     g = tl.program_id(1).to(tl.int64)
     bins = tl.program_id(0) * (SPAN * BLOCK) + tl.arange(0, BLOCK)
+    # g is in int64: offsets into the responses of all networks may exceed 2^31.
     feedback += g * LINES * LINES
     b += g * LINES * INPUTS
     c += g * OUTPUTS * LINES
@@ -130,6 +131,7 @@ def _backward(
             column = ()
             for o in tl.static_range(OUTPUTS):
                 pairs = tl.load(grad_H_at[o * INPUTS + q], mask=mask[:, None], other=0.0)
+                # Conjugated here, once: all gradients are then real parts of plain products.
                 column = column + (conjugate(tl.split(pairs)),)
             seeds = seeds + (column,)
             xs = xs + (_solution(rows, q, LINES),)
@@ -182,6 +184,7 @@ def _sum_up(
             to_gain += tl.load(feedback + i * LINES + j) * product[0]
             tl.store(sums + i * LINES + j, tl.sum(gains[j] * product[0], 0).to(tl.float64))
             if i == j:
+                # Re(-i w z) = w Im z: only the imaginary part is summed.
                 tl.store(sum_delays + i, tl.sum(omega * multiply(product, phasors[i])[1], 0).to(tl.float64))
         to_gains = to_gains + (to_gain,)
     return to_gains
@@ -214,6 +217,7 @@ def _moved(at: tl.tuple, by: tl.constexpr, COUNT: tl.constexpr) -> tl.tuple:
 @triton.jit
 def _gains(at: tl.tuple, mask: tl.tensor, LINES: tl.constexpr) -> tl.tuple:
     """Gain of each line; 0 beyond the last bin."""
+    # A gain of 0 beyond the last bin leaves A = diag(e^{i w m}), which is invertible: unused lanes stay finite.
     gains = ()
     for i in tl.static_range(LINES):
         gains = gains + (tl.load(at[i], mask=mask, other=0.0),)
@@ -227,6 +231,7 @@ def _phasors(delays: tl.tensor, bins: tl.tensor, n: tl.tensor, LINES: tl.constex
     phasors = ()
     for i in tl.static_range(LINES):
         cycles = bins.to(tl.float64) * tl.load(delays + i)
+        # For whole delays, k m and the turns times n are exact: nothing is rounded before whole turns are gone.
         turns = (cycles - tl.floor(cycles * inverse) * n) * inverse
         phasors = phasors + (_phasor(turns, DTYPE),)
     return phasors
@@ -240,10 +245,12 @@ def _phasor(turns: tl.tensor, DTYPE: tl.constexpr) -> tl.tuple:
     square = angle * angle
     cos = tl.full(square.shape, 1.0, DTYPE)
     sin = cos
+    # Within an eighth of a turn, |angle| <= pi / 4, the terms left out are below float64's rounding.
     for k in tl.static_range(8, 0, -1):
         cos = 1.0 - cos * square * (1.0 / (2 * k * (2 * k - 1)))
         sin = 1.0 - sin * square * (1.0 / (2 * k * (2 * k + 1)))
     sin = sin * angle
+    # Of the quarters 0 to 4: 4 is a full turn, and like 0 changes nothing.
     odd = (quarter == 1.0) | (quarter == 3.0)
     re = tl.where(odd, sin, cos)
     im = tl.where(odd, cos, sin)
@@ -256,6 +263,8 @@ def _eliminated(
     feedback: tl.tensor, b: tl.tensor, gains: tl.tuple, phasors: tl.tuple, LINES: tl.constexpr, INPUTS: tl.constexpr
 ) -> tl.tuple:
     """The rows of A = L U and, beside them, -L^-1 b: -L left of the diagonal, on it the negative inverse pivots."""
+    # Row by row, as a tuple cannot be changed: a row is complete before the next one begins. Negative inverse pivots
+    # and -b turn all updates into multiply_add, whose products and sums are fused.
     zero = tl.zeros_like(gains[0])
     rows = ()
     for i in tl.static_range(LINES):
@@ -287,6 +296,7 @@ def _solution(rows: tl.tuple, q: tl.constexpr, LINES: tl.constexpr) -> tl.tuple:
     for i in tl.static_range(LINES - 1, -1, -1):
         value = rows[i][LINES + q]
         for j in tl.static_range(i + 1, LINES):
+            # x begins at row i + 1, which is the last one that was put before it.
             value = multiply_add(rows[i][j], x[j - i - 1], value)
         x = (multiply(value, rows[i][i]),) + x
     return x
@@ -297,6 +307,7 @@ def _adjoint(
     rows: tl.tuple, seeds: tl.tuple, c: tl.tensor, LINES: tl.constexpr, OUTPUTS: tl.constexpr
 ) -> tl.tuple:
     """A^-T c^T seeds, which is L^-T U^-T of that."""
+    # U^T is lower triangular, hence from the first row down; L^T below has a diagonal of 1 and needs no scaling.
     reduced = ()
     for i in tl.static_range(LINES):
         value = _mixed(c + i, LINES, seeds, -1.0, OUTPUTS)

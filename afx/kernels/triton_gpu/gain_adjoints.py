@@ -45,10 +45,13 @@ def average_adjoint_maps_kernel(
         n = size - STEPS - done
         grads = load_steps(source + n, 1, count - n, STEPS)
         for j in tl.static_range(STEPS):
+            # q before a, as q[n] takes a[n+1], the value before this step.
             twice = (1 - coef) * twice + adjoint
             adjoint = (1 - coef) * adjoint + grads[STEPS - 1 - j]
+            # The derivative of q at the chunk's start by a at its end follows the recursion of q itself.
             cross = (1 - coef) * cross + slope
             slope *= 1 - coef
+    # Mirrored, as the scan over a row starts at its last chunk.
     maps += lane - 2 * chunk + chunks - 1
     lanes = rows * chunks
     tl.store(maps, slope, mask=row < rows)
@@ -93,6 +96,7 @@ def average_adjoint_kernel(
             twice = (1 - coef) * twice + adjoint
             adjoint = (1 - coef) * adjoint + grads[j]
             tl.store(grad_x + first + n + j, coef * adjoint, mask=n + j < count)
+            # y[n-1] sums c (1-c)^(n-1-k) x[k] over k < n. Exchanging the sums over n and k leaves c x[k] q[k].
             total += values[j] * (adjoint - coef * twice)
     tl.store(sums + lane, total, mask=row < rows)
 
@@ -130,7 +134,9 @@ def smooth_maps_kernel(
         grads = load_steps(grad_y + first + n, 1, count - n, STEPS)
         for j in tl.static_range(STEPS):
             state, step, keep = smooth(values[j], state, c[0], c[1])
+            # Its sign gives the choice of attack or release again, and its value is the derivative by that coefficient.
             tl.store(target + (n + j) * chunks, step, mask=inside)
+            # The decay first: an output is the state after its step, one decay from the state before.
             slope *= keep
             end += grads[j] * slope
     maps += lane - 2 * chunk + chunks - 1
@@ -157,6 +163,7 @@ def smooth_adjoint_kernel(
     row, chunk, count = locate(lane, rows, chunks, samples, size)
     inside = row < rows
     c = load_row(coefs + row * 2, 2, inside)
+    # Beyond the row's end gradients load as 0 and this is 0, so that no sum changes.
     carry = tl.load(starts + lane - 2 * chunk + chunks - 1, mask=inside, other=0.0)
     first = row.to(tl.int64) * samples + chunk * size
     source = scratch + row.to(tl.int64) * size * chunks + chunk
@@ -216,6 +223,7 @@ def compressor_maps_kernel(
         values = load_steps(x + first + n, 1, count - n, STEPS)
         grads = load_steps(grad_y + first + n, 1, count - n, STEPS)
         for j in tl.static_range(STEPS):
+            # The level before the sample: the derivative by `avg` needs it, and one step gives the level itself again.
             tl.store(levels + target + (n + j) * chunks, level, mask=inside)
             level = (1 - c[0]) * level + c[0] * power(values[j])
             g, compresses, _ = curve(level, c)
@@ -224,14 +232,17 @@ def compressor_maps_kernel(
             per_db = tl.where(g < 0, static * NEPER_PER_DB, 0.0)
             tl.store(steps + target + (n + j) * chunks, step, mask=inside)
             tl.store(per_dbs + target + (n + j) * chunks, tl.where(compresses, per_db, -per_db), mask=inside)
+            # The level in dB has the derivative 10 / (ln 10 level), and NEPER_PER_DB is ln(10) / 20.
             per_level = -tl.where(compresses, c[2], c[4]) * per_db * (0.5 / NEPER_PER_DB) / level
             gain_slope *= keep
             level_slope *= 1 - c[0]
+            # By the level at the chunk's start, through the static gain of this sample, whose weight is 1 - keep.
             cross = keep * cross + level_slope * per_level * (1 - keep)
             gain_end += grads[j] * gain_slope
             level_end += grads[j] * cross
     maps += lane - 2 * chunk + chunks - 1
     lanes = rows * chunks
+    # In the order of scan_pair: the gradient of the level takes part of that of the gain, never the reverse.
     tl.store(maps, gain_slope, mask=inside)
     tl.store(maps + lanes, cross, mask=inside)
     tl.store(maps + 2 * lanes, level_slope, mask=inside)
@@ -277,6 +288,7 @@ def compressor_adjoint_kernel(
         per_db = load_steps(per_dbs + source + n * chunks, chunks, count - n, STEPS)
         before = load_steps(levels + source + n * chunks, chunks, count - n, STEPS)
         for j in tl.static_range(STEPS - 1, -1, -1):
+            # A sample's steps in reverse: ballistics, static curve, average, square.
             adjoint = grads[j] + gain_carry
             falling = step[j] < 0
             coef = tl.where(falling, c[5], c[6])
@@ -284,9 +296,12 @@ def compressor_adjoint_kernel(
             release += tl.where(falling, 0.0, adjoint * step[j])
             gain_carry = (1 - coef) * adjoint
             squared = power(values[j])
+            # Computed again, instead of storing two more signals. Beyond the row's end, the floor of the power keeps
+            # the logarithm finite, and all gradients are 0.
             level = (1 - c[0]) * before[j] + c[0] * squared
             db = tl.log2(level) * DB_PER_LOG2
             to_db = coef * adjoint * per_db[j]
+            # The sign of per_db is no part of the derivative: it says which curve determines the gain.
             to_cmp, to_exp = tl.where(per_db[j] > 0, to_db, 0.0), tl.where(per_db[j] < 0, -to_db, 0.0)
             compressed += to_cmp
             cmp_slope += to_cmp * (c[1] - db)
@@ -298,6 +313,7 @@ def compressor_adjoint_kernel(
             to_x = tl.where(is_above_floor(values[j]), 2 * c[0] * values[j] * to_level, 0.0)
             tl.store(grad_x + first + n + j, to_x, mask=n + j < count)
     tl.store(sums + lane, average, mask=inside)
+    # A slope is the derivative of its curve by its threshold, a factor that all samples share.
     tl.store(sums + lanes + lane, c[2] * compressed, mask=inside)
     tl.store(sums + 2 * lanes + lane, cmp_slope, mask=inside)
     tl.store(sums + 3 * lanes + lane, c[4] * expanded, mask=inside)

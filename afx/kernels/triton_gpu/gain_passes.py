@@ -77,6 +77,7 @@ def average_ends_kernel(
     coef = tl.load(coefs + row * stride, mask=row < rows, other=0.0)
     source = x + row.to(tl.int64) * samples + chunk * size
     state = tl.zeros((LANES,), tl.float64)
+    # The slope is of `size` samples even in an incomplete chunk, the last of its row, whose map no chunk follows.
     slope = state + 1
     for n in range(0, size, STEPS):
         values = load_steps(source + n, 1, count - n, STEPS)
@@ -162,6 +163,7 @@ def static_kernel(
         for j in tl.static_range(STEPS):
             level = tl.where(n + j < count, (1 - c[0]) * level + c[0] * power(values[j]), level)
             g, _, _ = curve(level, c)
+            # Beyond the row's end too, as settle_kernel reads whole chunks.
             tl.store(target + (n + j) * chunks, static_gain(g), mask=inside)
     tl.store(state_out + row * 2, level, mask=inside & (chunk == chunks - 1))
 
@@ -192,6 +194,7 @@ def settle_kernel(
     first = tl.load(initial + row * initial_stride)
     source = x + row.to(tl.int64) * size * chunks + chunk
     starts += row * chunks
+    # The initial state for all chunks: exact for the first, and any estimate will do for the others.
     start = tl.zeros((BLOCK,), tl.float64) + first
     sweeps, moved = 0, 1
     while (moved > 0) & (sweeps <= chunks):
@@ -202,12 +205,15 @@ def settle_kernel(
             for j in tl.static_range(STEPS):
                 state, _, keep = smooth(values[j], state, attack, release)
                 slope *= keep
+        # The affine map through (start, state) has the end state - slope start from zero.
         slope, end = tl.associative_scan((slope, state - slope * start), 0, follow)
+        # The barriers order the threads' accesses: loads of the last sweep, these stores, the load below.
         tl.debug_barrier()
         tl.store(starts, first)
         tl.store(starts + chunk + 1, slope * first + end, mask=chunk + 1 < chunks)
         tl.debug_barrier()
         solved = tl.load(starts + chunk, mask=inside, other=0.0)
+        # A comparison with NaN is false: a state that is NaN counts as settled, instead of forcing all sweeps.
         moved = tl.sum((tl.abs(solved - start) > tl.abs(solved) * SETTLED).to(tl.int32), 0)
         start = solved
         sweeps += 1
@@ -241,6 +247,7 @@ def smooth_kernel(
         values = load_steps(source + n * chunks, chunks, count - n, STEPS)
         for j in tl.static_range(STEPS):
             after, _, _ = smooth(values[j], state, attack, release)
+            # Unchanged beyond the row's end: the last lane stores the state after the last sample.
             state = tl.where(n + j < count, after, state)
             tl.store(target + n + j, state, mask=n + j < count)
     tl.store(state_out + row * state_stride, state, mask=inside & (chunk == chunks - 1))

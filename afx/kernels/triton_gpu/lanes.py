@@ -20,6 +20,7 @@ STEPS = tl.constexpr(8)  # samples that a lane loads at once: 32 bytes of float3
 
 def chunk_size(samples: int) -> int:
     """Samples of a chunk: a multiple of STEPS."""
+    # Longer rows have longer chunks, not more: a scan holds the maps of all chunks of a row in one program.
     return max(SHORTEST, STEPS.value * triton.cdiv(samples, STEPS.value * CHUNKS))
 
 
@@ -56,6 +57,7 @@ def locate(lane: tl.tensor, rows: tl.tensor, chunks: tl.tensor, samples: tl.tens
 @triton.jit
 def load_steps(pointers: tl.tensor, stride: tl.tensor, count: tl.tensor, STEPS: tl.constexpr) -> tl.tuple:
     """Load the next STEPS values of every lane, `stride` apart, as float64; 0 from the `count`-th on."""
+    # A tuple, unrolled at compile time: a block of registers has no index.
     values = ()
     for j in tl.static_range(STEPS):
         values = values + (tl.load(pointers + j * stride, mask=j < count, other=0.0).to(tl.float64),)
@@ -113,10 +115,12 @@ def scan_kernel(
     row = tl.program_id(0)
     chunk = tl.arange(0, BLOCK)
     at = row * chunks + chunk
+    # Beyond the last chunk the identity, which leaves every state as it is.
     slope = tl.load(maps + at, mask=chunk < chunks, other=1.0)
     end = tl.load(maps + rows * chunks + at, mask=chunk < chunks, other=0.0)
     state = tl.load(initial + row * stride)
     slope, end = tl.associative_scan((slope, end), 0, follow)
+    # The scan includes each chunk's own map: its result is the state before the next chunk.
     tl.store(starts + row * chunks, state)
     tl.store(starts + at + 1, slope * state + end, mask=chunk + 1 < chunks)
 

@@ -64,13 +64,16 @@ def loudness_deviation_backward(
     checkpoints: Checkpoints,
 ) -> Tensor:
     """Gradient to x of the sums weighted by grad (B, S, P)."""
+    # Zeros, as the launches of all pairs of averages add to it.
     powers = x.new_zeros(2, len(x), len(mix), x.shape[2])  # gradients of the inputs of short and long averages
     for p, (programs, numbers, options) in enumerate(_launches(x, coefs, shifts, mix)):
         starts, maps = checkpoints[p]
+        # An adjoint decays as its average: the maps keep their slopes, and deviation_kernel has replaced their ends.
         adjoints = scan(maps, maps.new_zeros(maps.shape[1]))
         size = numbers[3]
         most = lanes.programs_at_once(programs, 2 * size, x.element_size())
         scratch = empty(most * lanes.LANES * 2 * size, dtype=x.dtype, device=x.device)
+        # In parts that share one scratch: launches run one after another on the GPU.
         for first in range(0, programs, most):
             passes.adjoint_kernel[(min(most, programs - first),)](
                 grad, x, target, rows, starts, adjoints, scratch, powers, first, p, len(coefs), *numbers, **options
@@ -104,6 +107,7 @@ def _averages(x: Tensor, programs: int, numbers: tuple[int, ...], options: dict[
     """Short and long averages (2 B S, C) of all signals before each chunk, and the maps (2, 2 B S, C) of the chunks."""
     rows, size = len(x) * options["SIGNALS"], numbers[3]
     maps = empty((2, 2 * rows, numbers[1]), dtype=float64, device=x.device)
+    # The same for all chunks: an incomplete one is also run over `size` samples.
     maps[0, :rows] = (1 - options["SHORT"]) ** size
     maps[0, rows:] = (1 - options["LONG"]) ** size
     passes.averages_kernel[(programs,)](x, maps, *numbers, **options)

@@ -23,6 +23,7 @@ def locate_signal(
     """Item, chunk and row (item S + signal) of a lane, and the weights of left and right in its signal."""
     signal = lane % SIGNALS
     item = lane // (SIGNALS * chunks)
+    # Chosen by comparisons: MIX is a tuple of compile-time constants, which a lane cannot index.
     left = tl.zeros(lane.shape, tl.float64)
     right = left
     for s in tl.static_range(SIGNALS):
@@ -39,8 +40,10 @@ def load_powers(
     values = ()
     for j in tl.static_range(STEPS):
         there = inside & (time + j >= 0) & (time + j < samples)
+        # Not loaded where the weight is 0: that channel may belong to another item, and 0 NaN is NaN.
         u = tl.load(x + time + j, mask=there & (left != 0), other=0.0).to(tl.float64)
         v = tl.load(x + samples + time + j, mask=there & (right != 0), other=0.0).to(tl.float64)
+        # 0 before the first sample, not the floor: an average starts from zero at x[0].
         values = values + (tl.where(time + j < 0, 0.0, power(left * u + right * v)),)
     return values
 
@@ -82,6 +85,7 @@ def averages_kernel(
             short = average(short, current[j], SHORT)
             long = average(long, ahead[j], LONG)
     rows = items * SIGNALS
+    # The slopes (2 B S, C) come first, which the host has filled in.
     tl.store(maps + (2 * rows + row) * chunks + chunk, short, mask=inside)
     tl.store(maps + (3 * rows + row) * chunks + chunk, long, mask=inside)
 
@@ -134,6 +138,7 @@ def compare(short: tl.tensor, long: tl.tensor, target: tl.tensor, valid: tl.tens
     other = target.to(tl.float64)
     above = ratio > other
     sign = tl.where(above, 1.0, tl.where(ratio < other, -1.0, 0.0)).to(tl.float64)
+    # One division for both gradients: 1 / short = long / (short long).
     sign = sign / (short * long)
     return (
         tl.where(valid, tl.where(above, ratio, other), 1.0),
@@ -210,12 +215,14 @@ def deviation_kernel(
                 total += tl.log2(above / below)
                 above = tl.full((LANES,), 1.0, tl.float64)
                 below = above
+            # Before the sums: the state before the chunk has decayed once by its first average.
             short_weight *= 1 - SHORT
             long_weight *= 1 - LONG
             short_adjoint += short_weight * to_short
             long_adjoint += long_weight * to_long
     tl.store(parts + row * chunks + chunk, total * LOG_2, mask=inside)
     signals = items * SIGNALS
+    # Mirrored, as the adjoint's scan over a row starts at its last chunk.
     tl.store(maps + (2 * signals + row) * chunks + chunks - 1 - chunk, short_adjoint, mask=inside)
     tl.store(maps + (3 * signals + row) * chunks + chunks - 1 - chunk, long_adjoint, mask=inside)
 
@@ -270,6 +277,7 @@ def adjoint_kernel(
             _, _, to_short, to_long = compare(short, long, targets[j], valid[j])
             tl.store(scratch + (n + j) * 2 * LANES, to_short)
             tl.store(scratch + (n + j) * 2 * LANES + LANES, to_long)
+    # The threads of a program are not ordered otherwise: all gradients are stored before any is loaded.
     tl.debug_barrier()
     weight = tl.load(grad + row * pairs + pair, mask=inside, other=0.0)
     signals = items * SIGNALS
@@ -277,6 +285,7 @@ def adjoint_kernel(
     short_carry = tl.load(adjoints, mask=inside, other=0.0)
     long_carry = tl.load(adjoints + signals * chunks, mask=inside, other=0.0)
     short_powers = powers + row.to(tl.int64) * samples
+    # The long average of time n reads x[n + shift].
     long_powers = powers + (signals + row).to(tl.int64) * samples + shift
     for done in range(0, size, STEPS):
         n = size - STEPS - done
@@ -286,6 +295,7 @@ def adjoint_kernel(
             time = first + n + j
             short_carry += to_short[j]
             long_carry += to_long[j]
+            # The weight of the sum enters here, as the adjoints are linear; their states stay free of it.
             add(short_powers + time, short_carry * weight * SHORT, inside & (time >= 0) & (time < samples))
             add(long_powers + time, long_carry * weight * LONG, inside & (time + shift >= 0) & (time < samples - shift))
             short_carry *= 1 - SHORT
@@ -329,6 +339,7 @@ def unmix_kernel(
         if MIX[2 * s + 1] != 0:
             signal += right * MIX[2 * s + 1]
         slope = tl.where(is_above_floor(signal), signal * 2 * grad, 0.0)
+        # Not multiplied by 0: the gradient of a signal without this channel may be NaN.
         if MIX[2 * s] != 0:
             to_left += slope * MIX[2 * s]
         if MIX[2 * s + 1] != 0:

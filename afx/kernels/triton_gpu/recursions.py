@@ -18,6 +18,7 @@ def biquad_cascade_forward(x: Tensor, coefs: Tensor, state: Tensor) -> tuple[Ten
         return x.clone(), state
     starts = _cascade_starts(x, coefs, state, adjoint=False)
     y, shape = _like(x), _shape(x)
+    # One warp, as its 32 threads are the LANES of a program.
     cascade.forward_kernel[_grid(shape)](
         x, coefs, starts, state, y, *shape, K=coefs.shape[1], LANES=lanes.LANES, num_warps=1
     )
@@ -37,6 +38,7 @@ def biquad_cascade_backward(
     numbers = K * shape[3] if want_coefs else 0  # outputs of all sections over a chunk
     most = lanes.programs_at_once(programs, numbers, x.element_size())
     scratch = empty(most * lanes.LANES * numbers, dtype=x.dtype, device=x.device)
+    # In parts that share one scratch: launches run one after another on the GPU.
     for first in range(0, programs, most):
         cascade.gradient_kernel[(min(most, programs - first),)](
             grad_y,
@@ -54,6 +56,7 @@ def biquad_cascade_backward(
             LANES=lanes.LANES,
             num_warps=1,
         )
+    # Sums per chunk and then over chunks, not atomic additions, whose order differs from run to run.
     return grad_x, sums.sum(2).T.reshape(coefs.shape)
 
 
@@ -74,6 +77,7 @@ def one_pole_backward(
     if not x.numel():
         return x.clone(), coefs.new_zeros(coefs.shape)
     shape = _shape(x)
+    # Five numbers per chunk, as the adjoint has two states; see average_adjoint_kernel.
     maps, grad_x, sums = _sums(5, shape, coefs), _like(x), _sums(1, shape, coefs)
     options = {"LANES": lanes.LANES, "num_warps": 1}
     adjoints.average_adjoint_maps_kernel[_grid(shape)](grad_y, coefs, maps, *shape, **options)
@@ -138,6 +142,7 @@ def _cascade_starts(x: Tensor, coefs: Tensor, initial: Tensor, adjoint: bool) ->
     """States (R, C, 2K) before each chunk; for the adjoint cascade, after each chunk and the last chunk first."""
     rows, chunks, *_ = shape = _shape(x)
     K, size = coefs.shape[1], 2 * coefs.shape[1]
+    # Beside the chunks, 2K lanes per row give the matrix of a chunk, the same for all chunks of the row.
     count = rows * (chunks + size)
     ends = empty((count, size), dtype=coefs.dtype, device=x.device)
     grid = (triton.cdiv(count, lanes.LANES),)
@@ -163,6 +168,7 @@ def _smooth(laid_out: Tensor, coefs: Tensor, state: Tensor, like: Tensor) -> tup
     shape = rows, chunks, _, size = _shape(like)
     y, starts = _like(like), empty((rows, chunks), dtype=coefs.dtype, device=like.device)
     block = triton.next_power_of_2(chunks)
+    # One program per row, a thread per chunk: each sweep needs the states of the whole row.
     gains.settle_kernel[(rows,)](
         laid_out,
         coefs,

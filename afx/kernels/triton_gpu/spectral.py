@@ -71,6 +71,7 @@ def stft_deviation_backward(
         count, K = spectra.shape[2:4]
         grid = triton.cdiv(count * K, BLOCK), len(spectra)
         per_pair = rows[pairs], grad[pairs]
+        # Into the spectra, which nothing else uses: the gradients need no second array of their size.
         _weigh[grid](spectra, target, *per_pair, first * K, count * K, row, K, rows.shape[1], BLOCK)
         frames = torch.fft.irfft(torch.view_as_complex(spectra), size, norm="forward")
         grid = triton.cdiv(samples, BLOCK), 2 * len(spectra)
@@ -99,6 +100,7 @@ def _spectra(x: Tensor, window: Tensor, hop: int) -> Iterator[tuple[slice, int, 
             grid = triton.cdiv(count * size, BLOCK), 2 * len(pairs)
             _cut[grid](pairs, window, frames, first, count, samples, size, hop, BLOCK)
             spectra = torch.fft.rfft(frames)
+            # Before the caller runs: spectra and its own arrays are then all that is held.
             del frames
             yield slice(start, start + step), first, torch.view_as_real(spectra)
 
@@ -120,6 +122,7 @@ def _cut(
     flat = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = flat < count * SIZE
     k = flat % SIZE
+    # The reflection does not repeat the ends: sample -t is t, and T - 1 + t is T - 1 - t.
     t = tl.abs((first + flat // SIZE) * HOP + k - SIZE // 2)
     t = tl.where(t < samples, t, 2 * (samples - 1) - t)
     value = tl.load(x + row * samples + t, mask=mask, other=0.0) * tl.load(window + k)
@@ -139,13 +142,16 @@ def _add_frames(
     BLOCK: tl.constexpr,
 ) -> None:
     """Overlap-add windowed frames, with the adjoint of the reflection; parts after the first add to `out`."""
+    # Gathered by sample: frames that were added to their samples would need atomic additions, in no fixed order.
     row = tl.program_id(1).to(tl.int64)
     frames += row * count * SIZE
     start = tl.program_id(0) * BLOCK
     t = start + tl.arange(0, BLOCK)
     half: tl.constexpr = SIZE // 2
+    # Not read before the first part, which finds it uninitialised.
     total = tl.load(out + row * samples + t, mask=(t < samples) & (first > 0), other=0.0)
     total += _covering(frames, window, t + half, t < samples, first, count, SIZE, HOP)
+    # Samples 0 and T - 1 are the axes of the reflection and have no copy.
     if start <= half:
         total += _covering(frames, window, half - t, (t > 0) & (t <= half) & (t < samples), first, count, SIZE, HOP)
     if start + BLOCK >= samples - half:
@@ -168,6 +174,7 @@ def _covering(
     """Sum of the windowed frames that cover sample p of the extended signal."""
     total = tl.zeros(p.shape, frames.dtype.element_ty)
     for back in range((SIZE + HOP - 1) // HOP):
+        # Frame p // HOP is the last that begins at or before p; no more than SIZE / HOP, rounded up, can reach it.
         f = p // HOP - back
         k = p - f * HOP
         inside = mask & (k < SIZE) & (f >= first) & (f < first + count)
@@ -189,6 +196,7 @@ def _magnitudes(
     pair = tl.program_id(1).to(tl.int64)
     flat = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = flat < bins
+    # Two channels of `bins` complex numbers: 4 `bins` real ones per pair.
     left = load_complex(spectra + 4 * pair * bins, flat, mask)
     right = load_complex(spectra + (4 * pair + 2) * bins, flat, mask)
     for s in tl.static_range(SIGNALS):
@@ -217,7 +225,9 @@ def _compare(
     for s in tl.static_range(SIGNALS):
         m = tl.sqrt(_power(_signal(left, right, s)))
         target_row = target + tl.load(rows + pair * SIGNALS + s) * row + first
+        # The magnitude itself beyond the last bin: it adds 0 to both sums.
         y = tl.where(mask, tl.load(target_row + flat, mask=mask, other=0.0), m)
+        # At least 1, so that its logarithm is the absolute deviation; NaN of either stays NaN.
         ratio = tl.where(m > y, m, y) / tl.where(m > y, y, m)
         tl.store(sums + 2 * s, tl.sum((m - y) * (m - y), 0).to(tl.float64))
         tl.store(sums + 2 * s + 1, tl.sum(tl.log(ratio), 0).to(tl.float64))
@@ -248,6 +258,7 @@ def _weigh(
         X = _signal(left, right, s)
         y = tl.load(target + tl.load(rows + pair * SIGNALS + s) * row + first + flat, mask=mask, other=0.0)
         weights = grad + 2 * (pair * SIGNALS + s)
+        # The halving leaves (m - y) of the derivative 2 (m - y), and half that of the logarithm.
         gain = _gain(_power(X), y, tl.load(weights).to(y.dtype), 0.5 * tl.load(weights + 1).to(y.dtype))
         if s != 1:
             L_re += gain * X[0]
@@ -259,6 +270,7 @@ def _weigh(
             R_re -= gain * X[0]
             R_im -= gain * X[1]
     k = flat % K
+    # Both ends of a real signal's spectrum are real, whatever the samples: no gradient of an imaginary part.
     end = (k == 0) | (k == K - 1)
     scale = tl.where(end, 2.0, 1.0)
     store_complex(spectra + 4 * pair * bins, flat, (scale * L_re, tl.where(end, 0.0, L_im)), mask)
@@ -314,6 +326,7 @@ def _correlate(
     y1, y2, y3 = y0, y0, y0
     h1 = tl.full((), 0.0, x.dtype.element_ty)
     h2, h3 = h1, h1
+    # Input k meets tap k - i in output i: each tap is kept for three steps more.
     for k in range(TAPS + 3):
         h0 = tl.load(taps + (TAPS - 1 - k if REVERSE else k), mask=k < TAPS, other=0.0).to(h1.dtype)
         source = quad + k - TAPS // 2
@@ -326,5 +339,6 @@ def _correlate(
         h2 = h1
         h1 = h0
     t = start + tl.arange(0, 4 * QUADS)
+    # join appends an axis: at [q, i, j] is output 2 i + j of a lane, in order when flattened.
     out = tl.reshape(tl.join(tl.join(y0, y2), tl.join(y1, y3)), (4 * QUADS,))
     tl.store(y + row + t, out, mask=t < samples)

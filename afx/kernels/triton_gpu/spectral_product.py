@@ -34,6 +34,7 @@ def to_paths(X: Tensor, grad_Y: Tensor, groups: int) -> Tensor:
     grid = triton.cdiv(F, BLOCK), count, groups
     pairs = torch.view_as_real(X), torch.view_as_real(grad_Y), sums
     _correlate[grid](*pairs, F, per_group, outputs, inputs, part, BLOCK)
+    # Over parts on the host, not by atomic additions, whose order differs from run to run.
     return torch.view_as_complex(sums[:, 0] if count == 1 else sums.sum(1))
 
 
@@ -52,6 +53,7 @@ def _applied(H: Tensor, X: Tensor, outputs: int, inputs: int, adjoint: bool) -> 
 def _division(bins: int, groups: int, per_group: int) -> tuple[int, int]:
     """Number of parts that the `per_group` signals of a group are divided into, and signals per part, a power of 2."""
     wanted = triton.cdiv(PROGRAMS, triton.cdiv(bins, BLOCK) * groups)
+    # A power of 2, as the kernel is compiled for every value.
     part = triton.next_power_of_2(triton.cdiv(per_group, wanted))
     return triton.cdiv(per_group, part), part
 
@@ -115,6 +117,7 @@ def _apply(
         row = tl.program_id(1) * PART + k
         signal = group * per_group + row
         mask = inside & (row < per_group)
+        # Loaded once for all outputs.
         x = ()
         for i in tl.static_range(INPUTS):
             x = x + (load_complex(X + 2 * (signal * INPUTS + i) * F, bins, mask),)
@@ -154,6 +157,7 @@ def _correlate(
             y = load_complex(grad_Y + 2 * (signal * OUTPUTS + o) * F, bins, mask)
             for i in tl.static_range(INPUTS):
                 added = added + (multiply_add(x[i], y, paths[o * INPUTS + i]),)
+        # Tuples cannot be changed: the sums are replaced, and stay in registers until all signals are added.
         paths = added
     out = sums + 2 * (group * tl.num_programs(1) + tl.program_id(1)) * OUTPUTS * INPUTS * F
     for k in tl.static_range(OUTPUTS * INPUTS):
