@@ -1,27 +1,31 @@
-"""Starts from the signals: what deconvolution shows of echoes, positions, decay and equaliser, and what a fit makes of
-it."""
+"""Starts from the signals: what deconvolution shows of an echo and of positions, and the best of several starts."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from takes import SR as TAKE_SR
-from takes import take
+from takes import mixed, take
 from torch import Tensor
 
 from reknob.afx.effect import Effect, Values
-from reknob.afx.eq import Biquad
 from reknob.afx.registry import build
 from reknob.afx.stereo import pan_gains
 from reknob.afx.stream import render
 from reknob.data.audio import normalise_loudness, resample
 from reknob.data.chunks import Chunks
+from reknob.data.doctor import PairCheck
+from reknob.data.pairs import Pair
 from reknob.fitting import initialise
 from reknob.fitting.fit import Fit
+from reknob.fitting.recipe import Recipe
 from reknob.fitting.restarts import best_start
+from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.losses import VocalLoss
+from reknob.runtime.errors import UsageError
 
 SR = 16000
 CHAIN = {
@@ -69,58 +73,22 @@ def test_a_position_is_the_inverse_of_the_panning_law() -> None:
 def test_deconvolution_finds_a_response_through_a_compressor(dry: Tensor) -> None:
     chain = build(CHAIN, SR)
     wet, _ = rendered(chain, dry, **echoing(), **{"comp.cmp_threshold": -30.0, "comp.cmp_ratio": 4.0})
-    response = initialise.deconvolve(dry, wet, SR)
-    assert response.causal.shape == (2, round(initialise.RESPONSE_S * SR))
-    energy = (response.causal**2).sum(0)
-    assert np.argmax(energy) < 0.001 * SR and (response.noise**2).sum() < 0.1 * energy.sum()
+    h = initialise.deconvolve(dry, wet, SR)
+    assert h.shape == (2, round(initialise.RESPONSE_S * SR))
+    assert np.argmax((h**2).sum(0)) < 0.001 * SR
     narrow = initialise.deconvolve(dry, wet, SR, (150, 6000))
-    assert initialise.echo_times(narrow, 100, 1000, 3)[0] == pytest.approx(367, abs=1)
+    assert initialise.echo_times(narrow, SR, 100, 1000, 3)[0] == pytest.approx(367, abs=1)
 
 
 @pytest.mark.parametrize("delay_ms", [152.0, 480.5, 901.0])
 def test_an_echo_is_measured(dry: Tensor, delay_ms: float) -> None:
     wet, _ = rendered(build(CHAIN, SR), dry, **(echoing() | {"sends.delay.delay": delay_ms}))
-    (found,) = initialise.echo_times(initialise.deconvolve(dry, wet, SR, (150, 6000)), 100, 1000, 1)
+    (found,) = initialise.echo_times(initialise.deconvolve(dry, wet, SR, (150, 6000)), SR, 100, 1000, 1)
     assert found == pytest.approx(delay_ms, abs=0.6)
-    echo = initialise.echo(initialise.deconvolve(dry, wet, SR), found)
+    echo = initialise.echo(initialise.deconvolve(dry, wet, SR), SR, found)
     assert echo.gain == pytest.approx(0.35, rel=0.25) and echo.feedback == pytest.approx(0.45, abs=0.12)
     assert echo.odd_pan == pytest.approx(0.3, abs=0.05) and echo.even_pan == pytest.approx(0.6, abs=0.08)
     assert 1200 <= echo.cutoff_hz <= 4800
-
-
-def test_the_decay_of_noise_is_measured_by_octave() -> None:
-    generator = np.random.default_rng(0)
-    t = np.arange(round(2.5 * SR)) / SR
-    tail = 0.05 * generator.standard_normal((2, len(t))) * 10 ** (-3 * t / 0.9)
-    tail[:, : round(0.02 * SR)] = 0
-    tail[:, 0] = 1
-    response = initialise.Response(tail, 1e-4 * generator.standard_normal((2, SR // 2)), SR)
-    seconds, energies = initialise.decay_times(response)
-    measured = seconds[np.isfinite(seconds)]
-    assert len(measured) >= 5 and np.allclose(measured, 0.9, rtol=0.15)
-    assert (energies[np.isfinite(seconds)] > 0).all()
-
-
-def test_nothing_decays_where_there_is_no_reverb() -> None:
-    h = np.zeros((2, SR))
-    h[:, 0] = 1
-    response = initialise.Response(h, 1e-4 * np.random.default_rng(0).standard_normal((2, SR // 2)), SR)
-    assert np.isnan(initialise.decay_times(response)[0]).all()
-    assert initialise.reverb_values(build(CHAIN, SR).sends.reverb, *initialise.decay_times(response)) == {}
-
-
-def test_an_equaliser_comes_back_from_the_spectra(dry: Tensor) -> None:
-    chain = build(CHAIN, SR)
-    truth = {"peak1.gain": 8.0, "peak1.freq": 1200.0, "peak1.Q": 1.0, "high_shelf.gain": -6.0}
-    wet, values = rendered(chain, dry, **truth, **{"comp.cmp_ratio": 1.01, "comp.exp_ratio": 0.99})
-    bands = {name: part for name, part in chain.parts() if isinstance(part, Biquad)}
-    found = initialise.equaliser_values(bands, *initialise.transfer_db(dry, wet, SR))
-    (true_curve, *_), (curve, *_) = (
-        chain.curves(v) for v in (values, values | {n: {p: found[f"{n}.{p}"] for p in values[n]} for n in bands})
-    )
-    inside = (curve.x > 100) & (curve.x < 6000)
-    difference = (curve.y - true_curve.y)[inside]
-    assert difference.std() < 1.0 < true_curve.y[inside].std()
 
 
 def test_starts_name_parameters_of_the_chain_within_their_ranges(dry: Tensor) -> None:
@@ -130,18 +98,15 @@ def test_starts_name_parameters_of_the_chain_within_their_ranges(dry: Tensor) ->
     declared = dict(chain.walk())
     assert len(candidates) == 3
     for values in candidates:
-        assert {"peak1.gain", "sends.direct.pan", "sends.delay.delay"} <= values.keys() <= declared.keys()
+        assert {"sends.direct.pan", "sends.delay.delay"} <= values.keys() <= declared.keys()
         raws = initialise.raws_from(chain, values)
         assert all(raw.isfinite().all() for raw in raws.values())
         assert all(declared[name].mapping.contains(value) for name, value in values.items())
     assert candidates[0]["sends.delay.delay"].item() == pytest.approx(367, abs=1)
 
 
-def test_a_chain_without_such_effects_starts_at_the_level_of_wet(dry: Tensor) -> None:
+def test_a_chain_without_an_echo_has_one_empty_start(dry: Tensor) -> None:
     chain = build({"comp": {"effect": "compressor_expander"}, "pan": {"effect": "panning"}}, SR)
-    (values,) = initialise.starts(chain, dry, 2 * dry.expand(2, -1))
-    assert set(values) == {"comp.makeup"}
-    chain = build({"pan": {"effect": "panning"}}, SR)
     assert initialise.starts(chain, dry, dry.expand(2, -1)) == [{}]
 
 
@@ -164,3 +129,28 @@ def test_the_best_of_several_starts_continues(dry: Tensor) -> None:
     delay = dict(chain.walk())["sends.delay.delay"].mapping
     assert delay.value(best["sends.delay.delay"]).item() == pytest.approx(367, abs=2)
     assert math.isfinite(sum(raw.sum().item() for raw in best.values()))
+
+
+def test_a_fit_starts_from_the_signals_if_the_settings_say_so_and_a_resumed_one_does_not(tmp_path: Path) -> None:
+    chain = {"sends": {"delay": {"ir_duration": 2}}}
+    settings = FitSettings(
+        start="signals", restarts=2, model="eq_comp_delay", chain=chain, chunk_duration=2.0, chunk_overlap=0.5
+    )
+    settings.read_model()
+    settings.check()
+    recipe = Recipe(settings)
+    dry = take(4.0)
+    pair = Pair("song", dry, mixed(dry), TAKE_SR, tmp_path, tmp_path, 0, PairCheck())
+    delays = [
+        recipe.track(pair, resumed=resumed).best_values(recipe.chain)["sends"]["delay"]["delay"].item()
+        for resumed in (False, True)
+    ]
+    assert min(abs(delays[0] - ms) for ms in (170, 300)) < 2 and delays[1] == pytest.approx(400)
+    names = [name for name, _ in recipe.chain.walk()]
+    rates = dict(zip(names, recipe.fit([recipe.track(pair, resumed=True)]).rates, strict=True))
+    assert rates["sends.delay.delay"] < 0.01 * rates["peak1.freq"]
+
+
+def test_an_unknown_start_is_refused() -> None:
+    with pytest.raises(UsageError, match="start=guess: unknown; known: defaults, signals"):
+        FitSettings(start="guess").check()
