@@ -99,7 +99,7 @@ def lookup(table: dict[str, T], key: str, noun: str, place: str = "", advice: st
     if key in table:
         return table[key]
     close = get_close_matches(str(key), table, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else advice
+    hint = (f"; did you mean {close[0]!r}?" if close else "") + advice
     raise UsageError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
 
 

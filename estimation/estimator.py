@@ -11,7 +11,7 @@ from reknob.data.decoding import HIGHEST_RATE, LOWEST_RATE
 from reknob.data.recordings import SILENT
 from reknob.encoders import build_controller
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import read_tensors, write_tensors
+from reknob.runtime.files import input_path, read_tensors, write_tensors
 
 # Power of the channels' mean over that of the loudest channel below which they cancel; uncorrelated channels have 0.25.
 CANCELLED = 0.01
@@ -130,6 +130,7 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
 
     Raises UsageError naming the file when it is damaged or not an estimator's.
     """
+    path = input_path(path)
     content = read_tensors(path)
     settings, weights = _settings(path, content), content.get("weights")
     try:

@@ -24,6 +24,7 @@ from reknob.formats.runs import CONFIG, read_chain_file
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import (
     atomic_folder,
+    input_path,
     read_array,
     read_arrays,
     read_bytes,
@@ -75,7 +76,7 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
 
     UsageError naming the file that is missing, damaged or of another chain.
     """
-    folder = user_path(folder)
+    folder = input_path(folder)
     info = read_info(folder)
     vectors = _read_vectors(folder / VECTORS)
     columns = [info[key] for key in ("dry_files", "wet_files", "alignment_shifts")]
@@ -96,7 +97,7 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
 def read_info(folder: str | Path) -> dict:
     """The fields of a set's info.json, None for an absent `runs` or `alignment`; UsageError for any other absence."""
     try:
-        return read_fields(user_path(folder) / INFO, PRESET_SET, PRESET_SET.keys() - {"runs", "alignment"})
+        return read_fields(input_path(folder) / INFO, PRESET_SET, PRESET_SET.keys() - {"runs", "alignment"})
     except UsageError as error:
         raise UsageError(f"{error}; is it a preset set?") from None
 
@@ -118,7 +119,7 @@ def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple
     The file is `fx_config` where given; otherwise the set's own chain file, else the configuration of its first run,
     else the chain of the published sets.
     """
-    folder = user_path(folder)
+    folder = input_path(folder)
     if fx_config is None:
         runs = read_info(folder)["runs"] or ["-"]
         # Unlike those of pathlib, these functions do not raise for the text of an untrusted set.
@@ -249,7 +250,7 @@ def write_gaussian(folder: str | Path, gaussian: Gaussian) -> None:
 
 def read_gaussian(folder: str | Path, effect: Effect) -> Gaussian | None:
     """The Gaussian in a set's folder; None where none has been computed, UsageError where its shapes do not fit."""
-    folder = user_path(folder)
+    folder = input_path(folder)
     if not (folder / GAUSSIAN).exists():
         return None
     mean, cov = read_arrays(folder / GAUSSIAN, ("mean", "cov"))

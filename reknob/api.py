@@ -40,10 +40,10 @@ Audio = Tensor | np.ndarray
 Numbers = dict[str, Any]
 
 
-def to_numbers(values: Values) -> Numbers:
+def _to_numbers(values: Values) -> Numbers:
     """Values as plain numbers and lists, which a chain takes as well as tensors."""
     return {
-        name: to_numbers(value) if isinstance(value, dict) else value.detach().cpu().tolist()
+        name: _to_numbers(value) if isinstance(value, dict) else value.detach().cpu().tolist()
         for name, value in values.items()
     }
 
@@ -75,7 +75,7 @@ class Processor:
     @property
     def values(self) -> Numbers:
         """The values in the declared units, as plain numbers and lists."""
-        return to_numbers(self.tensors)
+        return _to_numbers(self.tensors)
 
     def render(self, x: Audio, sr: int, *, lufs: float | None = LUFS) -> Tensor:
         """A recording through the chain.

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import user_path
+from reknob.runtime.files import input_path, user_path
 from reknob.runtime.settings import read_number
 
 LARGEST_INT = 2**31 - 1
@@ -67,6 +67,14 @@ def file_path(text: str) -> Path:
     """A path of a file or a folder, whether it exists or not, with `~` expanded."""
     try:
         return user_path(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def input_file(text: str) -> Path:
+    """A path of a file or a folder to read, the user's or one that the project ships (`runtime.files.input_path`)."""
+    try:
+        return input_path(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -24,6 +24,20 @@ TEXT_BYTES, ARRAY_BYTES = 1 << 25, 1 << 28
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
+#: What the project comes with lies below: the root of a clone, the package in an installation.
+SHIPPED = Path(__file__).resolve().parent.parent
+
+
+def input_path(text: str | Path) -> Path:
+    """A path to read from, as `user_path`; where nothing is there, what the project ships under that relative path.
+
+    So `presets/own` and `checkpoints/peq.pt` name the same in a clone, in an installation and in any folder.
+    """
+    path = user_path(text)
+    shipped = SHIPPED / path
+    return shipped if not path.is_absolute() and not path.exists() and shipped.exists() else path
+
+
 def user_path(text: str | Path) -> Path:
     """A path as a user writes it, with `~` and `~name` expanded; the file need not exist.
 

@@ -31,7 +31,7 @@ def why_not_loaded(error: BaseException) -> str | None:
         if (ROOT / package).is_dir() or (ROOT / f"{package}.py").exists():
             return None  # a module of the project: a fault, not a missing requirement
         install = "" if (ROOT / ".venv" / "bin" / "python").exists() else "`make demo` and then "
-        ways = f"run {install}`. .venv/bin/activate`, or pip install -r {_requirements(package)}"
+        ways = f"run {install}`. .venv/bin/activate`, or pip install {_requirements(package)}"
         return f"{package} is not installed in this Python ({sys.executable}): {ways}"
     if isinstance(error, MemoryError):
         return "not enough memory to load the libraries: raise the limit (ulimit -v)"
@@ -41,9 +41,9 @@ def why_not_loaded(error: BaseException) -> str | None:
 
 
 def _requirements(package: str) -> str:
-    """The requirements file that lists a module's package; packages of another name (PyYAML) are all in the first."""
+    """What pip installs for a module: a file of requirements that lists its package, or the project with its own."""
     extra = [path for path in ROOT.glob("requirements-*.txt") if f"\n{package}==" in f"\n{path.read_text()}"]
-    return extra[0].name if extra else "requirements.txt"
+    return f"-r {extra[0].name}" if extra else "."
 
 
 def _leave(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

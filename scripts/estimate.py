@@ -25,7 +25,7 @@ from reknob.estimation.estimate import Estimate, as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.report.curves import curves_figure
 from reknob.report.tables import number, text_table
-from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.arguments import Parser, file_path, input_file
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import atomic_path, check_output, write_text
 
@@ -36,9 +36,9 @@ FIGURES = (".png", ".svg", ".pdf")
 def parser() -> argparse.ArgumentParser:
     """The program's options."""
     p = Parser(__doc__)
-    p.add_argument("input", type=file_path, help="the recording, any audio file")
+    p.add_argument("input", type=input_file, help="the recording, any audio file")
     p.add_argument(
-        "--checkpoint", type=file_path, nargs="+", default=[DEFAULT], metavar="FILE", help="estimator.pt, or several"
+        "--checkpoint", type=input_file, nargs="+", default=[DEFAULT], metavar="FILE", help="estimator.pt, or several"
     )
     p.add_argument("--dry", type=file_path, metavar="FILE", help="the recording before it was processed, to compare")
     p.add_argument("--apply", type=file_path, metavar="FILE", help="another recording, to process with the estimate")

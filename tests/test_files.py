@@ -16,6 +16,8 @@ import pytest
 import torch
 import yaml
 
+import reknob
+from reknob.estimation.estimator import load_estimator
 from reknob.formats import runs
 from reknob.runtime import files
 from reknob.runtime.errors import UsageError
@@ -264,3 +266,20 @@ def test_the_lock_of_another_process_holds_while_that_lives(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {".lock", ".lock.json"}, "it could not take them along"
     FolderLock(tmp_path, "give another").release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_project_ships_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files.input_path("presets/own") == files.SHIPPED / "presets" / "own"
+    (tmp_path / "presets" / "own").mkdir(parents=True)
+    assert files.input_path("presets/own") == Path("presets/own")
+    assert files.input_path("presets/none") == Path("presets/none")
+    assert files.input_path(tmp_path / "checkpoints" / "peq.pt") == tmp_path / "checkpoints" / "peq.pt"
+
+
+def test_presets_and_estimators_of_the_project_are_read_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reknob.load_preset("presets/own", row=0).values["comp"]["attack"] > 0
+    assert load_estimator("checkpoints/peq.pt")[0].settings["sr"] == 44100

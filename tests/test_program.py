@@ -209,7 +209,7 @@ def test_what_a_data_loaders_worker_raises_is_told_as_if_raised_here(error: Exce
 def test_a_missing_requirement_is_told_with_the_remedy() -> None:
     line = startup.why_not_loaded(ModuleNotFoundError("No module named 'torch'", name="torch.nn"))
     assert line.startswith(f"torch is not installed in this Python ({sys.executable}): run ")
-    assert ". .venv/bin/activate`" in line and line.endswith("pip install -r requirements.txt")
+    assert ". .venv/bin/activate`" in line and line.endswith("pip install .")
     line = startup.why_not_loaded(ModuleNotFoundError("No module named 'auraloss'", name="auraloss"))
     assert line.endswith("pip install -r requirements-dev.txt")
     assert startup.why_not_loaded(ModuleNotFoundError("No module named 'afx.x'", name="afx.x")) is None

@@ -138,12 +138,14 @@ def folder() -> Path | None:
     """
     name, refused = key(), []
     for parent in _parents():
+        is_new = not (parent / NAME / name).exists()
         try:
             usable = _open(parent / NAME, name)
         except OSError as error:
             refused.append(f"{parent} ({error.strerror})")
             continue
-        if refused:
+        # Once, not in every run that finds its loops there.
+        if refused and is_new:
             log.info("compiled loops are kept in %s, as these cannot be used: %s", usable, ", ".join(refused))
         return usable
     log.warning(
