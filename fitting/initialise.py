@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import ndimage, signal
+from scipy.signal.windows import tukey
 from torch import Tensor
 
 from reknob.afx.chain import Sends
 from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect, Knobs
-from reknob.afx.param import Param
+from reknob.afx.param import Bounded, Linear, Param
 
 RESPONSE_S = 3.0  # length of the estimated response
 REGULARISATION = 0.05  # of the deconvolution, as a share of the power of dry around each frequency
@@ -107,7 +108,7 @@ def _echo_spectra(h: np.ndarray, sr: int, delay_ms: float) -> tuple[np.ndarray, 
     n = 2048
     before, length = round(0.001 * sr), round(0.007 * sr)
     padded = np.pad(h, ((0, 0), (before, n)))
-    window = signal.windows.tukey(length, 0.25)
+    window = tukey(length, 0.25)
 
     def power(time_ms: float) -> np.ndarray:
         start = max(round(time_ms / 1000 * sr), 0)
@@ -166,6 +167,7 @@ def _position(prefix: str, sends: Sends, h: np.ndarray) -> Values:
 def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.ndarray, count: int) -> list[Values]:
     """Values of a delay for each echo time that stands out."""
     times = next(p.mapping for p in delay.params if p.name == "delay")
+    assert isinstance(times, Linear)
     low, high = ECHO_BAND_HZ
     narrow = deconvolve(dry, wet, delay.sr, (low, min(high, 0.4 * delay.sr)))
     candidates = []
@@ -179,6 +181,7 @@ def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.n
 
 def _inside(p: Param, value: float) -> Tensor:
     """A value moved inside its range, away from its ends, where gradients vanish."""
+    assert isinstance(p.mapping, Bounded)
     lo, hi = p.mapping.from_unit(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
     return torch.tensor(min(max(value, lo), hi), dtype=torch.float64)
 

@@ -157,8 +157,8 @@ def test_a_step_that_raises_ends_its_own_song_alone(
     chosen: list[TrackState] = []
     track, draw = recipe.Recipe.track, TrackState.draw
 
-    def begun(self: recipe.Recipe, pair: object) -> TrackState:
-        made = track(self, pair)
+    def begun(self: recipe.Recipe, pair: object, **options: bool) -> TrackState:
+        made = track(self, pair, **options)
         chosen.extend([made] if pair.name == "b" else [])
         return made
 
