@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reknob.afx.chain import Sends
 from reknob.afx.delay import PingPongDelay
-from reknob.afx.effect import Effect, Knobs
+from reknob.afx.effect import Effect, Knobs, Tensors
 from reknob.afx.param import Bounded, Linear, Param
 
 RESPONSE_S = 3.0  # length of the estimated response
@@ -25,9 +25,8 @@ REGULARISATION = 0.05  # of the deconvolution, as a share of the power of dry ar
 SMOOTH_HZ = 200  # width of that power's average
 DIRECT_MS = 5  # of the response, before any echo and the first reflection of the reverb
 ECHO_BAND_HZ = (150, 9000)  # where echoes are searched: outside, speech and singing leave too little
+#: Octave bands in which echoes are compared with the direct sound.
 ECHO_EDGES_HZ = np.array([150, 300, 600, 1200, 2400, 4800, 9600])
-
-Values = dict[str, Tensor]  # by full name, "sends.delay.delay", in declared units
 
 
 def deconvolve(dry: Tensor, wet: Tensor, sr: int, band_hz: tuple[float, float] | None = None) -> np.ndarray:
@@ -128,8 +127,10 @@ def pan_position(left: float, right: float) -> float:
     return 2 / math.pi * math.atan2(math.sqrt(right), math.sqrt(left))
 
 
-def starts(chain: Effect, dry: Tensor, wet: Tensor, count: int = 4) -> list[Values]:
-    """Values to begin a fit with, by full name; several where several echo times stand out, the clearest first.
+def starts(chain: Effect, dry: Tensor, wet: Tensor, count: int = 4) -> list[Tensors]:
+    """Values to begin a fit with, by full name ("sends.delay.delay"), in declared units.
+
+    One set for each echo time that stands out, the clearest first.
 
     Args:
         chain: whose sends may hold a delay, and a position of the direct sound.
@@ -140,7 +141,7 @@ def starts(chain: Effect, dry: Tensor, wet: Tensor, count: int = 4) -> list[Valu
     What the chain does not hold, or the signals do not show, is left out.
     """
     h = deconvolve(dry, wet, chain.sr)
-    candidates: list[Values] = [{}]
+    candidates: list[Tensors] = [{}]
     for prefix, sends in _sends(chain):
         position = _position(prefix, sends, h)
         for name, part in sends.parts():
@@ -151,20 +152,22 @@ def starts(chain: Effect, dry: Tensor, wet: Tensor, count: int = 4) -> list[Valu
 
 
 def _sends(chain: Effect, prefix: str = "") -> Iterator[tuple[str, Sends]]:
+    """The sends of a chain at any depth, behind the beginning of their parameters' names."""
     if isinstance(chain, Sends):
         yield prefix, chain
     for name, part in chain.parts():
         yield from _sends(part, f"{prefix}{name}.")
 
 
-def _position(prefix: str, sends: Sends, h: np.ndarray) -> Values:
+def _position(prefix: str, sends: Sends, h: np.ndarray) -> Tensors:
+    """The position of the direct sound, by the energies of the response's first milliseconds."""
     if sends.direct is None:
         return {}
     energies = (h[:, : round(DIRECT_MS / 1000 * sends.sr)] ** 2).sum(1)
     return {f"{prefix}direct.pan": torch.tensor(min(max(pan_position(*energies), 0.02), 0.98))}
 
 
-def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.ndarray, count: int) -> list[Values]:
+def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.ndarray, count: int) -> list[Tensors]:
     """Values of a delay for each echo time that stands out."""
     times = next(p.mapping for p in delay.params if p.name == "delay")
     assert isinstance(times, Linear)
@@ -172,9 +175,9 @@ def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.n
     narrow = deconvolve(dry, wet, delay.sr, (low, min(high, 0.4 * delay.sr)))
     candidates = []
     for ms in echo_times(narrow, delay.sr, times.lo, times.hi, count):
-        seen = echo(h, delay.sr, ms)
-        values = {"delay": ms, "gain": seen.gain, "feedback": seen.feedback}
-        values |= {"odd_pan.pan": seen.odd_pan, "even_pan.pan": seen.even_pan, "eq.freq": seen.cutoff_hz}
+        measured = echo(h, delay.sr, ms)
+        values = {"delay": ms, "gain": measured.gain, "feedback": measured.feedback}
+        values |= {"odd_pan.pan": measured.odd_pan, "even_pan.pan": measured.even_pan, "eq.freq": measured.cutoff_hz}
         candidates.append({prefix + name: _inside(p, values[name]) for name, p in delay.walk() if name in values})
     return candidates
 
@@ -186,7 +189,7 @@ def _inside(p: Param, value: float) -> Tensor:
     return torch.tensor(min(max(value, lo), hi), dtype=torch.float64)
 
 
-def raws_from(chain: Effect, values: Values, seed: int = 0) -> dict[str, Tensor]:
+def raws_from(chain: Effect, values: Tensors, seed: int = 0) -> dict[str, Tensor]:
     """Raw parameters of a chain's defaults, with some values in their place."""
     raws = Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
     for name, p in chain.walk():

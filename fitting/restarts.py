@@ -9,8 +9,8 @@ from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit
 from reknob.fitting.track import TrackState
 
-STEPS = 12  # of a round
-CHUNKS = 2  # that a trial compares
+STEPS = 12  # of the first round
+CHUNKS = 2  # compared in a trial, so that its cost does not grow with the length of the recording
 
 
 def best_start(
