@@ -1,8 +1,10 @@
 """Effects in series, and parallel effects with send levels between them."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from itertools import groupby
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -171,6 +173,7 @@ class Sends(Effect):
         for name, effect in parallel.items():
             self.add_module(name, effect)
         self.direct = direct or Panning(sr) if pan_direct else None
+        self.most: int | None = None  # samples of the response
 
     @property
     def runs_by_sample(self) -> bool:
@@ -211,7 +214,14 @@ class Sends(Effect):
 
     def response(self, **values: Tensor | Values) -> Tensor:
         """Impulse response from mono to stereo, (…, 2, 1, samples)."""
-        return self._response(values)
+        return self._response(values, self.most)
+
+    def shortened(self, samples: int) -> Self:
+        short = copy.deepcopy(self)
+        for name, part in self.parts():
+            setattr(short, name, part.shortened(samples))
+        short.most = samples
+        return short
 
     def _response(self, values: Values, most: int | None = None) -> Tensor:
         """Impulse response (…, 2, 1, samples); with `most`, effects fed by sends are truncated to that length."""

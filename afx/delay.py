@@ -1,6 +1,7 @@
 """The ping-pong delay."""
 
-from typing import ClassVar, NotRequired, TypedDict, Unpack
+import copy
+from typing import ClassVar, NotRequired, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -171,6 +172,11 @@ class PingPongDelay(Effect):
         h = pan_gains(values["odd_pan"]["pan"]).unsqueeze(-1) * odd.unsqueeze(-2)
         h = h + pan_gains(values["even_pan"]["pan"]).unsqueeze(-1) * even.unsqueeze(-2)
         return (h * values["gain"][..., None, None]).unsqueeze(-2)
+
+    def shortened(self, samples: int) -> Self:
+        short = copy.deepcopy(self)
+        short.ir_length = samples
+        return short
 
     def _echoes(self, values: DelayValues) -> tuple[Tensor, Tensor]:
         """Impulse responses of the odd and the even echoes, (…, ir_length)."""

@@ -1,8 +1,9 @@
 """Effects, which declare parameters and hold none, and Knobs, which hold the raw parameters of an effect."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,10 @@ class Effect(nn.Module):
     def curves(self, values: Values) -> list[Curve]:
         """Curves for figures of the effect with one set of values; empty where no curve describes it."""
         return []
+
+    def shortened(self, samples: int) -> Self:
+        """A copy whose `response` holds the first samples only, at a fraction of the cost, where it is a long one."""
+        return copy.deepcopy(self)
 
     def off_values(self) -> dict[str, float | tuple[float, ...]]:
         """Values that switch it off: the output equals the input or, for an effect beside a direct path, is zero.

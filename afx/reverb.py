@@ -1,8 +1,9 @@
 """Reverbs: the feedback delay network, noise that decays by frequency, and a plain FIR."""
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import ClassVar, NotRequired, TypedDict, Unpack
+from typing import ClassVar, NotRequired, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ class FDN(Effect):
         )
         super().__init__(sr, **overrides)
         self.render, self.shared_decay = render, shared_decay
-        self.ir_length = int(ir_duration * sr)
+        self.ir_length, self.truncated = int(ir_duration * sr), False
         # Not persistent: the lengths are an option, which a state dict would only repeat.
         self.register_buffer("lines", torch.tensor(delays), persistent=False)
         if eq is not None:
@@ -186,7 +187,13 @@ class FDN(Effect):
         """Impulse response without the equaliser, (…, 2, 2, ir_length)."""
         delays = values.get("delays", self.lines)
         gains = fdn.line_gains(values["gamma"], delays, self.ir_length // 2 + 1, self.shared_decay)
-        return fdn.impulse_response(gains, values["U"], values["b"], values["c"], delays, self.ir_length)
+        network = values["U"], values["b"], values["c"], delays
+        return fdn.impulse_response(gains, *network, self.ir_length, truncated=self.truncated)
+
+    def shortened(self, samples: int) -> Self:
+        short = copy.deepcopy(self)
+        short.ir_length, short.truncated = samples, True
+        return short
 
 
 class NoiseReverb(Effect):

@@ -189,10 +189,16 @@ def _inside(p: Param, value: float) -> Tensor:
     return torch.tensor(min(max(value, lo), hi), dtype=torch.float64)
 
 
+def to_raws(chain: Effect, values: Tensors) -> dict[str, Tensor]:
+    """Raw parameters of values by full name, in declared units; names that the chain lacks are left out."""
+    params = dict(chain.walk())
+    return {
+        name: params[name].mapping.raw(value.double()).float().reshape(params[name].shape)
+        for name, value in values.items()
+        if name in params
+    }
+
+
 def raws_from(chain: Effect, values: Tensors, seed: int = 0) -> dict[str, Tensor]:
     """Raw parameters of a chain's defaults, with some values in their place."""
-    raws = Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
-    for name, p in chain.walk():
-        if name in values:
-            raws[name] = p.mapping.raw(values[name].double()).to(raws[name]).reshape(raws[name].shape)
-    return raws
+    return Knobs(chain, torch.Generator().manual_seed(seed)).state_dict() | to_raws(chain, values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from torch import Tensor
 
@@ -10,12 +11,15 @@ from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
 from reknob.fitting.batch import Budget
 from reknob.fitting.fit import Fit
-from reknob.fitting.initialise import raws_from, starts
+from reknob.fitting.initialise import raws_from, starts, to_raws
 from reknob.fitting.optimiser import METHODS
-from reknob.fitting.restarts import best_start
+from reknob.fitting.restarts import best_start, descend, loudest
 from reknob.fitting.settings import FitSettings
+from reknob.fitting.space import find_space
 from reknob.fitting.track import TrackState
 from reknob.runtime.device import pick_device
+
+ADAPTING = 24  # steps before the response is read
 
 
 class Recipe:
@@ -84,9 +88,14 @@ class Recipe:
     def _start(self, pair: Pair, chunks: Chunks) -> dict[str, Tensor]:
         """The best of the starts that the signals of a pair suggest."""
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
-        values = starts(chain, pair.dry, pair.wet, self.settings.restarts)
-        raws = [raws_from(chain, each, self.settings.seed) for each in values]
-        return best_start(self.chain, chunks, raws, lambda tracks: self.fit(tracks, method="annealed"))
+        echoes = [to_raws(chain, values) for values in starts(chain, pair.dry, pair.wet, self.settings.restarts)]
+        defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks)
+        make = partial(self.fit, method="annealed")
+        # What comes before the sends is adapted first: the response is read from its output.
+        adapted = descend(chain, few, [defaults | echoes[0]], make, ADAPTING)[0]
+        space = find_space(chain, few, adapted, echoes, self.settings.seed)
+        found = [adapted | space] if space else [adapted | echo for echo in echoes[1:]]
+        return best_start(chain, few, [*found, adapted], make)
 
     def fit(self, tracks: Sequence[TrackState], *, method: str | None = None) -> Fit:
         """A fit of some tracks together, by the method of the settings or another one."""

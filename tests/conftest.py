@@ -21,6 +21,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
+@pytest.fixture
+def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search for delay and reverb of few steps."""
+    from reknob.fitting import space
+
+    monkeypatch.setattr(space, "SEEDS", 2)
+    monkeypatch.setattr(space, "NETWORK", (space.Stage(0.09, 120, 0.05), space.Stage(0.2, 60, 0.03)))
+    monkeypatch.setattr(space, "ECHOES", space.Stage(1.0, 20, 0.03))
+    monkeypatch.setattr(space, "TOGETHER", space.Stage(1.0, 30, 0.03))
+
+
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of the full chain, with short responses."""

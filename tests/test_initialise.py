@@ -131,7 +131,9 @@ def test_the_best_of_several_starts_continues(dry: Tensor) -> None:
     assert math.isfinite(sum(raw.sum().item() for raw in best.values()))
 
 
-def test_a_fit_starts_from_the_signals_if_the_settings_say_so_and_a_resumed_one_does_not(tmp_path: Path) -> None:
+def test_a_fit_starts_from_the_signals_if_the_settings_say_so_and_a_resumed_one_does_not(
+    tmp_path: Path, brief_search: None
+) -> None:
     chain = {"sends": {"delay": {"ir_duration": 2}}}
     settings = FitSettings(
         start="signals", restarts=2, model="eq_comp_delay", chain=chain, chunk_duration=2.0, chunk_overlap=0.5

@@ -10,6 +10,10 @@ from reknob.afx import kernels
 
 from .fft import irfft
 
+#: What wraps around in a truncated response, relative to what it is without the truncation; rounding errors at its end
+#: grow by the inverse.
+WRAPPED = 1e-3
+
 
 def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor:
     """Gain of every delay line at every bin, from gains γ at K equally spaced frequencies.
@@ -35,17 +39,26 @@ def line_gains(gamma: Tensor, delays: Tensor, bins: int, shared: bool) -> Tensor
     return (ratio @ curves.clamp_min(torch.finfo(curves.dtype).tiny).log()).exp_()
 
 
-def impulse_response(gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:
+def impulse_response(
+    gains: Tensor, U: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int, *, truncated: bool = False
+) -> Tensor:
     """Impulse responses of the network by sampling its transfer function at the bins of an FFT of n points.
 
     h = irfft(c·(diag(e^{iωm}) - U·diag(γ(ω)))⁻¹·b): what rings longer than n samples wraps around to the beginning.
 
     Args:
         gains: (…, M, n // 2 + 1). U: feedback (…, M, M). b: (…, M, I). c: (…, O, M). delays: (M,) or (…, M) samples.
+        truncated: the response is that of the endless network, cut after n samples: h[t]·ρ^t, ρ^n = `WRAPPED`, is the
+            response of a network with γ·ρ^m for γ and c·ρ^m for c, and what wraps around is smaller by this factor.
 
     Returns:
         (…, O, I, n).
     """
+    if truncated:
+        rho = WRAPPED ** (1 / n)
+        once = rho ** delays.to(gains)
+        short = impulse_response(gains * once.unsqueeze(-1), U, b, c * once.unsqueeze(-2), delays, n)
+        return short * rho ** -torch.arange(n, dtype=gains.dtype, device=gains.device)
     batch = torch.broadcast_shapes(gains.shape[:-2], U.shape[:-2], b.shape[:-2], c.shape[:-2], delays.shape[:-1])
     U, gains, b, c = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c))
     # The limit of γ in reverb.FDN, 60 dB in 3/4 of n samples, puts what wraps around 80 dB below the start.

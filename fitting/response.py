@@ -1,0 +1,135 @@
+"""The impulse response from one signal to two by least squares, and the distance of a model's response from it.
+
+A delay and a reverb are linear: what a recording says about them is its correlation with their input. The distance of
+two responses in the metric of the input's autocorrelation is the energy of the difference that would be heard, and
+costs two short Fourier transforms, however long the recordings are.
+"""
+
+import numpy as np
+import torch
+from scipy import ndimage, signal
+from scipy.stats import theilslopes
+from torch import Tensor
+
+from reknob.afx.functional.fft import fast_length, irfft, rfft
+
+BAND_HZ = (60, 16000)
+SMOOTH_HZ = 400  # width of the average of the input's power spectrum by which frequencies are weighted
+FLOOR = 1e-3  # of that average, relative to its mean
+STEPS = 60  # of the conjugate gradients; more fit the noise
+DIRECT_S = 0.004  # of the response; what follows is echo and reverb
+OCTAVES_HZ = np.array([90, 180, 355, 710, 1420, 2840, 5680, 11360])
+FRAME_S, BEGINNING_S = 0.02, 0.05  # of the energies from which a decay is read
+
+
+class ResponseEstimate:
+    """The response h that minimises Σ w |Y - H X|², w the inverse of the input's smoothed power spectrum.
+
+    Args:
+        x: input (n, 1, T), in n excerpts.
+        y: output (n, 2, T).
+        sr: sample rate in Hz.
+        length: of the response in samples.
+
+    Attributes:
+        h: the estimate, (2, length), float32.
+        explained: share of the weighted energy of y that it explains.
+
+    Source: conjugate gradients, Hestenes and Stiefel 1952; the weights are those of a whitening filter.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, sr: int, length: int) -> None:
+        self.sr = sr
+        n = fast_length(x.shape[-1] + length)
+        X, Y = torch.fft.rfft(x.double(), n), torch.fft.rfft(y.double(), n)
+        power = X.abs().square().sum((0, 1))
+        smooth = torch.from_numpy(ndimage.uniform_filter1d(power.numpy(), max(round(SMOOTH_HZ * n / sr), 1)))
+        f = torch.fft.rfftfreq(n, 1 / sr)
+        inside = (f > BAND_HZ[0]) & (f < min(BAND_HZ[1], 0.45 * sr))
+        tiny = torch.finfo(torch.float64).tiny
+        weight = inside / (smooth + FLOOR * smooth.mean() + tiny)
+        energy = torch.fft.irfft((Y.abs().square() * weight).sum((0, 1)), n)[0] + tiny
+        self._correlation = torch.fft.irfft(power * weight, n)[:length] / energy
+        cross = torch.fft.irfft((Y * X.conj()).sum(0) * weight, n)[:, :length] / energy
+        h, self.explained = self._solve(cross)
+        self.h = h.float()
+
+    def _solve(self, cross: Tensor) -> tuple[Tensor, float]:
+        """The response (2, length) whose convolution with the autocorrelation is nearest to the cross-correlation."""
+        metric = self._metric(self._correlation)
+        h, rest = torch.zeros_like(cross), cross.clone()
+        direction, size = rest.clone(), rest.square().sum()
+        for _ in range(STEPS):
+            image = _filtered(direction, *metric)
+            step = size / (direction * image).sum().clamp(min=torch.finfo(size.dtype).tiny)
+            h, rest = h + step * direction, rest - step * image
+            new = rest.square().sum()
+            direction, size = rest + new / size.clamp(min=torch.finfo(size.dtype).tiny) * direction, new
+        return h, float((h * (cross + rest)).sum())
+
+    @staticmethod
+    def _metric(correlation: Tensor) -> tuple[Tensor, int]:
+        """Real spectrum of an autocorrelation, given for non-negative lags, and the length of its transform."""
+        length = len(correlation)
+        n = fast_length(2 * length)
+        both = torch.cat([correlation, correlation.new_zeros(n - 2 * length + 1), correlation[1:].flip(0)])
+        return torch.fft.rfft(both).real, n
+
+    def distance(self, samples: int) -> "Distance":
+        """The distance of responses from the estimate over the first samples."""
+        spectrum, n = self._metric(self._correlation[:samples].float())
+        return Distance(self.h[:, :samples], spectrum.clamp(min=0), n, round(DIRECT_S * self.sr))
+
+
+class Distance:
+    """Energy of the difference of responses from a target, relative to the target's energy after the direct sound.
+
+    Made by `ResponseEstimate.distance`.
+    """
+
+    def __init__(self, target: Tensor, spectrum: Tensor, n: int, direct: int) -> None:
+        self.target, self._spectrum, self._n = target, spectrum, n
+        late = target.clone()
+        late[:, :direct] = 0
+        self._energy = self._of(late).clamp(min=torch.finfo(late.dtype).tiny)
+
+    def _of(self, h: Tensor) -> Tensor:
+        return (h * _filtered(h, self._spectrum, self._n)).sum((-2, -1))
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Of responses (…, 2, samples), (…)."""
+        return self._of(h - self.target) / self._energy
+
+
+def _filtered(h: Tensor, spectrum: Tensor, n: int) -> Tensor:
+    return irfft(rfft(h, n) * spectrum, n)[..., : h.shape[-1]]
+
+
+def decay_times(h: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centre frequencies in Hz and reverberation times in s (60 dB) by octave of a response (2, samples).
+
+    The slope of the level in frames of 20 ms, from 50 ms on until it nears the noise of the response's end, by the
+    median of all slopes between two frames, which echoes do not move. An octave that shows no decay gets the time of
+    its neighbours; there is no octave where none does.
+
+    Source: Theil 1950, Sen 1968.
+    """
+    hop, centres, times = round(FRAME_S * sr), [], []
+    for low, high in zip(OCTAVES_HZ, OCTAVES_HZ[1:], strict=False):
+        if high >= 0.45 * sr:
+            break
+        band = signal.butter(3, [low, high], "bandpass", fs=sr, output="sos")
+        energy = (signal.sosfiltfilt(band, h.double().numpy(), axis=-1) ** 2).sum(0)
+        frames = energy[: len(energy) // hop * hop].reshape(-1, hop).mean(1)
+        noise = np.median(frames[-len(frames) // 6 :])
+        first = round(BEGINNING_S / FRAME_S)
+        lost = np.flatnonzero(frames[first:] < 3 * noise)
+        last = first + (int(lost[0]) if len(lost) else len(frames))
+        level = 10 * np.log10(frames[first:last] + np.finfo(float).tiny)
+        centres.append(np.sqrt(low * high))
+        slope = theilslopes(level, FRAME_S * np.arange(len(level)))[0] if len(level) > 4 else np.nan
+        times.append(-60 / slope if slope < 0 else np.nan)
+    known = np.isfinite(times)
+    if not known.any():
+        return np.array([]), np.array([])
+    return np.array(centres), np.interp(np.log(centres), np.log(centres)[known], np.array(times)[known])

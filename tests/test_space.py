@@ -1,0 +1,139 @@
+"""Delay and reverb from the response of the recordings: the estimate, the decay, truncated responses, the search."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import signal
+from takes import SR as TAKE_SR
+from takes import take
+from torch import Tensor
+from torch.func import functional_call
+
+from reknob.afx.effect import Effect, Knobs, Values, flatten
+from reknob.afx.registry import build
+from reknob.afx.stream import render
+from reknob.data.audio import normalise_loudness, resample
+from reknob.data.chunks import Chunks
+from reknob.fitting import space
+from reknob.fitting.initialise import raws_from, to_raws
+from reknob.fitting.response import ResponseEstimate, decay_times
+from reknob.fitting.space import find_space
+
+SR = 16000
+CHAIN = {
+    "peak1": {"effect": "peak", "freq": {"default": 800, "range": [33, 5400]}},
+    "sends": {
+        "effect": "sends",
+        "delay": {"effect": "ping_pong_delay", "ir_duration": 3},
+        "reverb": {"effect": "fdn", "ir_duration": 3, "bands": 9, "delays": [361, 419, 481, 563, 653, 761]},
+    },
+}
+ECHO = {"delay": 233.0, "feedback": 0.4, "gain": 0.3}
+
+
+@pytest.fixture(scope="module")
+def dry() -> Tensor:
+    return normalise_loudness(resample(take(6.0), TAKE_SR, SR), SR, -18.0)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Effect:
+    return build(CHAIN, SR).eval()
+
+
+@pytest.fixture(scope="module")
+def raws(chain: Effect) -> dict[str, Tensor]:
+    """A chain with an audible echo, and a reverb of 0.9 s."""
+    values = {f"sends.delay.{name}": torch.tensor(value) for name, value in ECHO.items()}
+    generator = torch.Generator().manual_seed(5)
+    values["sends.reverb.b"] = 0.5 * torch.randn(6, 2, generator=generator)
+    values["sends.reverb.c"] = 0.15 * torch.randn(2, 6, generator=generator)
+    values["sends.reverb.gamma"] = torch.full((9, 1), 10 ** (-3 * 361 / SR / 0.9))
+    return raws_from(chain, values, seed=7)
+
+
+@torch.no_grad()
+def values_of(chain: Effect, raws: dict[str, Tensor]) -> Values:
+    return functional_call(Knobs(chain), raws, ())
+
+
+def test_a_truncated_response_is_the_beginning_of_the_response(chain: Effect, raws: dict[str, Tensor]) -> None:
+    values = values_of(chain, raws)["sends"]
+    whole = chain.sends.response(**values)
+    for samples in (1440, 16000):
+        short = chain.sends.shortened(samples).response(**values)
+        assert short.shape[-1] == samples
+        error = (short - whole[..., :samples]).square().sum() / whole.square().sum()
+        assert error.sqrt() < 1e-3, (samples, error)
+    assert chain.sends.response(**values).shape == whole.shape
+
+
+def test_least_squares_finds_a_response(dry: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(2, 1600, generator=generator) * torch.logspace(0, -3, 1600)
+    wet = torch.from_numpy(signal.fftconvolve(dry.numpy(), h.numpy(), axes=-1))[:, : dry.shape[-1]].float()
+    estimate = ResponseEstimate(dry[None], wet[None], SR, 2000)
+    assert estimate.explained > 0.98
+    distance = estimate.distance(1600)
+    # Where the recording has nothing, no method can know the response: the distance counts what would be heard.
+    assert distance(h) < 0.05
+    assert distance(torch.zeros_like(h)) > 0.9
+    assert distance(torch.stack([h, -h])).shape == (2,)
+    assert distance(-h) > 2
+
+
+def test_the_decay_of_noise_is_read_by_octave() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t = torch.arange(SR * 3 // 2) / SR
+    h = torch.randn(2, len(t), generator=generator) * 10 ** (-3 * t / 0.6)
+    h += 1e-3 * torch.randn(2, len(t), generator=generator)
+    h[:, SR // 4] += 8  # an echo, which a median of slopes leaves out
+    frequencies, times = decay_times(h, SR)
+    assert frequencies.max() < 0.45 * SR
+    assert times == pytest.approx(0.6, rel=0.12)
+    assert len(decay_times(torch.zeros(2, SR), SR)[0]) == 0
+
+
+def test_the_transposed_network_has_the_same_mono_response(chain: Effect, raws: dict[str, Tensor]) -> None:
+    c = torch.linspace(0.1, 0.3, 6).expand(2, -1)
+    same = {n.removeprefix("sends."): raw for n, raw in raws.items() if n.startswith("sends.")} | {"reverb.c": c}
+    search = space._Search(chain.sends, ResponseEstimate(torch.randn(1, 1, SR), torch.randn(1, 2, SR), SR, SR), same)
+    row = search.columns.join(same)
+    with torch.no_grad():
+        trees = [
+            functional_call(search.knobs, search.columns.split(each), ()) for each in (row, search._transposed(row))
+        ]
+        responses = [chain.sends.reverb.response(**tree["reverb"]).sum(-2) for tree in trees]
+    torch.testing.assert_close(*responses, rtol=1e-3, atol=1e-5)
+
+
+def test_the_search_finds_echo_and_reverb(
+    chain: Effect, raws: dict[str, Tensor], dry: Tensor, brief_search: None
+) -> None:
+    truth = values_of(chain, raws)
+    with torch.no_grad():
+        wet = render(chain, truth, dry)[:, : dry.shape[-1]]
+    chunks = Chunks(dry[None], wet[None], 0, (0,))
+    defaults = raws_from(chain, {})
+    begin = {"sends.delay.feedback": torch.tensor(0.3), "sends.delay.gain": torch.tensor(0.2)}
+    echoes = [to_raws(chain, begin | {"sends.delay.delay": torch.tensor(ms)}) for ms in (400.0, 232.95)]
+    found = defaults | find_space(chain, chunks, defaults, echoes)
+    values = {name: value.detach() for name, value in flatten(values_of(chain, found)).items()}
+    for name, error in (("delay", 0.05), ("gain", 0.05), ("feedback", 0.15)):
+        assert values[f"sends.delay.{name}"].item() == pytest.approx(ECHO[name], abs=error), name
+    estimate = ResponseEstimate(dry[None], wet[None], SR, SR)
+    response = chain.sends.response(**values_of(chain, found)["sends"])[:, 0]
+    assert estimate.distance(SR)(response[:, :SR]) < 0.35
+    curves = [
+        chain.sends.reverb.curves({"gamma": flatten(v)["sends.reverb.gamma"]})[0]
+        for v in (truth, values_of(chain, found))
+    ]
+    middle = (curves[0].x > 250) & (curves[0].x < 4000)
+    assert np.median(curves[1].y[middle] / curves[0].y[middle]) == pytest.approx(1, abs=0.2)
+
+
+def test_a_chain_without_delay_and_reverb_has_no_space(dry: Tensor) -> None:
+    wet = dry.expand(2, -1)[None]
+    for config in ({"peak1": CHAIN["peak1"]}, {"sends": {"effect": "sends"}}):
+        chain = build(config, SR)
+        assert find_space(chain, Chunks(dry[None], wet, 0, (0,)), raws_from(chain, {}), []) == {}
