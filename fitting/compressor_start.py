@@ -1,5 +1,6 @@
 """The start of a compressor, read from the levels of two recordings: static curve, make-up gain and time constants."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,9 +9,9 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from reknob.afx import kernels
-from reknob.afx.dynamics import Compressor, CompressorExpander
+from reknob.afx.compressor import SoftKneeCompressor, reduction
+from reknob.afx.dynamics import CompressorExpander
 from reknob.afx.effect import Effect, Tensors
-from reknob.afx.functional.level import gain_reduction
 from reknob.afx.param import Bounded
 
 WINDOW_MS, HOP_MS = 10, 2.5  # of levels: a shorter window follows the waveform of a bass
@@ -24,7 +25,7 @@ ATTACKS_MS, RELEASES_MS = (1.0, 5.0, 20.0, 80.0), (10.0, 40.0, 150.0, 600.0, 250
 @dataclass(frozen=True)
 class CompressorStart:
     """Settings of a compressor whose gain in dB, over the RMS level of 10 ms, is `makeup` less the smoothed reduction
-    of a static curve (`afx.functional.level.gain_reduction`).
+    of a static curve (`afx.compressor.reduction`).
     """
 
     threshold: float  # dB, of the RMS level; a sine peaks 3 dB above it
@@ -44,9 +45,9 @@ class CompressorStart:
         if isinstance(effect, CompressorExpander):
             given = {"cmp_threshold": self.threshold, "cmp_ratio": self.ratio, "makeup": self.makeup}
             given |= {"attack": 2.2 * self.attack, "release": 2.2 * self.release}
-        elif isinstance(effect, Compressor):
+        elif isinstance(effect, SoftKneeCompressor):
             names = ("threshold", "ratio", "knee", "makeup", "attack", "release")
-            given = {name: getattr(self, name) for name in names}
+            given = {name: getattr(self, name) for name in names} | {"average": WINDOW_MS / 2}
         else:
             return {}
         return {p.name: _inside(p.mapping, given[p.name]) for p in effect.params if p.name in given}
@@ -87,6 +88,25 @@ def compressor_start(dry: Tensor, wet: Tensor, sr: int) -> CompressorStart | Non
     return replace(found, error=float(np.sqrt(np.mean(residual**2))), explained=explained)
 
 
+def chain_start(chain: Effect, dry: Tensor, wet: Tensor) -> Tensors:
+    """Values of the first compressor of a chain, by full name ("comp.attack"), from its recordings.
+
+    Empty for a chain without a compressor, and for recordings that show none.
+    """
+    for prefix, part in _compressors(chain):
+        found = compressor_start(dry, wet, chain.sr)
+        return {prefix + name: value for name, value in found.values(part).items()} if found else {}
+    return {}
+
+
+def _compressors(chain: Effect, prefix: str = "") -> Iterator[tuple[str, Effect]]:
+    """The compressors of a chain at any depth, behind the beginning of their parameters' names."""
+    if isinstance(chain, (CompressorExpander, SoftKneeCompressor)):
+        yield prefix, chain
+    for name, part in chain.parts():
+        yield from _compressors(part, f"{prefix}{name}.")
+
+
 def level_and_gain(dry: Tensor, wet: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Levels of dry in dB, gains of wet over dry in dB, and which frames are loud enough, (frames,) each."""
     window, hop = round(WINDOW_MS / 1000 * sr), round(HOP_MS / 1000 * sr)
@@ -105,10 +125,12 @@ def model(levels: np.ndarray, settings: CompressorStart) -> np.ndarray:
     return settings.makeup - (1 - 1 / settings.ratio) * shape
 
 
-def smoothed(levels: np.ndarray, threshold: float, knee: float, attacks: list[float], releases: list[float]) -> np.ndarray:
+def smoothed(
+    levels: np.ndarray, threshold: float, knee: float, attacks: list[float], releases: list[float]
+) -> np.ndarray:
     """The reduction of an infinite ratio in dB after attack and release, (time constants, frames)."""
     level, T, W = (torch.as_tensor(v, dtype=torch.float64) for v in (levels, threshold, knee))
-    gain = -gain_reduction(level, T, torch.tensor(torch.inf), W)
+    gain = -reduction(level, T, torch.tensor(torch.inf), W)
     attack, release = (1 - torch.exp(-HOP_MS / torch.tensor(ms, dtype=torch.float64)) for ms in (attacks, releases))
     return -kernels.ballistics(gain.expand(len(attack), -1), attack, release, initial=float(gain[0])).numpy()
 
