@@ -84,7 +84,8 @@ def compressor_start(dry: Tensor, wet: Tensor, sr: int) -> CompressorStart | Non
     bounds, scale = (LOWEST, HIGHEST), HIGHEST - LOWEST
     solution = least_squares(errors, begin, bounds=bounds, loss="soft_l1", diff_step=1e-3, x_scale=scale, max_nfev=60)
     residual = errors(solution.x)
-    explained = 1 - float(residual.var()) / max(float(gains.var()), 1e-12)
+    # Gains that vary by less than 0.01 dB are those of rounding.
+    explained = 1 - float(residual.var()) / float(gains.var()) if gains.std() > 0.01 else 0.0
     rms = float(np.sqrt(np.mean(residual**2)))
     return replace(_from_vector(solution.x), error=rms, explained=min(max(explained, 0.0), 1.0))
 
