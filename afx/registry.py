@@ -264,8 +264,8 @@ def with_changes(config: dict, changes: dict, place: str = "chain") -> dict:
     return changed
 
 
-def check_fittable(chain: Effect) -> None:
-    """Raises UsageError where a fit of this chain to stereo recordings is not possible."""
+def check_fittable(chain: Effect, channels: int = 1) -> None:
+    """Raises UsageError where a fit of this chain from dry of so many channels to stereo recordings is not possible."""
     if not list(chain.walk()):
         raise UsageError("the chain is empty: choose a model, or put effects into chain")
     for place, part in chain.named_modules(prefix="chain"):
@@ -276,8 +276,7 @@ def check_fittable(chain: Effect) -> None:
                 f"{place}.render=realtime has no gradient, so its parameters cannot be fitted; fit with {others}, and "
                 "apply the result with scripts/render.py --realtime"
             )
-    # Counted from one channel on, as a fit averages dry to mono.
-    if (given := chain.channels(1)) != 2:
+    if (given := chain.channels(channels)) != 2:
         raise UsageError(
             f"the chain ends in {given} channel, but wet is stereo; end it with {{effect: panning}}, as in "
             "chain.direct.effect=panning"

@@ -12,14 +12,17 @@ from takes import SMALL, SR, take, write_pair
 from torch import Tensor
 
 import main
+import reknob
 from benchmarks import compressors
 from reknob.afx.compressor import SoftKneeCompressor, reduction
 from reknob.afx.effect import Effect, Knobs, Values
 from reknob.afx.registry import build
-from reknob.data.audio import write_audio
+from reknob.data.audio import read_audio, write_audio
 from reknob.fitting.settings import CHAINS
 from reknob.losses import ErrorToSignal
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_json
+from scripts import render
 
 SOURCES = ("bass", "compressor", "drums", "guitar", "master")
 BUS = {"effect": "parallel", "comp": {"effect": "compressor", "threshold": {"default": -50.0}}}
@@ -96,6 +99,45 @@ def test_a_chain_of_another_source_fits(model: str, tmp_path: Path, capsys: pyte
     short = [option for option in SHORT if sends and ("delay" not in option or model == "guitar")]
     losses = main.main([*write_pair(tmp_path), *SMALL, *short, f"model={model}", "loss.name=esr", "start=defaults"])
     assert losses == 0, capsys.readouterr().out
+
+
+def stereo_pair(folder: Path, chain: str) -> list[str]:
+    """Two channels that differ, and what a compressor makes of both; the arguments of a fit."""
+    dry = torch.cat([take(2.0, 0), 0.3 * take(2.0, 1)])
+    wet = build({"effect": "compressor", "threshold": {"default": -40.0}}, SR)
+    with torch.no_grad():
+        wet = wet(dry[None], **Knobs(wet)())[0]
+    return [*write_pair(folder, dry, wet), *SMALL, f"chain={chain}", "model=null", "lufs=null", "loss.name=esr"]
+
+
+def test_a_stereo_dry_is_fitted_and_rendered_in_stereo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    chain = "{comp: {effect: compressor, threshold: {default: -40}}}"
+    assert main.main([*stereo_pair(tmp_path, chain), "stereo_dry=true"]) == 0, capsys.readouterr()
+    (run,) = (tmp_path / "logs").glob("*/run_0")
+    # The chain of the pair, with the values of the pair: nothing is left to fit.
+    assert min(read_json(run / "meta.json")["losses"]) < 1e-6
+    argv = ["--run", str(run), "--loudness", "off", str(tmp_path / "take.wav"), str(tmp_path / "out.wav")]
+    assert render.main([*argv, "--stereo"]) == 0
+    rendered, wet = (read_audio(tmp_path / name)[0] for name in ("out.wav", "song.wav"))
+    assert (rendered - wet).abs().max() < 1e-3
+    processor = reknob.load_run(run)
+    assert (processor.render(read_audio(tmp_path / "take.wav")[0], SR, lufs=None, stereo=True) - wet).abs().max() < 1e-3
+    with pytest.raises(UsageError, match="Sends takes mono"):
+        reknob.load_preset(Path("presets/own")).render(wet, SR, stereo=True)
+
+
+@pytest.mark.parametrize(
+    ("chain", "stereo", "message"),
+    [
+        ("{sends: {effect: sends, pan: {effect: panning}}}", "true", "chain.sends: Sends takes mono"),
+        ("{comp: {effect: compressor}}", "false", "the chain ends in 1 channel"),
+    ],
+)
+def test_a_chain_that_does_not_take_the_channels_of_dry_is_refused(
+    chain: str, stereo: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main.main([*stereo_pair(tmp_path, chain), f"stereo_dry={stereo}"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def esr(pred: Tensor, target: Tensor) -> float:
