@@ -53,31 +53,33 @@ class CompressorStart:
 
 
 def compressor_start(dry: Tensor, wet: Tensor, sr: int) -> CompressorStart | None:
-    """The compressor that explains the levels of wet best; None for short recordings, or of one level.
+    """The compressor that explains the gain from dry to wet best; None for short recordings, or of one level.
 
-    With threshold, knee, attack and release given, the gain of a frame in dB is linear in make-up and slope
-    (1 - 1 / ratio), as smoothing is homogeneous. A grid of the four, with the two by least squares, gives a start. A
-    robust least-squares search then refines it, on the energies of frames, from the power in blocks of 1 ms.
+    The gain of a frame is <dry, wet> / <dry, dry>, which an echo or a reverb, being unlike dry, changes little. With
+    threshold, knee, attack and release given, the gain in dB is linear in make-up and slope (1 - 1 / ratio), as
+    smoothing is homogeneous. A grid of the four, with the two by least squares, gives a start. A robust least-squares
+    search then refines it, from the power in blocks of 1 ms.
 
     Args:
-        dry: (1, T), or (C, T), of which the power is averaged; after an equaliser, if there is one.
+        dry: (1, T), or (C, T), of which the power is averaged; after the equaliser, where there is one.
         wet: (C, T), aligned.
         sr: sample rate in Hz.
 
     Source: the detector of Giannoulis, Massberg and Reiss, Digital Dynamic Range Compressor Design, JAES 60 (2012).
     """
-    x, y = block_powers(dry, wet, sr)
-    if len(x) < FRAME + HOP * LEAST_FRAMES:
+    power, product = block_products(dry, wet, sr)
+    if len(power) < FRAME + HOP * LEAST_FRAMES:
         return None
-    levels, outputs = (10 * np.log10(np.maximum(frames(power), 1e-12)) for power in (x, y))
-    used = (levels > max(levels.max() - RANGE_DB, -100)) & (outputs > -100)
+    x = np.maximum(frames(power), 1e-12)
+    shares, levels = frames(product) / x, 10 * np.log10(x)
+    used = (levels > max(levels.max() - RANGE_DB, -100)) & (shares > 1e-5)
     if used.sum() < LEAST_FRAMES or np.ptp(levels[used]) < 1:
         return None
-    gains = (outputs - levels)[used]
+    gains = 20 * np.log10(shares[used])
 
     def errors(vector: np.ndarray) -> np.ndarray:
-        shaped = frames(x * 10 ** (model(x, _from_vector(vector)) / 10))[used]
-        return 10 * np.log10(np.maximum(shaped, 1e-30)) - levels[used] - gains
+        shaped = frames(power * 10 ** (model(power, _from_vector(vector)) / 20))[used]
+        return 20 * np.log10(np.maximum(shaped / x[used], 1e-15)) - gains
 
     begin = np.clip(_to_vector(_search(levels, gains, used)), LOWEST + 1e-3, HIGHEST - 1e-3)
     # Beyond 1 dB the error of a frame counts linearly: echoes, words that differ.
@@ -108,14 +110,22 @@ def _compressors(chain: Effect, prefix: str = "") -> Iterator[tuple[str, Effect]
         yield from _compressors(part, f"{prefix}{name}.")
 
 
-def block_powers(dry: Tensor, wet: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean power of the blocks of two recordings, (blocks,) each, of the loudest stretch where they are long."""
-    size, most = round(BLOCK_MS / 1000 * sr), round(LONGEST_S * 1000 / BLOCK_MS)
-    x, y = (z.double().square().mean(0).unfold(-1, size, size).mean(-1).numpy() for z in (dry, wet))
-    n = min(len(x), len(y))
-    sums = np.cumsum(np.r_[0.0, x[:n]])
+def block_products(dry: Tensor, wet: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of dry·dry and dry·wet in blocks, (blocks,) each, of the loudest stretch where the recordings are long.
+
+    Channels of wet count as they correlate with dry, so that neither a pan nor an inverted polarity changes the sum.
+    """
+    T, size = min(dry.shape[-1], wet.shape[-1]), round(BLOCK_MS / 1000 * sr)
+    y = wet[:, :T].double()
+    x = dry[:, :T].double().expand_as(y)
+    correlation = (x * y).mean(1) / x.square().mean(1).clamp(min=1e-12)
+    weights = correlation / (correlation.norm() * len(y) ** 0.5).clamp(min=1e-12)
+    products = x.square().mean(0), weights @ (x * y)
+    power, product = (each.unfold(-1, size, size).mean(-1).numpy() for each in products)
+    n, most = len(power), round(LONGEST_S * 1000 / BLOCK_MS)
+    sums = np.cumsum(np.r_[0.0, power])
     first = int(np.argmax(sums[most:] - sums[:-most])) if n > most else 0
-    return x[:n][first : first + most], y[:n][first : first + most]
+    return power[first : first + most], product[first : first + most]
 
 
 def frames(power: np.ndarray) -> np.ndarray:
@@ -150,7 +160,8 @@ def _search(levels: np.ndarray, gains: np.ndarray, used: np.ndarray) -> Compress
     y = gains - mean
     best = CompressorStart(float(levels.max()), 1.0, 6.0, 10.0, 100.0, FRAME / 2, mean)
     least = float(y @ y)
-    for threshold in np.linspace(*np.quantile(levels[used], [0.0, 0.99]), THRESHOLDS):
+    low, high = np.quantile(levels[used], [0.0, 0.99])
+    for threshold in np.linspace(low, high, THRESHOLDS):
         for knee in KNEES_DB:
             shapes = smoothed(level, threshold, knee, attacks, releases, HOP * BLOCK_MS)[:, used]
             means = shapes.mean(1)
@@ -170,8 +181,9 @@ def _to_vector(s: CompressorStart) -> np.ndarray:
 
 
 def _from_vector(vector: np.ndarray) -> CompressorStart:
-    threshold, slope, knee, makeup, *times = map(float, vector)
-    return CompressorStart(threshold, 1 / (1 - slope), knee, *map(float, np.exp(times)), makeup)
+    threshold, slope, knee, makeup = map(float, vector[:4])
+    attack, release, average = map(float, np.exp(vector[4:]))
+    return CompressorStart(threshold, 1 / (1 - slope), knee, attack, release, average, makeup)
 
 
 def _inside(mapping: Mapping, value: float) -> Tensor:
