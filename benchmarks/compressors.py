@@ -1,6 +1,6 @@
 """Whether chains with a compressor reproduce pairs that a compressor made, and find its threshold and ratio.
 
-    python -m benchmarks.compressors FOLDER... [--model compressor] [--loss esr] [--steps 300] [--seconds 10]
+    python -m benchmarks.compressors FOLDER... [--model compressor] [--loss vocal] [--steps 150] [--seconds 10]
         [--start signals] [--json F]
 
 A folder holds pairs NAME_dry.* and NAME_wet.*, or Input_N.* and GT_N.*, mono or stereo, at their own levels. A row of
@@ -159,9 +159,9 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(__doc__)
     p.add_argument("folders", nargs="+", type=file_path, metavar="FOLDER", help="of pairs")
     p.add_argument("--model", default="compressor", help="chain file in cfg/model, or a path (default %(default)s)")
-    p.add_argument("--loss", default="esr", help="loss of the fit (default %(default)s)")
+    p.add_argument("--loss", default="vocal", help="loss of the fit (default %(default)s)")
     p.add_argument("--start", default="signals", choices=STARTS, help="default %(default)s")
-    p.add_argument("--steps", type=positive_int, default=300, help="of each fit (default %(default)s)")
+    p.add_argument("--steps", type=positive_int, default=150, help="of each fit (default %(default)s)")
     p.add_argument("--seconds", type=positive_float, default=10.0, help="of each pair (default %(default)s)")
     p.add_argument("--method", default="annealed", help="of the optimiser (default %(default)s)")
     p.add_argument("--lr", type=positive_float, default=0.01, help="learning rate (default %(default)s)")
