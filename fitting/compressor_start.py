@@ -76,6 +76,8 @@ def compressor_start(dry: Tensor, wet: Tensor, sr: int) -> CompressorStart | Non
     if used.sum() < LEAST_FRAMES or np.ptp(levels[used]) < 1:
         return None
     gains = 20 * np.log10(shares[used])
+    if gains.std() < 0.01:  # dB: rounding, which a search would take for a compressor
+        return CompressorStart(float(levels.max()), 1.0, 6.0, 10.0, 100.0, FRAME / 2, float(gains.mean()))
 
     def errors(vector: np.ndarray) -> np.ndarray:
         shaped = frames(power * 10 ** (model(power, _from_vector(vector)) / 20))[used]
@@ -86,8 +88,7 @@ def compressor_start(dry: Tensor, wet: Tensor, sr: int) -> CompressorStart | Non
     bounds, scale = (LOWEST, HIGHEST), HIGHEST - LOWEST
     solution = least_squares(errors, begin, bounds=bounds, loss="soft_l1", diff_step=1e-3, x_scale=scale, max_nfev=60)
     residual = errors(solution.x)
-    # Gains that vary by less than 0.01 dB are those of rounding.
-    explained = 1 - float(residual.var()) / float(gains.var()) if gains.std() > 0.01 else 0.0
+    explained = 1 - float(residual.var() / gains.var())
     rms = float(np.sqrt(np.mean(residual**2)))
     return replace(_from_vector(solution.x), error=rms, explained=min(max(explained, 0.0), 1.0))
 

@@ -60,7 +60,7 @@ def test_the_settings_of_the_vocal_chain_s_compressor_come_back_despite_a_reverb
 
 
 def test_recordings_without_compression_show_none() -> None:
-    dry = phrases()
+    dry = phrases(3.0)
     start = found(0.5 * dry, dry)
     assert start.makeup == pytest.approx(-6.02, abs=0.05) and start.explained < 0.1
     noisy = found(0.5 * dry + 1e-4 * torch.randn(dry.shape, generator=torch.Generator().manual_seed(1)), dry)
