@@ -14,7 +14,7 @@ from reknob.runtime.errors import UsageError
 
 from . import stages
 from .curve import Curve, in_series
-from .effect import Effect, HasResponse, Values, own_values, part_values
+from .effect import Effect, HasResponse, Values, own_values, part_values, repeat_for_items
 from .eq import Biquad
 from .functional import biquad, convolve
 from .functional.level import centre_and_peak
@@ -55,17 +55,10 @@ class Serial(Effect):
         return in_series(curve for name, part in self.parts() for curve in part.curves(part_values(values, name)))
 
     def stage(self, values: Values) -> Stage:
-        running: list[Stage] = []
-        for are_biquads, group in groupby(self.parts(), key=is_biquad):
-            if are_biquads:
-                # One stage with one state for a run of biquads: each block is read and written once, not once per band.
-                running.append(stages.cascade(cascade_coefs(group, values)))
-            else:
-                running += [effect.stage(part_values(values, name)) for name, effect in group]
-        return stages.in_series(running)
+        return series_stage(self.parts(), values)
 
     def forward(self, x: Tensor, **values: Tensor | Values) -> Tensor:
-        return self._render(self.parts(), x, values)
+        return render_series(self.parts(), x, values)
 
     def render_after_warm_up(self, x: Tensor, skip: int, **values: Tensor | Values) -> Tensor:
         *before, (name, last) = self.parts()
@@ -73,18 +66,65 @@ class Serial(Effect):
             # A recursion cannot start at sample `skip`, and apart from its run this biquad would cost a second pass.
             return super().render_after_warm_up(x, skip, **values)
         # Only the last effect can skip its warm-up: the effects before it have to fill its delay lines and detectors.
-        x = self._render(before, x, values)
+        x = render_series(before, x, values)
         return last.render_after_warm_up(x, skip, **last.for_items(part_values(values, name), len(x)))
 
-    def _render(self, parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
-        """Audio (B, C, T) through some consecutive parts, with the values of all."""
-        for are_biquads, group in groupby(parts, key=is_biquad):
-            if are_biquads:
-                x = biquad.cascade(x, cascade_coefs(group, values))
-                continue
-            for name, effect in group:
-                x = effect(x, **effect.for_items(part_values(values, name), len(x)))
-        return x
+
+class Parallel(Effect):
+    """Effects in series beside their own input, as in parallel compression: y = x + mix·(effects(x) - x).
+
+    Args:
+        effects: by name, in order. Also an override of `mix`, by that name.
+
+    At a mix of 0 the output is the input, at 1 that of the effects. A mono input counts in all channels of the output.
+    """
+
+    label = "MIX"
+    params = (Param("mix", "", 0.5, Linear(0, 1)),)
+    holds_effects = True
+
+    def __init__(self, sr: int, **effects: "Effect | dict") -> None:
+        super().__init__(sr, **{name: value for name, value in effects.items() if isinstance(value, dict)})
+        for name, effect in effects.items():
+            if isinstance(effect, Effect):
+                self.add_module(name, effect)
+
+    def channels(self, given: int, place: str = "chain") -> int:
+        for name, part in self.parts():
+            given = part.channels(given, f"{place}.{name}")
+        return given
+
+    @property
+    def grouped(self) -> bool:
+        return True
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Effect]]:
+        for name, part in self.parts():
+            yield from part.leaves(f"{prefix}{name}.")
+        yield prefix, self
+
+    def curves(self, values: Values) -> list[Curve]:
+        return in_series(curve for name, part in self.parts() for curve in part.curves(part_values(values, name)))
+
+    def off_values(self) -> dict[str, float]:
+        return {"mix": 0.0}
+
+    def stage(self, values: Values) -> Stage:
+        running, mix, pending = series_stage(self.parts(), values), own_values(values)["mix"], None
+
+        def process(x: Tensor, last: bool) -> Tensor:
+            nonlocal pending
+            pending = x if pending is None else torch.cat([pending, x], -1)
+            y = running(x, last)
+            # The input waits for what the effects hold back (a lookahead).
+            x, pending = pending[:, : y.shape[-1]], pending[:, y.shape[-1] :]
+            return x + mix * (y - x)
+
+        return process
+
+    def forward(self, x: Tensor, **values: Tensor | Values) -> Tensor:
+        mix = repeat_for_items(own_values(values)["mix"], (), len(x)).reshape(-1, 1, 1)
+        return x + mix * (render_series(self.parts(), x, values) - x)
 
 
 class Normalised(Serial):
@@ -106,6 +146,29 @@ class Normalised(Serial):
             x = x if isinstance(effect, Normalised) else centre_and_peak(x)
             x = effect(x, **effect.for_items(part_values(values, name), len(x)))
         return x
+
+
+def render_series(parts: Iterable[tuple[str, Effect]], x: Tensor, values: Values) -> Tensor:
+    """Audio (B, C, T) through some consecutive parts, with the values of all."""
+    for are_biquads, group in groupby(parts, key=is_biquad):
+        if are_biquads:
+            x = biquad.cascade(x, cascade_coefs(group, values))
+            continue
+        for name, effect in group:
+            x = effect(x, **effect.for_items(part_values(values, name), len(x)))
+    return x
+
+
+def series_stage(parts: Iterable[tuple[str, Effect]], values: Values) -> Stage:
+    """A stage of some consecutive parts, with the values of all."""
+    running: list[Stage] = []
+    for are_biquads, group in groupby(parts, key=is_biquad):
+        if are_biquads:
+            # One stage with one state for a run of biquads: each block is read and written once, not once per band.
+            running.append(stages.cascade(cascade_coefs(group, values)))
+        else:
+            running += [effect.stage(part_values(values, name)) for name, effect in group]
+    return stages.in_series(running)
 
 
 def is_biquad(part: tuple[str, Effect]) -> bool:

@@ -59,7 +59,8 @@ class Clipper(Waveshaper):
         return {"drive": 0.0, "offset": 0.0, "hardness": 2.0}
 
     def forward(self, x: Tensor, *, drive: Tensor, offset: Tensor, hardness: Tensor) -> Tensor:
-        gain, offset, hardness = (v.reshape(-1, 1, 1) for v in (db_to_gain(drive), offset, hardness))
+        one_each = (v.reshape(-1, 1, 1) for v in (db_to_gain(drive), offset, hardness))
+        gain, offset, hardness = torch.broadcast_tensors(*one_each)
         # Subtracting s(offset) maps silence to silence; dividing by g keeps faint signals at one level for any g.
         return (clip(gain * x + offset, hardness) - clip(offset, hardness)) / gain
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.trees import is_off
 
-from .chain import Normalised, Sends, Serial
+from .chain import Normalised, Parallel, Sends, Serial
 from .clipper import Chebyshev, Clipper, Taylor
+from .compressor import SoftKneeCompressor
 from .deesser import DeEsser
 from .delay import PingPongDelay
 from .dynamics import Compressor, CompressorExpander, SimpleCompressor
@@ -30,7 +31,9 @@ EFFECTS: dict[str, type[Effect]] = {
     "low_pass": LowPass,
     "high_pass": HighPass,
     "compressor_expander": CompressorExpander,
+    "compressor": SoftKneeCompressor,
     "de_esser": DeEsser,
+    "clipper": Clipper,
     "panning": Panning,
     "stereo_width": StereoWidth,
     "ping_pong_delay": PingPongDelay,
@@ -38,6 +41,7 @@ EFFECTS: dict[str, type[Effect]] = {
     "noise_reverb": NoiseReverb,
     "fir": FIR,
     "serial": Serial,
+    "parallel": Parallel,
     "sends": Sends,
 }
 
@@ -159,8 +163,9 @@ def _entry(kind: type[Effect], name: str, value: object, sr: int, place: str, co
         # Messages from effects further inside begin with their full place already.
         raise error if message.startswith(place) else UsageError(f"{place}: {message}") from error
     is_override = isinstance(value, dict) and value.keys() <= OVERRIDES and value
-    # Among the effects of a chain, only sends have parameters of their own: the send levels.
-    if kind.holds_effects and not (is_override and kind is Sends):
+    # Beside their parts, sends and parallel effects have parameters of their own: the send levels, the mix.
+    has_own = kind is Sends or name in {p.name for p in kind.params}
+    if kind.holds_effects and not (is_override and has_own):
         _check_name(kind, name, place)
         return {name: _part(value, sr, here, config)}
     if not isinstance(value, dict):
@@ -181,7 +186,7 @@ def _part(value: object, sr: int, place: str, config: dict) -> Effect:
         # Typical mistakes: a path without one of its levels, and a misspelt key.
         raise UsageError(f"{place}: names no effect{hint or ', as in {effect: peak}; null leaves one out'}")
     part = build(_checked(value, place), sr, place)
-    if isinstance(part, Serial) and not list(part.parts()):
+    if isinstance(part, (Serial, Parallel)) and not list(part.parts()):
         raise UsageError(f"{place}: an empty chain; put effects into it, or leave it out by null")
     return part
 
@@ -208,7 +213,8 @@ def _reserved(kind: type[Effect]) -> frozenset[str]:
     # attributes set at construction count too.
     plain = kind(44100)
     arguments = {name for _, method in inspect.getmembers(kind, inspect.isfunction) for name in _arguments(method)}
-    return frozenset(arguments | {*dir(plain), *dir(Knobs(plain))})
+    own = {p.name for p in kind.params}
+    return frozenset(arguments | own | {*dir(plain), *dir(Knobs(plain))})
 
 
 def _arguments(method: Callable) -> list[str]:
@@ -258,8 +264,8 @@ def with_changes(config: dict, changes: dict, place: str = "chain") -> dict:
     return changed
 
 
-def check_fittable(chain: Effect) -> None:
-    """Raises UsageError where a fit of this chain to stereo recordings is not possible."""
+def check_fittable(chain: Effect, channels: int = 1) -> None:
+    """Raises UsageError where a fit of this chain from dry of so many channels to stereo recordings is not possible."""
     if not list(chain.walk()):
         raise UsageError("the chain is empty: choose a model, or put effects into chain")
     for place, part in chain.named_modules(prefix="chain"):
@@ -270,8 +276,7 @@ def check_fittable(chain: Effect) -> None:
                 f"{place}.render=realtime has no gradient, so its parameters cannot be fitted; fit with {others}, and "
                 "apply the result with scripts/render.py --realtime"
             )
-    # Counted from one channel on, as a fit averages dry to mono.
-    if (given := chain.channels(1)) != 2:
+    if (given := chain.channels(channels)) != 2:
         raise UsageError(
             f"the chain ends in {given} channel, but wet is stereo; end it with {{effect: panning}}, as in "
             "chain.direct.effect=panning"

@@ -15,7 +15,7 @@ SILENCE = 10 ** (-60 / 20)  # a chunk whose wet peak is at most this has nothing
 class Chunks:
     """The n chunks of a pair, each of N samples; a fit takes its batches from them."""
 
-    dry: Tensor  # (n, 1, N)
+    dry: Tensor  # (n, 1, N), or (n, 2, N) of a stereo dry
     wet: Tensor  # (n, 2, N)
     warm_up: int  # samples at the start of each chunk that only fill delay lines and detectors
     starts: tuple[int, ...]  # first sample of each chunk within the pair

@@ -31,7 +31,7 @@ class Pair:
     """A dry and a wet recording of one performance, aligned and of one length."""
 
     name: str
-    dry: Tensor  # (1, T)
+    dry: Tensor  # (1, T), or (2, T) where it was loaded in stereo
     wet: Tensor  # (2, T)
     sr: int  # Hz
     dry_path: Path
@@ -59,13 +59,14 @@ def load_pair(
     check: bool = True,
     fix_drift: bool = False,
     fix_channel_polarity: bool = False,
+    stereo: bool = False,
 ) -> Pair:
     """The two files as mono and stereo, with dry delayed by `shift` samples, cut to their overlap, at `lufs` LUFS each.
 
     `shift=None` measures the shift if `align` is true, and is 0 otherwise. Where wet continues after the end of dry,
     dry is padded with silence while wet decays. An inverted wet is corrected and a DC offset removed; `fix_drift`
     resamples a wet whose clock differs, `fix_channel_polarity` corrects a single inverted channel. `lufs=None` keeps
-    the levels.
+    the levels, `stereo` both channels of dry.
     With `wrap`, dry is rolled circularly and nothing else is done, as for the published preset sets.
 
     Findings are logged and stored in the pair's `check`. PairError (a UsageError, one line) where the files cannot be
@@ -73,7 +74,7 @@ def load_pair(
     """
     report = PairCheck()
     try:
-        dry, wet = _read(report, files, sr, examine=not wrap)
+        dry, wet = _read(report, files, sr, examine=not wrap, stereo=stereo)
         if wrap:
             length, shift = min(dry.shape[-1], wet.shape[-1]), shift or 0
             dry, wet = dry[:, :length].roll(shift, dims=-1), wet[:, :length]
@@ -93,8 +94,10 @@ def load_pair(
     return Pair(files.name, dry * gains[0], wet * gains[1], sr, files.dry_path, files.wet_path, shift, report)
 
 
-def _read(report: PairCheck, files: PairFiles, sr: int, examine: bool) -> tuple[Tensor, Tensor]:
-    """Dry `(1, T1)` and wet `(2, T2)` at `sr` Hz; with `examine`, DC offsets are removed and each file is checked."""
+def _read(report: PairCheck, files: PairFiles, sr: int, examine: bool, stereo: bool) -> tuple[Tensor, Tensor]:
+    """Dry `(1, T1)`, or `(2, T1)` with `stereo`, and wet `(2, T2)` at `sr` Hz; with `examine`, DC offsets are removed
+    and each file is checked.
+    """
     dry, report.dry_sr = _read_side(report, "dry", files.dry_path, sr, examine)
     wet, _ = _read_side(report, "wet", files.wet_path, sr, examine)
     if len(wet) < len(dry):
@@ -103,13 +106,16 @@ def _read(report: PairCheck, files: PairFiles, sr: int, examine: bool) -> tuple[
     if len(wet) == 1:
         text = f"{files.wet_path} is mono: copied to both channels, so that no panning can be fitted"
         report.add("mono_wet", WARNING, text)
-    mono = to_mono(dry, files.dry_path)
-    if mono.channels == 2:
-        report.add("mono_dry", NOTE, f"{files.dry_path}: stereo, averaged to mono")
-    for x, path in ((mono.x, files.dry_path), (wet, files.wet_path)):
+    if stereo:
+        dry = dry.expand(2, -1)
+    else:
+        dry, channels = to_mono(dry, files.dry_path)
+        if channels == 2:
+            report.add("mono_dry", NOTE, f"{files.dry_path}: stereo, averaged to mono")
+    for x, path in ((dry, files.dry_path), (wet, files.wet_path)):
         if x.shape[-1] < 0.4 * sr or not x.any():
             gain_to(x, sr, None, path)  # raises UsageError: too short or silent
-    return mono.x, wet.expand(2, -1)
+    return dry, wet.expand(2, -1)
 
 
 def _read_side(report: PairCheck, side: str, path: Path, sr: int, examine: bool) -> tuple[Tensor, int]:
@@ -140,11 +146,12 @@ class Fixes(NamedTuple):
 def _aligned(
     report: PairCheck, dry: Tensor, wet: Tensor, sr: int, files: PairFiles, fixes: Fixes, check: bool
 ) -> tuple[Tensor, Tensor, int]:
-    """`dry` `(1, T1)` and `wet` `(2, T2)` cut to their overlap `(1, T)` and `(2, T)`, and the shift of dry in samples.
+    """`dry` `(C, T1)` and `wet` `(2, T2)` cut to their overlap `(C, T)` and `(2, T)`, and the shift of dry in samples.
 
-    Adds findings; without `check` unrelated files are a warning only. UsageError where nothing overlaps.
+    Of a stereo dry the mean of its channels is compared with wet. Adds findings; without `check` unrelated files are a
+    warning only. UsageError where nothing overlaps.
     """
-    alignment = measure_alignment(dry, wet, sr)
+    alignment = measure_alignment(dry.mean(0, keepdim=True), wet, sr)
     related = check_related(report, alignment, files, REFUSAL if check else WARNING)
     shift = fixes.shift
     if related:  # the alignment of unrelated files is random
@@ -165,7 +172,7 @@ def _aligned(
         what = "cut to the shorter" if lengths[1] < lengths[0] else f"{wet.shape[-1] / sr:.2f} s are used"
         report.add("lengths", NOTE, f"{what} of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)")
     if related:
-        check_relation(report, dry, wet, sr, alignment, fixes.drift)
+        check_relation(report, dry.mean(0, keepdim=True), wet, sr, alignment, fixes.drift)
     return dry, wet, shift
 
 

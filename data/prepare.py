@@ -113,7 +113,7 @@ def _sinc_filters(steps: Tensor, cutoff: float, phases: int = 1024, beta: float 
 
 
 def crop_to_overlap(dry: Tensor, wet: Tensor, shift: int, tail: int) -> tuple[Tensor, Tensor]:
-    """The overlap `(1, T)` and `(C, T)` of `dry` `(1, T1)`, delayed by `shift` samples, and `wet` `(C, T2)`.
+    """The overlaps `(C, T)` of `dry` `(C, T1)`, delayed by `shift` samples, and `wet` `(C, T2)`.
 
     Where wet continues after the end of dry, up to `tail` samples of it are kept and dry is padded with silence.
     """

@@ -73,6 +73,7 @@ class Recipe:
             check=settings.check_pair,
             fix_drift=settings.fix_drift,
             fix_channel_polarity=settings.fix_channel_polarity,
+            stereo=settings.stereo_dry,
         )
 
     def track(self, pair: Pair, *, resumed: bool = False) -> TrackState:

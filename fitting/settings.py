@@ -61,6 +61,7 @@ class FitSettings:
     check_pair: bool = option(True, "refuse a wet file that does not come from the dry one")
     fix_drift: bool = option(False, "resample where the clocks of the two recordings drift apart")
     fix_channel_polarity: bool = option(False, "also undo a polarity that only one channel has")
+    stereo_dry: bool = option(False, "keep both channels of dry, for chains that take stereo: groups and mixes")
     log_dir: str = option("logs", "folder of the run folders")
     resume: bool = option(False, "go on with the newest run of a track; leave it alone if it has its epochs")
     model: str | None = option("diffvox", "chain file in cfg/model, or a path; null: `chain` says it all")
@@ -96,7 +97,7 @@ class FitSettings:
     def build_chain(self) -> Effect:
         """The chain; UsageError for one that cannot be built or cannot be fitted."""
         chain = build(self.chain, self.sr)
-        check_fittable(chain)
+        check_fittable(chain, 2 if self.stereo_dry else 1)
         return chain
 
     def build_loss(self) -> FitLoss:

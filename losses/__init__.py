@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from reknob.losses.esr import ErrorToSignal
 from reknob.losses.mel import MelLoss, norm_signal
 from reknob.losses.metrics import BlindMetrics, VocalMetrics
 from reknob.losses.mldr import MLDR
@@ -19,6 +20,7 @@ __all__ = [
     "METRICS",
     "MLDR",
     "MSS",
+    "ErrorToSignal",
     "FitLoss",
     "MelLoss",
     "MultiResolutionSTFT",
@@ -40,6 +42,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "mrstft": MultiResolutionSTFT,
     "mldr": MLDR,
     "mss": MSS,
+    "esr": ErrorToSignal,
     "params": ParameterLoss,
 }
 METRICS: dict[str, Callable[..., Any]] = {"vocal": VocalMetrics, "blind": BlindMetrics}

@@ -77,28 +77,31 @@ class Processor:
         """The values in the declared units, as plain numbers and lists."""
         return _to_numbers(self.tensors)
 
-    def render(self, x: Audio, sr: int, *, lufs: float | None = LUFS) -> Tensor:
+    def render(self, x: Audio, sr: int, *, lufs: float | None = LUFS, stereo: bool = False) -> Tensor:
         """A recording through the chain.
 
         Args:
-            x: (T,) or (C, T), full scale 1; channels are averaged, as chains take mono.
+            x: (T,) or (C, T), full scale 1; channels are averaged, unless `stereo`.
             sr: sample rate of `x` in Hz; the output has it too.
             lufs: loudness in LUFS that the input is brought to first; presets are fitted at -18. None leaves its level.
+            stereo: whether two channels are kept, as of a fit with `stereo_dry`; mono is copied to both.
 
         Returns:
             (2, T) float32 for a chain that ends in stereo.
 
         Raises:
-            UsageError: audio of other dimensions or without samples, and a silent input whose loudness cannot be
-                normalised.
+            UsageError: audio of other dimensions or without samples, a silent input whose loudness cannot be
+                normalised, and `stereo` for a chain that takes mono.
         """
         if x.ndim not in (1, 2) or not min(x.shape):
             raise UsageError(f"x has the shape {tuple(x.shape)}; give audio (T,) or (C, T)")
-        mono = torch.as_tensor(x).float().reshape(-1, x.shape[-1]).mean(0, keepdim=True)
-        mono = resample(mono, sr, self.chain.sr) if sr != self.chain.sr else mono
-        mono = mono if lufs is None else normalise_loudness(mono, self.chain.sr, lufs)
+        dry = torch.as_tensor(x).float().reshape(-1, x.shape[-1])
+        dry = dry.expand(2, -1) if stereo and len(dry) <= 2 else dry.mean(0, keepdim=True)
+        self.chain.channels(len(dry))
+        dry = resample(dry, sr, self.chain.sr) if sr != self.chain.sr else dry
+        dry = dry if lufs is None else normalise_loudness(dry, self.chain.sr, lufs)
         # In training mode a hybrid compressor renders by its network, an approximation.
-        y = render(self.chain.eval(), self.tensors, mono)
+        y = render(self.chain.eval(), self.tensors, dry)
         # Both resamplings round the length up.
         return y if sr == self.chain.sr else resample(y, self.chain.sr, sr)[..., : x.shape[-1]]
 

@@ -4,7 +4,8 @@
     python scripts/render.py --preset presets/own --row 0 in.wav out.wav            a row of a preset set
     python scripts/render.py --values run_0/parametrised.pth in.wav out.wav         values in physical units
 
-The input's level is set to -18 LUFS first, at which presets are fitted; `--loudness off` leaves it unchanged.
+The input's level is set to -18 LUFS first, at which presets are fitted; `--loudness off` leaves it unchanged. Its
+channels are averaged; `--stereo` keeps two, for a chain that was fitted with stereo_dry=true.
 """
 
 from reknob.runtime.program import program
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> int:
     chain, values = load_chain(**vars(args))
     # Only now, as it depends on the chain's sample rate, which some formats do not support.
     check_audio_output(args.output, chain.sr, 2)
-    x = load_input(args.input, chain.sr, args.loudness)
+    x = load_input(args.input, chain.sr, args.loudness, stereo=args.stereo)
+    chain.channels(len(x))
     started = time.perf_counter()
     write_audio(args.output, render(chain, values, x), chain.sr)
     took = time.perf_counter() - started
@@ -47,18 +49,21 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(__doc__, parents=[chain_options()])
     p.add_argument("input", type=file_path, help="any audio file")
     p.add_argument("output", type=file_path, help="file to write, in the format of its suffix")
+    p.add_argument("--stereo", action="store_true", help="keep two channels, for a chain that takes stereo")
     return p
 
 
-def load_input(path: Path, sr: int, loudness: float | None) -> Tensor:
-    """A recording as a chain's input, (1, T): at the chain's sample rate, in mono, at a loudness in LUFS if given."""
+def load_input(path: Path, sr: int, loudness: float | None, *, stereo: bool = False) -> Tensor:
+    """A recording (1, T), or in stereo (2, T), at a chain's sample rate and, if given, at a loudness in LUFS."""
     x, file_sr = read_audio(path)
     if file_sr != sr:
         logging.info("%s: resampled from %d to %d Hz", path, file_sr, sr)
         x = resample(x, file_sr, sr)
-    if x.shape[0] > 1:
+    if stereo and len(x) <= 2:
+        x = x.expand(2, -1)
+    elif len(x) > 1:
         logging.info("%s: %d channels averaged to mono, which the chain takes", path, x.shape[0])
-    x = x.mean(0, keepdim=True)
+        x = x.mean(0, keepdim=True)
     try:
         return x if loudness is None else normalise_loudness(x, sr, loudness)
     except ValueError as error:

@@ -258,8 +258,8 @@ def test_the_program_reads_models_by_name_and_by_path(tmp_path: Path) -> None:
     chain = main.read_settings(["chain.sends.reverb.ir_duration=6"]).chain
     assert chain["sends"]["reverb"]["ir_duration"] == 6 and chain["sends"]["delay"]["ir_duration"] == 4
     refused = {
-        "unknown model 'diffvx'; known: diffvox, eq_comp": ["model=diffvx"],
-        "unknown model 'elsewhere/diffvox'; known: diffvox, eq_comp": ["model=elsewhere/diffvox"],
+        "unknown model 'diffvx'; known: bass, compressor, diffvox, drums, eq_comp": ["model=diffvx"],
+        "unknown model 'elsewhere/diffvox'; known: bass, compressor, diffvox": ["model=elsewhere/diffvox"],
         "nowhere.yaml: cannot be read (No such file": [f"model={tmp_path}/nowhere.yaml"],
         "the chain is empty: choose a model": ["model=null"],
         "sr=0: must be above 0": ["sr=0"],

@@ -35,7 +35,9 @@ INSTANCES = {
     "high_pass": {"effect": "high_pass"},
     "compressor": {"effect": "compressor_expander", "lookahead": False},
     "compressor_lookahead": {"effect": "compressor_expander"},
+    "compressor_soft": {"effect": "compressor", "threshold": {"default": -30.0}},
     "de_esser": {"effect": "de_esser", "threshold": {"default": -40.0}},
+    "clipper": {"effect": "clipper", "drive": {"default": 15.0}},
     "panning": {"effect": "panning"},
     "stereo_width": {"effect": "stereo_width"},
     "delay": DELAY,
@@ -60,9 +62,11 @@ INSTANCES = {
         "comp": {"effect": "compressor_expander"},
         "low_pass": {"effect": "low_pass"},
     },
+    "parallel": {"effect": "parallel", "comp": {"effect": "compressor_expander"}, "a": SHELF, "b": SHELF},
     "sends": {"effect": "sends", "delay": {**DELAY, "eq": LOOP_EQ}, "reverb": {**FDN, "eq": FDN_EQ}},
 }
-LINEAR = [name for name in INSTANCES if not name.startswith(("compressor", "de_esser", "serial"))]
+NOT_LINEAR = ("compressor", "de_esser", "clipper", "serial", "parallel")
+LINEAR = [name for name in INSTANCES if not name.startswith(NOT_LINEAR)]
 # What works in frames knows where they lie.
 SHIFTABLE = [name for name in LINEAR if name != "noise_reverb"]
 DIFFERENTIABLE = [name for name in INSTANCES if not name.endswith("realtime")]
@@ -284,7 +288,7 @@ def test_block_by_block_equals_one_call(name: str) -> None:
 def test_a_few_samples_come_out_as_the_start_of_many(name: str, samples: int) -> None:
     effect, generator = make(name), random(10)
     values = values_of(effect, random_raws(effect, (), generator))
-    values = {**values, "comp": {**values["comp"], "lookahead": torch.tensor(0.0)}} if name == "serial" else values
+    values = {**values, "comp": {**values["comp"], "lookahead": torch.tensor(0.0)}} if "comp" in values else values
     values = {**values, "lookahead": torch.tensor(0.0)} if name == "compressor_lookahead" else values
     x = audio(name, 1, generator)
     few = effect(x[..., :samples], **values)

@@ -254,7 +254,7 @@ def test_tables_build_by_name_and_tell_what_is_known() -> None:
             assert isinstance(build({"name": name}, SR), kind)
     assert build_loss({"name": "vocal", "weights": [1, 0, 0, 0]}, SR).weights == [1.0, 0.0, 0.0, 0.0]
     refused = [
-        ("unknown loss 'mse'; known: vocal, mel, mrstft, mldr, mss, params", lambda: build_loss({"name": "mse"}, SR)),
+        ("unknown loss 'mse'; known: vocal, mel, mrstft, mldr, mss, esr, par", lambda: build_loss({"name": "mse"}, SR)),
         ("unknown metrics 'x'; known: vocal, blind", lambda: build_metrics({"name": "x"}, SR)),
         ("unknown options \\['hop'\\] of loss 'mel'; known: none", lambda: build_loss({"name": "mel", "hop": 3}, SR)),
         ("known: mss_lr, mss_ms, mldr_lr, mldr_ms", lambda: VocalLoss(SR, {"mss": 1.0})),

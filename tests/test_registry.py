@@ -102,7 +102,7 @@ def test_every_form_of_the_delay_builds_at_its_defaults(render: str) -> None:
 
 @pytest.mark.parametrize("path", CHAINS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_chain_file_builds(path: Path) -> None:
-    assert len(list(build(read_yaml(path), SR).walk())) > 10
+    assert len(list(build(read_yaml(path), SR).walk())) > 5
 
 
 @pytest.mark.parametrize(

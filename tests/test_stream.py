@@ -169,6 +169,7 @@ QUICK = {
     "noise_reverb": {"ir_length": 2000},
     "fir": {"length": 64},
     "serial": {"pan": {"effect": "panning"}, "comp": {"effect": "compressor_expander"}},
+    "parallel": {"comp": {"effect": "compressor_expander"}},
     "sends": {"delay": {"effect": "ping_pong_delay", "ir_duration": 2, "delay": SOON}},
 }
 FORMS = [
