@@ -1,0 +1,301 @@
+"""How certain the parameters of a fitted chain are: a 68 % interval for each, and a word.
+
+A parameter is as certain as a change of it is audible in a loud excerpt beside what the fit leaves unexplained, and as
+changes of other parameters cannot undo it: the Gauss-Newton approximation of the posterior at the fitted values.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reknob.afx.effect import Effect, Tensors, Values, flatten, nest
+from reknob.afx.param import Bounded, Param, RiseTime, Wrapped
+from reknob.data.chunks import Chunks
+from reknob.formats.certainty import BOUNDED, FOUND, UNKNOWN, Certainty
+
+EXCERPT_S, WARM_UP_S = 4.0, 2.0  # at most
+FFT, HOP = 2048, 1024
+BANDS_PER_OCTAVE, LOWEST_HZ = 3, 50.0
+FLOOR_DB = -60.0  # of powers, relative to the mean of the loudest band
+LEAST_NOISE = 0.02  # of a log power: 0.1 dB
+#: All features together say as much as so many independent ones: what a fit leaves unexplained is alike in many bands
+#: and at many times. Calibrated on fits whose true values are known, see docs/accuracy.md.
+INDEPENDENT = 13.0
+LEVEL = 0.6827  # of an interval: one standard deviation on both sides
+#: Widths of intervals, relative to those without any sound, from which a parameter is only bounded, or unknown.
+WIDE, WIDEST = 0.3, 0.75
+OTHERS = 24  # values of a multimodal parameter that are compared with the fitted one
+MOST = 64  # elements of an array, above which it is left out
+BATCH = 8  # renders at once
+FARTHEST = 50.0  # raw parameter of a value at the end of what float64 resolves
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The coordinate of a parameter in which an interval is computed, and its prior.
+
+    The position in the range, with a uniform prior, where there is a range; otherwise the raw parameter, with a normal
+    prior around the fitted one, whose standard deviation is 10 dB of a level and a factor of 20 of a time.
+    """
+
+    p: Param
+
+    @property
+    def has_range(self) -> bool:
+        """Whether positions are those in a range, 0 to 1."""
+        return isinstance(self.p.mapping, (Bounded, Wrapped))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest position."""
+        return (0.0, 1.0) if self.has_range else (-math.inf, math.inf)
+
+    @property
+    def width(self) -> float:
+        """Standard deviation of the prior."""
+        if self.has_range:
+            return 1 / math.sqrt(12)
+        return 10.0 if self.p.unit == "dB" else 3.0 if isinstance(self.p.mapping, RiseTime) else 1.0
+
+    def step(self, at: float) -> float:
+        """The step of the derivative at a position: small, signed so that it stays inside the range."""
+        if not self.has_range:
+            return 0.02 * self.width
+        if isinstance(self.p.mapping, Wrapped):
+            # A lookahead: the filter that advances the gain has a ripple from one sample to the next.
+            size = 0.05
+        else:
+            size = 3e-5 if self.p.multimodal else max(0.04 * at * (1 - at), 1e-3)
+        return size if at < 0.5 else -size
+
+    def position(self, value: Tensor) -> Tensor:
+        """The position of a value."""
+        mapping, value = self.p.mapping, value.double()
+        if isinstance(mapping, Bounded):
+            return mapping.to_unit(value).clamp(0, 1)
+        if isinstance(mapping, Wrapped):
+            return value / mapping.period
+        return mapping.raw(value).nan_to_num(0, FARTHEST, -FARTHEST)
+
+    def value(self, position: Tensor) -> Tensor:
+        """The value at a position."""
+        mapping = self.p.mapping
+        if isinstance(mapping, Bounded):
+            return mapping.from_unit(position)
+        return position * mapping.period if isinstance(mapping, Wrapped) else mapping.value(position)
+
+
+class Features:
+    """Log powers of an excerpt in M bands × times of left, right, mid and side, as a function of the P positions.
+
+    Args:
+        chain: the fitted effects.
+        chunks: of the pair; its loudest few seconds are the excerpt.
+        values: fitted.
+    """
+
+    def __init__(self, chain: Effect, chunks: Chunks, values: Values) -> None:
+        self.chain, self.values = chain.eval(), flatten(values)
+        device = next(iter(self.values.values())).device
+        self.dry, wet, self.warm_up = (x.to(device) if isinstance(x, Tensor) else x for x in _loudest(chunks, chain.sr))
+        self.axes = {
+            name: Axis(p) for name, p in chain.walk() if p.preset and not p.ambiguous and math.prod(p.shape) <= MOST
+        }
+        self.positions = {name: axis.position(self.values[name]) for name, axis in self.axes.items()}
+        self.columns = [(name, i) for name, axis in self.axes.items() for i in range(math.prod(axis.p.shape))]
+        # The innermost effect that takes values in one call; all values of a call have a batch dimension, or none.
+        prefixes = sorted((prefix for prefix, _ in chain.leaves()), key=len)
+        self._effect = {name: [p for p in prefixes if name.startswith(p)][-1] for name in self.values}
+        self._window = torch.hann_window(FFT, device=device)
+        self._bands = _bands(chain.sr).to(device)
+        target = self._powers(wet)
+        self._floor = 10 ** (FLOOR_DB / 10) * target.mean(-1).amax() + torch.finfo(target.dtype).tiny
+        fitted = self._log_powers(self.values, 1)
+        residual = (target + self._floor).log() - fitted
+        # The standard deviation of what is unexplained, for every signal and band.
+        self._noise = (residual.square().mean(-1, keepdim=True) + LEAST_NOISE**2).sqrt()
+        self._fitted, self.residual = fitted, (residual / self._noise).flatten()
+        self.correlated = len(self.residual) / INDEPENDENT  # features per independent one
+
+    def changes(self, moves: Sequence[tuple[int, float]]) -> Tensor:
+        """Changes (N, M) of the features, in standard deviations of the noise, by N moves of one position each.
+
+        A move is the number of a column and its new position.
+        """
+        groups = defaultdict(list)
+        for row, (column, _) in enumerate(moves):
+            groups[self._effect[self.columns[column][0]]].append(row)
+        changes = self.residual.new_zeros(len(moves), len(self.residual))
+        for rows in groups.values():
+            for first in range(0, len(rows), BATCH):
+                batch = rows[first : first + BATCH]
+                changes[batch] = self._changes([moves[row] for row in batch])
+        # A value at which the render breaks says nothing.
+        return changes.nan_to_num(0, 0, 0)
+
+    def _changes(self, moves: Sequence[tuple[int, float]]) -> Tensor:
+        """As `changes`, of moves of one effect."""
+        moved: Tensors = {}
+        for row, (column, position) in enumerate(moves):
+            name, i = self.columns[column]
+            if name not in moved:
+                moved[name] = self.positions[name].expand(len(moves), *self.positions[name].shape).clone()
+            moved[name].view(len(moves), -1)[row, i] = position
+        effect = self._effect[self.columns[moves[0][0]][0]]
+        values = {
+            name: self.axes[name].value(moved[name]).to(value)
+            if name in moved
+            else value.expand(len(moves), *value.shape)
+            if self._effect[name] == effect
+            else value
+            for name, value in self.values.items()
+        }
+        return ((self._log_powers(values, len(moves)) - self._fitted) / self._noise).flatten(1)
+
+    def _log_powers(self, values: Tensors, items: int) -> Tensor:
+        """Features (items, 4, bands, times) of values."""
+        dry = self.dry.expand(items, -1, -1)
+        rendered = self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(nest(values), items))
+        return (self._powers(rendered) + self._floor).log()
+
+    def _powers(self, y: Tensor) -> Tensor:
+        """Powers (B, 4, bands, times) of audio (B, 2, T)."""
+        left, right = F.pad(y, (0, max(FFT - y.shape[-1], 0))).unbind(1)
+        signals = torch.stack([left, right, (left + right) / math.sqrt(2), (left - right) / math.sqrt(2)], 1)
+        spectra = torch.stft(signals.flatten(0, 1), FFT, HOP, window=self._window, center=False, return_complex=True)
+        return (self._bands @ spectra.abs().square()).unflatten(0, (len(y), 4))
+
+
+def _loudest(chunks: Chunks, sr: int) -> tuple[Tensor, Tensor, int]:
+    """The loudest seconds of a pair: dry (1, 1, W + T) with W samples of warm-up, wet (1, 2, T), and W."""
+    skip = chunks.warm_up
+    warm_up, length = min(skip, round(WARM_UP_S * sr)), min(chunks.dry.shape[-1] - skip, round(EXCERPT_S * sr))
+    hop = max(sr // 4, 1)
+    energies = chunks.wet[..., skip:].square().sum(1).unfold(-1, length, hop).sum(-1)
+    chunk, start = divmod(int(energies.argmax()), energies.shape[1])
+    first = skip + hop * start
+    dry = chunks.dry[chunk : chunk + 1, :, first - warm_up : first + length]
+    return dry, chunks.wet[chunk : chunk + 1, :, first : first + length], warm_up
+
+
+def _bands(sr: int) -> Tensor:
+    """The sums over bins that make third octaves, (bands, bins)."""
+    f = torch.fft.rfftfreq(FFT, 1 / sr)
+    band = (torch.log2(f.clamp(min=1) / LOWEST_HZ) * BANDS_PER_OCTAVE).floor()
+    return torch.stack([(band == number).float() for number in band.unique() if number >= 0])
+
+
+@torch.no_grad()
+def certainty(chain: Effect, chunks: Chunks, values: Values) -> dict[str, Certainty]:
+    """Intervals and words of the parameters of a fitted chain, by name.
+
+    The log powers f of a render, their derivatives J by the positions z of the parameters, the standard deviation σ of
+    what is unexplained, the number κ of features per independent one and the variances τ² of the prior give the
+    covariance (Jᵀ J / (κ σ²) + diag 1/τ²)⁻¹. On either side of a scalar its standard deviation s is corrected
+    by the change that a move by s really makes, so that an end of what is audible is seen. The interval holds 68 %
+    of the density on both sides of the fitted value, inside the range. Where other values of a multimodal parameter
+    explain the sound as well, nothing is known of it.
+
+    Args:
+        chain: the effects.
+        chunks: of the pair.
+        values: fitted, on the chain's device.
+
+    Left out are parameters that presets do not store, ambiguous ones (see `Param`) and large arrays.
+
+    Source: the Laplace approximation, MacKay, A Practical Bayesian Framework for Backpropagation Networks, Neural
+    Computation 4 (1992), with the Gauss-Newton Hessian.
+    """
+    features = Features(chain, chunks, values)
+    axes = [features.axes[name] for name, _ in features.columns]
+    if not axes:
+        return {}
+    centre = torch.tensor([features.positions[name].reshape(-1)[i] for name, i in features.columns])
+    prior = torch.tensor([axis.width**-2 for axis in axes], dtype=torch.float64)
+    steps = torch.tensor([axis.step(z) for axis, z in zip(axes, centre.tolist(), strict=True)])
+    slopes = features.changes(list(enumerate((centre + steps).tolist()))).double().cpu() / steps[:, None]
+    information = slopes @ slopes.mT / features.correlated
+    precision = 1 / torch.linalg.inv(information + prior.diag()).diagonal()
+    sides = _sides(features, axes, centre, precision, information.diagonal(), prior)
+    return _by_name(features, *_intervals(axes, centre, sides, prior))
+
+
+def _sides(
+    features: Features, axes: Sequence[Axis], centre: Tensor, precision: Tensor, own: Tensor, prior: Tensor
+) -> Tensor:
+    """Precisions (2, P) of the likelihood below and above the fitted positions.
+
+    Args:
+        precision: of the posterior by the derivatives, (P,).
+        own: the part of each parameter alone in it, (P,).
+        prior: its precision, (P,).
+    """
+    sides = (precision - prior).clamp(min=0).repeat(2, 1)
+    scalars = [k for k, axis in enumerate(axes) if not axis.p.shape]
+    moves = {}
+    for k in scalars:
+        lowest, highest = axes[k].ends
+        for side, sign in enumerate((-1, 1)):
+            position = min(max(centre[k].item() + sign * precision[k].item() ** -0.5, lowest), highest)
+            # At an end of the range there is no other side.
+            if abs(position - centre[k].item()) * precision[k] ** 0.5 > 0.1:
+                moves[side, k] = position
+    changes = features.changes([(k, position) for (_, k), position in moves.items()]).double().cpu()
+    for (side, k), change in zip(moves, changes, strict=True):
+        real = change.square().sum() / features.correlated / (moves[side, k] - centre[k]) ** 2
+        sides[side, k] = (precision[k] * (real + prior[k]) / (own[k] + prior[k]) - prior[k]).clamp(min=0)
+    for k in scalars:
+        if axes[k].p.multimodal and axes[k].has_range and _fits_elsewhere(features, k, axes[k], sides[:, k]):
+            sides[:, k] = 0
+    return sides
+
+
+def _fits_elsewhere(features: Features, k: int, axis: Axis, sides: Tensor) -> bool:
+    """Whether values all over the range of a parameter are together likelier than those around the fitted one."""
+    others = torch.linspace(0, 1, OTHERS + 2)[1:-1]
+    residuals = features.changes([(k, z) for z in others.tolist()]) - features.residual
+    worse = (residuals.square().sum(1) - features.residual.square().sum()).double().cpu() / features.correlated
+    here = math.sqrt(math.pi / 2) * (sides + axis.width**-2).rsqrt().sum()
+    elsewhere = (-worse / 2).exp().mean()
+    return bool(elsewhere > (1 - LEVEL) / LEVEL * here)
+
+
+def _intervals(
+    axes: Sequence[Axis], centre: Tensor, sides: Tensor, prior: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lowest and highest positions (P,) of the intervals, their widths relative to those without any sound, and whether
+    an end of the range is within a standard deviation.
+
+    On either side of the fitted position the interval holds 68 % of what that side of the density does.
+    """
+    ends = torch.tensor([axis.ends for axis in axes], dtype=torch.float64).T
+    uniform = ends[1].isfinite()
+    # A uniform prior only truncates.
+    deviations = (torch.where(uniform, sides, sides + prior) + 1e-6).rsqrt()
+    room = (ends - centre).abs()
+    inside = torch.special.ndtr(room / deviations) - 0.5
+    reach = torch.minimum(deviations * torch.special.ndtri(0.5 + LEVEL * inside), room)
+    share = reach.sum(0) / torch.where(uniform, LEVEL, 2 * prior.rsqrt())
+    return centre - reach[0], centre + reach[1], share, (room < deviations).any(0)
+
+
+def _by_name(features: Features, low: Tensor, high: Tensor, share: Tensor, at_end: Tensor) -> dict[str, Certainty]:
+    """Intervals in physical units, and words, from what `_intervals` gives, (P,) each."""
+    words = [
+        UNKNOWN if width > WIDEST else BOUNDED if width > WIDE or reaches else FOUND
+        for width, reaches in zip(share.tolist(), at_end.tolist(), strict=True)
+    ]
+    result, first = {}, 0
+    for name, axis in features.axes.items():
+        shape, count = axis.p.shape, math.prod(axis.p.shape)
+        part, first = slice(first, first + count), first + count
+        # Some raw parameters fall where the value rises.
+        ends = torch.stack([axis.value(z[part].reshape(shape)).double() for z in (low, high)]).sort(0).values
+        result[name] = Certainty(*ends.tolist(), np.array(words[part], dtype=object).reshape(shape).tolist())
+    return result
