@@ -24,11 +24,13 @@ FFT, HOP = 2048, 1024
 BANDS_PER_OCTAVE, LOWEST_HZ = 3, 50.0
 FLOOR_DB = -60.0  # of powers, relative to the mean of the loudest band
 LEAST_NOISE = 0.02  # of a log power: 0.1 dB
-#: All features together say as much as so many independent ones: what a fit leaves unexplained is alike in many bands
-#: and at many times. Calibrated on fits whose true values are known, see docs/accuracy.md.
-INDEPENDENT = 13.0
+BLOCK = (8, 16)  # bands and times over which the correlation of what is unexplained is measured
+#: The variance of what is unexplained, as far as it shifts parameters, relative to what the blocks show: an error of
+#: the model is alike beyond them. Calibrated on fits whose true values are known, see docs/accuracy.md.
+BEYOND_BLOCKS = 20.0
 LEVEL = 0.6827  # of an interval: one standard deviation on both sides
-#: Widths of intervals, relative to those without any sound, from which a parameter is only bounded, or unknown.
+#: Widths, relative to those without any sound: of an interval from which a parameter is only bounded, and of each of
+#: its two sides from which the parameter is not identifiable.
 WIDE, WIDEST = 0.3, 0.75
 OTHERS = 24  # values of a multimodal parameter that are compared with the fitted one
 MOST = 64  # elements of an array, above which it is left out
@@ -121,7 +123,7 @@ class Features:
         # The standard deviation of what is unexplained, for every signal and band.
         self._noise = (residual.square().mean(-1, keepdim=True) + LEAST_NOISE**2).sqrt()
         self._fitted, self.residual = fitted, (residual / self._noise).flatten()
-        self.correlated = len(self.residual) / INDEPENDENT  # features per independent one
+        self.correlated = BEYOND_BLOCKS * _correlated((residual / self._noise)[0])  # features per independent one
 
     def changes(self, moves: Sequence[tuple[int, float]]) -> Tensor:
         """Changes (N, M) of the features, in standard deviations of the noise, by N moves of one position each.
@@ -170,6 +172,16 @@ class Features:
         signals = torch.stack([left, right, (left + right) / math.sqrt(2), (left - right) / math.sqrt(2)], 1)
         spectra = torch.stft(signals.flatten(0, 1), FFT, HOP, window=self._window, center=False, return_complex=True)
         return (self._bands @ spectra.abs().square()).unflatten(0, (len(y), 4))
+
+
+def _correlated(residual: Tensor) -> float:
+    """How many of a residual's values (signals, bands, times) are as much as an independent one, at least 1: the number
+    in a block, times the variance of the blocks' means, over the variance.
+    """
+    height, width = (min(size, n) for size, n in zip(BLOCK, residual.shape[1:], strict=True))
+    blocks = residual.unfold(1, height, height).unfold(2, width, width)
+    shared = blocks.mean((0, 3, 4)).square().mean() / (residual.square().mean() + torch.finfo(residual.dtype).tiny)
+    return max(len(residual) * height * width * shared.item(), 1.0)
 
 
 def _loudest(chunks: Chunks, sr: int) -> tuple[Tensor, Tensor, int]:
@@ -266,13 +278,10 @@ def _fits_elsewhere(features: Features, k: int, axis: Axis, sides: Tensor) -> bo
     return bool(elsewhere > (1 - LEVEL) / LEVEL * here)
 
 
-def _intervals(
-    axes: Sequence[Axis], centre: Tensor, sides: Tensor, prior: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lowest and highest positions (P,) of the intervals, their widths relative to those without any sound, and whether
-    an end of the range is within a standard deviation.
+def _intervals(axes: Sequence[Axis], centre: Tensor, sides: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, list[str]]:
+    """Lowest and highest positions (P,) of the intervals, and what they say.
 
-    On either side of the fitted position the interval holds 68 % of what that side of the density does.
+    On either side of the fitted position an interval holds 68 % of what that side of the density does.
     """
     ends = torch.tensor([axis.ends for axis in axes], dtype=torch.float64).T
     uniform = ends[1].isfinite()
@@ -281,16 +290,18 @@ def _intervals(
     room = (ends - centre).abs()
     inside = torch.special.ndtr(room / deviations) - 0.5
     reach = torch.minimum(deviations * torch.special.ndtri(0.5 + LEVEL * inside), room)
-    share = reach.sum(0) / torch.where(uniform, LEVEL, 2 * prior.rsqrt())
-    return centre - reach[0], centre + reach[1], share, (room < deviations).any(0)
-
-
-def _by_name(features: Features, low: Tensor, high: Tensor, share: Tensor, at_end: Tensor) -> dict[str, Certainty]:
-    """Intervals in physical units, and words, from what `_intervals` gives, (P,) each."""
+    unheard = torch.where(uniform, LEVEL * room, prior.rsqrt())  # the reach without any sound
+    shares = torch.where(unheard > 0, reach / unheard, 1.0).amin(0), reach.sum(0) / unheard.sum(0)
+    at_end = (room < deviations).any(0)
     words = [
-        UNKNOWN if width > WIDEST else BOUNDED if width > WIDE or reaches else FOUND
-        for width, reaches in zip(share.tolist(), at_end.tolist(), strict=True)
+        UNKNOWN if side > WIDEST else BOUNDED if whole > WIDE or end else FOUND
+        for side, whole, end in zip(*(each.tolist() for each in (*shares, at_end)), strict=True)
     ]
+    return centre - reach[0], centre + reach[1], words
+
+
+def _by_name(features: Features, low: Tensor, high: Tensor, words: list[str]) -> dict[str, Certainty]:
+    """Intervals in physical units, and words, from what `_intervals` gives, (P,) each."""
     result, first = {}, 0
     for name, axis in features.axes.items():
         shape, count = axis.p.shape, math.prod(axis.p.shape)

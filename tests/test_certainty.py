@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from takes import SMALL, write_pair
+from tensorboard.backend.event_processing import event_accumulator
 from torch import Tensor
 
 import main
@@ -20,7 +22,7 @@ SR = 22050
 PAN = {"effect": "panning"}
 COMP = {
     "effect": "compressor_expander",
-    "cmp_threshold": {"default": 6.0},
+    "cmp_threshold": {"default": -14.0},
     "exp_threshold": {"default": -120.0},
     "exp_ratio": {"default": 0.99},
 }
@@ -47,7 +49,7 @@ def certainty_of(config: dict, fitted: dict[str, float], true: dict[str, float] 
     dry = source()
     with torch.no_grad():
         wet = chain(dry, **nest(values(fitted if true is None else true)))
-    wet = wet + 3e-4 * torch.randn(wet.shape, generator=torch.Generator().manual_seed(1))
+    wet = wet + 2e-5 * torch.randn(wet.shape, generator=torch.Generator().manual_seed(1))
     return certainty(chain, Chunks(dry, wet, round(0.5 * SR), (0,)), nest(values(fitted)))
 
 
@@ -77,7 +79,7 @@ def test_a_compressor_that_never_compresses_has_no_ratio_and_no_times() -> None:
     assert idle["comp.makeup"].word == "found"
     # A lower threshold would be reached, a higher one makes no difference.
     threshold = idle["comp.cmp_threshold"]
-    assert threshold.word == "bounded" and 6 - threshold.low < 0.7 * (threshold.high - 6)
+    assert threshold.word == "bounded" and -14 - threshold.low < 0.8 * (threshold.high + 14)
     working = certainty_of({"comp": COMP, "pan": PAN}, {"comp.cmp_threshold": -30.0, "comp.cmp_ratio": 4.0})
     assert {working[f"comp.{name}"].word for name in ("release", "attack")} == {"found"}
 
@@ -132,13 +134,14 @@ def test_the_file_makes_the_round_trip_and_rejects_what_it_cannot_hold(tmp_path:
 def test_a_fit_writes_and_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chain = tmp_path / "chain.yaml"
     chain.write_text("eq: {effect: peak}\npan: {effect: panning}\n")
-    argv = f"model={chain} log_dir={tmp_path} epochs=2 chunk_duration=4 chunk_overlap=1 batch_size=1 certainty=true"
-    assert main.main(argv.split()) == 0
-    (run,) = tmp_path.glob("*/run_0")
+    assert main.main([*write_pair(tmp_path), *SMALL, f"model={chain}", "certainty=true"]) == 0
+    (run,) = tmp_path.glob("logs/*/run_0")
     found = read_certainty(run)
     assert set(found) == {"eq.gain", "eq.freq", "eq.Q", "pan.pan"}
     printed = capsys.readouterr().out
     assert "certainty" in printed and f"{found['pan.pan'].high:.3f}" in printed
+    events = event_accumulator.EventAccumulator(str(run)).Reload()
+    assert "certainty/text_summary" in events.Tags()["tensors"]
 
 
 def test_the_table_shows_interval_and_word() -> None:
