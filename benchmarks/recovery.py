@@ -144,7 +144,7 @@ def evaluate(case: Case, chain: Effect, start: str, args: argparse.Namespace) ->
     run(recipe.fit([track]), lambda *_: None, lambda _: None, lambda: False)
     taken = time.perf_counter() - begun
     values = track.best_values(recipe.chain)
-    held = holds(certainty(recipe.chain, track.chunks, values), case.values) if args.certainty else []
+    held = holds(certainty(recipe.chain, track.chunks, recipe.loss, values), case.values) if args.certainty else []
     score = _score(case, chain, start, track.best.loss, values, taken)
     return replace(score, intervals=len(held), holding=sum(held))
 

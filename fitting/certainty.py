@@ -18,6 +18,7 @@ from reknob.afx.effect import Effect, Tensors, Values, flatten, nest
 from reknob.afx.param import Bounded, Param, RiseTime, Wrapped
 from reknob.data.chunks import Chunks
 from reknob.formats.certainty import BOUNDED, FOUND, UNKNOWN, Certainty
+from reknob.losses import FitLoss
 
 EXCERPT_S, WARM_UP_S = 4.0, 2.0  # at most
 FFT, HOP = 2048, 1024
@@ -33,6 +34,7 @@ LEVEL = 0.6827  # of an interval: one standard deviation on both sides
 #: its two sides from which the parameter is not identifiable.
 WIDE, WIDEST = 0.3, 0.75
 OTHERS = 24  # values of a multimodal parameter that are compared with the fitted one
+STANDS_OUT = 0.5  # by how many of their standard deviations its loss has to be below theirs
 MOST = 64  # elements of an array, above which it is left out
 BATCH = 8  # renders at once
 FARTHEST = 50.0  # raw parameter of a value at the end of what float64 resolves
@@ -100,12 +102,14 @@ class Features:
         chain: the fitted effects.
         chunks: of the pair; its loudest few seconds are the excerpt.
         values: fitted.
+        least: samples that the excerpt has at least after its warm-up, where the chunks have them.
     """
 
-    def __init__(self, chain: Effect, chunks: Chunks, values: Values) -> None:
+    def __init__(self, chain: Effect, chunks: Chunks, values: Values, least: int = 1) -> None:
         self.chain, self.values = chain.eval(), flatten(values)
         device = next(iter(self.values.values())).device
-        self.dry, wet, self.warm_up = (x.to(device) if isinstance(x, Tensor) else x for x in _loudest(chunks, chain.sr))
+        dry, wet, self.warm_up = _loudest(chunks, chain.sr, least)
+        self.dry, self.wet = dry.to(device), wet.to(device)
         self.axes = {
             name: Axis(p) for name, p in chain.walk() if p.preset and not p.ambiguous and math.prod(p.shape) <= MOST
         }
@@ -116,7 +120,7 @@ class Features:
         self._effect = {name: [p for p in prefixes if name.startswith(p)][-1] for name in self.values}
         self._window = torch.hann_window(FFT, device=device)
         self._bands = _bands(chain.sr).to(device)
-        target = self._powers(wet)
+        target = self._powers(self.wet)
         self._floor = 10 ** (FLOOR_DB / 10) * target.mean(-1).amax() + torch.finfo(target.dtype).tiny
         fitted = self._log_powers(self.values, 1)
         residual = (target + self._floor).log() - fitted
@@ -141,8 +145,23 @@ class Features:
         # A value at which the render breaks says nothing.
         return changes.nan_to_num(0, 0, 0)
 
+    def losses(self, loss: FitLoss, column: int, positions: Sequence[float]) -> Tensor:
+        """The loss (N,) of the excerpt at N positions of one column."""
+        loss = loss.to(self.dry.device)
+        target = loss.prepare(self.wet)
+        alone = self.wet.new_ones(1, 1)
+        losses = []
+        for first in range(0, len(positions), BATCH):
+            values = self._moved([(column, position) for position in positions[first : first + BATCH]])
+            losses += [loss.weigh(loss.terms(y[None], target, alone))[0] for y in self._render(*values)]
+        return torch.stack(losses).cpu()
+
     def _changes(self, moves: Sequence[tuple[int, float]]) -> Tensor:
         """As `changes`, of moves of one effect."""
+        return ((self._log_powers(*self._moved(moves)) - self._fitted) / self._noise).flatten(1)
+
+    def _moved(self, moves: Sequence[tuple[int, float]]) -> tuple[Tensors, int]:
+        """The values by N moves of one effect, whose values have a batch dimension; and N."""
         moved: Tensors = {}
         for row, (column, position) in enumerate(moves):
             name, i = self.columns[column]
@@ -150,21 +169,22 @@ class Features:
                 moved[name] = self.positions[name].expand(len(moves), *self.positions[name].shape).clone()
             moved[name].view(len(moves), -1)[row, i] = position
         effect = self._effect[self.columns[moves[0][0]][0]]
-        values = {
-            name: self.axes[name].value(moved[name]).to(value)
-            if name in moved
-            else value.expand(len(moves), *value.shape)
-            if self._effect[name] == effect
-            else value
-            for name, value in self.values.items()
-        }
-        return ((self._log_powers(values, len(moves)) - self._fitted) / self._noise).flatten(1)
+        values = dict(self.values)
+        for name, value in self.values.items():
+            if name in moved:
+                values[name] = self.axes[name].value(moved[name]).to(value)
+            elif self._effect[name] == effect:
+                values[name] = value.expand(len(moves), *value.shape)
+        return values, len(moves)
+
+    def _render(self, values: Tensors, items: int) -> Tensor:
+        """The excerpt without its warm-up, (items, 2, T)."""
+        dry = self.dry.expand(items, -1, -1)
+        return self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(nest(values), items))
 
     def _log_powers(self, values: Tensors, items: int) -> Tensor:
         """Features (items, 4, bands, times) of values."""
-        dry = self.dry.expand(items, -1, -1)
-        rendered = self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(nest(values), items))
-        return (self._powers(rendered) + self._floor).log()
+        return (self._powers(self._render(values, items)) + self._floor).log()
 
     def _powers(self, y: Tensor) -> Tensor:
         """Powers (B, 4, bands, times) of audio (B, 2, T)."""
@@ -184,10 +204,11 @@ def _correlated(residual: Tensor) -> float:
     return max(len(residual) * height * width * shared.item(), 1.0)
 
 
-def _loudest(chunks: Chunks, sr: int) -> tuple[Tensor, Tensor, int]:
+def _loudest(chunks: Chunks, sr: int, least: int) -> tuple[Tensor, Tensor, int]:
     """The loudest seconds of a pair: dry (1, 1, W + T) with W samples of warm-up, wet (1, 2, T), and W."""
     skip = chunks.warm_up
-    warm_up, length = min(skip, round(WARM_UP_S * sr)), min(chunks.dry.shape[-1] - skip, round(EXCERPT_S * sr))
+    warm_up, length = min(skip, round(WARM_UP_S * sr)), max(round(EXCERPT_S * sr), least)
+    length = min(length, chunks.dry.shape[-1] - skip)
     hop = max(sr // 4, 1)
     energies = chunks.wet[..., skip:].square().sum(1).unfold(-1, length, hop).sum(-1)
     chunk, start = divmod(int(energies.argmax()), energies.shape[1])
@@ -204,19 +225,20 @@ def _bands(sr: int) -> Tensor:
 
 
 @torch.no_grad()
-def certainty(chain: Effect, chunks: Chunks, values: Values) -> dict[str, Certainty]:
+def certainty(chain: Effect, chunks: Chunks, loss: FitLoss, values: Values) -> dict[str, Certainty]:
     """Intervals and words of the parameters of a fitted chain, by name.
 
     The log powers f of a render, their derivatives J by the positions z of the parameters, the standard deviation σ of
     what is unexplained, the number κ of features per independent one and the variances τ² of the prior give the
     covariance (Jᵀ J / (κ σ²) + diag 1/τ²)⁻¹. On either side of a scalar its standard deviation s is corrected
     by the change that a move by s really makes, so that an end of what is audible is seen. The interval holds 68 %
-    of the density on both sides of the fitted value, inside the range. Where other values of a multimodal parameter
-    explain the sound as well, nothing is known of it.
+    of the density on both sides of the fitted value, inside the range. Where the loss at other values of a multimodal
+    parameter is hardly higher, nothing is known of it.
 
     Args:
         chain: the effects.
         chunks: of the pair.
+        loss: of the fit, which decides whether other values of a multimodal parameter explain the sound as well.
         values: fitted, on the chain's device.
 
     Left out are parameters that presets do not store, ambiguous ones (see `Param`) and large arrays.
@@ -224,7 +246,7 @@ def certainty(chain: Effect, chunks: Chunks, values: Values) -> dict[str, Certai
     Source: the Laplace approximation, MacKay, A Practical Bayesian Framework for Backpropagation Networks, Neural
     Computation 4 (1992), with the Gauss-Newton Hessian.
     """
-    features = Features(chain, chunks, values)
+    features = Features(chain, chunks, values, loss.least_samples)
     axes = [features.axes[name] for name, _ in features.columns]
     if not axes:
         return {}
@@ -235,6 +257,9 @@ def certainty(chain: Effect, chunks: Chunks, values: Values) -> dict[str, Certai
     information = slopes @ slopes.mT / features.correlated
     precision = 1 / torch.linalg.inv(information + prior.diag()).diagonal()
     sides = _sides(features, axes, centre, precision, information.diagonal(), prior)
+    for k, axis in enumerate(axes):
+        if axis.p.multimodal and axis.has_range and _fits_elsewhere(features, loss, k):
+            sides[:, k] = 0
     return _by_name(features, *_intervals(axes, centre, sides, prior))
 
 
@@ -262,20 +287,16 @@ def _sides(
     for (side, k), change in zip(moves, changes, strict=True):
         real = change.square().sum() / features.correlated / (moves[side, k] - centre[k]) ** 2
         sides[side, k] = (precision[k] * (real + prior[k]) / (own[k] + prior[k]) - prior[k]).clamp(min=0)
-    for k in scalars:
-        if axes[k].p.multimodal and axes[k].has_range and _fits_elsewhere(features, k, axes[k], sides[:, k]):
-            sides[:, k] = 0
     return sides
 
 
-def _fits_elsewhere(features: Features, k: int, axis: Axis, sides: Tensor) -> bool:
-    """Whether values all over the range of a parameter are together likelier than those around the fitted one."""
-    others = torch.linspace(0, 1, OTHERS + 2)[1:-1]
-    residuals = features.changes([(k, z) for z in others.tolist()]) - features.residual
-    worse = (residuals.square().sum(1) - features.residual.square().sum()).double().cpu() / features.correlated
-    here = math.sqrt(math.pi / 2) * (sides + axis.width**-2).rsqrt().sum()
-    elsewhere = (-worse / 2).exp().mean()
-    return bool(elsewhere > (1 - LEVEL) / LEVEL * here)
+def _fits_elsewhere(features: Features, loss: FitLoss, k: int) -> bool:
+    """Whether the loss at the fitted position of a parameter does not stand out from those all over its range."""
+    name, i = features.columns[k]
+    positions = torch.linspace(0, 1, OTHERS + 2)[1:-1].tolist()
+    here, *others = features.losses(loss, k, [features.positions[name].reshape(-1)[i].item(), *positions])
+    elsewhere = torch.stack(others)
+    return not bool(here < elsewhere.min() - STANDS_OUT * elsewhere.std())
 
 
 def _intervals(axes: Sequence[Axis], centre: Tensor, sides: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, list[str]]:

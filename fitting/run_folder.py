@@ -40,7 +40,7 @@ class RunFolder:
         self.chain, self.device = recipe.chain, recipe.device
         self.values: Values = {}  # of the lowest loss, after `close`
         self.fitted: Tensor | None = None  # (2, T), dry rendered with them, after `close` and a step
-        self.wants_certainty = recipe.settings.certainty
+        self._loss = recipe.loss if recipe.settings.certainty else None
         self.certainty: dict[str, Certainty] = {}  # of the values, after `close` of a fit that took all its steps
 
     @classmethod
@@ -103,8 +103,8 @@ class RunFolder:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})
             self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
             write_audio(self.path / FITTED, self.fitted, pair.sr)
-            if self.wants_certainty and not ended:
-                self.certainty = certainty(self.chain, track.chunks, moved)
+            if self._loss and not ended:
+                self.certainty = certainty(self.chain, track.chunks, self._loss, moved)
                 write_certainty(self.path, self.certainty)
         # The record comes last: a run whose record says that it ended is complete.
         runs.finish(self.path, flat, record)

@@ -15,6 +15,7 @@ from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.fitting.certainty import certainty
 from reknob.formats.certainty import WORDS, Certainty, read_certainty, write_certainty
+from reknob.losses import VocalLoss
 from reknob.report.tables import values_table
 from reknob.runtime.errors import UsageError
 
@@ -50,7 +51,7 @@ def certainty_of(config: dict, fitted: dict[str, float], true: dict[str, float] 
     with torch.no_grad():
         wet = chain(dry, **nest(values(fitted if true is None else true)))
     wet = wet + 2e-5 * torch.randn(wet.shape, generator=torch.Generator().manual_seed(1))
-    return certainty(chain, Chunks(dry, wet, round(0.5 * SR), (0,)), nest(values(fitted)))
+    return certainty(chain, Chunks(dry, wet, round(0.5 * SR), (0,)), VocalLoss(SR), nest(values(fitted)))
 
 
 def words(certainties: dict[str, Certainty]) -> dict[str, object]:
