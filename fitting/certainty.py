@@ -28,7 +28,7 @@ LEAST_NOISE = 0.02  # of a log power: 0.1 dB
 BLOCK = (8, 16)  # bands and times over which the correlation of what is unexplained is measured
 #: The variance of what is unexplained, as far as it shifts parameters, relative to what the blocks show: an error of
 #: the model is alike beyond them. Calibrated on fits whose true values are known, see docs/accuracy.md.
-BEYOND_BLOCKS = 20.0
+BEYOND_BLOCKS = 12.0
 LEVEL = 0.6827  # of an interval: one standard deviation on both sides
 #: Widths, relative to those without any sound: of an interval from which a parameter is only bounded, and of each of
 #: its two sides from which the parameter is not identifiable.
@@ -75,7 +75,8 @@ class Axis:
             # A lookahead: the filter that advances the gain has a ripple from one sample to the next.
             size = 0.05
         else:
-            size = 3e-5 if self.p.multimodal else max(0.04 * at * (1 - at), 1e-3)
+            # Of an echo's time a quarter of a ms: smaller changes shift interference, which soon cannot grow further.
+            size = 3e-4 if self.p.multimodal else max(0.04 * at * (1 - at), 1e-3)
         return size if at < 0.5 else -size
 
     def position(self, value: Tensor) -> Tensor:
@@ -274,7 +275,7 @@ def _sides(
         prior: its precision, (P,).
     """
     sides = (precision - prior).clamp(min=0).repeat(2, 1)
-    scalars = [k for k, axis in enumerate(axes) if not axis.p.shape]
+    scalars = [k for k, axis in enumerate(axes) if not axis.p.shape and not axis.p.multimodal]
     moves = {}
     for k in scalars:
         lowest, highest = axes[k].ends
@@ -328,6 +329,7 @@ def _by_name(features: Features, low: Tensor, high: Tensor, words: list[str]) ->
         shape, count = axis.p.shape, math.prod(axis.p.shape)
         part, first = slice(first, first + count), first + count
         # Some raw parameters fall where the value rises.
-        ends = torch.stack([axis.value(z[part].reshape(shape)).double() for z in (low, high)]).sort(0).values
-        result[name] = Certainty(*ends.tolist(), np.array(words[part], dtype=object).reshape(shape).tolist())
+        ends = torch.stack([axis.value(z[part].reshape(shape)).double() for z in (low, high)])
+        lowest, highest = ends.sort(0).values.tolist()
+        result[name] = Certainty(lowest, highest, np.array(words[part], dtype=object).reshape(shape).tolist())
     return result
