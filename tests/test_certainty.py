@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from torch import Tensor
 
 import main
+from benchmarks import recovery
 from reknob.afx.effect import Knobs, Tensors, flatten, nest
 from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
@@ -149,3 +150,10 @@ def test_the_table_shows_interval_and_word() -> None:
     chain = build({"pan": PAN}, SR)
     table = values_table(chain, nest({"pan.pan": torch.tensor(0.5)}), {"pan.pan": Certainty(0.4, 0.6, "found")})
     assert table.splitlines()[1].split() == ["pan.pan", "0.500", "0.400", "0.600", "found"]
+
+
+def test_the_benchmark_counts_the_intervals_that_are_called_found_or_bounded() -> None:
+    called = {"a.x": Certainty(0.0, 1.0, "found"), "b": Certainty([0.0, 0.0], [1.0, 1.0], ["bounded", WORDS[2]])}
+    assert recovery.holds(called, nest({"a.x": torch.tensor(0.5), "b": torch.tensor([2.0, 0.5])})) == [True, False]
+    score = recovery.Score("case", "signals", 1.0, 0.5, 9.0, None, None, 0.1, 0.2, None, intervals=2, holding=1)
+    assert "1 of 2 intervals hold the truth" in recovery.line(score) and "50%" in recovery.summary([score])
