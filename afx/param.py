@@ -239,6 +239,7 @@ class Param:
     `preset` is False for parameters that are trained but not stored in presets (the damping of a surrogate).
     `multimodal` says that the loss has many minima over it (an echo's time): a fit that starts near the right value
     moves it slowly, so that it does not leave its minimum.
+    `ambiguous` says that other values give exactly the same sound (order and signs of the lines of a reverb).
     """
 
     name: str
@@ -248,6 +249,7 @@ class Param:
     shape: tuple[int, ...] = ()
     preset: bool = True
     multimodal: bool = False
+    ambiguous: bool = False
 
     @property
     def allowed(self) -> str:

@@ -103,12 +103,12 @@ class FDN(Effect):
         # A shared γ is that of the shortest line, from which fdn.line_gains derives the others.
         highest = Linear(0, decay[delays.index(min(delays))]) if shared_decay else Ceilings(decay)
         self.params = (
-            Param("b", "", 1 / lines, Free(), (lines, 2)),
+            Param("b", "", 1 / lines, Free(), (lines, 2), ambiguous=True),
             # A fit begins without reverb: only c has a gradient until it has left 0.
-            Param("c", "", 0.0, Free(), (2, lines)),
+            Param("c", "", 0.0, Free(), (2, lines), ambiguous=True),
             Param("gamma", "", Uniform(0.4 * start, 0.6 * start), highest, (bands, 1 if shared_decay else lines)),
             # Standard deviation 1/√M: the norm of the skew-symmetric matrix hardly depends on the number of lines.
-            Param("U", "", RawNormal(1 / math.sqrt(lines)), Orthogonal(), (lines, lines)),
+            Param("U", "", RawNormal(1 / math.sqrt(lines)), Orthogonal(), (lines, lines), ambiguous=True),
             *([Param("delays", "samples", tuple(delays), Free(), (lines,))] if trainable_delays else []),
         )
         super().__init__(sr, **overrides)

@@ -1,14 +1,16 @@
 """Whether a fit finds the values that are truly there: presets rendered on dry voices, then fitted and compared.
 
     python -m benchmarks.recovery VOICE... [--preset-set presets/own] [--rows 0,5-9] [--known FOLDER]
-        [--start defaults --start signals] [--steps 200] [--method annealed] [--figure F.png] [--json F]
+        [--start defaults --start signals] [--steps 200] [--method annealed] [--certainty]
+        [--figure F.png] [--json F]
 
 VOICE is a dry recording, of which the first 12 s are taken; the rows of the preset set are rendered on the voices in
 turn. --known adds real pairs whose row is known: FOLDER/truth.csv with the columns pair and preset_row, the recordings
 as FOLDER/<pair>/anchor.* and oracle.*. A row of the table is the median over the cases, and the 90 % point: the final
 loss over the loss of the true values without delay and reverb; the error of the delay time; of the equaliser's response
 from 80 Hz to 14 kHz and of the compressor's curve at the levels that occur, RMS about their mean; of the reverberation
-time. Delay and reverb count only in cases where leaving them out costs more than 0.1.
+time. Delay and reverb count only in cases where leaving them out costs more than 0.1. --certainty adds how many of the
+intervals of parameters that are called found or bounded hold the true value: 68 % of them should.
 """
 
 from reknob.runtime.program import program
@@ -19,7 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,9 +36,11 @@ from reknob.afx.stream import render
 from reknob.data.audio import normalise_loudness, read_audio, resample
 from reknob.data.doctor import PairCheck
 from reknob.data.pairs import Pair
+from reknob.fitting.certainty import certainty
 from reknob.fitting.fit import run
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.settings import STARTS, FitSettings
+from reknob.formats.certainty import UNKNOWN, Certainty
 from reknob.formats.presets import load_presets, read_chain, read_rows
 from reknob.losses import VocalLoss
 from reknob.report.tables import text_table
@@ -73,6 +77,8 @@ class Score:
     eq_db: float
     dynamics_db: float
     decay: float | None
+    intervals: int = 0  # of parameters that are called found or bounded
+    holding: int = 0  # of them, that hold the true value
 
     @property
     def delay_error(self) -> float | None:
@@ -137,7 +143,21 @@ def evaluate(case: Case, chain: Effect, start: str, args: argparse.Namespace) ->
     track = recipe.track(pair)
     run(recipe.fit([track]), lambda *_: None, lambda _: None, lambda: False)
     taken = time.perf_counter() - begun
-    return _score(case, chain, start, track.best.loss, track.best_values(recipe.chain), taken)
+    values = track.best_values(recipe.chain)
+    held = holds(certainty(recipe.chain, track.chunks, recipe.loss, values), case.values) if args.certainty else []
+    score = _score(case, chain, start, track.best.loss, values, taken)
+    return replace(score, intervals=len(held), holding=sum(held))
+
+
+def holds(certainties: dict[str, Certainty], values: Values) -> list[bool]:
+    """For every interval of a parameter that is called found or bounded, whether it holds the true value."""
+    held = []
+    for name, each in certainties.items():
+        low, high = (torch.tensor(end, dtype=torch.float64) for end in (each.low, each.high))
+        inside = (low <= flatten(values)[name]) & (flatten(values)[name] <= high)
+        called = np.array(each.word, dtype=object) != UNKNOWN
+        held += inside.numpy()[called].tolist()
+    return held
 
 
 @torch.no_grad()
@@ -188,6 +208,7 @@ def line(score: Score) -> str:
     return (
         f"{score.case} {score.start}: loss {score.loss:.3f} ({score.relative_loss:.2f}){delay}, "
         f"eq {score.eq_db:.2f} dB, dynamics {score.dynamics_db:.2f} dB{decay}, {score.seconds:.0f} s"
+        + (f", {score.holding} of {score.intervals} intervals hold the truth" if score.intervals else "")
     )
 
 
@@ -201,9 +222,10 @@ def summary(scores: list[Score]) -> str:
         right = f"{sum(error < 1 for error in errors)} of {len(errors)}"
         cells = [[getattr(s, name) for s in own] for name in ("loss", "relative_loss", "eq_db", "dynamics_db")]
         quantiles = [np.quantile(cell, [0.5, 0.9]) if cell else (np.nan, np.nan) for cell in (*cells, decays)]
-        rows.append([start, str(len(own)), right, *(f"{a:.2f} / {b:.2f}" for a, b in quantiles)])
-    header = ["start", "cases", "delay within 1 ms", "loss", "relative loss", "eq (dB)", "dynamics (dB)", "decay"]
-    return text_table(header, rows)
+        share = sum(s.holding for s in own) / max(sum(s.intervals for s in own), 1)
+        rows.append([start, str(len(own)), right, *(f"{a:.2f} / {b:.2f}" for a, b in quantiles), f"{share:.0%}"])
+    medians = ["loss", "relative loss", "eq (dB)", "dynamics (dB)", "decay"]
+    return text_table(["start", "cases", "delay within 1 ms", *medians, "intervals"], rows)
 
 
 def figure(scores: list[Score]) -> plt.Figure:
@@ -228,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", action="append", choices=STARTS, help="repeatable (default: both)")
     p.add_argument("--steps", type=positive_int, default=200, help="of each fit (default %(default)s)")
     p.add_argument("--method", default="annealed", help="of the optimiser (default %(default)s)")
+    p.add_argument("--certainty", action="store_true", help="count the intervals that hold the truth; 20 s a fit")
     p.add_argument("--figure", type=file_path, metavar="F", help="image of found against true delay times")
     p.add_argument("--json", type=file_path, metavar="F", help="file of all scores")
     return p

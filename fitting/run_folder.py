@@ -10,10 +10,12 @@ from reknob.afx.effect import Values, flatten, nest
 from reknob.afx.stream import render
 from reknob.data.audio import write_audio
 from reknob.data.pairs import Pair
+from reknob.fitting.certainty import certainty
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
+from reknob.formats.certainty import Certainty, write_certainty
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, write_text
 from reknob.runtime.locks import FolderLock
@@ -38,6 +40,8 @@ class RunFolder:
         self.chain, self.device = recipe.chain, recipe.device
         self.values: Values = {}  # of the lowest loss, after `close`
         self.fitted: Tensor | None = None  # (2, T), dry rendered with them, after `close` and a step
+        self._loss = recipe.loss if recipe.settings.certainty else None
+        self.certainty: dict[str, Certainty] = {}  # of the values, after `close` of a fit that took all its steps
 
     @classmethod
     def open(cls, log_dir: Path, before: Path | None, pair: Pair, track: TrackState, recipe: Recipe) -> "RunFolder":
@@ -99,6 +103,9 @@ class RunFolder:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})
             self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
             write_audio(self.path / FITTED, self.fitted, pair.sr)
+            if self._loss and not ended:
+                self.certainty = certainty(self.chain, track.chunks, self._loss, moved)
+                write_certainty(self.path, self.certainty)
         # The record comes last: a run whose record says that it ended is complete.
         runs.finish(self.path, flat, record)
 

@@ -11,6 +11,7 @@ from reknob.afx.effect import flatten
 from reknob.data.audio import normalise_loudness
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Song
+from reknob.report.tables import certainty_rows
 from reknob.runtime.errors import UsageError
 
 # Steps between two records of the parameters, of which a full chain has over a hundred; the loss terms are recorded at
@@ -62,7 +63,9 @@ class TensorBoardWriter:
         """Nothing to do: the file is written continuously."""
 
     def end(self, song: Song) -> None:
-        """Writes the dry, wet and fitted recordings at the same loudness, mixed to mono, as SummaryWriter expects."""
+        """Writes the dry, wet and fitted recordings at the same loudness, mixed to mono, as SummaryWriter expects, and
+        the intervals of the parameters.
+        """
         run = song.run
         # A song that failed before its first step has no file, and gets none.
         if run is None or (run.fitted is None and song not in self._writers):
@@ -74,6 +77,10 @@ class TensorBoardWriter:
                     normalised = _normalised(sound, run.pair.sr)
                     # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
                     writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
+            if run.certainty:
+                header, rows = certainty_rows(run.chain, run.values, run.certainty)
+                lines = [header, ["---"] * len(header), *rows]
+                writer.add_text("certainty", "\n".join(f"| {' | '.join(line)} |" for line in lines))
         finally:
             self._writers.pop(song).close()
 

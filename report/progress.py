@@ -88,7 +88,8 @@ def _result(song: Song, run: RunFolder) -> list[str]:
     if not track.losses:
         return [f"{song.files.name}: no step was taken; {run.path}"]
     losses = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f} in {track.step_count} steps"
-    return [values_table(run.chain, run.values), f"{song.files.name}: {losses}; {run.path}", *track.undone]
+    table = values_table(run.chain, run.values, run.certainty)
+    return [table, f"{song.files.name}: {losses}; {run.path}", *track.undone]
 
 
 def summary(songs: Iterable[Song], *, failed: int = 0, skipped: int = 0) -> str:

@@ -1,16 +1,22 @@
 """Tables as text for a terminal and as web pages, and numbers as text."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from torch import Tensor
 
 from reknob.afx.effect import Effect, Values, flatten
+from reknob.formats.certainty import Certainty
 
 
-def values_table(chain: Effect, values: Values) -> str:
-    """The scalar values of a chain with their units, one effect per line; arrays are left out."""
+def values_table(chain: Effect, values: Values, certainty: Mapping[str, Certainty] | None = None) -> str:
+    """The scalar values of a chain with their units, one effect per line; arrays are left out.
+
+    With `certainty` one parameter per line, with its interval and word.
+    """
+    if certainty:
+        return text_table(*certainty_rows(chain, values, certainty))
     units = {name: p.unit for name, p in chain.walk()}
     lines: dict[str, list[str]] = {}
     for name, value in flatten(values).items():
@@ -20,6 +26,23 @@ def values_table(chain: Effect, values: Values) -> str:
         lines.setdefault(effect, []).append(f"{parameter} {number(value.item())} {units[name]}".rstrip())
     width = max(map(len, lines), default=0)
     return "\n".join(f"{effect:<{width}}  {', '.join(cells)}" for effect, cells in lines.items())
+
+
+def certainty_rows(
+    chain: Effect, values: Values, certainty: Mapping[str, Certainty]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of the scalar values of a chain with their intervals and words."""
+    units = {name: p.unit for name, p in chain.walk()}
+    rows = []
+    for name, value in flatten(values).items():
+        each = certainty.get(name)
+        if value.numel() > 1:
+            continue
+        cells = ["", "", ""]
+        if each and isinstance(each.low, float) and isinstance(each.high, float):
+            cells = [number(each.low), number(each.high), str(each.word)]
+        rows.append([name, number(value.item()), *cells[:2], units[name], cells[2]])
+    return ["parameter", "value", "low", "high", "unit", "certainty"], rows
 
 
 def number(x: float) -> str:
