@@ -2,6 +2,7 @@
 
 from typing import ClassVar, NotRequired, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -245,7 +246,8 @@ class PingPongDelay(Effect):
 
     def _equalise(self, h: Tensor, coefs: Tensor) -> Tensor:
         """Responses (…, ir_length) through biquads in series, (…, K, 5)."""
-        batch = torch.broadcast_shapes(h.shape[:-1], coefs.shape[:-2])
+        # numpy's function, as the first call of torch's takes a second to import sympy.
+        batch = np.broadcast_shapes(h.shape[:-1], coefs.shape[:-2])
         rows = h.expand(*batch, -1).reshape(-1, 1, h.shape[-1])
         filters = coefs.expand(*batch, -1, -1).reshape(-1, *coefs.shape[-2:])
         return biquad.cascade(rows, filters).reshape(*batch, -1)

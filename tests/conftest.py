@@ -1,6 +1,10 @@
 """What holds for every test: threads that wait sleep, as those that spin take the cores from threads that work."""
 
+import functools
 import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,23 @@ LONG = ("test_triton_step", "test_notebook", "test_medley_scripts", "test_packag
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remember_installed_packages() -> Iterator[None]:
+    """Programs look for plug-ins among all installed packages, which takes as long as the rest of a refusal."""
+    read = metadata.entry_points
+
+    @functools.cache
+    def remembered(path: tuple[str, ...], **selected: str) -> metadata.EntryPoints:
+        return read(**selected)
+
+    def entry_points(**selected: str) -> metadata.EntryPoints:
+        return remembered(tuple(sys.path), **selected)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "entry_points", entry_points)
+        yield
 
 
 @pytest.fixture(scope="session")
