@@ -3,6 +3,7 @@
 import copy
 from typing import ClassVar, NotRequired, Self, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -251,7 +252,8 @@ class PingPongDelay(Effect):
 
     def _equalise(self, h: Tensor, coefs: Tensor) -> Tensor:
         """Responses (…, ir_length) through biquads in series, (…, K, 5)."""
-        batch = torch.broadcast_shapes(h.shape[:-1], coefs.shape[:-2])
+        # numpy's function, as the first call of torch's takes a second to import sympy.
+        batch = np.broadcast_shapes(h.shape[:-1], coefs.shape[:-2])
         rows = h.expand(*batch, -1).reshape(-1, 1, h.shape[-1])
         filters = coefs.expand(*batch, -1, -1).reshape(-1, *coefs.shape[-2:])
         return biquad.cascade(rows, filters).reshape(*batch, -1)

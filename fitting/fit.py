@@ -21,6 +21,8 @@ from reknob.runtime.device import AsyncCopy
 Terms = dict[str, float]
 OnStep = Callable[["Fit", TrackState, Terms], None]
 PAUSE_EVERY_S = 30  # between checkpoints
+CANDIDATES = 3  # of `TrackState.candidates`
+FORWARD = 0.33  # time of a step that rendering and comparing take, without the gradient
 
 
 class Report(NamedTuple):
@@ -36,8 +38,9 @@ class Report(NamedTuple):
 class Fit:
     """A fit of one chain to G tracks, each with its own parameters, optimiser, loss and best state.
 
-    A step compares n = min(chunks, batch_size) chunks of every track, drawn without replacement, and moves the track's
-    P raw parameters by one step of the optimiser. With B = G n chunks of T samples, W of them warm-up:
+    A step compares n = min(chunks, batch_size) chunks of every track, or its `step_chunks`, drawn without replacement,
+    and moves the track's P raw parameters by one step of the optimiser. With B = G n chunks of T samples, W of them
+    warm-up:
 
         raws (G, P) ── Knobs ──> values, each (G, *shape) ── for_items ──> (B, *shape)
         dry (B, 1, T) ── chain with the values, without the warm-up ──> wet (B, 2, T - W)
@@ -95,7 +98,8 @@ class Fit:
         self.graphed, self._graph = graphed, None
         self.shares = (torch.arange(int(counts.max())) < counts[:, None]).float().to(self.device)
         # Constant, where every step takes all chunks.
-        self._all = self._indices() if max(len(track.chunks.dry) for track in tracks) <= batch_size else None
+        takes_all = all(track.count(batch_size) == len(track.chunks.dry) for track in tracks)
+        self._all = self._indices() if takes_all else None
         self._reports: deque[tuple[AsyncCopy, Tensor | None]] = deque()
 
     def values(self, raws: Tensor) -> Values:
@@ -166,6 +170,42 @@ class Fit:
         for g, track in enumerate(self.tracks):
             track.state = State(*(each[g].clone() for each in state))
 
+    @property
+    def choice_steps(self) -> float:
+        """The time that `choose` takes at the end, as a number of steps."""
+        drawn = sum(len(track.chunks.dry) for track in self.tracks if track.drawn)
+        return CANDIDATES * FORWARD * drawn / self.shares.numel()
+
+    def choose(self) -> None:
+        """Chooses the best of tracks that have ended and whose steps drew few chunks: of `TrackState.candidates`, the
+        one with the lowest loss over all chunks."""
+        first = 0
+        for track in self.tracks:
+            n = len(track.chunks.dry)
+            if track.drawn and track.has_ended and track.error is None and track.chosen is None:
+                index = torch.arange(first, first + n, device=self.device)
+                losses = [self._loss_of(index, raws.to(self.device)) for raws in track.candidates()]
+                best = min(range(len(losses)), key=losses.__getitem__)
+                if losses[best] < math.inf:
+                    track.choose(track.candidates()[best], losses[best])
+            first += n
+
+    @torch.no_grad()
+    def _loss_of(self, index: Tensor, raws: Tensor) -> float:
+        """The loss of the chunks `index` (N,) at raw parameters (P,), infinite where it is not finite.
+
+        Of more than batch_size chunks it is the mean of batches. As many are rendered at once as take the memory of a
+        step, which also stores what its gradient needs.
+        """
+        values, total = self.values(raws), 0.0
+        for batch in index.split(self.batch_size):
+            parts = [self._render(self.dry[some], values) for some in batch.split(2 * self.shares.numel())]
+            wet = torch.cat(parts)
+            terms = self.loss.terms(wet, self.target.select(batch), wet.new_ones(1, len(batch)))
+            total += self.loss.weigh(terms).item() * len(batch) / len(index)
+        loss = total + float(self.chain.penalty(values))
+        return loss if math.isfinite(loss) else math.inf
+
     def _draw(self) -> Tensor | None:
         """Indices (G n,) of the step's chunks, each track padded to n with its first; None for all in order."""
         if self._all is None:
@@ -186,11 +226,15 @@ class Fit:
         raws = raws.detach().requires_grad_()
         # Values of one track need no repetition over its chunks.
         values = self.values(raws if len(raws) > 1 else raws[0])
-        wet = self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(values, len(dry)))
+        wet = self._render(dry, values)
         terms = self.loss.terms(wet, target, self.shares)
         losses = self.loss.weigh(terms).to(wet.dtype) + self.chain.penalty(values)
         gradient = torch.autograd.grad(losses.sum(), raws)[0]
         return losses.detach(), terms.detach(), gradient
+
+    def _render(self, dry: Tensor, values: Values) -> Tensor:
+        """Chunks (B, 1, T) through the chain, without the warm-up, (B, 2, T - W)."""
+        return self.chain.render_after_warm_up(dry, self.warm_up, **self.chain.for_items(values, len(dry)))
 
     def _record(self, g: int, row: Report, index: Tensor | None) -> Terms | None:
         """Records a step of track g; its terms, None where it has to be repeated."""
@@ -239,7 +283,8 @@ def run(
     stopped: Callable[[], bool],
     steps: int | None = None,
 ) -> None:
-    """Takes steps until a track ends, until `stopped()`, or for so many steps; then updates the tracks.
+    """Takes steps until a track ends, until `stopped()`, or for so many steps; then updates the tracks, and chooses the
+    best of those that have ended.
 
     Args:
         on_step: called with the fit, the track and its terms after every step of a track.
@@ -269,5 +314,7 @@ def run(
                 paused = time.monotonic()
             steps = steps and steps - 1
         report(0)
+        fit.write_back()
+        fit.choose()
     finally:
         fit.write_back()

@@ -84,7 +84,14 @@ class Recipe:
         settings = self.settings
         chunks = cut_chunks(pair, settings.chunk_duration, settings.chunk_overlap, self.loss.least_samples)
         raws = None if resumed or settings.start == "defaults" else self._start(pair, chunks)
-        return TrackState(self.chain, chunks, epochs=settings.epochs, seed=settings.seed, raws=raws)
+        return TrackState(
+            self.chain,
+            chunks,
+            epochs=settings.epochs,
+            step_chunks=settings.step_chunks,
+            seed=settings.seed,
+            raws=raws,
+        )
 
     def _start(self, pair: Pair, chunks: Chunks) -> dict[str, Tensor]:
         """The best of the starts that the signals of a pair suggest."""

@@ -71,6 +71,9 @@ class FitSettings:
     chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
     chunk_overlap: float = option(5.0, "part of a chunk in s that is warm-up, and not compared", within=(0, 3600))
     batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
+    step_chunks: int | None = option(
+        None, "few chunks a step, drawn by level and dynamics; null: all", above=0, within=(1, 1_000_000)
+    )
     start: str = option("defaults", f"{', '.join(STARTS)}: echoes, reverb, equaliser estimated from the recordings")
     restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
     epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))

@@ -14,11 +14,15 @@ from reknob.runtime.errors import UsageError
 
 # How often a step whose result is not finite is repeated, each time at half its size.
 RETRIES = 10
+# Exponent η of `TrackState.average`, in which step t weighs about t^η.
+NEWEST = 3
+# Steps whose mean loss is compared, where each step has the loss of other chunks.
+RECENT = 20
 
 
 @dataclass
 class Best:
-    """The lowest loss so far, and the raw parameters that gave it."""
+    """The lowest loss, and the raw parameters that gave it."""
 
     loss: float = math.inf
     raws: dict[str, Tensor] = field(default_factory=dict)
@@ -72,10 +76,16 @@ class State(NamedTuple):
 class TrackState:
     """Everything that a fit stores of one pair.
 
+    The loss of a step compares all chunks, or up to a most that are drawn evenly, and the step of the lowest loss is
+    the best. With `step_chunks` it compares few of them, drawn by their weights (`Chunks.weights`), and losses of
+    different chunks do not show which parameters are better. The best is then the last of the `RECENT` steps of the
+    lowest mean loss, until `Fit.choose` compares the `candidates` over all chunks at the end.
+
     Args:
         chain: the effects whose parameters are fitted.
         chunks: dry and wet.
         epochs: number of steps.
+        step_chunks: chunks of a step, drawn by their weights; None for all, up to a most drawn evenly.
         seed: of the random defaults and of the draws of chunks.
         raws: initial raw parameters by name; the defaults where not given.
     """
@@ -86,6 +96,7 @@ class TrackState:
         chunks: Chunks,
         *,
         epochs: int = 2000,
+        step_chunks: int | None = None,
         seed: int = 0,
         raws: dict[str, Tensor] | None = None,
     ) -> None:
@@ -97,7 +108,12 @@ class TrackState:
         self.state = State(*adam, *adam, none, torch.ones((), dtype=torch.float64))
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
-        self.best = Best()
+        n = len(chunks.dry)
+        # How many chunks a step draws by their weights; None where it takes all, or draws evenly.
+        self.drawn = step_chunks if step_chunks and step_chunks < n else None
+        self.weights = chunks.weights() if self.drawn else None
+        self.lowest, self.chosen = Best(), None
+        self.average = initial  # (P,), of the steps, the newest ones most
         self.raws = initial  # (P,), that the last loss was computed with
         self.undone: list[str] = []
         self.error: str | None = None
@@ -111,14 +127,21 @@ class TrackState:
         """Whether all its steps were taken, or an error ended it."""
         return self.error is not None or self.step_count >= self.epochs
 
+    @property
+    def best(self) -> Best:
+        """The best so far; infinite and without parameters before the first step."""
+        return self.chosen or self.lowest
+
     def count(self, most: int) -> int:
         """The number of its chunks in a step."""
-        return min(len(self.chunks.dry), most)
+        return min(self.drawn or len(self.chunks.dry), most)
 
     def draw(self, most: int) -> Tensor:
-        """Indices of the chunks of a step: all, or `most` drawn without replacement."""
-        n = len(self.chunks.dry)
-        return torch.randperm(n, generator=self.generator)[:most] if n > most else torch.arange(n)
+        """Indices of the chunks of a step: all, or `most` drawn without replacement, by weights with `step_chunks`."""
+        n, count = len(self.chunks.dry), self.count(most)
+        if self.weights is not None:
+            return torch.multinomial(self.weights, count, generator=self.generator)
+        return torch.randperm(n, generator=self.generator)[:count] if n > count else torch.arange(n)
 
     def best_values(self, chain: Effect) -> Values:
         """Values of the step of lowest loss, or the initial ones before the first step."""
@@ -129,9 +152,25 @@ class TrackState:
     def record(self, loss: float, raws: Tensor) -> None:
         """Records the loss of a step, and the raw parameters (P,) that it was computed with."""
         self.losses.append(loss)
-        self.raws = raws
-        if loss < self.best.loss:
-            self.best = Best(loss, {name: raw.clone() for name, raw in self.columns.split(raws).items()})
+        self.raws, self.chosen = raws, None
+        if self.drawn:
+            # Shamir and Zhang, Stochastic Gradient Descent for Non-smooth Optimization, ICML 2013, section 4.
+            self.average = self.average.lerp(raws, (NEWEST + 1) / (self.step_count + NEWEST))
+            loss = math.fsum(self.losses[-RECENT:]) / min(RECENT, self.step_count)
+        # The first means are of too few losses to be kept.
+        if loss < self.lowest.loss or (self.drawn and self.step_count <= RECENT):
+            self.lowest = self._best(loss, raws)
+
+    def candidates(self) -> list[Tensor]:
+        """Raw parameters (P,), one of which is the best: after the last step, their average, the lowest recent mean."""
+        return [self.state.raws, self.average, self.columns.join(self.lowest.raws)]
+
+    def choose(self, raws: Tensor, loss: float) -> None:
+        """Makes raw parameters (P,) the best, by their `loss` over all chunks."""
+        self.chosen = self._best(loss, raws)
+
+    def _best(self, loss: float, raws: Tensor) -> Best:
+        return Best(loss, {name: raw.clone() for name, raw in self.columns.split(raws).items()})
 
     def record_broken(self, scale: float, culprit: str) -> None:
         """Records a step with a loss or gradient that is not finite; it is repeated at `scale` times its full size."""
@@ -147,6 +186,8 @@ class TrackState:
 
     def state_dict(self) -> dict:
         """Everything that a later run needs to continue bit for bit."""
+        # What is chosen at the end is not what the steps of a resumed fit go on from.
+        drawn = {"drawn": {"average": self.average, **vars(self.lowest)}} if self.drawn else {}
         return {
             "global_step": self.step_count,
             "model": self.columns.split(self.state.raws),
@@ -156,6 +197,7 @@ class TrackState:
             "losses": self.losses,
             "undone": self.undone,
             "generator": self.generator.get_state(),
+            **drawn,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -164,6 +206,9 @@ class TrackState:
         if not torch.equal(self.columns.join(state["model"]), restored.raws):
             raise UsageError("the checkpoint's parameters are not those that its optimiser moved")
         self.state = restored
-        self.best = Best(state["lowest_loss"], state["best_model"])
+        self.lowest, self.chosen = Best(state["lowest_loss"], state["best_model"]), None
+        if self.drawn:
+            self.average = state["drawn"]["average"]
+            self.lowest = Best(state["drawn"]["loss"], state["drawn"]["raws"])
         self.losses, self.undone = list(state["losses"]), list(state["undone"])
         self.generator.set_state(state["generator"])

@@ -1,6 +1,8 @@
-"""A session in the terminal: one progress bar over all songs, and lines at the beginning and the end of each."""
+"""A session in the terminal: a progress bar over all songs, the time a fit will take, a line where a song ends."""
 
 import sys
+import time
+import weakref
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,6 +13,55 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Outcome, Song
 from reknob.report.tables import values_table
+
+# An estimate of the time is of so many steps at least, after the first, and of so many seconds, in which they differ.
+ESTIMATE_STEPS, ESTIMATE_S = 3, 3.0
+# The bar shows no time that is left: the estimate is a line of its own.
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+
+
+class Pace:
+    """The time of the steps of one fit, and from its first ones the time of the whole fit, once.
+
+    The songs of a fit take every step together. The first step is left out: it compiles, and its memory is new.
+    """
+
+    def __init__(self, fit: Fit) -> None:
+        # Weakly, so that its memory is free for the next one.
+        self._fit = weakref.ref(fit)
+        self._steps, self._begun, self._is_told = 0, 0.0, False
+
+    def is_of(self, fit: Fit) -> bool:
+        """Whether it is the pace of this fit."""
+        return self._fit() is fit
+
+    def step(self, now: float) -> float | None:
+        """Counts a step that ended at `now`, in s; the seconds per step once they are known, and None otherwise."""
+        self._steps += 1
+        if self._steps == 1:
+            self._begun = now
+        counted, seconds = self._steps - 1, now - self._begun
+        if self._is_told or counted < ESTIMATE_STEPS or seconds < ESTIMATE_S:
+            return None
+        self._is_told = True
+        return seconds / counted
+
+
+def estimate(fit: Fit, each: float, songs: int) -> str:
+    """The time that a fit takes from here on, at `each` s a step; `songs` are those that are fitted after it."""
+    left = min(track.epochs - track.step_count for track in fit.tracks)
+    seconds = each * (left + fit.choice_steps)
+    together = f" of {len(fit.tracks)} songs together" if len(fit.tracks) > 1 else ""
+    then = f"; then {songs} more {'songs' if songs > 1 else 'song'}" if songs else ""
+    return f"about {_duration(seconds)} for {left} more steps{together} ({each:.2g} s each){then}"
+
+
+def _duration(seconds: float) -> str:
+    """A duration as it is said: in seconds, in minutes, or in hours and minutes."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Progress:
@@ -24,6 +75,8 @@ class Progress:
     def __init__(self, songs: int, epochs: int) -> None:
         self.songs, self.epochs, self.total = songs, epochs, songs * epochs
         self._bar: tqdm | None = None
+        self._pace: Pace | None = None
+        self._ended = 0  # songs
 
     def __enter__(self) -> "Progress":
         return self
@@ -42,7 +95,7 @@ class Progress:
             if run.device.type == "cpu" and not kernels.compiled():
                 self._write("first run on this machine: compiling the sample loops, about a minute, once")
             # Only now, so that a session whose songs were all done before shows no bar.
-            self._bar = tqdm(total=self.total, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=self.total, unit="step", dynamic_ncols=True, bar_format=BAR)
         # The steps of an earlier run that is resumed.
         self._bar.update(run.track.step_count)
 
@@ -51,12 +104,22 @@ class Progress:
         # Drawn with the next update, at most ten times a second; a refresh would draw at every step.
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
         self._bar.update()
+        self._estimate(song, fit)
+
+    def _estimate(self, song: Song, fit: Fit) -> None:
+        """Writes the time of a fit after its first steps."""
+        if self._pace is None or not self._pace.is_of(fit):
+            self._pace = Pace(fit)
+        # The steps of all songs of a fit are reported one after another.
+        if song.open_run.track is fit.tracks[-1] and (each := self._pace.step(time.monotonic())):
+            self._write(estimate(fit, each, self.songs - self._ended - len(fit.tracks)))
 
     def pause(self, song: Song) -> None:
         """Nothing to do."""
 
     def end(self, song: Song) -> None:
         run = song.run
+        self._ended += 1
         # An interrupted session ends, so that its bar stays where it is.
         if song.outcome is not Outcome.INTERRUPTED:
             self._reduce_total(run.track.epochs - run.track.step_count if run else self.epochs)
@@ -87,7 +150,8 @@ def _result(song: Song, run: RunFolder) -> list[str]:
     track = run.track
     if not track.losses:
         return [f"{song.files.name}: no step was taken; {run.path}"]
-    losses = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f} in {track.step_count} steps"
+    over = f" over all {len(track.chunks.dry)} chunks" if track.chosen else ""
+    losses = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f}{over} in {track.step_count} steps"
     table = values_table(run.chain, run.values, run.certainty)
     return [table, f"{song.files.name}: {losses}; {run.path}", *track.undone]
 

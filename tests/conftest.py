@@ -1,6 +1,10 @@
 """What holds for every test: threads that wait sleep, as those that spin take the cores from threads that work."""
 
+import functools
 import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,23 @@ def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "NETWORK", (space.Stage(0.09, 120, 0.05), space.Stage(0.2, 60, 0.03)))
     monkeypatch.setattr(space, "ECHOES", space.Stage(1.0, 20, 0.03))
     monkeypatch.setattr(space, "TOGETHER", space.Stage(1.0, 30, 0.03))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remember_installed_packages() -> Iterator[None]:
+    """Programs look for plug-ins among all installed packages, which takes as long as the rest of a refusal."""
+    read = metadata.entry_points
+
+    @functools.cache
+    def remembered(path: tuple[str, ...], **selected: str) -> metadata.EntryPoints:
+        return read(**selected)
+
+    def entry_points(**selected: str) -> metadata.EntryPoints:
+        return remembered(tuple(sys.path), **selected)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "entry_points", entry_points)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def test_a_shown_command_names_a_program_and_its_arguments(line: str, monkeypatc
 
 #: Programs whose commands are run where a page shows them, with what makes them small.
 RUN = {
-    "main": (*SMALL, "epochs=1", "chunk_duration=1.5"),
+    "main": (*SMALL, "epochs=1", "chunk_duration=1.5", "restarts=2"),
     "scripts.render": (),
     "scripts.play": (),
     "scripts.estimate": (),

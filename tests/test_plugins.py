@@ -12,6 +12,7 @@ from takes import SR, mixed, take
 
 import main
 import reknob
+import train_analysis_net
 from reknob.afx.registry import EFFECTS, build
 from reknob.data.audio import read_audio, write_audio
 from reknob.data.pair_files import DATASETS
@@ -22,7 +23,7 @@ from reknob.runtime import plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
 from reknob.runtime.workers import map_processes
-from scripts import presets
+from scripts import presets, render
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = '''
@@ -113,7 +114,9 @@ def run(folder: Path, program: str, *arguments: str, **environment: str) -> subp
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 
 
-def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(folder: Path) -> None:
+def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sizes = ["chunk_duration=1.4", "chunk_overlap=0.4", "epochs=2", "device=cpu", "check_pair=false"]
     chosen = ["dataset=takes", "data_dir=song", "model=chain.yaml", "loss.name=rms", "loss.options.floor=0.01"]
     fit = run(folder, "main.py", "--plugin", "my_plugin", *chosen, *sizes)
@@ -125,13 +128,15 @@ def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(folder: Pa
     rendered = run(folder, "scripts/render.py", "--plugin=my_plugin", f"--run={run_folder}", "song/take.wav", "y.wav")
     assert rendered.returncode == 0, rendered.stderr
     assert read_audio(folder / "y.wav")[0].shape == (2, round(1.5 * SR))
-    without = run(folder, "scripts/render.py", f"--run={run_folder}", "song/take.wav", "z.wav")
-    assert without.returncode == 2 and without.stderr.count("\n") == 1
-    assert "unknown effect 'saturation'" in without.stderr
-    assert without.stderr.endswith("an effect of a plug-in needs --plugin MODULE\n")
+    assert render.main([f"--run={run_folder}", str(folder / "song" / "take.wav"), str(folder / "z.wav")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "unknown effect 'saturation'" in error
+    assert error.endswith("an effect of a plug-in needs --plugin MODULE\n")
 
 
-def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin(folder: Path) -> None:
+def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     music = folder / "music"
     music.mkdir()
     for seed in range(3):
@@ -141,8 +146,8 @@ def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin
     trained = run(folder, "train_analysis_net.py", "--plugin=my_plugin", *chosen, *sizes)
     assert trained.returncode == 0, trained.stderr
     assert (folder / "logs" / "SFX_peq_AFX_peq_ENC_mean_spectrum_LOSS_rms" / "estimator.pt").exists()
-    unknown = run(folder, "train_analysis_net.py", *chosen, *sizes)
-    assert unknown.returncode == 2 and "invalid choice: 'mean_spectrum'" in unknown.stderr
+    assert train_analysis_net.main([*chosen, *sizes]) == 2
+    assert "invalid choice: 'mean_spectrum'" in capsys.readouterr().err
 
 
 def test_an_installed_package_is_found_by_its_entry_point(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Convolution by FFT of audio with impulse responses of any length."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,7 +43,8 @@ def in_series(first: Tensor, second: Tensor, most: int | None = None) -> Tensor:
 
     With `most`, only its first `most` samples.
     """
-    lead = torch.broadcast_shapes(first.shape[:-3], second.shape[:-3])
+    # numpy's function, as the first call of torch's takes a second to import sympy.
+    lead = np.broadcast_shapes(first.shape[:-3], second.shape[:-3])
     first, second = (h.expand(*lead, *h.shape[-3:]).reshape(-1, *h.shape[-3:]) for h in (first, second))
     length = first.shape[-1] + second.shape[-1] - 1
     n = fast_length(length)

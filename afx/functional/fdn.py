@@ -3,6 +3,7 @@
 Source: DiffVox, arXiv 2504.14735, the FDN reverb.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +60,8 @@ def impulse_response(
         once = rho ** delays.to(gains)
         short = impulse_response(gains * once.unsqueeze(-1), U, b, c * once.unsqueeze(-2), delays, n)
         return short * rho ** -torch.arange(n, dtype=gains.dtype, device=gains.device)
-    batch = torch.broadcast_shapes(gains.shape[:-2], U.shape[:-2], b.shape[:-2], c.shape[:-2], delays.shape[:-1])
+    # numpy's function, as the first call of torch's takes a second to import sympy.
+    batch = np.broadcast_shapes(gains.shape[:-2], U.shape[:-2], b.shape[:-2], c.shape[:-2], delays.shape[:-1])
     U, gains, b, c = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (U, gains, b, c))
     # The limit of γ in reverb.FDN, 60 dB in 3/4 of n samples, puts what wraps around 80 dB below the start.
     H = kernels.fdn_response(U, gains, b, c, delays.reshape(-1, delays.shape[-1]), n)
