@@ -33,8 +33,7 @@ def best_start(
     """
     if len(starts) == 1:
         return starts[0]
-    power = chunks.wet[..., chunks.warm_up :].square().mean((1, 2))
-    few = chunks.select(power.topk(min(CHUNKS, len(power))).indices)
+    few = loudest(chunks, CHUNKS)
     reached, steps = list(starts), STEPS
     while len(reached) > 1:
         tracks = [TrackState(chain, few, epochs=steps, raws=raws) for raws in reached]
@@ -47,3 +46,9 @@ def best_start(
         reached = [track.best.raws for track in tracks[: (len(tracks) + 1) // 2] if track.best.raws] or [starts[0]]
         steps *= 2
     return reached[0]
+
+
+def loudest(chunks: Chunks, count: int) -> Chunks:
+    """The `count` chunks of the highest power, or all where there are fewer."""
+    power = chunks.wet[..., chunks.warm_up :].square().mean((1, 2))
+    return chunks.select(power.topk(min(count, len(power))).indices)
