@@ -6,7 +6,7 @@ removed where the loss hardly rises without it, or where it hardly does so once 
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 # The default tolerance, as a share of the loss, and at least what a level error of so many dB costs. Fits of one pair
 # by two optimisers ended 0.2 to 2 % apart.
 TOLERANCE, TOLERANCE_DB = 0.005, 0.015
-NEAR = 20  # An effect that costs more than so many tolerances stays without a trial.
-CHUNKS = 3  # compared, so that the cost does not grow with the length of the recording
+# An effect that costs more than so many tolerances stays without a trial; and one that at half of its trial does.
+NEAR, HALFWAY = 40, 8
+CHUNKS = 2  # compared, so that the cost does not grow with the length of the recording
 STEPS = 40  # of a trial
 FINAL = 10  # The last fit takes a tenth of the steps of the first.
 # The least distance of a position from the ends of its range, whose raw parameters are infinite.
@@ -71,7 +72,7 @@ def off_raw(p: Param, value: float | tuple[float, ...]) -> Tensor:
 
 
 class Losses:
-    """The loss of raw parameters on some chunks, without penalties.
+    """The loss of raw parameters on some chunks, penalties included.
 
     Args:
         chain: the effects, on the device.
@@ -89,8 +90,10 @@ class Losses:
     @torch.no_grad()
     def __call__(self, raws: Raws) -> float:
         self.knobs.load_state_dict(raws)
-        values = self.chain.for_items(self.knobs(), len(self.dry))
-        return self._compared(self.chain.render_after_warm_up(self.dry, self.warm_up, **values))
+        values = self.knobs()
+        items = self.chain.for_items(values, len(self.dry))
+        wet = self.chain.render_after_warm_up(self.dry, self.warm_up, **items)
+        return self._compared(wet) + float(self.chain.penalty(values))
 
     @torch.no_grad()
     def of_level(self, db: float) -> float:
@@ -128,48 +131,77 @@ def prune(
         tolerance: in units of the loss; by default half a percent of it, and at least what 0.015 dB of level cost.
         stopped: asked between trials and between steps.
     """
-    few = loudest(track.chunks, CHUNKS)
-    losses = Losses(chain, few, loss, device)
-
-    def refined(chunks: Chunks, raws: Raws, held: Collection[str], steps: int) -> Best:
-        refit = TrackState(chain, chunks, epochs=steps, raws=raws, held=held)
-        fit = make([refit])
-        for _ in range(steps):
-            if stopped():
-                break
-            fit.step()
-        fit.write_back()
-        return refit.best if refit.best.raws else Best(math.inf, raws)
-
-    raws = refined(few, track.best.raws, (), STEPS).raws
-    base = losses(raws)
+    few, parts = loudest(track.chunks, CHUNKS), switches(chain)
+    losses, refine = Losses(chain, few, loss, device), _Refiner(chain, make, stopped)
+    raws = refine(few, track.best.raws, STEPS).raws
     if tolerance is None:
-        tolerance = max(TOLERANCE * base, losses.of_level(TOLERANCE_DB))
-    left, untried, held, removed = switches(chain), switches(chain), set(), {}
-    without = _without(left, raws, losses)
-    while untried and not stopped():
-        tried = min(untried, key=lambda each: without[each.name])
-        untried.remove(tried)
-        trial, reached = raws | tried.off, without[tried.name]
-        if tolerance < reached - base <= NEAR * tolerance:
-            trial = refined(few, trial, held | tried.held, STEPS).raws
-            reached = losses(trial)
-        log.debug("%s: loss %.4f, %.4f without it", tried.name, base, reached)
-        if reached - base <= tolerance:
-            removed[tried.name] = reached - base
-            raws, base, held = trial, min(base, reached), held | tried.held
-            left = [each for each in left if each.name not in removed]
-            without = _without(left, raws, losses)
+        tolerance = max(TOLERANCE * losses(raws), losses.of_level(TOLERANCE_DB))
+
+    def without(part: Switch, raws: Raws, held: frozenset[str], most: float) -> Raws:
+        """The parameters without an effect, refined on trial where that may bring the loss down to `most`."""
+        trial = raws | part.off
+        if not most < losses(trial) <= most + NEAR * tolerance:
+            return trial
+        return refine(few, trial, STEPS, held | part.held, most + HALFWAY * tolerance).raws
+
+    raws, removed = _eliminate(parts, raws, losses, without, tolerance, stopped)
     best = track.best
     if removed:
-        best = refined(track.chunks, raws, held, max(track.epochs // FINAL, 1))
-        without, base = _without(left, best.raws, losses), losses(best.raws)
+        held = frozenset().union(*(part.held for part in parts if part.name in removed))
+        best = refine(track.chunks, raws, max(track.epochs // FINAL, 1), held)
     if stopped():
         return None
-    costs = {name: value - base for name, value in without.items()}
+    reached = losses(best.raws)
+    costs = {part.name: losses(best.raws | part.off) - reached for part in parts if part.name not in removed}
     return best, EffectsRecord(costs, removed, track.best.loss, best.loss, tolerance)
 
 
-def _without(parts: Iterable[Switch], raws: Raws, losses: Losses) -> dict[str, float]:
-    """The loss without each of some effects."""
-    return {each.name: losses(raws | each.off) for each in parts}
+def _eliminate(
+    parts: Sequence[Switch],
+    raws: Raws,
+    losses: Losses,
+    without: Callable[[Switch, Raws, frozenset[str], float], Raws],
+    tolerance: float,
+    stopped: Callable[[], bool],
+) -> tuple[Raws, dict[str, float]]:
+    """Raw parameters without the effects that are not needed, and by how much removing each raised the loss."""
+    untried, held, removed = list(parts), frozenset(), {}
+    base = losses(raws)
+    costs = {part.name: losses(raws | part.off) for part in untried}
+    while untried and not stopped():
+        tried = min(untried, key=lambda part: costs[part.name])
+        untried.remove(tried)
+        trial = without(tried, raws, held, base + tolerance)
+        reached = losses(trial)
+        log.debug("%s: loss %.4f, %.4f without it", tried.name, base, reached)
+        if reached <= base + tolerance:
+            removed[tried.name] = reached - base
+            raws, base, held = trial, min(base, reached), held | tried.held
+            costs = {part.name: losses(raws | part.off) for part in untried}
+    return raws, removed
+
+
+@dataclass(frozen=True)
+class _Refiner:
+    """Fits that begin near the best parameters."""
+
+    chain: Effect
+    make: Make
+    stopped: Callable[[], bool]
+
+    def __call__(
+        self, chunks: Chunks, raws: Raws, steps: int, held: Collection[str] = (), most: float = math.inf
+    ) -> Best:
+        """The lowest loss in some steps, with `held` parameters as they are; half the steps if that is above `most`."""
+        track = TrackState(self.chain, chunks, epochs=steps, raws=raws, held=held)
+        fit = self.make([track])
+        for step in range(steps):
+            if self.stopped():
+                break
+            fit.step()
+            if 2 * step == steps:
+                fit.read_reports()
+                if track.best.loss > most:
+                    break
+        fit.write_back()
+        return track.best if track.best.raws else Best(math.inf, raws)
