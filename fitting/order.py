@@ -6,23 +6,28 @@ they do not, so that only this order can be found from recordings.
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from torch import Tensor
+
 from reknob.afx.chain import Serial, is_biquad
 from reknob.afx.effect import Effect
+from reknob.data.chunks import Chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.restarts import CHUNKS, loudest
-from reknob.fitting.track import TrackState
+from reknob.fitting.track import Best, TrackState
 from reknob.formats.runs import CONFIG, read_chain_file
 
 log = logging.getLogger(__name__)
 
-STEPS = 60  # of a trial: fewer do not move a compressor enough to compare orders
+STEPS, REFINED = 60, 40  # of the fit of each order, and of each order from what each reached
+LEAST = 1e-9  # loss
 
 
 class HasFiles(Protocol):
@@ -64,26 +69,46 @@ def _in_order(config: dict, names: Sequence[str]) -> dict:
 
 
 def ordered(recipe: Recipe, pair: Pair, stopped: Callable[[], bool] = lambda: False) -> Recipe:
-    """The recipe with the order of effects that comes nearest in a short fit to the loudest chunks of a pair.
+    """The recipe with the order of effects that short fits to the loudest chunks of a pair come nearest with.
 
-    The same recipe where the settings give the order, or the chain has no other one that matters.
+    Fits of some orders descend faster than those of others, whichever made the record. So every order is refined from
+    the parameters that each order reached, and the one of the lowest geometric mean loss is taken. The same recipe
+    where the settings give the order, where the chain has no other one that matters, or where it was stopped.
     """
-    best, lowest = recipe, float("inf")
     candidates = recipes(recipe)
-    for candidate in candidates if len(candidates) > 1 else ():
-        track = candidate.track(pair)
-        raws = track.columns.split(track.state.raws)
-        trial = TrackState(candidate.chain, loudest(track.chunks, CHUNKS), epochs=STEPS, raws=raws)
-        fit = candidate.fit([trial], method="annealed")
-        for _ in range(STEPS):
-            if stopped():
-                return recipe
-            fit.step()
-        fit.write_back()
-        log.info("%s: loss %.3f after %d steps in the order %s", pair.name, trial.best.loss, STEPS, names_of(candidate))
-        if trial.best.loss < lowest:
-            best, lowest = candidate, trial.best.loss
-    return best
+    if len(candidates) == 1:
+        return recipe
+    track = recipe.track(pair)
+    chunks, start = loudest(track.chunks, CHUNKS), track.columns.split(track.state.raws)
+    reached = [_trial(each, chunks, start, STEPS, stopped) for each in candidates]
+    sums = []
+    for each in candidates:
+        losses = [_trial(each, chunks, best.raws or start, REFINED, stopped, refine=True).loss for best in reached]
+        sums.append(sum(math.log(max(loss, LEAST)) for loss in losses))
+        mean = math.exp(sums[-1] / len(losses))
+        log.info("%s: loss %.3f in the order %s", pair.name, mean, names_of(each))
+    # A loss that is not finite is the largest.
+    return recipe if stopped() else candidates[min(range(len(sums)), key=sums.__getitem__)]
+
+
+def _trial(
+    recipe: Recipe,
+    chunks: Chunks,
+    raws: dict[str, Tensor],
+    steps: int,
+    stopped: Callable[[], bool],
+    *,
+    refine: bool = False,
+) -> Best:
+    """The best that some steps reach from raw parameters."""
+    track = TrackState(recipe.chain, chunks, epochs=steps, raws=raws)
+    fit = recipe.refine([track]) if refine else recipe.fit([track], method="annealed")
+    for _ in range(steps):
+        if stopped():
+            break
+        fit.step()
+    fit.write_back()
+    return track.best
 
 
 def recipes(recipe: Recipe) -> list[Recipe]:

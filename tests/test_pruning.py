@@ -219,6 +219,7 @@ def test_orders_differ_in_the_bands_beside_the_compressor() -> None:
 @pytest.mark.parametrize("true", [["shelf", "comp", "pan"], ["comp", "shelf", "pan"]])
 def test_the_order_that_made_the_record_is_found(true: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "STEPS", 3)
+    monkeypatch.setattr(order, "REFINED", 2)
     effects = {"shelf": SHELF, "comp": COMP, "pan": {"effect": "panning"}}
     chain, dry = build({name: effects[name] for name in true}, SR), noise(1.0)
     wet = rendered(chain, dry, Knobs(chain).state_dict())
@@ -234,6 +235,7 @@ def test_a_run_has_the_order_that_was_chosen_and_keeps_it(
     one: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order, "STEPS", 1)
+    monkeypatch.setattr(order, "REFINED", 1)
     asked = [*one[:-1], "chain.comp.effect=compressor_expander", "order=search"]
     session_of(asked)
     chosen = list(read_yaml(tmp_path / "logs" / "song" / "run_0" / "config.yaml")["chain"])
