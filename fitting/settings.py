@@ -73,7 +73,7 @@ class FitSettings:
     batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
     start: str = option("defaults", f"{', '.join(STARTS)}: echoes, reverb, equaliser estimated from the recordings")
     restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
-    order: str = option("given", f"{', '.join(ORDERS)}: try the compressor before and after the equaliser")
+    order: str = option("given", f"{', '.join(ORDERS)}: the compressor before or after the equaliser, by short fits")
     prune: bool = option(False, "at the end remove the effects without which the loss hardly rises, and fit the others")
     prune_tolerance: float | None = option(
         None, "by how much it may rise; default: 0.5 % of it, at least what 0.015 dB of level cost", above=0
