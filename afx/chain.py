@@ -251,6 +251,9 @@ class Sends(Effect):
             yield from part.leaves(f"{prefix}{name}.")
         yield prefix, self
 
+    def switches(self) -> dict[str, dict[str, float | tuple[float, ...]]]:
+        return {send: {send: 0.0} for _, _, send in self.sends}
+
     def curves(self, values: Values) -> list[Curve]:
         return [curve for name, part in self.parts() for curve in part.curves(part_values(values, name))]
 

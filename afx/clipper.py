@@ -17,6 +17,7 @@ class Waveshaper(Effect):
     """A memoryless effect, whose curve is output over input."""
 
     label = "DIST"
+    level_dependent = True
 
     def stage(self, values: Tensors) -> Stage:
         return overlapping(self, values)

@@ -28,6 +28,7 @@ class DeEsser(Effect):
     """
 
     label = "DE-ESS"
+    level_dependent = True
 
     def __init__(self, sr: int, **overrides: dict) -> None:
         self.params = (

@@ -27,6 +27,7 @@ class CompressorExpander(Effect):
     """
 
     label = "COMP"
+    level_dependent = True
     options = {"lookahead": Flag(), "max_lookahead": Number(1, 100, "ms")}
     # Length of the sinc filter that advances the gain, before and after its centre, in ms.
     MARGIN_MS = 1
@@ -59,6 +60,10 @@ class CompressorExpander(Effect):
         # Lookahead 0 too: the truncated sinc filter is exact for whole samples only.
         no_lookahead = {"lookahead": 0.0} if any(p.name == "lookahead" for p in self.params) else {}
         return {"cmp_ratio": 1.0, "exp_ratio": 1.0, "makeup": 0.0} | no_lookahead
+
+    def switches(self) -> dict[str, dict[str, float | tuple[float, ...]]]:
+        # Without the makeup: often the only gain of a chain, it is needed without any compression too.
+        return {"compressor": {"cmp_ratio": 1.0}, "expander": {"exp_ratio": 1.0}}
 
     def curves(self, values: Tensors) -> list[Curve]:
         """Gain over level, for a stationary signal."""
@@ -154,6 +159,7 @@ class Compressor(Effect):
         Param("makeup", "dB", 10.0, Linear(0, 20)),
     )
     label = "COMP"
+    level_dependent = True
     # Lowest amplitude that is measured.
     # It is -80 dB, below the knee at every value of the declared ranges, so the reduction there is 0 anyway.
     FLOOR = 1e-4

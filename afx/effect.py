@@ -41,6 +41,8 @@ class Effect(nn.Module):
     label: ClassVar[str | None] = None
     #: "delay" or "reverb" for effects that users can leave out of a render; "" for all others.
     family: ClassVar[str] = ""
+    #: Whether its gain depends on the level of its input: only then does its place beside an equaliser matter.
+    level_dependent: ClassVar[bool] = False
     #: The options that select its sample-by-sample form; empty where there is only one form.
     realtime_options: ClassVar[dict[str, object]] = {}
     #: Bounds of the options, which are chosen at construction, by name.
@@ -113,6 +115,14 @@ class Effect(nn.Module):
         Empty where no values do; such an effect has to be left out of the chain.
         """
         return {}
+
+    def switches(self) -> dict[str, dict[str, float | tuple[float, ...]]]:
+        """The values that switch off each of its parts that can be off alone, by the part's name, "" for all of it.
+
+        By default those of `off_values`. An effect without these may give the values that change its input least.
+        """
+        off = self.off_values()
+        return {"": off} if off else {}
 
     def off(self, values: Values) -> Values:
         """These values with those of `off_values` in their place, in all parts; UsageError where there are none."""

@@ -1,6 +1,7 @@
 """Equaliser bands: each is one biquad of the RBJ cookbook, applied as a recursion."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,8 +51,22 @@ class Biquad(Effect, ABC):
         return {p.name: 0.0 for p in self.params if p.name == "gain"}
 
 
-class LowPass(Biquad):
+class Pass(Biquad):
+    """A low- or high-pass; no values make it the identity, those of `open_end` come nearest."""
+
+    #: The end of the range of the frequency at which it passes most: 0 the lowest, 1 the highest.
+    open_end: ClassVar[float]
+
+    def switches(self) -> dict[str, dict[str, float | tuple[float, ...]]]:
+        freq = next(p.mapping for p in self.params if p.name == "freq")
+        assert isinstance(freq, Linear)
+        return {"": {"freq": freq.from_unit(torch.tensor(self.open_end)).item(), "Q": 0.707}}
+
+
+class LowPass(Pass):
     """Resonant low-pass, 12 dB per octave."""
+
+    open_end = 1.0
 
     label = "LP"
     # A Q of 0.707, just below 1/√2: a higher one has a resonance.
@@ -61,8 +76,10 @@ class LowPass(Biquad):
         return biquad.low_pass(freq, Q, self.sr)
 
 
-class HighPass(Biquad):
+class HighPass(Pass):
     """Resonant high-pass, 12 dB per octave."""
+
+    open_end = 0.0
 
     label = "HP"
     params = (Param("freq", "Hz", 200.0, Linear(16, 5300)), Param("Q", "", 0.707, Linear(0.5, 10)))

@@ -1,8 +1,10 @@
 """Builds what the settings of a fit name: chain, loss, memory budget, pairs, tracks and fits."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,12 +15,18 @@ from reknob.fitting.batch import Budget
 from reknob.fitting.fit import Fit
 from reknob.fitting.initialise import raws_from, starts, to_raws
 from reknob.fitting.optimiser import METHODS
-from reknob.fitting.restarts import best_start, descend, loudest
+from reknob.fitting.pruning import prune
+from reknob.fitting.restarts import CHUNKS, best_start, descend, loudest
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.space import find_space
 from reknob.fitting.track import TrackState
+from reknob.formats.effects import EFFECTS
 from reknob.runtime.device import pick_device
 
+log = logging.getLogger(__name__)
+
+# Annealed steps from the best parameters must not leave them, so that they are smaller.
+REFINING = 4.0
 ADAPTING = 24  # steps before the response is read
 
 
@@ -55,6 +63,10 @@ class Recipe:
     def tree(self) -> dict:
         """The settings as they are written to config.yaml."""
         return asdict(self.settings)
+
+    def with_chain(self, chain: dict) -> "Recipe":
+        """The same settings with the configuration of another chain."""
+        return Recipe(replace(self.settings, chain=chain))
 
     def budget(self) -> Budget:
         """The memory budget of steps, from what is free now."""
@@ -97,7 +109,7 @@ class Recipe:
         """The best of the starts that the signals of a pair suggest."""
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
         echoes = [to_raws(chain, values) for values in starts(chain, pair.dry, pair.wet, self.settings.restarts)]
-        defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks)
+        defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks, CHUNKS)
         make = partial(self.fit, method="annealed")
         # What comes before the sends is adapted first: the response is read from its output.
         adapted = descend(chain, few, [defaults | echoes[0]], make, ADAPTING)[0]
@@ -105,17 +117,40 @@ class Recipe:
         found = [adapted | space] if space else [adapted | echo for echo in echoes[1:]]
         return best_start(chain, few, [*found, adapted], make)
 
-    def fit(self, tracks: Sequence[TrackState], *, method: str | None = None) -> Fit:
-        """A fit of some tracks together, by the method of the settings or another one."""
+    def prune(self, track: TrackState, stopped: Callable[[], bool]) -> bool:
+        """Removes the effects that a fit that has ended does not need; False if that is not set, or was stopped."""
+        if not self.settings.prune or not track.best.raws:
+            return False
+        log.info("removing effects that are not needed")
+        tolerance = self.settings.prune_tolerance
+        pruned = prune(
+            self.chain, track, self.loss, self.refine, device=self.device, tolerance=tolerance, stopped=stopped
+        )
+        if pruned is None:
+            log.info("stopped: no effect was removed; resume=true does that")
+            return False
+        track.chosen, track.effects = pruned
+        return True
+
+    def lacks_pruning(self, run: Path) -> bool:
+        """Whether effects are still to be removed of a run that has ended."""
+        return self.settings.prune and not (run / EFFECTS).exists()
+
+    def refine(self, tracks: Sequence[TrackState]) -> Fit:
+        """A fit of some tracks that begin near the best parameters."""
+        return self.fit(tracks, method="annealed", slower=REFINING)
+
+    def fit(self, tracks: Sequence[TrackState], *, method: str | None = None, slower: float = 1.0) -> Fit:
+        """A fit of some tracks together, by the method of the settings or another one; `slower` divides its rate."""
         settings = self.settings
         return Fit(
             self.chain,
             tracks,
             self.loss,
-            lr=settings.optimiser.lr,
+            lr=settings.optimiser.lr / slower,
             batch_size=settings.batch_size,
             method=method or settings.optimiser.method,
             device=self.device,
-            near=settings.start == "signals",
+            near=settings.start == "signals" or slower > 1,
             graphed=settings.graph and self.device.type == "cuda",
         )

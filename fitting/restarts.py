@@ -15,12 +15,6 @@ CHUNKS = 2  # compared in a trial, so that its cost does not grow with the lengt
 Make = Callable[[Sequence[TrackState]], Fit]
 
 
-def loudest(chunks: Chunks) -> Chunks:
-    """The few chunks on which starts are compared."""
-    power = chunks.wet[..., chunks.warm_up :].square().mean((1, 2))
-    return chunks.select(power.topk(min(CHUNKS, len(power))).indices)
-
-
 def descend(
     chain: Effect, chunks: Chunks, starts: Sequence[dict[str, Tensor]], make: Make, steps: int
 ) -> list[dict[str, Tensor]]:
@@ -58,3 +52,9 @@ def best_start(chain: Effect, chunks: Chunks, starts: Sequence[dict[str, Tensor]
         reached = descend(chain, chunks, reached, make, steps)[: (len(reached) + 1) // 2]
         steps *= 2
     return reached[0]
+
+
+def loudest(chunks: Chunks, count: int) -> Chunks:
+    """The `count` chunks of the highest power, or all where there are fewer."""
+    power = chunks.wet[..., chunks.warm_up :].square().mean((1, 2))
+    return chunks.select(power.topk(min(count, len(power))).indices)

@@ -1,6 +1,7 @@
 """The run folder of a fit, updated while it runs: settings, checkpoints, record, values, audio."""
 
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.formats.certainty import Certainty, write_certainty
+from reknob.formats.effects import EFFECTS, write_effects
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, write_text
 from reknob.runtime.locks import FolderLock
@@ -37,7 +39,7 @@ class RunFolder:
 
     def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock) -> None:
         self.path, self.pair, self.track, self._lock = path, pair, track, lock
-        self.chain, self.device = recipe.chain, recipe.device
+        self.chain, self.device, self._prune = recipe.chain, recipe.device, recipe.prune
         self.values: Values = {}  # of the lowest loss, after `close`
         self.fitted: Tensor | None = None  # (2, T), dry rendered with them, after `close` and a step
         self._loss = recipe.loss if recipe.settings.certainty else None
@@ -73,18 +75,23 @@ class RunFolder:
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
         runs.update_settings(before, epochs=track.epochs)
+        (before / EFFECTS).unlink(missing_ok=True)
 
     def save(self) -> None:
         """Writes the checkpoint that a later run resumes from."""
         runs.save_checkpoint(self.path, self.track.state_dict())
 
-    def close(self, ended: str | None) -> None:
+    def close(self, ended: str | None, stopped: Callable[[], bool] | None = None) -> None:
         """Writes checkpoint, record, best values and the audio rendered with them.
 
-        `ended` is the reason why the fit ended early: "interrupted" or "error"; None where all steps were taken.
+        `ended` is the reason why the fit ended early: "interrupted" or "error"; None where all steps were taken. Then
+        effects are removed if the settings say so, until `stopped()`.
         """
         try:
             self._close(ended)
+            # Only now, as the run is complete without it.
+            if ended is None and stopped and self._prune(self.track, stopped):
+                self._close(ended)
         finally:
             self._lock.release()
 
@@ -108,6 +115,8 @@ class RunFolder:
                 write_certainty(self.path, self.certainty)
         # The record comes last: a run whose record says that it ended is complete.
         runs.finish(self.path, flat, record)
+        if track.effects:
+            write_effects(self.path, track.effects)
 
 
 def check_resumable(folder: Path, recipe: Recipe) -> None:

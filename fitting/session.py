@@ -14,6 +14,7 @@ from reknob.data.audio import duration
 from reknob.data.pair_files import PairFiles
 from reknob.fitting.batch import fit_all
 from reknob.fitting.fit import Fit, Terms
+from reknob.fitting.order import by_order
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.run_folder import RunFolder, check_resumable, write_error
 from reknob.fitting.settings import FitSettings
@@ -93,6 +94,7 @@ class Session:
         self.songs: list[Song] = []
         self._of: dict[TrackState, Song] = {}
         self._silent: set[tuple[Observer, Song]] = set()
+        self._stopped: Callable[[], bool] = lambda: False
 
     def fit(self, pairs: Sequence[tuple[Path, PairFiles]], stopped: Callable[[], bool]) -> list[Song]:
         """Fits pairs, each given with the folder for its runs, until `stopped()`. A failure of one ends no other.
@@ -101,22 +103,26 @@ class Session:
         """
         # Tracks of similar length are neighbours, so that they share steps with little padding.
         self.songs = [Song(*pair) for pair in sorted(pairs, key=lambda pair: _length(pair[1]))]
-        fit_all(
-            self._tracks(stopped),
-            self.recipe.fit,
-            self.recipe.budget(),
-            on_step=self._on_step,
-            on_pause=self._on_pause,
-            on_fault=self._on_fault,
-            on_end=self._on_end,
-            stopped=stopped,
-        )
+        self._stopped = stopped
+        # Tracks of one fit share a chain, and with it the order of its effects.
+        for recipe, songs in by_order(self.recipe, self.songs, self._resumed, stopped):
+            self.recipe = recipe
+            fit_all(
+                self._tracks(songs),
+                recipe.fit,
+                recipe.budget(),
+                on_step=self._on_step,
+                on_pause=self._on_pause,
+                on_fault=self._on_fault,
+                on_end=self._on_end,
+                stopped=stopped,
+            )
         return self.songs
 
-    def _tracks(self, stopped: Callable[[], bool]) -> Iterator[TrackState]:
+    def _tracks(self, songs: Sequence[Song]) -> Iterator[TrackState]:
         """The songs to fit, loaded one by one."""
-        for song in self.songs:
-            if stopped():
+        for song in songs:
+            if self._stopped():
                 return
             try:
                 self._open(song)
@@ -132,8 +138,8 @@ class Session:
     def _open(self, song: Song) -> None:
         """Loads a song into a run folder, new or of the run to resume, unless a run has all its epochs."""
         recipe, files = self.recipe, song.files
-        newest = runs.newest_run(song.log_dir, files.name, files.wet_path) if recipe.resumes else None
-        if newest and runs.has_ended(newest, recipe.epochs):
+        newest = self._resumed(song)
+        if newest and runs.has_ended(newest, recipe.epochs) and not recipe.lacks_pruning(newest):
             song.outcome = Outcome.DONE_BEFORE
             song.reason = f"{files.name}: has {runs.step_count(newest)} epochs in {newest}; resume=false begins anew"
             return
@@ -142,6 +148,10 @@ class Session:
         pair = recipe.load(files)
         song.run = RunFolder.open(song.log_dir, newest, pair, recipe.track(pair, resumed=newest is not None), recipe)
         song.outcome = Outcome.INTERRUPTED  # until it ends
+
+    def _resumed(self, song: Song) -> Path | None:
+        """The run of a song that is resumed, if any."""
+        return runs.newest_run(song.log_dir, song.files.name, song.files.wet_path) if self.recipe.resumes else None
 
     def _on_step(self, fit: Fit, track: TrackState, terms: Terms) -> None:
         self._notify("step", self._of[track], fit, terms)
@@ -166,7 +176,7 @@ class Session:
         if track.error:
             song.fail(f"{song.files.name}: {track.error}")
         try:
-            song.open_run.close("error" if track.error else why)
+            song.open_run.close("error" if track.error else why, self._stopped)
         except Exception as error:
             state = why or "fitted"
             self._failed(song, error, song.open_run.path, f"{state}, but {song.open_run.path} is not whole: ")

@@ -23,6 +23,7 @@ CHAINS = Path(__file__).resolve().parent.parent / "cfg" / "model"
 # The most chunks that may contain one sample: all chunks of a pair are held in memory.
 MOST_OVERLAPPING = 20
 STARTS = ("defaults", "signals")
+ORDERS = ("given", "search")
 VOCAL = "vocal"
 
 
@@ -76,6 +77,11 @@ class FitSettings:
     )
     start: str = option("defaults", f"{', '.join(STARTS)}: echoes, reverb, equaliser estimated from the recordings")
     restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
+    order: str = option("given", f"{', '.join(ORDERS)}: the compressor before or after the equaliser, by short fits")
+    prune: bool = option(False, "at the end remove the effects without which the loss hardly rises, and fit the others")
+    prune_tolerance: float | None = option(
+        None, "by how much it may rise; default: 0.5 % of it, at least what 0.015 dB of level cost", above=0
+    )
     epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -123,6 +129,8 @@ class FitSettings:
             raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
         if self.start not in STARTS:
             raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}")
+        if self.order not in ORDERS:
+            raise UsageError(f"order={self.order}: unknown; known: {', '.join(ORDERS)}")
         self._check_chunks(self.build_loss())
         self.build_chain()
 

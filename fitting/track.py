@@ -1,6 +1,7 @@
 """The state of the fit of one pair: its chunks, parameters and optimiser, losses and best parameters."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from reknob.afx.effect import Effect, Knobs, Values
 from reknob.data.chunks import Chunks
 from reknob.fitting.optimiser import AdamState
+from reknob.formats.effects import EffectsRecord
 from reknob.runtime.errors import UsageError
 
 # How often a step whose result is not finite is repeated, each time at half its size.
@@ -88,6 +90,7 @@ class TrackState:
         step_chunks: chunks of a step, drawn by their weights; None for all, up to a most drawn evenly.
         seed: of the random defaults and of the draws of chunks.
         raws: initial raw parameters by name; the defaults where not given.
+        held: names of parameters that no step moves.
     """
 
     def __init__(
@@ -99,8 +102,11 @@ class TrackState:
         step_chunks: int | None = None,
         seed: int = 0,
         raws: dict[str, Tensor] | None = None,
+        held: Collection[str] = (),
     ) -> None:
         self.chunks, self.epochs, self.columns = chunks, epochs, ParameterLayout(chain)
+        # (P,), a factor on the rates
+        self.moves = self.columns.join({n: torch.full(p.shape, float(n not in held)) for n, p in chain.walk()})
         raws = raws or Knobs(chain, torch.Generator().manual_seed(seed)).state_dict()
         initial = self.columns.join(raws).to(chunks.dry.dtype)
         none = torch.zeros_like(initial)
@@ -112,11 +118,13 @@ class TrackState:
         # How many chunks a step draws by their weights; None where it takes all, or draws evenly.
         self.drawn = step_chunks if step_chunks and step_chunks < n else None
         self.weights = chunks.weights() if self.drawn else None
-        self.lowest, self.chosen = Best(), None
+        self.lowest = Best()
+        self.chosen: Best | None = None  # by the loss over all chunks, or after effects were removed
         self.average = initial  # (P,), of the steps, the newest ones most
         self.raws = initial  # (P,), that the last loss was computed with
         self.undone: list[str] = []
         self.error: str | None = None
+        self.effects: EffectsRecord | None = None  # which were removed
 
     @property
     def step_count(self) -> int:

@@ -103,6 +103,12 @@ def _list_of(read: Callable[[object], object]) -> Callable[[object], list]:
     return read_all
 
 
+def _numbers_by_name(value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {_text(name): _number(number) for name, number in value.items()}
+
+
 def _shown(value: object) -> str:
     """A value in at most about 40 characters, for a message."""
     if isinstance(value, (list, dict)):
@@ -129,4 +135,12 @@ PRESET_SET = {
     "alignment_shifts": Field(_list_of(_shift), "a list of whole numbers of samples"),
     "runs": Field(_list_of(_text), "a list of paths"),
     "alignment": Field(_text, "crop or roll"),
+}
+#: effects.json of a run.
+EFFECTS_RECORD = {
+    "costs": Field(_numbers_by_name, "numbers by name"),
+    "removed": Field(_numbers_by_name, "numbers by name"),
+    "loss_before": Field(_number, "a number"),
+    "loss": Field(_number, "a number"),
+    "tolerance": Field(_number, "a number"),
 }

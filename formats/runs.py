@@ -4,6 +4,7 @@
     meta.json          the record: files, losses, how it ended   at the beginning and at the end
     checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
     parametrised.pth   the best values in physical units      at the end
+    effects.json       which effects the recordings need      at the end, with prune=true (`formats.effects`)
 """
 
 import json
@@ -106,7 +107,7 @@ def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -
     """
     before = merge(defaults or {}, read_yaml(folder / CONFIG))
     free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
-    free |= {"certainty"}
+    free |= {"certainty", "prune", "prune_tolerance", "order"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
     if changed:

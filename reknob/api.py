@@ -21,12 +21,14 @@ from reknob.estimation.estimate import as_record, estimate_recording
 from reknob.estimation.estimator import load_estimator
 from reknob.fitting.fit import Fit as Descent
 from reknob.fitting.fit import Terms, run
+from reknob.fitting.order import ordered
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.formats.applied import load_chain
+from reknob.formats.effects import EffectsRecord
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, user_path
 from reknob.runtime.settings import settings_from
@@ -125,6 +127,11 @@ class Fit(Processor):
         return list(self.track.losses)
 
     @property
+    def effects(self) -> EffectsRecord | None:
+        """What every effect is worth, and which were removed; None without `prune=True`."""
+        return self.track.effects
+
+    @property
     def findings(self) -> list[Finding]:
         """Results of the check of the pair: alignment, polarity, drift, levels, …; each prints as a line."""
         return list(self.pair.check.findings)
@@ -188,17 +195,20 @@ def fit(
     chosen = settings_from(FitSettings, {**settings, **groups, **paths, "epochs": steps})
     chosen.read_model()
     chosen.check()
-    recipe = Recipe(chosen)
+    recipe, stop = Recipe(chosen), stopped or (lambda: False)
     pair = recipe.load(PairFiles(user_path(dry), user_path(wet), user_path(wet).stem))
+    recipe = ordered(recipe, pair, stop)
     track = recipe.track(pair)
 
     def report(_: Descent, track: TrackState, terms: Terms) -> None:
         if on_step:
             on_step(track.step_count, terms)
 
-    run(recipe.fit([track]), report, lambda _: None, stopped or (lambda: False))
+    run(recipe.fit([track]), report, lambda _: None, stop)
     if track.error:
         raise UsageError(f"{pair.name}: {track.error}")
+    if track.has_ended:
+        recipe.prune(track, stop)
     return Fit(recipe.chain, track.best_values(recipe.chain), recipe=recipe, pair=pair, track=track)
 
 

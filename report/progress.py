@@ -12,6 +12,7 @@ from reknob.afx import kernels
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Outcome, Song
+from reknob.formats.effects import EffectsRecord
 from reknob.report.tables import values_table
 
 # An estimate of the time is of so many steps at least, after the first, and of so many seconds, in which they differ.
@@ -150,10 +151,22 @@ def _result(song: Song, run: RunFolder) -> list[str]:
     track = run.track
     if not track.losses:
         return [f"{song.files.name}: no step was taken; {run.path}"]
-    over = f" over all {len(track.chunks.dry)} chunks" if track.chosen else ""
-    losses = f"loss {track.losses[0]:.3f} -> {track.best.loss:.3f}{over} in {track.step_count} steps"
+    lowest = track.effects.loss_before if track.effects else track.best.loss
+    over = f" over all {len(track.chunks.dry)} chunks" if track.drawn and track.chosen else ""
+    losses = f"loss {track.losses[0]:.3f} -> {lowest:.3f}{over} in {track.step_count} steps"
+    effects = effects_lines(track.effects) if track.effects else []
     table = values_table(run.chain, run.values, run.certainty)
-    return [table, f"{song.files.name}: {losses}; {run.path}", *track.undone]
+    return [table, *effects, f"{song.files.name}: {losses}; {run.path}", *track.undone]
+
+
+def effects_lines(record: EffectsRecord) -> list[str]:
+    """Which effects were removed, what that cost, and what the others are worth, the dearest first."""
+    removed = ", ".join(record.removed) or "none"
+    worth = sorted(record.costs.items(), key=lambda item: -item[1])
+    return [
+        f"removed: {removed}; loss {record.loss_before:.3f} -> {record.loss:.3f}",
+        f"loss without one of the others: {', '.join(f'{name} {cost:+.3f}' for name, cost in worth) or 'none'}",
+    ]
 
 
 def summary(songs: Iterable[Song], *, failed: int = 0, skipped: int = 0) -> str:

@@ -370,9 +370,9 @@ def test_a_run_folder_is_closed_with_its_record_last(arguments: list[str], monke
     recorded = []
     close = RunFolder.close
 
-    def closing(self: RunFolder, ended: str | None) -> None:
+    def closing(self: RunFolder, *rest: object) -> None:
         order.clear()
-        close(self, ended)
+        close(self, *rest)
         recorded.append([*order])
 
     monkeypatch.setattr(RunFolder, "close", closing)
