@@ -60,7 +60,7 @@ def pruned(found: dict[str, float], true: dict[str, float], **options: object) -
     chain, dry = build(PEAKS, SR), noise()
     chunks = Chunks(dry[None], rendered(chain, dry, raws_of(chain, **true))[None], 0, (0,))
     track = TrackState(chain, chunks, epochs=100)
-    track.best = Best(1.0, raws_of(chain, **found))
+    track.lowest = Best(1.0, raws_of(chain, **found))
     return prune(
         chain,
         track,

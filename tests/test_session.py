@@ -351,7 +351,8 @@ def test_tensorboards_thread_never_ends_a_run(
 def test_sound_too_quiet_or_short_for_a_loudness_is_shown_as_it_is(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pair = SimpleNamespace(dry=take(1.4), wet=mixed(take(0.2)), sr=SR)
-    run = SimpleNamespace(path=tmp_path, pair=pair, track=SimpleNamespace(step_count=0), fitted=1e-6 * mixed(take(1.4)))
+    track, fitted = SimpleNamespace(step_count=0), 1e-6 * mixed(take(1.4))
+    run = SimpleNamespace(path=tmp_path, pair=pair, track=track, fitted=fitted, certainty={})
     with TensorBoardWriter() as board:
         board.end(Song(tmp_path, PairFiles(tmp_path, tmp_path, "quiet"), run=run))
     assert accumulator.EventAccumulator(str(tmp_path)).Reload().Tags()["audio"] == ["dry", "wet", "fitted"]
