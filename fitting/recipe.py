@@ -15,6 +15,7 @@ from reknob.fitting.optimiser import METHODS
 from reknob.fitting.restarts import best_start
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
+from reknob.formats.preset_document import is_document, raws_of, read_document
 from reknob.runtime.device import pick_device
 
 
@@ -82,8 +83,10 @@ class Recipe:
         return TrackState(self.chain, chunks, epochs=settings.epochs, seed=settings.seed, raws=raws)
 
     def _start(self, pair: Pair, chunks: Chunks) -> dict[str, Tensor]:
-        """The best of the starts that the signals of a pair suggest."""
+        """The start of a preset document, or the best of those that the signals of a pair suggest."""
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
+        if is_document(self.settings.start):
+            return raws_of(chain, read_document(self.settings.start), self.settings.seed)
         values = starts(chain, pair.dry, pair.wet, self.settings.restarts)
         raws = [raws_from(chain, each, self.settings.seed) for each in values]
         return best_start(self.chain, chunks, raws, lambda tracks: self.fit(tracks, method="annealed"))
@@ -99,6 +102,6 @@ class Recipe:
             batch_size=settings.batch_size,
             method=method or settings.optimiser.method,
             device=self.device,
-            near=settings.start == "signals",
+            near=settings.start != "defaults",
             graphed=settings.graph and self.device.type == "cuda",
         )

@@ -11,6 +11,7 @@ from reknob.afx.stream import render
 from reknob.data.audio import write_audio
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
+from reknob.fitting.run_preset import write_run_preset
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
@@ -35,7 +36,7 @@ class RunFolder:
 
     def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock) -> None:
         self.path, self.pair, self.track, self._lock = path, pair, track, lock
-        self.chain, self.device = recipe.chain, recipe.device
+        self.chain, self.device, self._recipe = recipe.chain, recipe.device, recipe
         self.values: Values = {}  # of the lowest loss, after `close`
         self.fitted: Tensor | None = None  # (2, T), dry rendered with them, after `close` and a step
 
@@ -99,6 +100,7 @@ class RunFolder:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})
             self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
             write_audio(self.path / FITTED, self.fitted, pair.sr)
+            write_run_preset(self.path, pair, track, self._recipe)
         # The record comes last: a run whose record says that it ended is complete.
         runs.finish(self.path, flat, record)
 

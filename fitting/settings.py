@@ -10,6 +10,7 @@ from reknob.afx.effect import Effect
 from reknob.afx.registry import build, check_fittable, with_changes
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.optimiser import METHODS
+from reknob.formats.preset_document import is_document, raws_of, read_document
 from reknob.formats.runs import read_chain_file
 from reknob.losses import LOSSES, FitLoss, VocalLoss, build_fit_loss, channels_of
 from reknob.losses.vocal import TERMS
@@ -70,7 +71,7 @@ class FitSettings:
     chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
     chunk_overlap: float = option(5.0, "part of a chunk in s that is warm-up, and not compared", within=(0, 3600))
     batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
-    start: str = option("defaults", f"{', '.join(STARTS)}: echoes, reverb, equaliser estimated from the recordings")
+    start: str = option("defaults", f"{', '.join(STARTS)} (estimated from the recordings), or a preset.json")
     restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
     epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
@@ -116,10 +117,12 @@ class FitSettings:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
         if self.optimiser.method not in METHODS:
             raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
-        if self.start not in STARTS:
-            raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}")
+        if self.start not in STARTS and not is_document(self.start):
+            raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}, or a preset's .json file")
         self._check_chunks(self.build_loss())
-        self.build_chain()
+        chain = self.build_chain()
+        if is_document(self.start):
+            raws_of(chain, read_document(self.start))
 
     def _check_chunks(self, loss: FitLoss) -> None:
         """Checks that enough of a chunk is left after its warm-up, and that chunks do not overlap too much."""

@@ -4,6 +4,7 @@
     meta.json          the record: files, losses, how it ended   at the beginning and at the end
     checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
     parametrised.pth   the best values in physical units      at the end
+    preset.json        the preset document                    at the end (formats.preset_document)
 """
 
 import json
