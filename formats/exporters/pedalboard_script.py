@@ -1,5 +1,7 @@
 """A preset as a Python script that needs pedalboard, numpy and scipy, and not this project."""
 
+from pathlib import Path
+
 from reknob.formats.exporters.impulse import in_two, space_response
 from reknob.formats.exporters.parts import (
     HIGH_PASS,
@@ -27,47 +29,8 @@ NOTES = (
     "Bands: Q as in the RBJ cookbook. Low- and high-pass are scipy's, as those of pedalboard have 6 dB per octave.",
     f"Compressor: attack_ms and release_ms are {TIME} time constants.",
 )
-
-_PASSES = '''
-def second_order(kind, freq, q):
-    """A low- or high-pass of 12 dB per octave, RBJ cookbook, as a function of audio."""
-    w = 2 * np.pi * freq / SR
-    alpha, sign = np.sin(w) / (2 * q), 1 if kind == "low" else -1
-    b = (1 - sign * np.cos(w)) / 2 * np.array([1, 2 * sign, 1])
-    a = np.array([1 + alpha, -2 * np.cos(w), 1 - alpha])
-    return lambda x: lfilter(b, a, x).astype(np.float32)
-
-'''
-_PLUG = """
-def plug(plugin):
-    return lambda x: plugin(x, SR)
-"""
-_PROCESS = '''
-
-def process(x):
-    """Mono or stereo audio (C, T) at SR Hz, full scale 1, to stereo (2, T)."""
-    x = np.atleast_2d(x).mean(0, keepdims=True).astype(np.float32)
-    for step in STEPS:
-        x = step(x)
-    return np.repeat(x, 2 // len(x), 0)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("give an input and an output file")
-    with AudioFile(sys.argv[1]).resampled_to(SR) as file:
-        audio = file.read(file.frames)
-    with AudioFile(sys.argv[2], "w", SR, 2) as file:
-        file.write(process(audio))
-'''
-_CONVOLVE = '''
-def space(x):
-    """Delay, reverb and panning, from mono to stereo."""
-    with AudioFile(str(Path(__file__).with_name({name!r}))) as file:
-        h = file.read(file.frames)
-    return fftconvolve(x, h, axes=1)[:, : x.shape[1]].astype(np.float32)
-
-'''
+#: What is the same in every script.
+TEMPLATE = Path(__file__).with_name("pedalboard.txt")
 
 
 def pedalboard_script(rig: Rig) -> Export:
@@ -84,16 +47,12 @@ def pedalboard_script(rig: Rig) -> Export:
         else:
             lacking.append(lacks(step))
     if space:
-        steps.append(("space", ", ".join(step.name for step in space)))
+        steps.append((f"convolve({rig.stem + SPACE!r})", ", ".join(step.name for step in space)))
     files = {SPACE: space_response(rig)} if space else {}
-    imports = (
-        "import sys\nfrom pathlib import Path\n\nimport numpy as np\nimport pedalboard as pb\n"
-        "from pedalboard.io import AudioFile\nfrom scipy.signal import fftconvolve, lfilter\n"
-    )
     head = comments([*heading(rig, lacking, *NOTES), "Run: python SCRIPT in.wav out.wav"], "#")
     listed = "".join(f"    {code},  # {name}\n" for code, name in steps)
-    body = f"\nSR = {rig.sr}  # Hz\n\n" + _PASSES + (_CONVOLVE.format(name=rig.stem + SPACE) if space else "")
-    return Export(f"{head}{imports}{body}{_PLUG}\n\nSTEPS = [\n{listed}]\n{_PROCESS}", lacking, files)
+    body = TEMPLATE.read_text(encoding="utf-8").replace("@SR@", str(rig.sr)).replace("@STEPS@", listed)
+    return Export(head + body, lacking, files)
 
 
 def _band(band: Band) -> str:
