@@ -168,7 +168,9 @@ def parse_document(content: dict) -> PresetDocument:
         raws,
         content.get("name", ""),
         {name: content["certainty"][name] for name in declared if name in content.get("certainty", {})},
-        *(content.get(key, {}) for key in ("alignment", "losses", "provenance")),
+        content.get("alignment", {}),
+        content.get("losses", {}),
+        content.get("provenance", {}),
         content.get("licence", ""),
     )
 

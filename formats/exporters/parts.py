@@ -10,7 +10,7 @@ from reknob.afx.dynamics import Compressor, CompressorExpander, SimpleCompressor
 from reknob.afx.effect import Effect, HasResponse, Values, own_values, part_values
 from reknob.afx.eq import Biquad, HighPass, HighShelf, LowPass, LowShelf, Peak
 from reknob.afx.equaliser import Band as EqualiserBand
-from reknob.afx.equaliser import FixedBand
+from reknob.afx.equaliser import Design, FixedBand
 from reknob.afx.functional import biquad
 from reknob.afx.registry import EFFECTS
 from reknob.afx.reverb import FIR
@@ -25,7 +25,7 @@ _KINDS: dict[type[Effect], str] = {
     LowPass: LOW_PASS,
     HighPass: HIGH_PASS,
 }
-_DESIGNS = {biquad.peak: PEAK, biquad.low_shelf: LOW_SHELF, biquad.high_shelf: HIGH_SHELF}
+_DESIGNS: dict[Design, str] = {biquad.peak: PEAK, biquad.low_shelf: LOW_SHELF, biquad.high_shelf: HIGH_SHELF}
 #: ln 9: a one-pole average rises from 10 to 90 % in this many time constants, as afx.functional.level has it.
 RISE = 2.2
 
@@ -171,8 +171,8 @@ def dynamics_of(step: Step) -> Dynamics | None:
     else:
         return None
     if isinstance(effect, Compressor):
-        static = (step.scalar(name) for name in ("threshold", "ratio", "knee"))
-        return Dynamics(*static, attack, release, step.scalar("makeup"))
+        threshold, ratio, knee = (step.scalar(name) for name in ("threshold", "ratio", "knee"))
+        return Dynamics(threshold, ratio, knee, attack, release, step.scalar("makeup"))
     return Dynamics(
         step.scalar("cmp_threshold"),
         step.scalar("cmp_ratio"),
