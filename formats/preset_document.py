@@ -113,10 +113,21 @@ def raws_of(effect: Effect, document: PresetDocument, seed: int = 0) -> dict[str
         if given is not None and given.shape == raws[name].shape and _agrees(p.mapping.value(given), value):
             raws[name] = given.to(raws[name])
             continue
-        if isinstance(p.mapping, Bounded):
-            value = p.mapping.from_unit(p.mapping.to_unit(value).clamp(0.01, 0.99))
-        raws[name] = p.mapping.raw(value).to(raws[name])
+        raws[name] = _raw(p, name, value).to(raws[name])
     return raws
+
+
+def _raw(p: Param, name: str, value: Tensor) -> Tensor:
+    """The raw parameter of a value, moved inside its range; UsageError where there is none, as for a reflection."""
+    if isinstance(p.mapping, Bounded):
+        value = p.mapping.from_unit(p.mapping.to_unit(value).clamp(0.01, 0.99))
+    try:
+        raw = p.mapping.raw(value)
+    except RuntimeError:  # of torch.linalg: a matrix without a logarithm
+        raw = torch.full_like(value, torch.nan)
+    if not raw.isfinite().all() or not torch.allclose(p.mapping.value(raw), value, 1e-3, 1e-3):
+        raise UsageError(f"{name}: a fit cannot start from its value, which no finite raw parameter gives; change it")
+    return raw
 
 
 def _agrees(fitted: Tensor, value: Tensor) -> bool:
@@ -207,6 +218,9 @@ def _tensor(p: Param, name: str, numbers: object) -> Tensor:
         raise UsageError(f"{name}: its lists are of different lengths, or a number is too large") from None
     if tensor.shape != p.shape:
         raise UsageError(f"{name}: has the shape {list(tensor.shape)}; the chain declares {list(p.shape)}")
+    # In float32 chains compute.
+    if not tensor.float().isfinite().all():
+        raise UsageError(f"{name}: a number is too large")
     return tensor
 
 

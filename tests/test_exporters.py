@@ -99,6 +99,17 @@ def test_impulse_responses_are_the_linear_parts(preset: PresetDocument, tmp_path
     assert error_db(np.stack([paths[0] + paths[2], paths[1] + paths[3]]), expected) < -90
 
 
+def test_a_chain_that_is_one_parallel_effect_is_not_taken_apart() -> None:
+    config = {"effect": "sends", "wide": {"effect": "fdn", "ir_duration": 0.2, "delays": [11, 13]}}
+    values = flatten(Knobs(build(config, SR), torch.Generator().manual_seed(0)).requires_grad_(False)())
+    values["wide.c"] = torch.full((2, 2), 0.3)
+    document = PresetDocument(config, SR, None, values)
+    h = export(document, "ir").content
+    assert isinstance(h, Tensor)
+    expected = ours(document, X)
+    assert error_db(fftconvolve(X, h.double().numpy(), axes=1)[:, : X.shape[1]], expected) < -90
+
+
 def test_camilladsp_runs_the_chain(preset: PresetDocument) -> None:
     made = export(preset, "camilladsp", "v")
     responses = {f"v{end}": h.double().numpy() for end, h in made.files.items()}

@@ -134,15 +134,12 @@ class Dynamics:
         return self.exp_ratio > 1
 
 
-def _steps(effect: Effect, values: Values, prefix: str = "") -> list[Step]:
-    steps = []
-    for name, part in effect.parts():
-        inner = part_values(values, name)
-        if isinstance(part, Serial):
-            steps += _steps(part, inner, f"{prefix}{name}.")
-        else:
-            steps.append(Step(prefix + name, part, inner))
-    return steps
+def _steps(effect: Effect, values: Values, name: str = "") -> list[Step]:
+    # Not of subclasses, which may put their parts together in another way.
+    if type(effect) not in (Serial, Normalised):
+        return [Step(name or "chain", effect, values)]
+    before = f"{name}." if name else ""
+    return [step for part, inner in effect.parts() for step in _steps(inner, part_values(values, part), before + part)]
 
 
 def band_of(step: Step) -> Band | None:
