@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/ from the code's declarations: effects.md, and the codes in pair-check.md.
+"""Writes the generated parts of docs/ from the code: effects.md, and tables in pair-check.md and exporting.md.
 
     python -m docs.generate
 
@@ -19,6 +19,7 @@ from reknob.afx.effect import Effect
 from reknob.afx.param import Param, RawNormal, Uniform
 from reknob.afx.registry import EFFECTS, KEYS, build, parse_chain
 from reknob.data.doctor import CODES
+from reknob.formats.exporters.registry import EXPORTERS
 from reknob.runtime.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -203,12 +204,27 @@ def mappings_section() -> str:
 
 def pair_check_page() -> str:
     """The page on checking a pair, with the codes of the findings between its two marks."""
-    before, _, rest = (ROOT / "docs" / "pair-check.md").read_text(encoding="utf-8").partition(BEGIN)
     rows = "\n".join(f"| `{code}` | {meaning} |" for code, meaning in CODES.items())
-    return f"{before}{BEGIN}\n\n| code | what was found |\n|---|---|\n{rows}\n\n{END}{rest.partition(END)[2]}"
+    return between_marks("pair-check.md", f"| code | what was found |\n|---|---|\n{rows}")
 
 
-PAGES: dict[str, Callable[[], str]] = {"effects.md": effects_page, "pair-check.md": pair_check_page}
+def exporting_page() -> str:
+    """The page on exports, with the formats between its two marks."""
+    rows = "\n".join(f"| `{key}` | {one.what} | `{one.suffix}` |" for key, one in EXPORTERS.items())
+    return between_marks("exporting.md", f"| `--to` | writes | file |\n|---|---|---|\n{rows}")
+
+
+def between_marks(page: str, text: str) -> str:
+    """A page with a text between its two marks."""
+    before, _, rest = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "effects.md": effects_page,
+    "exporting.md": exporting_page,
+    "pair-check.md": pair_check_page,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

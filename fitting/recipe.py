@@ -21,6 +21,7 @@ from reknob.fitting.settings import FitSettings
 from reknob.fitting.space import find_space
 from reknob.fitting.track import TrackState
 from reknob.formats.effects import EFFECTS
+from reknob.formats.preset_document import is_document, raws_of, read_document
 from reknob.runtime.device import pick_device
 
 log = logging.getLogger(__name__)
@@ -106,8 +107,10 @@ class Recipe:
         )
 
     def _start(self, pair: Pair, chunks: Chunks) -> dict[str, Tensor]:
-        """The best of the starts that the signals of a pair suggest."""
+        """The start of a preset document, or the best of those that the signals of a pair suggest."""
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
+        if is_document(self.settings.start):
+            return raws_of(chain, read_document(self.settings.start), self.settings.seed)
         echoes = [to_raws(chain, values) for values in starts(chain, pair.dry, pair.wet, self.settings.restarts)]
         defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks, CHUNKS)
         make = partial(self.fit, method="annealed")
@@ -151,6 +154,6 @@ class Recipe:
             batch_size=settings.batch_size,
             method=method or settings.optimiser.method,
             device=self.device,
-            near=settings.start == "signals" or slower > 1,
+            near=settings.start != "defaults" or slower > 1,
             graphed=settings.graph and self.device.type == "cuda",
         )

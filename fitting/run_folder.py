@@ -13,6 +13,7 @@ from reknob.data.audio import write_audio
 from reknob.data.pairs import Pair
 from reknob.fitting.certainty import certainty
 from reknob.fitting.recipe import Recipe
+from reknob.fitting.run_preset import write_run_preset
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
@@ -39,7 +40,7 @@ class RunFolder:
 
     def __init__(self, path: Path, pair: Pair, track: TrackState, recipe: Recipe, lock: FolderLock) -> None:
         self.path, self.pair, self.track, self._lock = path, pair, track, lock
-        self.chain, self.device, self._prune = recipe.chain, recipe.device, recipe.prune
+        self.chain, self.device, self._recipe = recipe.chain, recipe.device, recipe
         self.values: Values = {}  # of the lowest loss, after `close`
         self.fitted: Tensor | None = None  # (2, T), dry rendered with them, after `close` and a step
         self._loss = recipe.loss if recipe.settings.certainty else None
@@ -90,7 +91,7 @@ class RunFolder:
         try:
             self._close(ended)
             # Only now, as the run is complete without it.
-            if ended is None and stopped and self._prune(self.track, stopped):
+            if ended is None and stopped and self._recipe.prune(self.track, stopped):
                 self._close(ended)
         finally:
             self._lock.release()
@@ -113,6 +114,7 @@ class RunFolder:
             if self._loss and not ended:
                 self.certainty = certainty(self.chain, track.chunks, self._loss, moved)
                 write_certainty(self.path, self.certainty)
+            write_run_preset(self.path, pair, track, self._recipe)
         # The record comes last: a run whose record says that it ended is complete.
         runs.finish(self.path, flat, record)
         if track.effects:

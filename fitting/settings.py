@@ -10,6 +10,7 @@ from reknob.afx.effect import Effect
 from reknob.afx.registry import build, check_fittable, with_changes
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.optimiser import METHODS
+from reknob.formats.preset_document import is_document, raws_of, read_document
 from reknob.formats.runs import read_chain_file
 from reknob.losses import LOSSES, FitLoss, VocalLoss, build_fit_loss, channels_of
 from reknob.losses.vocal import TERMS
@@ -75,7 +76,7 @@ class FitSettings:
     step_chunks: int | None = option(
         None, "few chunks a step, drawn by level and dynamics; null: all", above=0, within=(1, 1_000_000)
     )
-    start: str = option("defaults", f"{', '.join(STARTS)}: echoes, reverb, equaliser estimated from the recordings")
+    start: str = option("defaults", f"{', '.join(STARTS)} (estimated from the recordings), or a preset.json")
     restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
     order: str = option("given", f"{', '.join(ORDERS)}: the compressor before or after the equaliser, by short fits")
     prune: bool = option(False, "at the end remove the effects without which the loss hardly rises, and fit the others")
@@ -127,12 +128,14 @@ class FitSettings:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
         if self.optimiser.method not in METHODS:
             raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
-        if self.start not in STARTS:
-            raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}")
+        if self.start not in STARTS and not is_document(self.start):
+            raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}, or a preset's .json file")
         if self.order not in ORDERS:
             raise UsageError(f"order={self.order}: unknown; known: {', '.join(ORDERS)}")
         self._check_chunks(self.build_loss())
-        self.build_chain()
+        chain = self.build_chain()
+        if is_document(self.start):
+            raws_of(chain, read_document(self.start))
 
     def _check_chunks(self, loss: FitLoss) -> None:
         """Checks that enough of a chunk is left after its warm-up, and that chunks do not overlap too much."""

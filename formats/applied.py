@@ -1,14 +1,19 @@
 """A chain and its values, from a run folder, a preset or a file of values, as programs apply them to recordings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from reknob.afx.effect import Effect, Knobs, Values, nest
 from reknob.afx.registry import EFFECTS, build
+from reknob.formats.changes import changed
+from reknob.formats.preset_document import build_chain, is_document, read_document, values_of
 from reknob.formats.presets import PUBLISHED_CHAIN, load_presets, read_chain
 from reknob.formats.runs import load_run, load_values, read_chain_file
 from reknob.runtime.errors import UsageError
+
+LUFS = -18.0  # of the recordings that presets are fitted to
 
 
 def load_chain(
@@ -21,22 +26,34 @@ def load_chain(
     realtime: bool,
     no_delay: bool,
     no_reverb: bool,
+    changes: Sequence[str] = (),
+    amount: float = 1.0,
     **_: object,
 ) -> tuple[Effect, Values]:
     """The chain and its values in physical units, as selected by the options of `runtime.arguments.chain_options`.
 
     Args:
         run: run folder; exactly one of `run`, `preset` and `values` is given.
-        preset: folder of a preset set.
-        row: which of its presets.
+        preset: folder of a preset set, or a preset document.
+        row: which preset of the set.
         values: file parametrised.pth, in physical units.
         fx_config: the chain of `preset` or `values`.
         realtime: render delay and reverb sample by sample.
         no_delay: mute the delay.
         no_reverb: mute the reverb.
+        changes, amount: of the values, as in `formats.changes`.
 
     UsageError naming the file that is missing, damaged or of another chain, and for a row that the set does not have.
     """
+    muted = {family for family, wanted in (("delay", no_delay), ("reverb", no_reverb)) if wanted}
+    if preset and is_document(preset):
+        if fx_config:
+            raise UsageError(f"--fx-config {fx_config}: {preset} has its own chain; leave one of them out")
+        document = read_document(preset)
+        config = document.chain
+        chain = build_chain(realtime_form(config) if realtime and isinstance(config, dict) else config, document.sr)
+        applied = changed(chain, values_of(chain, document.values, document.raws), changes, amount)
+        return chain.eval(), switch_off(chain, applied, muted)
     raws = None
     if run:
         fitted = load_run(run)
@@ -60,8 +77,17 @@ def load_chain(
         knobs.load_state_dict(raws, strict=False)
         with torch.no_grad():
             applied = knobs()
-    muted = {family for family, wanted in (("delay", no_delay), ("reverb", no_reverb)) if wanted}
-    return chain, switch_off(chain, applied, muted)
+    return chain, switch_off(chain, changed(chain, applied, changes, amount), muted)
+
+
+def input_loudness(loudness: float | None | str, preset: str | Path | None) -> float | None:
+    """The loudness in LUFS that an input is brought to, None for its own: as given, or "preset" for the preset's.
+
+    A preset document has its own; every other preset is one at LUFS.
+    """
+    if not isinstance(loudness, str):
+        return loudness
+    return read_document(preset).lufs if preset and is_document(preset) else LUFS
 
 
 def realtime_form(config: dict) -> dict:

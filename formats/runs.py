@@ -5,6 +5,7 @@
     checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
     parametrised.pth   the best values in physical units      at the end
     effects.json       which effects the recordings need      at the end, with prune=true (`formats.effects`)
+    preset.json        the preset document                    at the end (formats.preset_document)
 """
 
 import json

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reknob.afx.amount import MOST
 from reknob.afx.effect import Effect, Values
 from reknob.afx.plain import are_tensors, to_tensors
 from reknob.afx.registry import build
@@ -27,7 +28,7 @@ from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
-from reknob.formats.applied import load_chain
+from reknob.formats.applied import LUFS, input_loudness, load_chain
 from reknob.formats.effects import EffectsRecord
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, user_path
@@ -35,7 +36,6 @@ from reknob.runtime.settings import settings_from
 
 #: Beside the folders of the project, in a clone and in a wheel alike.
 ESTIMATORS = Path(runs.__file__).resolve().parent.parent / "checkpoints"
-LUFS = -18.0  # of the recordings that presets are fitted to
 
 Audio = Tensor | np.ndarray
 #: Plain numbers, lists of them for matrices, by the chain's names: {"comp": {"attack": 13.3, …}, …}.
@@ -62,6 +62,7 @@ class Processor:
         chain: the effects, at their sample rate in Hz, `chain.sr`.
         tensors: values in the declared units, as `chain` takes them: tensors, or plain numbers and lists, in dicts by
             the chain's names. They are checked, and tensors from then on.
+        lufs: loudness in LUFS that `render` brings its input to by default; None leaves its level.
 
     Raises:
         UsageError: plain values that the chain does not have, of another shape or out of range.
@@ -69,6 +70,7 @@ class Processor:
 
     chain: Effect
     tensors: Values = field(repr=False)
+    lufs: float | None = LUFS
 
     def __post_init__(self) -> None:
         if not are_tensors(self.tensors):
@@ -79,13 +81,14 @@ class Processor:
         """The values in the declared units, as plain numbers and lists."""
         return _to_numbers(self.tensors)
 
-    def render(self, x: Audio, sr: int, *, lufs: float | None = LUFS, stereo: bool = False) -> Tensor:
+    def render(self, x: Audio, sr: int, *, lufs: float | None | str = "preset", stereo: bool = False) -> Tensor:
         """A recording through the chain.
 
         Args:
             x: (T,) or (C, T), full scale 1; channels are averaged, unless `stereo`.
             sr: sample rate of `x` in Hz; the output has it too.
-            lufs: loudness in LUFS that the input is brought to first; presets are fitted at -18. None leaves its level.
+            lufs: loudness in LUFS that the input is brought to first; by default that of the recordings that the
+                preset was fitted to, -18 as a rule. None leaves its level.
             stereo: whether two channels are kept, as of a fit with `stereo_dry`; mono is copied to both.
 
         Returns:
@@ -101,6 +104,7 @@ class Processor:
         dry = dry.expand(2, -1) if stereo and len(dry) <= 2 else dry.mean(0, keepdim=True)
         self.chain.channels(len(dry))
         dry = resample(dry, sr, self.chain.sr) if sr != self.chain.sr else dry
+        lufs = self.lufs if isinstance(lufs, str) else lufs
         dry = dry if lufs is None else normalise_loudness(dry, self.chain.sr, lufs)
         # In training mode a hybrid compressor renders by its network, an approximation.
         y = render(self.chain.eval(), self.tensors, dry)
@@ -209,7 +213,8 @@ def fit(
         raise UsageError(f"{pair.name}: {track.error}")
     if track.has_ended:
         recipe.prune(track, stop)
-    return Fit(recipe.chain, track.best_values(recipe.chain), recipe=recipe, pair=pair, track=track)
+    values = track.best_values(recipe.chain)
+    return Fit(recipe.chain, values, chosen.lufs, recipe=recipe, pair=pair, track=track)
 
 
 def _tree(group: object) -> dict[str, Any]:
@@ -221,20 +226,29 @@ def _tree(group: object) -> dict[str, Any]:
     return dict(group)
 
 
-def load_preset(folder: str | Path, row: int = 0) -> Processor:
-    """A row of a preset set, ours or published, with the set's own chain.
+def load_preset(
+    path: str | Path, row: int = 0, *, changes: Mapping[str, Any] | None = None, amount: float = 1.0
+) -> Processor:
+    """A preset document, or a row of a preset set, ours or published, with its own chain.
 
         y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
+        y = reknob.load_preset("run_0/preset.json", changes={"comp.makeup": 3}, amount=0.7).render(x, sr=44100)
 
     Args:
-        folder: of the set, which holds raw_params.npy.
-        row: from 0; negative ones count from the end.
+        path: of the document, a .json file; or of the set's folder, which holds raw_params.npy.
+        row: of the set, from 0.
+        changes: values by full name to set, in the declared units; or text with a unit, as "2.5kHz".
+        amount: how much of the preset, 0 for off, 1 for all of it, up to 2; applied before the changes.
 
     Raises:
-        UsageError: a folder that is no preset set, or has no such row.
+        UsageError: a path that is no preset, a row that the set does not have, and changes that do not fit its chain.
     """
+    if not 0 <= amount <= MOST:
+        raise UsageError(f"amount={amount}: give 0 to {MOST:g}")
+    texts = [f"{name}={value}" for name, value in (changes or {}).items()]
     options = {"fx_config": None, "realtime": False, "no_delay": False, "no_reverb": False}
-    return Processor(*load_chain(run=None, values=None, preset=str(folder), row=row, **options))
+    chosen = load_chain(run=None, values=None, preset=str(path), row=row, changes=texts, amount=amount, **options)
+    return Processor(*chosen, input_loudness("preset", path))
 
 
 def load_run(folder: str | Path) -> Processor:

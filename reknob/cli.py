@@ -28,6 +28,7 @@ COMMANDS = {
     "harvest": ("scripts.get_params", "collect run folders into a preset set"),
     "pca": ("scripts.pca_trsfm", "Gaussian and PCA statistics of a preset set"),
     "presets": ("scripts.presets", "list, compare, sample and interpolate presets"),
+    "export": ("scripts.export", "write a preset in the format of another program"),
     "songs": ("scripts.get_medley_vocal_txt", "list the MedleyDB songs that have vocals"),
     "make-pairs": ("scripts.make_pairs", "generate voices and processed versions of them"),
 }

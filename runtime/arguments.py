@@ -124,8 +124,10 @@ def positive_float(text: str) -> float:
 non_negative_int, positive_int = integer(0), integer(1)
 
 
-def level(text: str) -> float | None:
-    """A loudness in LUFS, -100 to 100; None for `off`."""
+def level(text: str) -> float | str | None:
+    """A loudness in LUFS, -100 to 100; None for `off`, and `preset` as it is."""
+    if text == "preset":
+        return text
     try:
         value = read_number(text)
     except ValueError:
@@ -146,12 +148,20 @@ def chain_options() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(add_help=False)
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="FOLDER", type=file_path, help="run folder")
-    source.add_argument("--preset", metavar="FOLDER", type=file_path, help="preset set; --row selects the preset")
+    source.add_argument("--preset", metavar="PRESET", type=file_path, help="preset.json, or a preset set and --row")
     source.add_argument("--values", metavar="FILE", type=file_path, help="parametrised.pth")
     p.add_argument("--row", type=integer(-LARGEST_INT), default=0, help="row of the preset set (default 0)")
     default = "default: the set's own, or the full one"
     p.add_argument("--fx-config", metavar="YAML", type=file_path, help=f"their chain ({default})")
-    p.add_argument("--loudness", type=level, default=-18.0, help="LUFS of the input, or off (default -18)")
+    p.add_argument(
+        "--loudness", type=level, default="preset", help="LUFS of the input, or off (default: the preset's, -18)"
+    )
+    p.add_argument(
+        "--set", dest="changes", metavar="NAME=VALUE", action="append", default=[], help="change a value: comp.makeup=3"
+    )
+    p.add_argument(
+        "--amount", type=real(0, 2), default=1.0, metavar="X", help="how much of the preset: 0 off, 1 all of it"
+    )
     p.add_argument("--no-delay", action="store_true", help="mute the delay")
     p.add_argument("--no-reverb", action="store_true", help="mute the reverb")
     p.add_argument("--realtime", action="store_true", help="render delay and reverb sample by sample")

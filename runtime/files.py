@@ -293,9 +293,10 @@ def read_tensors(path: str | Path) -> dict:
     return content
 
 
-def read_json(path: str | Path) -> dict:
-    """The object of a JSON file; UsageError naming the file when it is missing, damaged or holds no object."""
-    text = read_bytes(path)
+def read_json(path: str | Path, most: int = TEXT_BYTES) -> dict:
+    """The object of a JSON file of at most `most` bytes; UsageError naming the file when it is missing, damaged or
+    holds no object."""
+    text = read_bytes(path, most)
     try:
         content = json.loads(text.decode("utf-8-sig"))
     except RecursionError:

@@ -2,6 +2,7 @@
 
     python scripts/estimate.py song.mp3                                  parameters, by the project's estimator
     python scripts/estimate.py song.mp3 --figure song.png --json song.json
+    python scripts/estimate.py song.mp3 --preset preset.json             a preset document, for render.py and export.py
     python scripts/estimate.py master.wav --dry mix.wav --output again.wav   and how close the dry recording gets
     python scripts/estimate.py song.mp3 --apply other.wav --output like_song.wav
     python scripts/estimate.py song.mp3 --checkpoint a/estimator.pt b/estimator.pt --figure both.png
@@ -23,6 +24,8 @@ from reknob.data.audio import FORMATS, check_audio_output, read_audio, read_rate
 from reknob.estimation.comparison import check_dry, render_at_rms, score_estimate
 from reknob.estimation.estimate import Estimate, as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.preset import estimate_document
+from reknob.formats.preset_document import write_document
 from reknob.report.curves import curves_figure
 from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path, input_file
@@ -44,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--apply", type=file_path, metavar="FILE", help="another recording, to process with the estimate")
     p.add_argument("--output", type=file_path, metavar="FILE", help="file for that recording with the (first) estimate")
     p.add_argument("--json", type=file_path, metavar="FILE", help="file for parameters and scores")
+    p.add_argument(
+        "--preset", type=file_path, metavar="FILE", help="file for the (first) estimate as a preset document"
+    )
     p.add_argument("--figure", type=file_path, metavar="FILE", help="file for their curves, as png, svg or pdf")
     return p
 
@@ -81,6 +87,8 @@ def main(argv: list[str]) -> int:
         print(args.output)
     if args.json:
         write_text(args.json, json.dumps(record, indent=1))
+    if args.preset:
+        write_document(args.preset, estimate_document(first, first_estimate, args.input, args.checkpoint[0]))
     return 0
 
 
@@ -94,7 +102,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--apply needs --output FILE")
     recordings = [recording for recording in (args.input, args.dry, args.apply) if recording]
     used = [*recordings, *args.checkpoint]
-    for name, suffixes in {"output": tuple(FORMATS), "json": (), "figure": FIGURES}.items():
+    for name, suffixes in {"output": tuple(FORMATS), "json": (), "preset": (".json",), "figure": FIGURES}.items():
         output = getattr(args, name)
         if output and suffixes and output.suffix.lower() not in suffixes:
             raise UsageError(f"--{name} {output}: its suffix must be one of {', '.join(suffixes)}")

@@ -29,7 +29,7 @@ from reknob.data.audio import (
     read_blocks,
     read_rate,
 )
-from reknob.formats.applied import load_chain
+from reknob.formats.applied import input_loudness, load_chain
 from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     effect, values = load_chain(**vars(args))
     if args.output:
         check_audio_output(args.output, effect.sr, 2)
-    gain = input_gain(args.input, effect.sr, args.loudness, args.block)
+    gain = input_gain(args.input, effect.sr, input_loudness(args.loudness, args.preset), args.block)
     stream = Stream(effect, values)
     with Interrupt() as interrupt, open_sink(args.output, effect.sr, args.block) as write:
         # On Ctrl-C the blocks end as at the end of the recording: `play` flushes the stream, and the file is complete.

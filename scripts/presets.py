@@ -6,6 +6,7 @@
     python scripts/presets.py outliers presets/own                        the presets least like the others
     python scripts/presets.py sample presets/own OUT --count 10           new ones, drawn from the set's Gaussian
     python scripts/presets.py interpolate presets/own 0 3 OUT             new ones, from one preset to another
+    python scripts/presets.py document presets/own 0 preset.json          one preset as a preset document
 
 A preset is named by its row, its track or its dry file. Distances are between raw parameters, each in units of its
 standard deviation over the set: sqrt(mean(z²)). OUT is a preset set as well, for scripts/render.py and the others; an
@@ -27,6 +28,8 @@ from reknob.afx.effect import Effect
 from reknob.afx.param import Param
 from reknob.afx.registry import build, lookup
 from reknob.analysis import distances
+from reknob.formats.as_document import row_document
+from reknob.formats.preset_document import is_document, write_document
 from reknob.formats.presets import (
     MOST_PRESETS,
     Preset,
@@ -183,6 +186,17 @@ def _write(collection: Collection, args: argparse.Namespace, names: list[str], v
     return replace(table, title=f"{len(presets)} presets written to {args.out}")
 
 
+def document(collection: Collection, args: argparse.Namespace) -> Table:
+    """One preset as a preset document, with its chain."""
+    preset = collection.one(args.preset)
+    path = check_output(args.out, [args.folder, args.fx_config])
+    if not is_document(path):
+        raise UsageError(f"{path}: a preset document ends in .json; give such a name")
+    write_document(path, row_document(preset, collection.config, collection.effect))
+    header = ["row", "track", "stem", "values"]
+    return Table(f"written to {path}", header, [(preset.row, preset.track, preset.stem, len(collection.params))])
+
+
 COMMANDS: dict[str, Callable[[Collection, argparse.Namespace], Table]] = {
     "list": list_,
     "show": show,
@@ -190,6 +204,7 @@ COMMANDS: dict[str, Callable[[Collection, argparse.Namespace], Table]] = {
     "outliers": outliers,
     "sample": sample,
     "interpolate": interpolate,
+    "document": document,
 }
 
 
@@ -215,10 +230,12 @@ def parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         c = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
         c.add_argument("folder", type=file_path, metavar="PRESETS", help="folder of the preset set")
-        if name in ("show", "nearest", "interpolate"):
+        if name in ("show", "nearest", "interpolate", "document"):
             c.add_argument("preset", metavar="PRESET", help="row, track or dry file")
         if name == "interpolate":
             c.add_argument("other", metavar="OTHER", help="the preset at the other end")
+        if name == "document":
+            c.add_argument("out", type=file_path, metavar="OUT", help="file of the document, .json")
         if name in ("sample", "interpolate"):
             c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
             c.add_argument("--overwrite", action="store_true", help="replace an existing set")

@@ -3,9 +3,12 @@
     python scripts/render.py --run logs/demo/run_0 in.wav out.wav                   a run folder, ours or published
     python scripts/render.py --preset presets/own --row 0 in.wav out.wav            a row of a preset set
     python scripts/render.py --values run_0/parametrised.pth in.wav out.wav         values in physical units
+    python scripts/render.py --preset preset.json in.wav out.wav                    a preset document
+    python scripts/render.py --preset preset.json --amount 0.7 --set comp.makeup=3 in.wav out.wav   changed on the way
 
-The input's level is set to -18 LUFS first, at which presets are fitted; `--loudness off` leaves it unchanged. Its
-channels are averaged; `--stereo` keeps two, for a chain that was fitted with stereo_dry=true.
+The input's level is set first to that of the recordings that the preset was fitted to, -18 LUFS unless a preset
+document has another; `--loudness off` leaves it unchanged. Its channels are averaged; `--stereo` keeps two, for a chain
+that was fitted with stereo_dry=true. `--amount` moves every value from off towards the preset, `--set` then sets some.
 """
 
 from reknob.runtime.program import program
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from reknob.afx.stream import render
 from reknob.data.audio import check_audio_output, normalise_loudness, output_format, read_audio, resample, write_audio
-from reknob.formats.applied import load_chain
+from reknob.formats.applied import input_loudness, load_chain
 from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
@@ -34,7 +37,7 @@ def main(argv: list[str]) -> int:
     chain, values = load_chain(**vars(args))
     # Only now, as it depends on the chain's sample rate, which some formats do not support.
     check_audio_output(args.output, chain.sr, 2)
-    x = load_input(args.input, chain.sr, args.loudness, stereo=args.stereo)
+    x = load_input(args.input, chain.sr, input_loudness(args.loudness, args.preset), stereo=args.stereo)
     chain.channels(len(x))
     started = time.perf_counter()
     write_audio(args.output, render(chain, values, x), chain.sr)

@@ -129,13 +129,14 @@ RUN = {
     "scripts.play": (),
     "scripts.estimate": (),
     "scripts.presets": (),
+    "scripts.export": (),
     "scripts.pca_trsfm": (),
     "scripts.check_pair": (),
 }
 #: What a command must name, if its program reads recordings.
 RECORDINGS = ("dry.wav", "in.wav", "song.mp3", "data_dir=my_pairs")
 OUTPUTS = ("out.wav", "again.wav", "like_song.wav", "song.png", "song.json", "findings.json")
-WITHOUT_RECORDINGS = ("scripts.presets", "scripts.pca_trsfm")
+WITHOUT_RECORDINGS = ("scripts.presets", "scripts.export", "scripts.pca_trsfm")
 
 
 def runnable() -> Iterator[str]:
@@ -160,6 +161,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
     write_audio(folder / "in.wav", take(2.0), SR)
     write_audio(folder / "song.mp3", mixed(take()), SR)
     shutil.copytree(fitted, folder / "logs" / "demo" / "run_0")
+    shutil.copy(fitted / "preset.json", folder)
     for name in ("own", "mine"):
         shutil.copytree(ROOT / "presets" / "own", folder / "presets" / name)
     for name in ("cfg", "checkpoints"):

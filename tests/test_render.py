@@ -1,17 +1,21 @@
 """render.py from end to end: runs, values and presets applied to a take, and what it refuses."""
 
+import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from measures import relative_rms, rms
-from takes import SR, mixed, take
+from takes import SMALL, SR, mixed, take, write_pair
 from torch import Tensor
 
+import main
 from reknob.afx.registry import build
-from reknob.data.audio import loudness, read_audio, write_audio
+from reknob.data.audio import loudness, normalise_loudness, read_audio, write_audio
+from reknob.formats.preset_document import read_document, write_document
 from reknob.formats.presets import Preset, write_presets
 from reknob.formats.runs import load_run
 from reknob.runtime.files import read_tensors
@@ -44,6 +48,45 @@ def test_a_run_is_applied_as_it_was_fitted(fitted: Path, tmp_path: Path, capsys:
     assert relative_rms(rendered(tmp_path, *values, take_of(fitted)), expected) < 1e-4
     softer = rendered(tmp_path, "--run", str(fitted), "--loudness", "-38", take_of(fitted))
     assert loudness(softer, SR) < loudness(expected, SR) - 15
+
+
+def test_the_document_of_a_run_renders_as_its_run(fitted: Path, tmp_path: Path) -> None:
+    path = fitted / "preset.json"
+    document, run = read_document(path), load_run(fitted)
+    assert all(torch.equal(document.raws[name], run.raws[name]) for name in document.raws)
+    assert set(document.provenance["inputs"]) == {"dry", "wet"} and document.losses["steps"] == 3
+    digest = hashlib.sha256(Path(take_of(fitted)).read_bytes()).hexdigest()
+    assert document.provenance["inputs"]["dry"] == {"file": "take.wav", "sha256": digest}
+    expected = sound(fitted / "fitted.wav")
+    preset = ["--preset", str(path), take_of(fitted)]
+    assert relative_rms(rendered(tmp_path, *preset), expected) < 1e-5
+    louder = rendered(tmp_path, "--set", "comp.makeup=6", *preset)
+    gain = 10 ** ((6 - float(document.values["comp.makeup"])) / 20)
+    assert relative_rms(louder, gain * expected) < 1e-4
+    # With nothing left of it, what remains is the input, through a low- and a high-pass at the ends of their ranges.
+    none = rendered(tmp_path, "--amount", "0", *preset)
+    x = normalise_loudness(sound(Path(take_of(fitted))), SR, -18.0).expand(1, 2, -1)
+    passes = build({"low": {"effect": "low_pass"}, "high": {"effect": "high_pass"}}, SR)
+    open_ends = {"low": {"freq": 18000.0, "Q": 0.707}, "high": {"freq": 16.0, "Q": 0.707}}
+    assert relative_rms(none, passes(x, **open_ends)[0]) < 1e-4
+    path = tmp_path / "quiet.json"
+    write_document(path, replace(document, lufs=-38.0))
+    quiet = rendered(tmp_path, "--preset", str(path), take_of(fitted))
+    assert relative_rms(quiet, rendered(tmp_path, "--loudness=-38", *preset)) < 1e-6
+
+
+def test_a_fit_starts_from_a_document_which_is_its_chain_too(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fitted / "preset.json"
+    argv = [*write_pair(tmp_path), *SMALL, "epochs=1", f"start={path}", f"model={path}"]
+    assert main.main(argv) == 0
+    before = json.loads((fitted / "meta.json").read_text())["losses"]
+    (first,) = json.loads((tmp_path / "logs" / "song" / "run_0" / "meta.json").read_text())["losses"]
+    assert first == pytest.approx(min(before), rel=1e-4)
+    (tmp_path / "other.json").write_text(path.read_text().replace('"reknob-preset/1"', '"reknob-preset/7"'))
+    assert main.main([*argv[:-2], f"start={tmp_path / 'other.json'}"]) == 2
+    assert "has the format 'reknob-preset/7'" in capsys.readouterr().err
 
 
 def test_the_level_of_the_input_is_kept_where_that_is_asked_for(fitted: Path, tmp_path: Path) -> None:
@@ -135,7 +178,7 @@ def test_what_cannot_be_rendered_is_refused_in_one_line(
         (["--run", "nowhere", take_of(fitted), out], "nowhere/config.yaml: cannot be read (No such file"),
         (["--run", str(tmp_path / "broken"), take_of(fitted), out], "checkpoint.ckpt: damaged, or not a file of"),
         (["--preset", "nowhere", take_of(fitted), out], "nowhere/info.json: cannot be read (No such file"),
-        (["--preset", str(tmp_path / "list.json"), take_of(fitted), out], "info.json: cannot be read (Not a directory"),
+        (["--preset", str(tmp_path / "list.json"), take_of(fitted), out], "list.json: holds a list, not names"),
         (["--values", "nowhere.pth", take_of(fitted), out], "nowhere.pth: no such file"),
         (["--values", str(tmp_path / "file"), take_of(fitted), out], "file: damaged, or not a file of tensors alone"),
     ]

@@ -1,0 +1,77 @@
+"""Any preset as a preset document: a document itself, a run folder, a row of a preset set."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from reknob.afx.effect import Effect, Knobs, flatten
+from reknob.afx.registry import build
+from reknob.formats.applied import LUFS
+from reknob.formats.preset_document import (
+    DOCUMENT,
+    LICENCE_OF_A_FIT,
+    LICENCE_OF_A_SET,
+    PresetDocument,
+    is_document,
+    read_document,
+)
+from reknob.formats.presets import VECTORS, Preset, load_presets, read_chain
+from reknob.formats.runs import load_run
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import input_path, printable
+
+
+def open_preset(path: str | Path, row: int = 0) -> PresetDocument:
+    """The preset at a path; UsageError where nothing there is one.
+
+    Args:
+        path: a document (.json), a run folder, ours or published, or the folder of a preset set.
+        row: of the preset set.
+    """
+    path = input_path(path)
+    if is_document(path):
+        return read_document(path)
+    if not path.is_dir():
+        raise UsageError(f"{path}: is no preset; give a preset.json, a run folder or the folder of a preset set")
+    if (path / DOCUMENT).exists():
+        return read_document(path / DOCUMENT)
+    if not (path / VECTORS).exists():
+        run = load_run(path)
+        effect = build(run.config, run.sr)
+        return _document(run.config, effect, run.raws, path.name, LICENCE_OF_A_FIT, {})
+    config, sr, _ = read_chain(path)
+    effect = build(config, sr)
+    presets = load_presets(path, effect)
+    if not 0 <= row < len(presets):
+        raise UsageError(f"--row {row}: {path} has rows 0 to {len(presets) - 1}")
+    return row_document(presets[row], config, effect)
+
+
+def row_document(preset: Preset, config: dict, effect: Effect) -> PresetDocument:
+    """A row of a preset set, whose chain has the configuration `config`, as a document."""
+    files = {"dry": preset.dry_file, "wet": preset.wet_file}
+    inputs = {role: {"file": printable(Path(file).name)} for role, file in files.items()}
+    alignment = {"shift": preset.alignment_shift}
+    name = f"{preset.track} {preset.stem}".strip()
+    document = _document(config, effect, preset.raws, name, LICENCE_OF_A_SET, alignment)
+    document.provenance.update(row=preset.row, inputs=inputs)
+    return document
+
+
+def _document(
+    config: dict, effect: Effect, raws: dict[str, Tensor], name: str, licence: str, alignment: dict
+) -> PresetDocument:
+    knobs = Knobs(effect).requires_grad_(False)
+    # Not strict: a preset lacks the parameters that no preset stores.
+    knobs.load_state_dict(raws, strict=False)
+    values, stored = flatten(knobs()), [name for name, p in effect.walk() if p.preset]
+    return PresetDocument(
+        config,
+        effect.sr,
+        LUFS,
+        {key: values[key] for key in stored},
+        {key: raws[key].detach().float() for key in stored},
+        printable(name)[:200],
+        alignment=alignment,
+        licence=licence,
+    )
