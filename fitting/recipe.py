@@ -111,6 +111,7 @@ class Recipe:
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
         if is_document(self.settings.start):
             return raws_of(chain, read_document(self.settings.start), self.settings.seed)
+        log.info("%s: reading a start from the recordings", pair.name)
         echoes = [to_raws(chain, values) for values in starts(chain, pair.dry, pair.wet, self.settings.restarts)]
         defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks, CHUNKS)
         make = partial(self.fit, method="annealed")
