@@ -21,7 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -79,6 +79,7 @@ class Score:
     decay: float | None
     intervals: int = 0  # of parameters that are called found or bounded
     holding: int = 0  # of them, that hold the true value
+    scalars: dict[str, tuple[float, float]] = field(default_factory=dict)  # by name: true value, found value
 
     @property
     def delay_error(self) -> float | None:
@@ -181,7 +182,15 @@ def _score(case: Case, chain: Effect, start: str, loss: float, values: Values, s
         eq,
         dynamics,
         float(np.median(np.abs(decays[1] / decays[0] - 1))) if audible["reverb"] else None,
+        scalars=_scalars(chain, case.values, values),
     )
+
+
+def _scalars(chain: Effect, truth: Values, found: Values) -> dict[str, tuple[float, float]]:
+    """True and found value of every scalar that a preset holds."""
+    true, fitted = flatten(truth), flatten(found)
+    names = [name for name, p in chain.walk() if p.preset and not p.shape]
+    return {name: (true[name].item(), fitted[name].item()) for name in names}
 
 
 def _difference(a: Curve, b: Curve, between: tuple[float, float]) -> tuple[float, float]:
@@ -229,14 +238,24 @@ def summary(scores: list[Score]) -> str:
 
 
 def figure(scores: list[Score]) -> plt.Figure:
-    """Found against true delay times, by start."""
-    fig, axis = plt.subplots(figsize=(5, 5), layout="constrained")
-    for start in dict.fromkeys(score.start for score in scores):
-        points = [(s.true_delay_ms, s.delay_ms) for s in scores if s.start == start and s.delay_ms is not None]
-        axis.plot(*zip(*points, strict=True), "o", label=start, alpha=0.7)
-    axis.axline((100, 100), slope=1, color="0.7", zorder=0)
-    axis.set(xlabel="true delay (ms)", ylabel="found delay (ms)", xlim=(100, 1000), ylim=(100, 1000))
-    axis.legend()
+    """Found against true values, a panel for each parameter, by start."""
+    names = list(scores[0].scalars)
+    columns = 6
+    rows = -(-len(names) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.4 * rows), layout="constrained", squeeze=False)
+    for name, axis in zip(names, axes.flat, strict=False):
+        for start in dict.fromkeys(score.start for score in scores):
+            points = [score.scalars[name] for score in scores if score.start == start]
+            axis.plot(*zip(*points, strict=True), "o", label=start, alpha=0.7, markersize=4)
+        point = scores[0].scalars[name][0]
+        axis.axline((point, point), slope=1, color="0.7", zorder=0)
+        axis.set_title(name, fontsize=8)
+        axis.tick_params(labelsize=7)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    axes.flat[0].legend(fontsize=7)
+    fig.supxlabel("true")
+    fig.supylabel("found")
     return fig
 
 
@@ -251,7 +270,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=positive_int, default=200, help="of each fit (default %(default)s)")
     p.add_argument("--method", default="annealed", help="of the optimiser (default %(default)s)")
     p.add_argument("--certainty", action="store_true", help="count the intervals that hold the truth; 20 s a fit")
-    p.add_argument("--figure", type=file_path, metavar="F", help="image of found against true delay times")
+    p.add_argument("--figure", type=file_path, metavar="F", help="image of found against true values, by parameter")
     p.add_argument("--json", type=file_path, metavar="F", help="file of all scores")
     return p
 

@@ -127,7 +127,7 @@ def decay_times(h: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray]:
         last = first + (int(lost[0]) if len(lost) else len(frames))
         level = 10 * np.log10(frames[first:last] + np.finfo(float).tiny)
         centres.append(np.sqrt(low * high))
-        slope = theilslopes(level, FRAME_S * np.arange(len(level)))[0] if len(level) > 4 else np.nan
+        slope = np.asarray(theilslopes(level, FRAME_S * np.arange(len(level))))[0] if len(level) > 4 else np.nan
         times.append(-60 / slope if slope < 0 else np.nan)
     known = np.isfinite(times)
     if not known.any():

@@ -1,6 +1,7 @@
 """Intervals and words of fitted parameters: what the sound determines, what it does not, and the file they go to."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,5 @@ def test_the_benchmark_counts_the_intervals_that_are_called_found_or_bounded() -
     assert recovery.holds(called, nest({"a.x": torch.tensor(0.5), "b": torch.tensor([2.0, 0.5])})) == [True, False]
     score = recovery.Score("case", "signals", 1.0, 0.5, 9.0, None, None, 0.1, 0.2, None, intervals=2, holding=1)
     assert "1 of 2 intervals hold the truth" in recovery.line(score) and "50%" in recovery.summary([score])
+    drawn = recovery.figure([replace(score, scalars={"comp.ratio": (2.0, 2.5)})])
+    assert drawn.axes[0].get_title() == "comp.ratio" and drawn.axes[0].lines[0].get_xydata().tolist() == [[2.0, 2.5]]
