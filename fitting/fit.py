@@ -93,9 +93,9 @@ class Fit:
         rows = zip(*(track.state for track in tracks), strict=True)
         self.state = State(*(torch.stack(each).to(self.device) for each in rows))
         self.rates = self.method.highest(chain, lr, near=near).to(self.device)
-        moves = torch.stack([track.moves for track in tracks]).to(self.rates)
+        moves = torch.stack([track.moves for track in tracks])
         if not moves.all():
-            self.rates = moves * self.rates  # (G, P)
+            self.rates = moves.to(self.rates) * self.rates  # (G, P)
         self.epochs = torch.tensor([track.epochs for track in tracks]).to(self.rates)
         counts = torch.tensor([track.count(batch_size) for track in tracks])
         self.graphed, self._graph = graphed, None

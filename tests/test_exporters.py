@@ -188,12 +188,16 @@ def test_tables_have_every_number_and_its_certainty(preset: PresetDocument) -> N
         assert line in sheet
 
 
+#: What an effect of this key is given beside its key.
+INSIDE = {"fdn": {"ir_duration": 0.5}, "parallel": {"comp": {"effect": "compressor"}}}
+
+
 @pytest.mark.parametrize("to", [to for to, one in EXPORTERS.items() if one.suffix != ".wav"])
 def test_every_effect_is_exported_or_told(to: str) -> None:
     for key in [key for key in EFFECTS if key not in ("serial", "sends")]:
         # A width takes stereo, which a panning makes.
         before = {"pan": {"effect": "panning"}} if key == "stereo_width" else {}
-        config = before | {"one": {"effect": key} | ({"ir_duration": 0.5} if key == "fdn" else {})}
+        config = before | {"one": {"effect": key} | INSIDE.get(key, {})}
         chain = build(config, SR)
         document = PresetDocument(config, SR, -18.0, flatten(Knobs(chain).requires_grad_(False)()))
         made = export(document, to)

@@ -50,7 +50,8 @@ def content(config: dict = CONFIG) -> dict:
 
 @pytest.mark.parametrize("key", [key for key in EFFECTS if key not in ("serial", "sends")])
 def test_every_effect_makes_the_round_trip_to_the_bit(key: str) -> None:
-    before = document({"one": {"effect": key}})
+    inside = {"comp": {"effect": "compressor"}} if key == "parallel" else {}
+    before = document({"one": {"effect": key, **inside}})
     after = parse_document(json.loads(document_text(before)))
     assert {n: v.dtype for n, v in flatten(after.tensors()).items()} == {
         n: v.dtype for n, v in flatten(before.tensors()).items()
