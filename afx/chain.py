@@ -24,19 +24,10 @@ from .stages import Stage
 from .stereo import Panning
 
 
-class Serial(Effect):
-    """Effects in series; adjacent biquads are applied in one pass.
-
-    Args:
-        effects: by name, in order.
-    """
+class InSeries(Effect):
+    """What effects that apply others in series have in common; the audio is theirs."""
 
     holds_effects = True
-
-    def __init__(self, sr: int, **effects: Effect) -> None:
-        super().__init__(sr)
-        for name, effect in effects.items():
-            self.add_module(name, effect)
 
     def channels(self, given: int, place: str = "chain") -> int:
         for name, part in self.parts():
@@ -53,6 +44,19 @@ class Serial(Effect):
 
     def curves(self, values: Values) -> list[Curve]:
         return in_series(curve for name, part in self.parts() for curve in part.curves(part_values(values, name)))
+
+
+class Serial(InSeries):
+    """Effects in series; adjacent biquads are applied in one pass.
+
+    Args:
+        effects: by name, in order.
+    """
+
+    def __init__(self, sr: int, **effects: Effect) -> None:
+        super().__init__(sr)
+        for name, effect in effects.items():
+            self.add_module(name, effect)
 
     def stage(self, values: Values) -> Stage:
         return series_stage(self.parts(), values)
@@ -70,7 +74,7 @@ class Serial(Effect):
         return last.render_after_warm_up(x, skip, **last.for_items(part_values(values, name), len(x)))
 
 
-class Parallel(Effect):
+class Parallel(InSeries):
     """Effects in series beside their own input, as in parallel compression: y = x + mix·(effects(x) - x).
 
     Args:
@@ -81,7 +85,6 @@ class Parallel(Effect):
 
     label = "MIX"
     params = (Param("mix", "", 0.5, Linear(0, 1)),)
-    holds_effects = True
 
     def __init__(self, sr: int, **effects: "Effect | dict") -> None:
         super().__init__(sr, **{name: value for name, value in effects.items() if isinstance(value, dict)})
@@ -89,22 +92,9 @@ class Parallel(Effect):
             if isinstance(effect, Effect):
                 self.add_module(name, effect)
 
-    def channels(self, given: int, place: str = "chain") -> int:
-        for name, part in self.parts():
-            given = part.channels(given, f"{place}.{name}")
-        return given
-
-    @property
-    def grouped(self) -> bool:
-        return True
-
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Effect]]:
-        for name, part in self.parts():
-            yield from part.leaves(f"{prefix}{name}.")
+        yield from super().leaves(prefix)
         yield prefix, self
-
-    def curves(self, values: Values) -> list[Curve]:
-        return in_series(curve for name, part in self.parts() for curve in part.curves(part_values(values, name)))
 
     def off_values(self) -> dict[str, float]:
         return {"mix": 0.0}

@@ -1,7 +1,7 @@
 """How near the exports of a preset come to this project's own render of it.
 
     python -m benchmarks.exporters
-    python -m benchmarks.exporters --pedalboard /tmp/venv/bin/python      with the script, where pedalboard is installed
+    python -m benchmarks.exporters --pedalboard PYTHON      with the script, by an interpreter that has pedalboard
 
 Every export is read back as the other program reads it, and applied to the dry recording of the built-in pair: filters
 by their type, frequency, gain and Q through scipy; the compressor of CamillaDSP by its recursion; the JSFX by running

@@ -17,7 +17,7 @@ from reknob.afx.param import Bounded, Param
 from reknob.afx.stereo import Placement
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit
-from reknob.fitting.restarts import loudest
+from reknob.fitting.restarts import CHUNKS, loudest
 from reknob.fitting.track import Best, TrackState
 from reknob.formats.effects import EffectsRecord
 from reknob.losses import FitLoss
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 TOLERANCE, TOLERANCE_DB = 0.005, 0.015
 # An effect that costs more than so many tolerances stays without a trial; and one that at half of its trial does.
 NEAR, HALFWAY = 40, 8
-CHUNKS = 2  # compared, so that the cost does not grow with the length of the recording
 STEPS = 40  # of a trial
 FINAL = 10  # The last fit takes a tenth of the steps of the first.
 # The least distance of a position from the ends of its range, whose raw parameters are infinite.

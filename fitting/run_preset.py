@@ -10,15 +10,13 @@ from reknob.afx.effect import Knobs, flatten
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.track import TrackState
+from reknob.formats.certainty import CERTAINTY
 from reknob.formats.preset_document import DOCUMENT, LICENCE_OF_A_FIT, PresetDocument, write_document
 from reknob.formats.provenance import provenance
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
 
 log = logging.getLogger(__name__)
-
-#: What a run folder may hold on the certainty of its values, in the form of `PresetDocument.certainty`.
-CERTAINTY = "certainty.json"
 
 
 def fit_document(pair: Pair, track: TrackState, recipe: Recipe, certainty: dict | None = None) -> PresetDocument:

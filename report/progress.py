@@ -30,7 +30,7 @@ class Pace:
     def __init__(self, fit: Fit) -> None:
         # Weakly, so that its memory is free for the next one.
         self._fit = weakref.ref(fit)
-        self._steps, self._begun, self._is_told = 0, 0.0, False
+        self._steps, self._begun, self._is_estimated = 0, 0.0, False
 
     def is_of(self, fit: Fit) -> bool:
         """Whether it is the pace of this fit."""
@@ -42,9 +42,9 @@ class Pace:
         if self._steps == 1:
             self._begun = now
         counted, seconds = self._steps - 1, now - self._begun
-        if self._is_told or counted < ESTIMATE_STEPS or seconds < ESTIMATE_S:
+        if self._is_estimated or counted < ESTIMATE_STEPS or seconds < ESTIMATE_S:
             return None
-        self._is_told = True
+        self._is_estimated = True
         return seconds / counted
 
 
