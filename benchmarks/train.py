@@ -19,8 +19,8 @@ from benchmarks.encoders import music
 from benchmarks.measure import Comparison, Task, machine, paired, peak_memory, table
 from benchmarks.peer_blind import Mel, PlainTraining, equalise
 from benchmarks.peer_encoders import PEERS
-from reknob.estimation.estimator import Estimator
-from reknob.estimation.train import Batch, Training, synthesise
+from reknob.estimation.estimator import Batch, Estimator, synthesise
+from reknob.estimation.train import Training
 from reknob.losses import MelLoss
 from reknob.runtime.arguments import Parser, positive_float, positive_int
 

@@ -15,9 +15,8 @@ from tqdm import tqdm
 from reknob.data.coding import random_lossy_round_trip
 from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import SILENT, Recording
-from reknob.estimation.estimator import Estimator
+from reknob.estimation.estimator import Estimator, synthesise
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
-from reknob.estimation.train import synthesise
 from reknob.runtime.files import read_tensors, write_tensors
 from reknob.runtime.seeds import stream
 from reknob.runtime.workers import map_processes
