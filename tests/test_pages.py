@@ -170,6 +170,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 
 
 @pytest.mark.parametrize("line", runnable())
+@pytest.mark.usefixtures("brief_search")
 def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workshop, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
