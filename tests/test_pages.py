@@ -18,6 +18,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
+from reknob.fitting import recipe, restarts
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -169,8 +170,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def brief_start(brief_search: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start from the signals after few steps."""
+    monkeypatch.setattr(recipe, "ADAPTING", 2)
+    monkeypatch.setattr(restarts, "STEPS", 2)
+
+
 @pytest.mark.parametrize("line", runnable())
-@pytest.mark.usefixtures("brief_search")
+@pytest.mark.usefixtures("brief_start")
 def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workshop, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
