@@ -4,12 +4,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reknob.afx.chain import Normalised
-from reknob.afx.effect import Values, flatten, nest
+from reknob.afx.effect import Effect, Values, flatten, nest
 from reknob.report.figures import frame
 
 #: A chain and values for it, (1, *shape) each.
-ChainValues = tuple[Normalised, Values]
+ChainValues = tuple[Effect, Values]
 
 
 @torch.no_grad()
