@@ -60,7 +60,8 @@ def test_tensorboard_shows_losses_settings_and_sound(fitted: Path) -> None:
     assert losses == list(enumerate(read_json(fitted / "meta.json")["losses"]))
     assert events.Scalars(attack)[0].value == pytest.approx(50.0, rel=0.02)
     last = events.Scalars(attack)[-1]
-    assert last.step == 3 and last.value == pytest.approx(read_tensors(fitted / "parametrised.pth")["comp.attack"].item())
+    attack_ms = read_tensors(fitted / "parametrised.pth")["comp.attack"].item()
+    assert last.step == 3 and last.value == pytest.approx(attack_ms)
     (lowest,) = events.Scalars("loss/lowest")
     assert lowest.step == 3 and lowest.value == pytest.approx(min(read_json(fitted / "meta.json")["losses"]))
     settings_of = accumulator.EventAccumulator(str(fitted)).Reload().PluginTagToContent("hparams")
