@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from reknob.afx.effect import Values, flatten, nest
+from reknob.afx.effect import Values, flatten
 from reknob.data.audio import normalise_loudness
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Song
@@ -24,8 +24,7 @@ CELL = 16  # pixels of an element of a matrix
 LOUDNESS = -18.0  # LUFS
 #: The settings by which runs are compared (under HParams).
 COMPARED = (
-    *("model", "epochs", "optimiser.method", "optimiser.lr", "loss.name", "start", "restarts", "order", "prune"),
-    *("step_chunks", "chunk_duration", "lufs", "sr", "seed"),
+    *("model", "epochs", "optimiser.method", "optimiser.lr", "loss.name", "start", "step_chunks", "prune", "seed"),
 )
 
 
@@ -144,30 +143,34 @@ def _has_curves(step: int) -> bool:
     return step == CURVES_FIRST
 
 
+def _tag(song: Song, name: str) -> str:
+    """The tag of a parameter, grouped by effect in the order of the chain: "values 07 comp/attack"."""
+    effects = dict.fromkeys(name.rpartition(".")[0] for name, _ in song.open_run.chain.walk())
+    effect, _, parameter = name.rpartition(".")
+    return f"values {list(effects).index(effect) + 1:02d} {effect}/{parameter}"
+
+
 def _write_values(writer: SummaryWriter, song: Song, values: Values, step: int) -> None:
-    """Writes the scalars of a chain, grouped by effect in its order: "values 07 comp/attack (ms)"."""
-    rows = value_rows(song.open_run.chain, values)
-    numbers = {effect: number for number, effect in enumerate(dict.fromkeys(row.effect for row in rows), start=1)}
-    for row in rows:
+    """Writes the scalars of a chain, with their units in the tags: "values 07 comp/attack (ms)"."""
+    for row in value_rows(song.open_run.chain, values):
         unit = f" ({row.unit})" if row.unit else ""
-        writer.add_scalar(f"values {numbers[row.effect]:02d} {row.effect}/{row.parameter}{unit}", row.value, step)
+        writer.add_scalar(_tag(song, row.name) + unit, row.value, step)
 
 
 def _write_curves(writer: SummaryWriter, song: Song, values: Values, step: int) -> None:
-    """Writes the curves of a chain as a figure, its matrices as images and its other arrays as histograms."""
-    from reknob.report.curves import curves_figure  # loads matplotlib, which a short fit does without
+    """Writes the curves of a chain as figures, its matrices as images and its other arrays as histograms."""
+    from reknob.report.curves import curve_figures  # loads matplotlib, which a short fit does without
 
-    chain = song.open_run.chain
-    flat = {name: value.detach().cpu() for name, value in flatten(values).items()}
-    if chain.curves(nest(flat)):
-        one = nest({name: value[None] for name, value in flat.items()})
-        writer.add_figure("curves", curves_figure({f"step {step}": (chain, one)}), step)
-    for name, value in flat.items():
+    # "response" stands between "loss" and "values".
+    for title, figure in curve_figures(song.open_run.chain, values).items():
+        writer.add_figure(f"response/{title}", figure, step)
+    for name, value in flatten(values).items():
+        value = value.detach().cpu()
         if value.dim() == 2 and len(set(value.shape)) == 1:
             grey = 0.5 + 0.5 * value / value.abs().max().clamp(min=1e-8)
-            writer.add_image(f"matrices/{name}", grey.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)[None], step)
+            writer.add_image(_tag(song, name), grey.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)[None], step)
         elif value.numel() > 1:
-            writer.add_histogram(f"arrays/{name}", value, step)
+            writer.add_histogram(_tag(song, name), value, step)
 
 
 def _setting(tree: object, name: str) -> str | float | None:

@@ -175,7 +175,7 @@ def record(song: Song) -> dict[str, object]:
         "run": run.path,
         "steps": track.step_count,
         "loss": {"first": track.losses[0], "lowest": track.best.loss} if track.losses else {},
-        "values": {f"{row.effect}.{row.parameter}".removeprefix("."): row.record() for row in rows},
+        "values": {row.name: row.record() for row in rows},
         "effects": asdict(track.effects) if track.effects else None,
     }
 

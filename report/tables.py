@@ -42,6 +42,11 @@ class ValueRow:
     high: float | None = None
     certainty: str = ""  # found, bounded, not identifiable
 
+    @property
+    def name(self) -> str:
+        """Its full name, as "comp.attack"."""
+        return f"{self.effect}.{self.parameter}" if self.effect else self.parameter
+
     def record(self) -> dict[str, object]:
         """Its fields with a content, without its name."""
         fields = {name: getattr(self, name) for name in ("value", "unit", "low", "high", "certainty")}
@@ -172,7 +177,7 @@ def certainty_rows(
     """Header and rows of a table of the scalar values of a chain with their intervals and words."""
     rows = [
         [
-            f"{row.effect}.{row.parameter}".removeprefix("."),
+            row.name,
             *("" if x is None else number(x) for x in (row.value, row.low, row.high)),
             row.unit,
             f"{UNCERTAIN.get(row.certainty, ' ')} {row.certainty}".rstrip(),

@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
         epilog: what follows the list of arguments.
         parents: parsers whose arguments this one includes.
         prog: the program's name in the help; of a subcommand argparse sets it.
+        has_result: whether the program gives its result to `output.result`, and so has `--quiet` and `--json`.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Parser(argparse.ArgumentParser):
         parents: Sequence[argparse.ArgumentParser] = (),
         prog: str | None = None,
         add_help: bool = True,
+        has_result: bool = True,
     ) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(
@@ -50,6 +52,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(
                 plugins.FLAG, metavar="MODULE", type=_spelt_out, default=argparse.SUPPRESS, help=plugins.HELP
             )
+        if add_help and has_result:
             for flag, text in (("quiet", output.QUIET), ("json", output.JSON)):
                 self.add_argument(f"--{flag}", action="store_true", default=argparse.SUPPRESS, help=text)
 

@@ -18,7 +18,7 @@ import torch
 from takes import QUICK, SR, write_pair
 
 import main
-from reknob.afx.effect import Knobs, nest
+from reknob.afx.effect import Knobs
 from reknob.afx.registry import build
 from reknob.formats.certainty import Certainty
 from reknob.formats.effects import EffectsRecord
@@ -31,6 +31,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.settings import read_yaml
 from scripts import check_pair, render
 
+ROOT = Path(__file__).parents[1]
 Printed = pytest.CaptureFixture[str]
 
 
@@ -272,6 +273,7 @@ def test_curves_matrices_and_arrays_are_pictures_at_some_steps(monkeypatch: pyte
     class Writer:
         def add_figure(self, tag: str, figure: object, step: int) -> None:
             written[tag] = [axes.get_title() for axes in figure.axes]
+            assert figure.axes[0].get_lines()
 
         def add_image(self, tag: str, image: torch.Tensor, step: int) -> None:
             written[tag] = (tuple(image.shape), 0 <= image.min() <= image.max() <= 1)
@@ -280,13 +282,13 @@ def test_curves_matrices_and_arrays_are_pictures_at_some_steps(monkeypatch: pyte
             written[tag] = values.numel()
 
     chain, values = values_of()
-    board._write_curves(Writer(), SimpleNamespace(open_run=SimpleNamespace(chain=chain)), nest_clone(values), 20)
-    assert "Equaliser" in written["curves"]
-    assert written["matrices/sends.reverb.U"] == ((1, 6 * board.CELL, 6 * board.CELL), True)
-    assert written["arrays/sends.reverb.gamma"] > 1 and not any("peak" in tag for tag in written)
+    board._write_curves(Writer(), SimpleNamespace(open_run=SimpleNamespace(chain=chain)), values, 20)
+    assert written["response/Equaliser"] == ["Equaliser"]
+    assert written["values 08 sends.reverb/U"] == ((1, 6 * board.CELL, 6 * board.CELL), True)
+    assert written["values 08 sends.reverb/gamma"] > 1 and not any("peak" in tag for tag in written)
 
 
-def nest_clone(values: dict) -> dict:
-    from reknob.afx.effect import flatten
-
-    return nest({name: value.clone() for name, value in flatten(values).items()})
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")]), ids=lambda p: p.name)
+def test_every_program_gives_its_result_apart_from_notes(path: Path) -> None:
+    text = path.read_text()
+    assert "from reknob.runtime.output import" in text and "result(" in text
