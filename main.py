@@ -27,6 +27,7 @@ from reknob.report.progress import Progress, summary
 from reknob.runtime.files import user_path
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.memory import keep_freed_memory
+from reknob.runtime.output import result
 from reknob.runtime.settings import load_settings
 from reknob.runtime.trees import interpolated
 
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
     )
     keep_freed_memory()
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
-    progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter()
+    progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter(asdict(settings))
     session = Session(settings, (progress, board))
     # Before the bar is drawn, which they would interrupt.
     for line in (*(f"skipped {reason}" for reason in skipped), *(f"failed: {reason}" for reason in empty)):
@@ -54,7 +55,8 @@ def main(argv: list[str]) -> int:
         for reason in (*empty, *(song.reason for song in failed)):
             print_error(f"main.py: {reason}")
         if len(pairs) + len(empty) + len(skipped) > 1:
-            print(summary(session.songs, failed=len(empty), skipped=len(skipped)))
+            result(summary(session.songs, failed=len(empty), skipped=len(skipped)))
+        result(songs=progress.records, failed=empty, skipped=skipped)
     if interrupt.asked:
         return INTERRUPTED
     return FAULT if any(song.is_fault for song in failed) else MISTAKE if failed or empty else 0

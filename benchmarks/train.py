@@ -101,7 +101,7 @@ def lone_step(plain: bool, encoder: str, size: int, seconds: float) -> Task:
 @program
 def main(argv: list[str]) -> int:
     """Run the comparisons asked for and print them."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--batch", type=positive_int, default=4, help="excerpts a step")
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt")
     parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")

@@ -27,6 +27,7 @@ from reknob.formats.applied import input_loudness, load_chain
 from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
+from reknob.runtime.output import result
 
 
 @program
@@ -43,7 +44,8 @@ def main(argv: list[str]) -> int:
     write_audio(args.output, render(chain, values, x), chain.sr)
     took = time.perf_counter() - started
     seconds = x.shape[-1] / chain.sr
-    print(f"{args.output}: {seconds:.1f} s of sound in {took:.1f} s ({seconds / took:.1f} times real time)")
+    line = f"{args.output}: {seconds:.1f} s of sound in {took:.1f} s ({seconds / took:.1f} times real time)"
+    result(line, output=args.output, seconds=seconds, took=took)
     return 0
 
 

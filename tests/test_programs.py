@@ -49,13 +49,26 @@ def test_a_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
 
 def test_tensorboard_shows_losses_settings_and_sound(fitted: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    plugin_data_pb2 = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
     events = accumulator.EventAccumulator(str(fitted)).Reload()
     tags = events.Tags()
-    assert {"loss/loss", "loss/mss_lr", "loss/mldr_ms", "comp/attack", "sends/reverb/b/00"} <= set(tags["scalars"])
+    attack, delay = "values 07 comp/attack (ms)", "values 09 sends.delay/delay (ms)"
+    assert {"loss/loss", "loss/mss_lr", "loss/mldr_ms", attack, delay} <= set(tags["scalars"])
+    assert not [tag for tag in tags["scalars"] if "sends.reverb/" in tag], "arrays are no scalars"
     assert tags["audio"] == ["dry", "wet", "fitted"]
     losses = [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars("loss/loss")]
     assert losses == list(enumerate(read_json(fitted / "meta.json")["losses"]))
-    assert events.Scalars("comp/attack")[0].value == pytest.approx(50.0, rel=0.02)
+    assert events.Scalars(attack)[0].value == pytest.approx(50.0, rel=0.02)
+    last = events.Scalars(attack)[-1]
+    attack_ms = read_tensors(fitted / "parametrised.pth")["comp.attack"].item()
+    assert last.step == 3 and last.value == pytest.approx(attack_ms)
+    (lowest,) = events.Scalars("loss/lowest")
+    assert lowest.step == 3 and lowest.value == pytest.approx(min(read_json(fitted / "meta.json")["losses"]))
+    settings_of = accumulator.EventAccumulator(str(fitted)).Reload().PluginTagToContent("hparams")
+    content = plugin_data_pb2.HParamsPluginData.FromString(settings_of["_hparams_/session_start_info"])
+    hparams = content.session_start_info.hparams
+    assert hparams["optimiser.method"].string_value == "adam" and hparams["epochs"].number_value == 3
+    assert "dry" not in hparams
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:

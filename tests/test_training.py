@@ -67,7 +67,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) ->
     assert scores["estimate"].keys() == {"mrstft", "mse", "mel", "params"} == scores["random settings"].keys()
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
-    assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting"} <= set(tags["scalars"])
+    assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting", "test/mel"} <= set(tags["scalars"])
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
 
 
