@@ -1,4 +1,4 @@
-"""TensorBoard of a fit: loss terms, parameter values in physical units, and loudness-matched audio."""
+"""TensorBoard of a fit: loss terms, parameter values in physical units, and loudness-matched excerpts of the audio."""
 
 import threading
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from reknob.runtime.errors import UsageError
 # every step.
 PARAMETERS_EVERY = 20
 LOUDNESS = -18.0  # LUFS
+EXCERPT = 8.0  # s of each recording; whole songs would be most of the run folder, which has them as flac
 
 
 class TensorBoardWriter:
@@ -63,8 +64,8 @@ class TensorBoardWriter:
         """Nothing to do: the file is written continuously."""
 
     def end(self, song: Song) -> None:
-        """Writes the dry, wet and fitted recordings at the same loudness, mixed to mono, as SummaryWriter expects, and
-        the intervals of the parameters.
+        """Writes the loudest excerpt of the recordings that are kept, at the same loudness, mixed to mono, as
+        SummaryWriter expects, and the intervals of the parameters.
         """
         run = song.run
         # A song that failed before its first step has no file, and gets none.
@@ -72,11 +73,11 @@ class TensorBoardWriter:
             return
         writer = self._writer(song, run.track.step_count)
         try:
-            if run.fitted is not None:
-                for name, sound in {"dry": run.pair.dry, "wet": run.pair.wet, "fitted": run.fitted}.items():
-                    normalised = _normalised(sound, run.pair.sr)
-                    # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
-                    writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
+            excerpt = loudest(run.pair.wet, round(EXCERPT * run.pair.sr))
+            for name, sound in run.sounds.items():
+                normalised = _normalised(sound, run.pair.sr)[:, excerpt]
+                # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
+                writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
             if run.certainty:
                 header, rows = certainty_rows(run.chain, run.values, run.certainty)
                 lines = [header, ["---"] * len(header), *rows]
@@ -91,6 +92,15 @@ class TensorBoardWriter:
             # A resumed run starts at its checkpoint, and the file may hold steps after it.
             self._writers[song] = SummaryWriter(song.run.path, purge_step=step or None)
         return self._writers[song]
+
+
+def loudest(x: Tensor, length: int) -> slice:
+    """The `length` samples of `x` (C, T) with the largest power; all of it where it is shorter."""
+    power = x.double().square().sum(0).cumsum(0)
+    if len(power) <= length:
+        return slice(0, len(power))
+    start = int((power[length:] - power[:-length]).argmax())
+    return slice(start + 1, start + 1 + length)
 
 
 @contextmanager
