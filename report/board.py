@@ -1,4 +1,4 @@
-"""TensorBoard of a fit: loss terms, values in physical units, curves, settings, and loudness-matched audio."""
+"""TensorBoard of a fit: loss terms, values in physical units, curves, settings, and loudness-matched excerpts."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +22,7 @@ PARAMETERS_EVERY = 20
 CURVES_FIRST, CURVES_FACTOR = 20, 5
 CELL = 16  # pixels of an element of a matrix
 LOUDNESS = -18.0  # LUFS
+EXCERPT = 8.0  # s of each recording; whole songs would be most of the run folder, which has them as flac
 #: The settings by which runs are compared (under HParams).
 COMPARED = (
     *("model", "epochs", "optimiser.method", "optimiser.lr", "loss.name", "start", "step_chunks", "prune", "seed"),
@@ -74,8 +75,9 @@ class TensorBoardWriter:
         """Nothing to do: the file is written continuously."""
 
     def end(self, song: Song) -> None:
-        """Writes the result's values, curves, settings and intervals, and the dry, wet and fitted recordings at the
-        same loudness, mixed to mono, as SummaryWriter expects.
+        """Writes values, curves, settings and intervals, and the loudest excerpt of the recordings that are kept.
+
+        All at the same loudness, mixed to mono, as SummaryWriter expects.
         """
         run = song.run
         # A song that failed before its first step has no file, and gets none.
@@ -84,11 +86,11 @@ class TensorBoardWriter:
         writer = self._writer(song, run.track.step_count)
         try:
             self._write_result(writer, song, run.track.step_count)
-            if run.fitted is not None:
-                for name, sound in {"dry": run.pair.dry, "wet": run.pair.wet, "fitted": run.fitted}.items():
-                    normalised = _normalised(sound, run.pair.sr)
-                    # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
-                    writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
+            excerpt = loudest(run.pair.wet, round(EXCERPT * run.pair.sr))
+            for name, sound in run.sounds.items():
+                normalised = _normalised(sound, run.pair.sr)[:, excerpt]
+                # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
+                writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
             if run.certainty:
                 header, rows = certainty_rows(run.chain, run.values, run.certainty)
                 lines = [header, ["---"] * len(header), *rows]
@@ -118,6 +120,15 @@ class TensorBoardWriter:
             # A resumed run starts at its checkpoint, and the file may hold steps after it.
             self._writers[song] = SummaryWriter(song.run.path, purge_step=step or None)
         return self._writers[song]
+
+
+def loudest(x: Tensor, length: int) -> slice:
+    """The `length` samples of `x` (C, T) with the largest power; all of it where it is shorter."""
+    power = x.double().square().sum(0).cumsum(0)
+    if len(power) <= length:
+        return slice(0, len(power))
+    start = int((power[length:] - power[:-length]).argmax())
+    return slice(start + 1, start + 1 + length)
 
 
 @contextmanager

@@ -157,7 +157,8 @@ def level(text: str) -> float | str | None:
 
 def chain_inputs(args: argparse.Namespace) -> list[Path | None]:
     """The files and folders that a program with `chain_options` reads; None for those that were not given."""
-    return [args.input, args.run, args.preset, args.values, args.fx_config]
+    inputs = args.input if isinstance(args.input, list) else [args.input]
+    return [*inputs, args.run, args.preset, args.values, args.fx_config]
 
 
 def chain_options() -> argparse.ArgumentParser:

@@ -190,7 +190,7 @@ def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeyp
     assert importlib.import_module(name).main([*argv, *small]) == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert {tmp_path / word for word in argv if word in OUTPUTS} <= made
-    assert name != "main" or any(path.name == "fitted.wav" for path in made)
+    assert name != "main" or any(path.name == "fitted.flac" for path in made)
 
 
 def test_an_estimate_is_what_the_readme_shows(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import main
 from reknob.data.audio import read_audio, write_audio
 from reknob.fitting import recipe, settings
 from reknob.fitting.session import Song
+from reknob.formats.run_audio import run_audio
 from reknob.formats.runs import load_run, lock
 from reknob.report.board import TensorBoardWriter
 from reknob.runtime.files import read_json, read_tensors
@@ -43,8 +44,10 @@ def test_a_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
     values = read_tensors(fitted / "parametrised.pth")
     assert values.keys() == load_run(fitted).raws.keys()
     assert 700 < values["peak1.freq"] < 900 and 20 < values["comp.attack"] < 100
-    sound, sr = read_audio(fitted / "fitted.wav")
-    assert sr == SR and sound.shape == (2, 3 * SR)
+    assert list(run_audio(fitted)) == ["dry", "wet", "fitted"]
+    for path, channels in zip(run_audio(fitted).values(), (1, 2, 2), strict=True):
+        sound, sr = read_audio(path)
+        assert sr == SR and sound.shape == (channels, 3 * SR) and sound.abs().max() < 1
 
 
 def test_tensorboard_shows_losses_settings_and_sound(fitted: Path) -> None:
