@@ -254,10 +254,11 @@ class Param:
     @property
     def allowed(self) -> str:
         """The allowed values, in words."""
-        return f"-{MOST_DB:g} to {MOST_DB:g}" if self._is_level else self.mapping.allowed
+        return f"-{MOST_DB:g} to {MOST_DB:g}" if self.is_level else self.mapping.allowed
 
     @property
-    def _is_level(self) -> bool:
+    def is_level(self) -> bool:
+        """Whether the raw parameter is itself a level in dB."""
         return self.unit == "dB" and isinstance(self.mapping, Free)
 
     def with_(self, default: object = None, range: object = None) -> "Param":
@@ -308,7 +309,7 @@ class Param:
 
     def _reaches(self, number: float | tuple[float, ...]) -> bool:
         value = torch.tensor(number, dtype=torch.float64).expand(self.shape)
-        if self._is_level and value.abs().max() > MOST_DB:
+        if self.is_level and value.abs().max() > MOST_DB:
             return False
         try:
             # In float32, as a fit stores it; back in float64, so that only the rounding of the raw parameter counts.
@@ -320,7 +321,7 @@ class Param:
 
     def check(self, value: Tensor, name: str = "") -> None:
         """Raises UsageError where a value in physical units is not allowed; `name` replaces that of the parameter."""
-        within = value.abs().max() <= MOST_DB if self._is_level else self.mapping.contains(value)
+        within = value.abs().max() <= MOST_DB if self.is_level else self.mapping.contains(value)
         if not value.isfinite().all() or not within:
             shown = f"{value.item():g}" if value.numel() == 1 else f"{value.min():g} to {value.max():g}"
             unit = f" {self.unit}" if self.unit else ""

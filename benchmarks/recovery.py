@@ -167,9 +167,8 @@ def _score(case: Case, chain: Effect, start: str, loss: float, values: Values, s
     without = {part: _loss_without(case, chain, (part,)) for part in ("delay", "reverb")}
     audible = {part: cost > AUDIBLE for part, cost in without.items()}
     eq_mean, eq = _difference(truth[RESPONSE], found[RESPONSE], (80, 14000))
-    power = case.dry.unfold(-1, 2048, 1024).square().mean(-1).clamp(min=1e-12)
-    levels = np.quantile(10 * np.log10(power.numpy()), [0.3, 0.99])
-    _, dynamics = _difference(truth[DYNAMICS], found[DYNAMICS], (levels[0], levels[1]))
+    levels = [_levels(case.dry, truth[RESPONSE], chain.sr), _levels(case.dry, found[RESPONSE], chain.sr)]
+    dynamics = _static_difference(truth[DYNAMICS], found[DYNAMICS], *levels)
     decays = [np.interp(OCTAVES_HZ, curve.x, curve.y) for curve in (truth[DECAY], found[DECAY])]
     return Score(
         case.name,
@@ -198,6 +197,25 @@ def _difference(a: Curve, b: Curve, between: tuple[float, float]) -> tuple[float
     inside = (a.x >= between[0]) & (a.x <= between[1])
     difference = (b.y - a.y)[inside]
     return float(difference.mean()), float(difference.std())
+
+
+def _levels(x: Tensor, response: Curve, sr: int) -> np.ndarray:
+    """Levels in dB of frames of 2048 samples after an equaliser of this response."""
+    spectra = torch.stft(x[0], 2048, 1024, window=torch.hann_window(2048), return_complex=True).abs().square()
+    gain = np.interp(np.linspace(0, sr / 2, 1025), response.x, response.y)
+    power = (spectra * torch.from_numpy(10 ** (gain / 10))[:, None]).sum(0) / 2048**2
+    return 10 * np.log10(power.clamp(min=1e-12).numpy())
+
+
+def _static_difference(a: Curve, b: Curve, levels_a: np.ndarray, levels_b: np.ndarray) -> float:
+    """RMS of the difference of two static curves, about its mean, over the levels that occur at the input of each.
+
+    An equaliser that is louder by 3 dB before a threshold that is higher by 3 dB is the same compressor.
+    """
+    shift = np.median(levels_b - levels_a)
+    low, high = np.quantile(levels_a, [0.3, 0.99])
+    at = np.linspace(low, high, 100)
+    return float(np.std(np.interp(at + shift, b.x, b.y) - np.interp(at, a.x, a.y)))
 
 
 def _loss_without(case: Case, chain: Effect, names: tuple[str, ...]) -> float:

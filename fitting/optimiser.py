@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from reknob.afx.effect import Effect
-from reknob.afx.param import Free
 
 WARM_UP, LAST = 0.05, 0.05
 EPSILON = 1e-8
@@ -51,8 +50,7 @@ class Method:
         """
         rates = []
         for _, p in chain.walk():
-            level = p.unit == "dB" and isinstance(p.mapping, Free)
-            factor = REFINING if near and p.multimodal else self.levels if level else 1.0
+            factor = REFINING if near and p.multimodal else self.levels if p.is_level else 1.0
             rates += [lr * self.peak * factor] * math.prod(p.shape)
         return torch.tensor(rates)
 

@@ -12,6 +12,7 @@ from reknob.data.chunks import Chunks, cut_chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
 from reknob.fitting.batch import Budget
+from reknob.fitting.direct_sound import find_direct_sound
 from reknob.fitting.fit import Fit
 from reknob.fitting.initialise import raws_from, starts, to_raws
 from reknob.fitting.optimiser import METHODS
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Annealed steps from the best parameters must not leave them, so that they are smaller.
 REFINING = 4.0
-ADAPTING = 24  # steps before the response is read
+ADAPTING = 24  # steps before least squares
 
 
 class Recipe:
@@ -115,8 +116,9 @@ class Recipe:
         echoes = [to_raws(chain, values) for values in starts(chain, pair.dry, pair.wet, self.settings.restarts)]
         defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks, CHUNKS)
         make = partial(self.fit, method="annealed")
-        # What comes before the sends is adapted first: the response is read from its output.
+        # What comes before the sends is found first: the response is read from its output.
         adapted = descend(chain, few, [defaults | echoes[0]], make, ADAPTING)[0]
+        adapted |= find_direct_sound(chain, loudest(few, 1), adapted)
         space = find_space(chain, few, adapted, echoes, self.settings.seed)
         found = [adapted | space] if space else [adapted | echo for echo in echoes[1:]]
         return best_start(chain, few, [*found, adapted], make)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reknob.afx.functional.fft import fast_length, irfft, rfft
 
-BAND_HZ = (60, 16000)
+BAND_HZ = (40, 16000)
 SMOOTH_HZ = 400  # width of the average of the input's power spectrum by which frequencies are weighted
 FLOOR = 1e-3  # of that average, relative to its mean
 STEPS = 60  # of the conjugate gradients; more fit the noise
@@ -35,7 +35,7 @@ class ResponseEstimate:
         h: the estimate, (2, length), float32.
         explained: share of the weighted energy of y that it explains.
 
-    Source: conjugate gradients, Hestenes and Stiefel 1952; the weights are those of a whitening filter.
+    Source: the weights are those of a whitening filter.
     """
 
     def __init__(self, x: Tensor, y: Tensor, sr: int, length: int) -> None:
@@ -43,41 +43,18 @@ class ResponseEstimate:
         n = fast_length(x.shape[-1] + length)
         X, Y = torch.fft.rfft(x.double(), n), torch.fft.rfft(y.double(), n)
         power = X.abs().square().sum((0, 1))
-        smooth = torch.from_numpy(ndimage.uniform_filter1d(power.numpy(), max(round(SMOOTH_HZ * n / sr), 1)))
-        f = torch.fft.rfftfreq(n, 1 / sr)
-        inside = (f > BAND_HZ[0]) & (f < min(BAND_HZ[1], 0.45 * sr))
+        weight = whitening(power, n, sr)
         tiny = torch.finfo(torch.float64).tiny
-        weight = inside / (smooth + FLOOR * smooth.mean() + tiny)
         energy = torch.fft.irfft((Y.abs().square() * weight).sum((0, 1)), n)[0] + tiny
         self._correlation = torch.fft.irfft(power * weight, n)[:length] / energy
         cross = torch.fft.irfft((Y * X.conj()).sum(0) * weight, n)[:, :length] / energy
-        h, self.explained = self._solve(cross)
-        self.h = h.float()
-
-    def _solve(self, cross: Tensor) -> tuple[Tensor, float]:
-        """The response (2, length) whose convolution with the autocorrelation is nearest to the cross-correlation."""
-        metric = self._metric(self._correlation)
-        h, rest = torch.zeros_like(cross), cross.clone()
-        direction, size = rest.clone(), rest.square().sum()
-        for _ in range(STEPS):
-            image = _filtered(direction, *metric)
-            step = size / (direction * image).sum().clamp(min=torch.finfo(size.dtype).tiny)
-            h, rest = h + step * direction, rest - step * image
-            new = rest.square().sum()
-            direction, size = rest + new / size.clamp(min=torch.finfo(size.dtype).tiny) * direction, new
-        return h, float((h * (cross + rest)).sum())
-
-    @staticmethod
-    def _metric(correlation: Tensor) -> tuple[Tensor, int]:
-        """Real spectrum of an autocorrelation, given for non-negative lags, and the length of its transform."""
-        length = len(correlation)
-        n = fast_length(2 * length)
-        both = torch.cat([correlation, correlation.new_zeros(n - 2 * length + 1), correlation[1:].flip(0)])
-        return torch.fft.rfft(both).real, n
+        h = least_squares(self._correlation, cross, STEPS)
+        rest = cross - _filtered(h, *_metric(self._correlation))
+        self.h, self.explained = h.float(), float((h * (cross + rest)).sum())
 
     def distance(self, samples: int) -> "Distance":
         """The distance of responses from the estimate over the first samples."""
-        spectrum, n = self._metric(self._correlation[:samples].float())
+        spectrum, n = _metric(self._correlation[:samples].float())
         return Distance(self.h[:, :samples], spectrum.clamp(min=0), n, round(DIRECT_S * self.sr))
 
 
@@ -99,6 +76,54 @@ class Distance:
     def __call__(self, h: Tensor) -> Tensor:
         """Of responses (…, 2, samples), (…)."""
         return self._of(h - self.target) / self._energy
+
+
+def whitening(power: Tensor, n: int, sr: int) -> Tensor:
+    """The inverse of a power spectrum (bins,) averaged over frequency, 0 outside the audible band.
+
+    `n` is the length of its transform.
+    """
+    smooth = ndimage.uniform_filter1d(power.double().numpy(), max(round(SMOOTH_HZ * n / sr), 1))
+    f = np.fft.rfftfreq(n, 1 / sr)
+    inside = (f > BAND_HZ[0]) & (f < min(BAND_HZ[1], 0.45 * sr))
+    return torch.from_numpy(inside / (smooth + FLOOR * smooth.mean() + np.finfo(float).tiny)).to(power.dtype)
+
+
+def least_squares(
+    correlation: Tensor, cross: Tensor, steps: int, start: Tensor | None = None, first: int = 0
+) -> Tensor:
+    """Responses (…, L) whose convolution with an autocorrelation (L,) is nearest to cross-correlations (…, L).
+
+    Args:
+        steps: of the conjugate gradients.
+        start: responses to begin with; zero by default.
+        first: the first sample that is not zero.
+
+    Source: conjugate gradients, Hestenes and Stiefel 1952.
+    """
+    metric, tiny = _metric(correlation), torch.finfo(cross.dtype).tiny
+
+    def late(h: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(h[..., :first]), h[..., first:]], -1)
+
+    h = torch.zeros_like(cross) if start is None else start
+    rest = late(cross if start is None else cross - _filtered(start, *metric))
+    direction, size = rest, rest.square().sum(-1, keepdim=True)
+    for _ in range(steps):
+        image = late(_filtered(direction, *metric))
+        step = size / (direction * image).sum(-1, keepdim=True).clamp(min=tiny)
+        h, rest = h + step * direction, rest - step * image
+        new = rest.square().sum(-1, keepdim=True)
+        direction, size = rest + new / size.clamp(min=tiny) * direction, new
+    return h
+
+
+def _metric(correlation: Tensor) -> tuple[Tensor, int]:
+    """Real spectrum of an autocorrelation, given for non-negative lags, and the length of its transform."""
+    length = len(correlation)
+    n = fast_length(2 * length)
+    both = torch.cat([correlation, correlation.new_zeros(n - 2 * length + 1), correlation[1:].flip(0)])
+    return torch.fft.rfft(both).real, n
 
 
 def _filtered(h: Tensor, spectrum: Tensor, n: int) -> Tensor:
