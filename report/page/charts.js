@@ -69,7 +69,7 @@ function chart(host, spec) {
   if (named.length > 1 || spec.legend)
     for (const s of named)
       legend.append(html("li", {}, html("span", { class: `swatch ${s.dash ? "dash" : ""}`, style: `--c:${s.colour}` }), s.name));
-  host.append(html("h3", { text: spec.title }), spec.note ? html("p", { class: "muted small", text: spec.note }) : "", legend, plot, readout);
+  host.append(html("div", { class: "title" }, html("h3", { text: spec.title }), readout), spec.note ? html("p", { class: "muted small", text: spec.note }) : "", legend, plot);
   const scale = spec.summary ?? summaryOf(spec);
   let width = 0;
   const draw = () => {
@@ -103,7 +103,7 @@ function limits(values, axis) {
 
 function drawn(spec, width, label, readout) {
   const height = spec.height ?? Math.round(Math.min(Math.max(width * 0.46, 170), 260));
-  const left = spec.y.hidden ? 10 : 44, right = width - 10, top = 8, bottom = height - 36;
+  const left = spec.y.hidden ? 10 : 50, right = width - 10, top = 8, bottom = height - 36;
   const all = spec.series.filter((s) => !s.own);
   const [x0, x1] = [spec.x.min ?? Math.min(...spec.series.flatMap((s) => s.x)), spec.x.max ?? Math.max(...spec.series.flatMap((s) => s.x))];
   const [y0, y1] = limits(all.flatMap((s) => s.y), spec.y);
@@ -120,7 +120,8 @@ function drawn(spec, width, label, readout) {
   const xTicks = spec.x.ticks ?? (spec.x.log ? logTicks(x0, x1, width > 360) : ticksOf(x0, x1, width / 90));
   for (const t of xTicks) {
     root.append(svg("line", { x1: X(t), x2: X(t), y1: top, y2: bottom, class: "grid-line" }));
-    root.append(svg("text", { x: X(t), y: bottom + 15, "text-anchor": "middle" }, xFormat(t)));
+    const edge = X(t) > right - 14 ? "end" : X(t) < left + 4 && !spec.x.log ? "start" : "middle";
+    root.append(svg("text", { x: X(t), y: bottom + 15, "text-anchor": edge }, xFormat(t)));
   }
   if (!spec.y.hidden)
     for (const t of spec.y.ticks ?? ticksOf(y0, y1, (bottom - top) / 42)) {
@@ -129,7 +130,7 @@ function drawn(spec, width, label, readout) {
     }
   root.append(svg("text", { x: (left + right) / 2, y: height - 4, "text-anchor": "middle", class: "axis" }, spec.x.label));
   if (!spec.y.hidden)
-    root.append(svg("text", { transform: `translate(10 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis" }, spec.y.label));
+    root.append(svg("text", { transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis" }, spec.y.label));
   if (spec.image)
     root.append(svg("image", { href: spec.image, x: left, y: top, width: right - left, height: bottom - top, preserveAspectRatio: "none" }));
 

@@ -8,17 +8,19 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import torch
-from scipy.signal import stft
+from scipy.signal import stft, welch
 from torch import Tensor
 
 from reknob.afx.curve import RESPONSE, Curve
 from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect, Tensors, Values, flatten, nest
 from reknob.report.page.source import FittedRun
+from reknob.report.page.tracks import label_of
 
 FLOOR_DB = -80.0
 FRAME_S = 0.01  # of levels
 FFT, HOP = 4096, 1024
+LONG_FFT = 16384  # of the long-term spectra
 BANDS = 72  # per spectrum, from LOWEST to HIGHEST
 LOWEST, HIGHEST = 30.0, 18000.0
 WIDTH = 400  # most columns of the image of the spectrogram
@@ -42,12 +44,17 @@ def part_of(values: Values, prefix: str) -> Tensors:
     return nest({name.removeprefix(prefix): x for name, x in flatten(values).items() if name.startswith(prefix)})
 
 
+def shown(chain: Effect) -> list[tuple[str, Effect]]:
+    """The effects with curves of their own: one that holds others repeats theirs."""
+    return [(prefix, effect) for prefix, effect in chain.leaves() if not effect.holds_effects]
+
+
 def of_curve(curve: Curve, step: int = 2) -> dict[str, Any]:
     """A curve for the page."""
     return {
         "title": curve.title,
         "x": rounded(curve.x[::step], 1),
-        "y": rounded(curve.y[::step]),
+        "y": rounded(curve.y[::step], 3),
         "xLabel": curve.x_label,
         "yLabel": curve.y_label,
         "log": curve.log_x,
@@ -59,7 +66,7 @@ def of_curve(curve: Curve, step: int = 2) -> dict[str, Any]:
 def equaliser(chain: Effect, values: Values) -> dict[str, Any] | None:
     """The response of every band in dB, and their sum; None for a chain without bands."""
     bands = []
-    for prefix, effect in chain.leaves():
+    for prefix, effect in shown(chain):
         drawn = [curve for curve in effect.curves(part_of(values, prefix)) if curve.title == RESPONSE]
         bands += [(prefix.removesuffix("."), curve) for curve in drawn]
     if not bands:
@@ -67,14 +74,14 @@ def equaliser(chain: Effect, values: Values) -> dict[str, Any] | None:
     total = np.sum([curve.y for _, curve in bands], axis=0)
     return {
         "x": rounded(bands[0][1].x[::2], 1),
-        "bands": [{"name": name.replace("_", " "), "y": rounded(curve.y[::2])} for name, curve in bands],
+        "bands": [{"name": label_of(name, [name]), "y": rounded(curve.y[::2])} for name, curve in bands],
         "sum": rounded(total[::2]),
     }
 
 
 def others(chain: Effect, values: Values) -> list[dict[str, Any]]:
     """All curves of the chain but the equaliser's, each with the name of its effect."""
-    drawn = [(prefix, effect, effect.curves(part_of(values, prefix))) for prefix, effect in chain.leaves()]
+    drawn = [(prefix, effect, effect.curves(part_of(values, prefix))) for prefix, effect in shown(chain)]
     return [
         of_curve(curve) | {"effect": prefix.removesuffix("."), "family": effect.family}
         for prefix, effect, curves in drawn
@@ -113,7 +120,7 @@ def _gains(prefix: str, x: Tensor, y: Tensor, values: Tensors, sr: int) -> dict[
     makeup = float(values["makeup"]) if "makeup" in values else 0.0
     gain = np.where(levels > FLOOR_DB + 10, after - levels - makeup, np.nan)
     edges = np.arange(FLOOR_DB, 2.0, 2.0)
-    counts = np.histogram(levels.clip(min=FLOOR_DB), edges)[0]
+    counts = np.histogram(levels, edges)[0]
     # The lowest gain of every column, as brief reductions are what a meter shows.
     step = max(len(gain) // POINTS_OVER_TIME, 1)
     columns = [gain[i : i + step] for i in range(0, len(gain), step)]
@@ -183,8 +190,7 @@ class Spectra:
     """Magnitudes of dry, fitted and wet, (C, F, N) each, and what is drawn of them."""
 
     def __init__(self, sounds: dict[str, Tensor], sr: int) -> None:
-        self.sr = sr
-        self.magnitudes = {}
+        self.sounds, self.sr, self.magnitudes = sounds, sr, {}
         for name, x in sounds.items():
             f, t, z = stft(x.numpy(), sr, nperseg=FFT, noverlap=FFT - HOP, padded=False)
             self.frequencies, self.times, self.magnitudes[name] = f, t, np.abs(z)
@@ -206,9 +212,15 @@ class Spectra:
         return (sums[self.last] - sums[self.first]) / (self.last - self.first)[:, None]
 
     def long_term(self) -> dict[str, Any]:
-        """The mean spectrum of each sound in dB, the loudest band of wet at 0."""
-        means = {name: self.bands(name).mean(1) for name in self.magnitudes}
-        top = means["wet"].max()
+        """The spectrum of each sound in dB, a sixth of an octave wide, the loudest band of wet at 0."""
+        means = {}
+        for name, x in self.sounds.items():
+            f, power = welch(x.numpy(), self.sr, nperseg=min(LONG_FFT, x.shape[-1]))
+            total = np.concatenate([[0.0], np.cumsum(power.sum(0))])
+            # The cumulative power between bins, as low bands are narrower than a few bins.
+            at = np.interp(np.outer([2 ** (-1 / 12), 2 ** (1 / 12)], self.centres), f - f[1] / 2, total[:-1])
+            means[name] = (at[1] - at[0]) / self.centres
+        top = max(means["wet"].max(), 1e-30)
         series = {name: rounded(10 * np.log10(np.maximum(mean / top, 1e-9)), 1) for name, mean in means.items()}
         return {"x": rounded(self.centres, 1), **series}
 

@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const colours = { dry: "var(--dry)", fitted: "var(--fitted)", wet: "var(--wet)" };
-const bandColours = ["#3b8f5a", "#8a4f9e", "#b9500a", "#1b7f8f", "#a33a5b", "#7a6a1b", "#5566aa", "#777777"];
+const bandColours = [1, 2, 3, 4, 5, 6].map((i) => `var(--band${i})`);
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function head() {
@@ -16,7 +16,7 @@ function head() {
   byId("about").textContent = about.filter(Boolean).join(" · ");
   const figures = [];
   if (loss.lowest != null) {
-    const saved = loss.first ? ` (${signed((100 * (loss.lowest - loss.first)) / loss.first, 0)} %)` : "";
+    const saved = loss.first ? ` (${signed((100 * (loss.lowest - loss.first)) / loss.first, 0)}\u00a0%)` : "";
     figures.push([`${format(loss.first)} → ${format(loss.lowest)}`, `loss, first and lowest step${saved}`]);
   }
   if (data.curves.difference) figures.push([`${format(data.curves.difference.mean, 1)} dB`, "mean difference between the spectrograms of fitted and wet"]);
@@ -173,9 +173,9 @@ function listen() {
 
 /** The outline of a waveform of peaks, mirrored, in a box of 1000 × 100. */
 function outline(peaks) {
-  const most = Math.max(...data.tracks.map((t) => Math.max(...t.wave)), 1e-6);
+  const most = Math.max(...data.tracks.slice(0, 3).map((t) => Math.max(...t.wave)), 1e-6);
   const x = (i) => ((1000 * i) / Math.max(peaks.length - 1, 1)).toFixed(1);
-  const y = (p, sign) => (50 - (sign * 46 * p) / most).toFixed(1);
+  const y = (p, sign) => (50 - sign * 46 * Math.min(p / most, 1)).toFixed(1);
   const over = peaks.map((p, i) => `${x(i)} ${y(p, 1)}`);
   const under = peaks.map((p, i) => `${x(i)} ${y(p, -1)}`).reverse();
   return `M${over.join("L")}L${under.join("L")}Z`;
@@ -256,11 +256,18 @@ function effects() {
     box.append(html("ul", { class: "legend" }, ...["dry", "fitted"].map((name) => html("li", {}, html("span", { class: "swatch", style: `--c:${colours[name]}` }), name))));
   }
   if (data.loss.y.length > 1)
-    chart(card(host, host.children.length % 2 === 0), { title: "Loss over the steps", x: { label: "step", format: (v) => format(v, 0) }, y: { label: "loss" }, series: [{ name: "loss", colour: "var(--fitted)", x: data.loss.x, y: data.loss.y }] });
+    chart(card(host), { title: "Loss over the steps", x: { label: "step", format: (v) => format(v, 0) }, y: { label: "loss" }, series: [{ name: "loss", colour: "var(--fitted)", x: data.loss.x, y: data.loss.y }] });
+  fillLast(host);
   if (!host.children.length) byId("effects").hidden = true;
 }
 
 const FREQUENCY = { label: "frequency (Hz)", log: true, unit: "Hz", min: 20, max: 20000 };
+
+/** The last card takes both columns where it would leave a hole. */
+function fillLast(host) {
+  const narrow = [...host.children].filter((box) => !box.classList.contains("full"));
+  if (narrow.length % 2) narrow.at(-1).classList.add("full");
+}
 
 function charts() {
   const host = byId("charts"), c = data.curves;
@@ -285,12 +292,13 @@ function charts() {
     chart(card(host), { title: `Gain of ${d.effect.split(".").pop()} over time`, note, x: { label: "time (s)", unit: "s", min: 0, max: data.excerpt.seconds }, y: { label: "gain (dB)", unit: "dB", max: 1, least: [-6] }, series: [{ name: "gain", colour: "var(--fitted)", kind: "area", width: 1.2, x, y: d.gain }] });
   }
   for (const e of c.echoes)
-    if (e.taps.length) chart(card(host), { title: "Echoes", note: "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", x: { label: "time (ms)", unit: "ms", min: 0 }, y: { label: "level (dB)", unit: "dB", min: -62, max: 6 }, series: [{ name: "echo", colour: "var(--fitted)", kind: "stems", x: e.taps.map((t) => t.ms), y: e.taps.map((t) => t.db), text: e.taps.map((t, i) => (i < 10 ? side(t.pan) : "")) }] });
+    if (e.taps.length) chart(card(host), { title: "Echoes", note: "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", x: { label: "time (ms)", unit: "ms", min: 0, max: 1.12 * e.taps.at(-1).ms }, y: { label: "level (dB)", unit: "dB", min: -62, max: 6 }, series: [{ name: "echo", colour: "var(--fitted)", kind: "stems", x: e.taps.map((t) => t.ms), y: e.taps.map((t) => t.db), text: e.taps.map((t, i) => (i < 10 ? side(t.pan) : "")) }] });
   for (const curve of c.others.filter((o) => o.family === "reverb")) chart(card(host), { title: "Reverberation time", note: "Until the tail has decayed by 60 dB.", x: { ...FREQUENCY, max: 16000 }, y: { label: "time (s)", unit: "s", min: 0 }, series: [{ name: "time", colour: "var(--fitted)", x: curve.x, y: curve.y }] });
-  for (const d of c.decay) chart(card(host), { title: "Energy decay of the reverb", note: "Energy that is still to come after each moment, by Schroeder's integration.", x: { label: "time (s)", unit: "s", min: 0 }, y: { label: "level (dB)", unit: "dB", min: -70, max: 2 }, series: [{ name: "level", colour: "var(--fitted)", x: d.x, y: d.y }] });
+  for (const d of c.decay) chart(card(host), { title: "Energy decay of the reverb", note: "Energy that is still to come after each moment, by Schroeder's integration.", x: { label: "time (s)", unit: "s", min: 0, max: 1.15 * (d.x.find((_, i) => d.y[i] < -68) ?? d.x.at(-1)) }, y: { label: "level (dB)", unit: "dB", min: -70, max: 2 }, series: [{ name: "level", colour: "var(--fitted)", x: d.x, y: d.y }] });
   if (c.panorama) chart(card(host), { title: "Panorama", note: "Where the energy lies between the channels.", x: { label: "left – right", ticks: [-100, -50, 0, 50, 100], format: side, min: -100, max: 100 }, y: { label: "share (%)", unit: "%", min: 0 }, series: ["wet", "fitted"].map((name) => ({ name, colour: colours[name], x: c.panorama.x, y: c.panorama[name], kind: "area" })) });
   if (c.difference) {
     const d = c.difference;
+    fillLast(host);
     const box = card(host, true);
     chart(box, { title: "Spectrograms, fitted less wet", note: `Where fitted is louder and where wet is; full colour from ${format(d.most, 0)} dB on. The mean difference is ${format(d.mean, 1)} dB.`, still: true, legend: true, image: d.image, height: 260, x: { label: "time (s)", min: 0, max: d.seconds }, y: { label: "frequency (Hz)", min: 0, max: 1, ...logAxis(d.lowest, d.highest) }, series: [{ name: "fitted louder", colour: "#2457b8", x: [], y: [] }, { name: "wet louder", colour: "#d9731a", x: [], y: [] }], summary: `Difference of the spectrograms, ${format(d.mean, 1)} dB in the mean` });
   }
@@ -325,7 +333,7 @@ function parameters() {
       const cells = [html("td", { text: row.label }), html("td", { class: "value", text: `${row.value.replace("-", "−")} ${row.unit}` })];
       if (certain) {
         cells.push(html("td", { class: "muted", text: row.low && `${row.low} to ${row.high}`.replaceAll("-", "−") }));
-        cells.push(html("td", {}, row.word ? html("span", { class: `chip ${{ found: "good", bounded: "warning" }[row.word] ?? "bad"}`, text: row.word }) : ""));
+        cells.push(html("td", {}, row.word ? html("span", { class: `chip ${{ found: "good", bounded: "warning" }[row.word] ?? "muted"}`, text: row.word }) : ""));
       }
       if (known) cells.push(row.quantiles ? html("td", { class: "strip" }, strip(row), html("span", { class: "muted small", text: ` ${row.percentile} %` })) : html("td"));
       body.append(html("tr", {}, ...cells));

@@ -1,5 +1,6 @@
 """The sounds of a report: dry, fitted, wet, and the fitted chain without each effect, over one excerpt."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -52,10 +53,11 @@ def loudest_excerpt(pair: Pair, seconds: float) -> Excerpt:
 
 
 def label_of(name: str, names: Sequence[str]) -> str:
-    """A name in words, "sends.delay" as "delay"; with what it is inside of where two would be the same."""
+    """A name in words, "sends.delay" as "delay", "peak1" as "peak 1"; in full where two would be the same."""
     last = name.rpartition(".")[2]
     same = sum(other.rpartition(".")[2] == last for other in names)
-    return (name if same > 1 else last).replace("_", " ").replace(".", ": ")
+    words = (name if same > 1 else last).replace("_", " ").replace(".", ": ")
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", words)
 
 
 def tracks(run: FittedRun, pair: Pair, excerpt: Excerpt, fitted: Tensor) -> Iterator[Track]:
@@ -107,7 +109,7 @@ def record(tracks: Sequence[Track], sr: int) -> list[dict]:
                 "lufs": levels[track.key],
                 "gain": scale * matched[track.key] * LOUDEST / most,
                 "own": scale * LOUDEST / most,
-                "wave": waveform(track.x),
+                "wave": waveform(track.x * matched[track.key]),
                 "audio": as_text(opus(track.x / scale, sr, bitrate)),
             }
         )
