@@ -91,15 +91,16 @@ class FittedRun:
         return knobs()
 
 
-def open_run(folder: str | Path, pair: Pair | None = None, *, listen: bool = True) -> FittedRun:
-    """A run folder with its recordings, `pair` where they are loaded already; without them where not `listen`.
+def open_run(folder: str | Path, *, listen: bool = True) -> FittedRun:
+    """A run folder with its recordings, where `listen`.
 
     UsageError for a folder that is no run folder; recordings that cannot be read are a `problem`.
     """
     folder = input_path(folder)
     run, meta = runs.load_run(folder), runs.read_meta(folder)
-    settings, problem = read_settings(folder) or FitSettings(sr=run.sr, chain=run.config), ""
-    if pair is None and listen:
+    settings = read_settings(folder) or FitSettings(sr=run.sr, chain=run.config)
+    pair, problem = None, ""
+    if listen:
         try:
             pair = _read_pair(folder, run, settings, meta)
         except (UsageError, OSError) as error:
