@@ -32,13 +32,20 @@ function format(x, digits = 2) {
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
-const signed = (x, digits = 1) => (x > 0 ? "+" : "") + format(x, digits);
+const signed = (x, digits = 1) => (Number(x.toFixed(digits)) > 0 ? "+" : "") + format(x, digits);
 const hertz = (x) => (x >= 1000 ? `${format(x / 1000, x < 10000 ? 1 : 0).replace(/\.0$/, "")}k` : format(x, 0));
 const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
 
-/** About `count` round ticks between two numbers. */
-function ticksOf(low, high, count) {
-  const raw = (high - low) / Math.max(count, 1);
+/** A format with the digits that tell ticks apart. */
+function plainly(ticks) {
+  const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : 1;
+  const digits = Math.min(Math.max(-Math.floor(Math.log10(step) + 1e-9), 0), 6);
+  return (v) => v.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+}
+
+/** About `count` round ticks between two numbers; `whole` ones only. */
+function ticksOf(low, high, count, whole = false) {
+  const raw = Math.max((high - low) / Math.max(count, 1), whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw * 0.999);
   const ticks = [];
@@ -115,16 +122,17 @@ function drawn(spec, width, label, readout) {
   const clip = `clip${++chart.count}`;
   root.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", { x: left, y: top, width: right - left, height: bottom - top }))));
 
-  const xFormat = spec.x.format ?? (spec.x.log ? hertz : (v) => format(v, 1).replace(/\.0$/, ""));
-  const yFormat = spec.y.format ?? ((v) => format(v, 1).replace(/\.0$/, ""));
-  const xTicks = spec.x.ticks ?? (spec.x.log ? logTicks(x0, x1, width > 360) : ticksOf(x0, x1, width / 90));
+  const xTicks = spec.x.ticks ?? (spec.x.log ? logTicks(x0, x1, width > 360) : ticksOf(x0, x1, width / 90, spec.x.whole));
+  const yTicks = spec.y.ticks ?? ticksOf(y0, y1, (bottom - top) / 42);
+  const xFormat = spec.x.format ?? (spec.x.log ? hertz : plainly(xTicks));
+  const yFormat = spec.y.format ?? plainly(yTicks);
   for (const t of xTicks) {
     root.append(svg("line", { x1: X(t), x2: X(t), y1: top, y2: bottom, class: "grid-line" }));
     const edge = X(t) > right - 14 ? "end" : X(t) < left + 4 && !spec.x.log ? "start" : "middle";
     root.append(svg("text", { x: X(t), y: bottom + 15, "text-anchor": edge }, xFormat(t)));
   }
   if (!spec.y.hidden)
-    for (const t of spec.y.ticks ?? ticksOf(y0, y1, (bottom - top) / 42)) {
+    for (const t of yTicks) {
       root.append(svg("line", { x1: left, x2: right, y1: Y(t), y2: Y(t), class: t === 0 ? "grid-line zero" : "grid-line" }));
       root.append(svg("text", { x: left - 6, y: Y(t) + 4, "text-anchor": "end" }, yFormat(t)));
     }
@@ -191,7 +199,7 @@ function interactive(root, spec, at) {
     line.setAttribute("x1", at.X(x));
     line.setAttribute("x2", at.X(x));
     line.setAttribute("visibility", "visible");
-    const cells = shown.slice(0, 4).map((s) => `${shown.length > 1 ? `${s.name} ` : ""}${format(s.y[nearest(s.x, x)], 1)}`);
+    const cells = shown.slice(0, 4).map((s) => `${shown.length > 1 ? `${s.name} ` : ""}${format(s.y[nearest(s.x, x)])}`);
     at.readout.value = `${at.xFormat(x)}${spec.x.unit ? ` ${spec.x.unit}` : ""}: ${cells.join(", ")}${spec.y.unit ? ` ${spec.y.unit}` : ""}`;
   };
   const hide = () => { line.setAttribute("visibility", "hidden"); at.readout.value = ""; };

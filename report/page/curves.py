@@ -12,14 +12,15 @@ from torch import Tensor
 
 from reknob.afx.curve import RESPONSE, Curve
 from reknob.afx.delay import PingPongDelay
-from reknob.afx.effect import Effect, Tensors, Values, flatten, nest
+from reknob.afx.effect import Effect, Tensors, Values, flatten, nest, own_values, part_values
 from reknob.report.page.encode import as_text
 from reknob.report.page.source import FittedRun
 from reknob.report.page.tracks import label_of
 
+LEVEL = "input level (dB)"  # of the curves of compressors and the like
 FLOOR_DB = -80.0
 FRAME_S = 0.01  # of levels
-FFT, HOP = 4096, 1024
+FFT = 4096  # with a quarter as hop
 LONG_FFT = 16384  # of the long-term spectra
 BANDS = 72  # per spectrum, from LOWEST to HIGHEST
 LOWEST, HIGHEST = 30.0, 18000.0
@@ -51,7 +52,7 @@ def rounded(values: np.ndarray, digits: int = 2) -> Numbers:
     return [round(float(x), digits) if math.isfinite(x) else None for x in np.asarray(values, dtype=float)]
 
 
-def part_of(values: Values, prefix: str) -> Tensors:
+def part_of(values: Values, prefix: str) -> Values:
     """The values of the effect whose parameters begin with `prefix` ("sends.delay.")."""
     return nest({name.removeprefix(prefix): x for name, x in flatten(values).items() if name.startswith(prefix)})
 
@@ -103,14 +104,14 @@ def others(chain: Effect, values: Values) -> list[dict[str, Any]]:
 
 
 def dynamics(run: FittedRun, dry: Tensor, skip: int) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The excerpt through the chain, (2, T), and of every effect whose gain depends on the level what it did.
+    """The excerpt through the chain, (2, T), and what every effect with a curve over its input's level did.
 
     `dry` (1, T) begins `skip` samples before the excerpt.
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     hooks = []
-    for prefix, effect in run.chain.leaves():
-        if effect.level_dependent:
+    for prefix, effect in shown(run.chain):
+        if any(curve.x_label == LEVEL for curve in effect.curves(part_of(run.values, prefix))):
 
             def keep(_: Effect, given: tuple[Tensor, ...], output: Tensor, prefix: str = prefix) -> None:
                 seen[prefix] = given[0][0, :, skip:], output[0, :, skip:]
@@ -122,7 +123,9 @@ def dynamics(run: FittedRun, dry: Tensor, skip: int) -> tuple[Tensor, list[dict[
     finally:
         for hook in hooks:
             hook.remove()
-    return y, [_gains(prefix, *sound, part_of(run.values, prefix), run.chain.sr) for prefix, sound in seen.items()]
+    return y, [
+        _gains(prefix, *sound, own_values(part_of(run.values, prefix)), run.chain.sr) for prefix, sound in seen.items()
+    ]
 
 
 def _gains(prefix: str, x: Tensor, y: Tensor, values: Tensors, sr: int) -> dict[str, Any]:
@@ -165,8 +168,8 @@ def echoes(chain: Effect, values: Values) -> list[dict[str, Any]]:
         own = part_of(values, prefix)
         if not isinstance(effect, PingPongDelay) or "delay" not in own:
             continue
-        delay, feedback, gain = (float(own[name]) for name in ("delay", "feedback", "gain"))
-        pans = [200 * float(own[side]["pan"]) - 100 for side in ("odd_pan", "even_pan")]
+        delay, feedback, gain = (float(own_values(own)[name]) for name in ("delay", "feedback", "gain"))
+        pans = [200 * float(own_values(part_values(own, side))["pan"]) - 100 for side in ("odd_pan", "even_pan")]
         taps = []
         for k in range(MOST_ECHOES):
             level = 20 * math.log10(max(gain * feedback**k, 1e-12))
@@ -204,7 +207,8 @@ class Spectra:
     def __init__(self, sounds: dict[str, Tensor], sr: int) -> None:
         self.sounds, self.sr, self.magnitudes = sounds, sr, {}
         for name, x in sounds.items():
-            f, t, z = stft(x.numpy(), sr, nperseg=FFT, noverlap=FFT - HOP, padded=False)
+            size = min(FFT, x.shape[-1])
+            f, t, z = stft(x.numpy(), sr, nperseg=size, noverlap=size - size // 4, padded=False)
             self.frequencies, self.times, self.magnitudes[name] = f, t, np.abs(z)
         highest = min(HIGHEST, 0.98 * sr / 2)
         self.edges = np.geomspace(LOWEST, highest, BANDS + 1)

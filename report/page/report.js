@@ -256,7 +256,7 @@ function effects() {
     box.append(html("ul", { class: "legend" }, ...["dry", "fitted"].map((name) => html("li", {}, html("span", { class: "swatch", style: `--c:${colours[name]}` }), name))));
   }
   if (data.loss.y.length > 1)
-    chart(card(host), { title: "Loss over the steps", x: { label: "step", format: (v) => format(v, 0) }, y: { label: "loss" }, series: [{ name: "loss", colour: "var(--fitted)", x: data.loss.x, y: data.loss.y }] });
+    chart(card(host), { title: "Loss over the steps", x: { label: "step", whole: true }, y: { label: "loss" }, series: [{ name: "loss", colour: "var(--fitted)", x: data.loss.x, y: data.loss.y }] });
   fillLast(host);
   if (!host.children.length) byId("effects").hidden = true;
 }

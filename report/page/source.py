@@ -103,7 +103,7 @@ def open_run(folder: str | Path, pair: Pair | None = None, *, listen: bool = Tru
     if pair is None and listen:
         try:
             pair = _read_pair(folder, run, settings, meta)
-        except (UsageError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             problem = explain(error) or str(error)
     return FittedRun(folder, run, settings, meta, read_findings(folder, pair), pair, problem)
 
@@ -119,11 +119,12 @@ def read_settings(folder: Path) -> FitSettings | None:
 
 def read_findings(folder: Path, pair: Pair | None = None) -> list[dict[str, str]]:
     """The findings of the check of a run's pair; those of `pair` where the run has none recorded."""
-    check = read_json(folder / runs.META).get("pair_check") if (folder / runs.META).exists() else None
-    check = check or (pair.check.record() if pair else {})
-    found = check.get("findings") if isinstance(check, dict) else None
+    record = read_json(folder / runs.META) if (folder / runs.META).exists() else {}
+    check = record.get("pair_check") or (pair.check.record() if pair else {})
+    found = check.get("findings") if isinstance(check, dict) else []
     keys = ("code", "severity", "text", "remedy")
-    return [{key: str(item.get(key, "")) for key in keys} for item in found or () if isinstance(item, dict)]
+    items = found if isinstance(found, list) else []
+    return [{key: str(item.get(key, "")) for key in keys} for item in items if isinstance(item, dict)]
 
 
 def _read_pair(folder: Path, run: runs.Run, settings: FitSettings, meta: dict[str, Any]) -> Pair:
