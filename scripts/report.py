@@ -28,8 +28,7 @@ def main(argv: list[str]) -> int:
     if not folder.is_dir():
         raise UsageError(f"{folder}: is no folder; give a run folder, or a log folder")
     is_run = (folder / CONFIG).exists()
-    write = write_report if is_run else write_batch
-    print(write(folder, args.out, seconds=args.seconds))
+    print(write_report(folder, args.out, seconds=args.seconds) if is_run else write_batch(folder, args.out))
     return 0
 
 

@@ -13,7 +13,7 @@ from reknob.afx.effect import flatten
 from reknob.formats import runs
 from reknob.formats.certainty import WORDS, Certainty, read_certainty
 from reknob.formats.effects import read_effects
-from reknob.report.page import REPORT, SECONDS
+from reknob.report.page import REPORT
 from reknob.report.page.curves import equaliser, others
 from reknob.report.page.files import fill
 from reknob.report.page.published import percentile, published
@@ -30,20 +30,13 @@ RECORDED = {"dry": "input_path", "wet": "target_path"}
 THUMBNAIL = 5  # every so many points of a curve
 
 
-def write_batch(
-    logs: str | Path,
-    path: str | Path | None = None,
-    *,
-    reasons: Mapping[str, str] | None = None,
-    seconds: float = SECONDS,
-) -> Path:
+def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Mapping[str, str] | None = None) -> Path:
     """Writes the page of a log folder as one HTML file; its path. Audio and reports are linked, and stay beside it.
 
     Args:
         logs: a folder with runs at any depth; of each song the newest run counts.
         path: of the file; index.html in the log folder by default.
         reasons: why songs failed, by name, of those that left no run.
-        seconds: as of `write_report`; the page itself holds no audio.
 
     Raises:
         UsageError: a folder without runs and without reasons, and a file that cannot be written.

@@ -68,7 +68,7 @@ def described(run: FittedRun) -> dict[str, Any]:
         "problem": run.problem,
         "loss": {
             "name": run.settings.loss.name,
-            "first": losses[0] if losses else None,
+            "first": next(filter(math.isfinite, losses), None),
             "lowest": effects.loss if effects else min(filter(math.isfinite, losses), default=None),
             "steps": len(losses),
             **thinned(losses),
@@ -81,7 +81,6 @@ def described(run: FittedRun) -> dict[str, Any]:
         "provenance": run.document.get("provenance", {}),
         "licence": run.document.get("licence", ""),
         "repeat": f"python main.py dry=DRY wet=WET {changed(run.settings)}".rstrip(),
-        "chain": [label_of(part.name, [part.name]) for part in switches(run.chain)],
     }
 
 
@@ -131,10 +130,9 @@ def _measure_sound(content: dict[str, Any], run: FittedRun, pair: Pair, seconds:
 @torch.no_grad()
 def _terms(run: FittedRun, sounds: dict[str, Tensor]) -> list[dict[str, Any]]:
     """The terms of the loss of dry and of fitted beside wet, over the excerpt."""
-    target, one = run.loss.prepare(sounds["wet"][None]), torch.ones(1, 1)
     if sounds["wet"].shape[-1] < run.loss.least_samples:
         return []
-    columns = {}
+    target, one, columns = run.loss.prepare(sounds["wet"][None]), torch.ones(1, 1), {}
     for name in ("dry", "fitted"):
         columns[name] = run.loss.terms(sounds[name].expand(2, -1)[None], target, one)[0].tolist()
     rows = zip(run.loss.term_names, columns["dry"], columns["fitted"], strict=True)
@@ -145,7 +143,7 @@ def matters(run: FittedRun, pair: Pair) -> list[dict[str, Any]]:
     """By how much the loss rises without each effect, on the loudest chunks, the dearest first; [] where none fits."""
     effects = read_effects(run.folder)
     costs = effects.costs if effects else _costs(run, pair)
-    ranked = sorted(costs.items(), key=lambda item: -item[1])
+    ranked = sorted(((name, cost) for name, cost in costs.items() if math.isfinite(cost)), key=lambda item: -item[1])
     return [{"key": name, "label": label_of(name, list(costs)), "cost": round(cost, 5)} for name, cost in ranked]
 
 

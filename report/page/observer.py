@@ -1,5 +1,7 @@
 """An observer of a session that writes the report of every song that was fitted, once all songs have ended."""
 
+from reknob.runtime.program import reason
+
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -40,7 +42,12 @@ class ReportWriter:
         """Writes the files, the page on all songs last, and yields the path of each."""
         for folder in self.folders:
             log.info("%s: writing the report", folder)
-            yield write_report(folder)
+            try:
+                path = write_report(folder)
+            except Exception as error:
+                log.warning("%s: has no report: %s", folder, reason(error))
+            else:
+                yield path
         if self.folders and len(songs) > 1:
             logs = Path(os.path.commonpath({song.log_dir for song in songs}))
             reasons = {song.files.name: song.reason for song in songs if song.outcome is Outcome.FAILED}

@@ -109,7 +109,7 @@ function listen() {
     clear.disabled = !known;
     clear.textContent = known ? `Clear loop ${clock(span[0])}–${clock(span[1])}` : "Clear loop";
     state.region = span;
-    await load().catch(() => {});
+    if (known || state.decoded) await load().catch(() => {});
     player?.loop(span);
     tick();
   };
@@ -284,12 +284,13 @@ function charts() {
     const series = [{ name: curve.yLabel.replace(/ \(.*/, ""), colour: "var(--fitted)", x: curve.x, y: curve.y, width: 2.6 }];
     if (levels) series.unshift({ name: "levels of the excerpt", colour: "var(--wet)", kind: "bars", own: true, x: levels.x, y: levels.share, hidden: false });
     const note = [curve.note, levels && "bars: how often each level reaches it"].filter(Boolean).join("; ");
-    chart(card(host), { title: curve.title, note, x: curve.log ? FREQUENCY : { label: curve.xLabel, unit: "dB", min: curve.x[0], max: curve.x.at(-1) }, y: { label: curve.yLabel, unit: "dB", least: curve.least ?? undefined }, series: series.reverse() });
+    const twice = c.others.filter((o) => o.title === curve.title).length > 1;
+    chart(card(host), { title: twice ? `${curve.title}, ${path(curve.effect)}` : curve.title, note, x: curve.log ? FREQUENCY : { label: curve.xLabel, unit: "dB", min: curve.x[0], max: curve.x.at(-1) }, y: { label: curve.yLabel, unit: "dB", least: curve.least ?? undefined }, series: series.reverse() });
   }
   for (const d of c.dynamics ?? []) {
     const x = d.gain.map((_, i) => i * d.step);
     const note = d.median == null ? "" : `In 10 ms frames, without the make-up gain; median ${format(d.median, 1)} dB, lowest ${format(d.lowest, 1)} dB.`;
-    chart(card(host), { title: `Gain of ${d.effect.split(".").pop()} over time`, note, x: { label: "time (s)", unit: "s", min: 0, max: data.excerpt.seconds }, y: { label: "gain (dB)", unit: "dB", max: 1, least: [-6] }, series: [{ name: "gain", colour: "var(--fitted)", kind: "area", width: 1.2, x, y: d.gain }] });
+    chart(card(host), { title: `Gain of ${path(d.effect)} over time`, note, x: { label: "time (s)", unit: "s", min: 0, max: data.excerpt.seconds }, y: { label: "gain (dB)", unit: "dB", max: 1, least: [-6] }, series: [{ name: "gain", colour: "var(--fitted)", kind: "area", width: 1.2, x, y: d.gain }] });
   }
   for (const e of c.echoes)
     if (e.taps.length) chart(card(host), { title: "Echoes", note: "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", x: { label: "time (ms)", unit: "ms", min: 0, max: 1.12 * e.taps.at(-1).ms }, y: { label: "level (dB)", unit: "dB", min: -62, max: 6 }, series: [{ name: "echo", colour: "var(--fitted)", kind: "stems", x: e.taps.map((t) => t.ms), y: e.taps.map((t) => t.db), text: e.taps.map((t, i) => (i < 10 ? side(t.pan) : "")) }] });
@@ -311,6 +312,7 @@ function logAxis(low, high) {
   return { ticks: ticks.map(at), format: (v) => hertz(Math.round(low * (high / low) ** v)) };
 }
 
+const path = (effect) => effect.replaceAll("_", " ").replaceAll(".", " › ");
 const side = (pan) => (Math.abs(pan) < 1 ? "C" : `${pan < 0 ? "L" : "R"}${Math.abs(Math.round(pan))}`);
 
 /* ---- table, findings, commands ---- */
@@ -328,7 +330,7 @@ function parameters() {
   for (const group of data.parameters) {
     const cost = costs.get(group.effect);
     const extra = [cost != null && `loss ${signed(cost, 3)} without it`, group.arrays.length && `also ${group.arrays.join(", ")} numbers`].filter(Boolean).join("; ");
-    body.append(html("tr", { class: "group" }, html("th", { colspan: columns.length, scope: "colgroup" }, (group.effect || "chain").replaceAll("_", " ").replaceAll(".", " › "), html("span", { class: "muted small", text: extra }))));
+    body.append(html("tr", { class: "group" }, html("th", { colspan: columns.length, scope: "colgroup" }, path(group.effect || "chain"), html("span", { class: "muted small", text: extra }))));
     for (const row of group.rows) {
       const cells = [html("td", { text: row.label }), html("td", { class: "value", text: `${row.value.replace("-", "−")} ${row.unit}` })];
       if (certain) {
