@@ -4,18 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from takes import mixed, take, write_pair
-
-import main
-from reknob.report.page import write_report
-from reknob.report.page.batch import write_batch
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="without Chromium")
 
-TINY = ["model=null", "chain.peak1.effect=peak", "chain.peak2.effect=peak", "chain.comp.effect=compressor_expander"]
-TINY += ["chain.pan.effect=panning", "chunk_duration=1.2", "chunk_overlap=0.1", "epochs=2", "certainty=true"]
 SIZES = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
@@ -69,16 +62,6 @@ def browser() -> Iterator[object]:
         launched.close()
 
 
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log folder of one song with its report, and its page."""
-    folder = tmp_path_factory.mktemp("browser")
-    assert main.main([*write_pair(folder, take(1.4), mixed(take(1.4))), *TINY, "device=cpu"]) == 0
-    write_report(folder / "logs" / "song" / "run_0")
-    write_batch(folder / "logs", reasons={"other": "is silent"})
-    return folder / "logs"
-
-
 def opened(browser: object, file: Path, size: str = "") -> tuple[object, list[str]]:
     """A page in the browser, and a list that grows by its errors and requests."""
     told: list[str] = []
@@ -92,8 +75,8 @@ def opened(browser: object, file: Path, size: str = "") -> tuple[object, list[st
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pages_load_nothing_fit_and_can_be_read(browser: object, logs: Path, size: str) -> None:
-    for file in (logs / "song" / "run_0" / "report.html", logs / "index.html"):
+def test_pages_load_nothing_fit_and_can_be_read(browser: object, reported: Path, size: str) -> None:
+    for file in (reported / "song" / "run_0" / "report.html", reported / "index.html"):
         page, told = opened(browser, file, size)
         assert told == [file.as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -102,8 +85,8 @@ def test_pages_load_nothing_fit_and_can_be_read(browser: object, logs: Path, siz
         page.context.close()
 
 
-def test_a_switch_leaves_no_gap_and_tracks_run_in_step(browser: object, logs: Path) -> None:
-    page, told = opened(browser, logs / "song" / "run_0" / "report.html")
+def test_a_switch_leaves_no_gap_and_tracks_run_in_step(browser: object, reported: Path) -> None:
+    page, told = opened(browser, reported / "song" / "run_0" / "report.html")
     measured = page.evaluate(SWITCHED)
     assert measured["loud"] > 0.9
     assert measured["gap"] < 1e-6
@@ -111,8 +94,8 @@ def test_a_switch_leaves_no_gap_and_tracks_run_in_step(browser: object, logs: Pa
     assert len(told) == 1
 
 
-def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, logs: Path) -> None:
-    page, told = opened(browser, logs / "song" / "run_0" / "report.html")
+def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, reported: Path) -> None:
+    page, told = opened(browser, reported / "song" / "run_0" / "report.html")
     page.click("#play")
     page.wait_for_function("window.player && player.playing && player.complete && player.position() > 0")
     assert page.evaluate("new Set([...player.tracks.values()].map((t) => t.buffer.length)).size") == 1
@@ -146,8 +129,8 @@ def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, logs:
     assert len(told) == 1
 
 
-def test_the_table_of_songs_sorts_filters_and_plays(browser: object, logs: Path) -> None:
-    page, told = opened(browser, logs / "index.html")
+def test_the_table_of_songs_sorts_filters_and_plays(browser: object, reported: Path) -> None:
+    page, told = opened(browser, reported / "index.html")
     page.click("button.sort >> text=song")
     assert page.get_attribute("th[aria-sort]", "aria-sort") == "ascending"
     page.click("button.sort >> text=song")
