@@ -1,8 +1,8 @@
 """Which effects, with which settings, turned a dry recording into a wet one?
 
-fit = reknob.fit("dry.wav", "wet.wav", steps=400)
-y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
-estimate = reknob.estimate("song.mp3", chain="peq_comphalf")
+    fit = reknob.fit("dry.wav", "wet.wav", steps=400)
+    y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
+    estimate = reknob.estimate("song.mp3", chain="peq_comphalf")
 """
 
 from importlib import import_module
