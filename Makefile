@@ -14,8 +14,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs report=true
 
-# Types are checked beside the tests: a process of its own, which would leave the other cores idle.
-test: ruff
+# Each step that keeps one core busy beside another one: packages are installed while kernels are compiled, and types are
+# checked beside the tests.
+test:
+	$(MAKE) -j2 $(VENV)/.tested build/.kernels
+	$(MAKE) ruff
 	$(MAKE) -j2 build/.types tests-alone
 
 tests-alone: $(VENV)/.tested
@@ -37,18 +40,26 @@ build/.types: $(VENV)/.tested pyproject.toml $(SOURCES)
 	$(VENV)/bin/basedpyright
 	touch $@
 
+# The kernels of a fit and its gradients, which workers of the tests would wait for. A fit that fails is left to the tests.
+build/.kernels: $(VENV)/.installed $(wildcard afx/kernels/numba_cpu/*.py)
+	mkdir -p build
+	-$(PY) main.py epochs=1 chunk_duration=1.5 chunk_overlap=0.5 chain.sends.delay.ir_duration=2 \
+		chain.sends.reverb.ir_duration=1 device=cpu log_dir=build/kernels > build/kernels.log
+	touch $@
+
 docs: $(DOCS)/.installed
 	$(DOCS)/bin/mkdocs build --strict
 
-# With the project itself, so that the command reknob is there and scripts find it from any folder.
+# With the project itself, so that the command reknob is there and scripts find it from any folder. Python compiles the
+# modules that are imported: pip would compile all on one core, for longer than it takes to unpack them.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q -r requirements.txt
+	$(PY) -m pip install -q --no-compile -r requirements.txt
 	$(PY) -m pip install -q --no-deps -e .
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed requirements-dev.txt
-	$(PY) -m pip install -q -r requirements-dev.txt
+	$(PY) -m pip install -q --no-compile -r requirements-dev.txt
 	touch $@
 
 $(DOCS)/.installed: requirements-docs.txt
@@ -59,7 +70,7 @@ $(DOCS)/.installed: requirements-docs.txt
 # Python 3.11 where it is there, the oldest that pyproject.toml allows.
 $(OLDEST)/.installed: tests/oldest.txt
 	$(shell command -v python3.11 || echo $(PYTHON)) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install -q -r tests/oldest.txt
+	$(OLDEST)/bin/python -m pip install -q --no-compile -r tests/oldest.txt
 	touch $@
 
 clean:

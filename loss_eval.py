@@ -27,6 +27,7 @@ from reknob.runtime.arguments import Parser, file_path, level
 from reknob.runtime.device import pick_device
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
+from reknob.runtime.output import result
 
 
 @program
@@ -58,21 +59,21 @@ def main(argv: list[str]) -> int:
     if args.subset is not None:
         presets = [presets[row] for row in read_rows(args.subset, presets)]
     print(f"{len(presets)} presets, {device}, chain of {source}")
-    rows = []
+    rows, left_out = [], []
     # Not written atomically: the rows of an interrupted scoring are of use. Names may hold bytes that are not UTF-8.
     with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         for count, score in enumerate(write_scores(file, score_presets(presets, scorer), metrics.term_names), 1):
             name = f"{score.preset.track} {score.preset.stem}"
             if score.terms is None:
                 print_error(f"left out: {name}: {score.problem}")
+                left_out.append({"name": name, "reason": score.problem})
                 continue
             rows.append(score.terms)
             print(f"{count}/{len(presets)} {name}: {cells(score.terms, 4)}", flush=True)
-    if rows:
-        print(f"mean of {len(rows)}: {cells(mean_terms(rows), 5)}")
-    left_out = len(presets) - len(rows)
+    text = f"mean of {len(rows)}: {cells(mean_terms(rows), 5)}" if rows else ""
+    result(text, scores=args.output, scored=len(rows), mean=mean_terms(rows), left_out=left_out)
     if left_out:
-        print_error(f"loss_eval.py: {left_out} of {len(presets)} tracks left out")
+        print_error(f"loss_eval.py: {len(left_out)} of {len(presets)} tracks left out")
     return MISTAKE if left_out else 0
 
 

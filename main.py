@@ -28,6 +28,7 @@ from reknob.report.progress import Progress, summary
 from reknob.runtime.files import user_path
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.memory import keep_freed_memory
+from reknob.runtime.output import result
 from reknob.runtime.settings import load_settings
 from reknob.runtime.trees import interpolated
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     )
     keep_freed_memory()
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
-    progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter()
+    progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter(asdict(settings))
     reports = ReportWriter()
     session = Session(settings, (progress, board, reports) if settings.report else (progress, board))
     # Before the bar is drawn, which they would interrupt.
@@ -56,9 +57,12 @@ def main(argv: list[str]) -> int:
         for reason in (*empty, *(song.reason for song in failed)):
             print_error(f"main.py: {reason}")
         if len(pairs) + len(empty) + len(skipped) > 1:
-            print(summary(session.songs, failed=len(empty), skipped=len(skipped)))
+            result(summary(session.songs, failed=len(empty), skipped=len(skipped)))
+        result(songs=progress.records, failed=empty, skipped=skipped)
+    written = []
     for path in reports.finish(session.songs):
-        print(f"report: {path}")
+        written.append(str(path))
+        result(f"report: {path}", reports=written)
     if interrupt.asked:
         return INTERRUPTED
     return FAULT if any(song.is_fault for song in failed) else MISTAKE if failed or empty else 0

@@ -39,6 +39,7 @@ from reknob.report.training_board import CarefulLogger, DataWait, EstimateBoard,
 from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from reknob.runtime.device import pick_device
 from reknob.runtime.memory import keep_freed_memory
+from reknob.runtime.output import result
 
 
 @program
@@ -58,14 +59,18 @@ def main(argv: list[str]) -> int:
     for reason in skipped:
         print(f"skipped {reason}")
     callbacks = [LearningRateMonitor(), DataWait(), EstimateBoard(), OneBar()]
+    logger = CarefulLogger(folder)
     with quiet_writer_threads():
-        stopped = train(estimator, settings, folder, loaders, device, callbacks=callbacks, logger=CarefulLogger(folder))
+        stopped = train(estimator, settings, folder, loaders, device, callbacks=callbacks, logger=logger)
     if stopped:
-        print(f"stopped; the best epoch is in {folder / ESTIMATOR}; --resume continues")
+        result(f"stopped; the best epoch is in {folder / ESTIMATOR}; --resume continues", estimator=folder / ESTIMATOR)
         return INTERRUPTED
     # Lightning moves the estimator to the CPU at the end of a training.
-    print(scores_table(score_run(estimator.to(device), loaders["test"], folder, settings.seed)))
-    print(f"{folder / ESTIMATOR}; the scores of every item: {folder / METRICS}")
+    scores = score_run(estimator.to(device), loaders["test"], folder, settings.seed)
+    with quiet_writer_threads():
+        logger.log_result(settings.record(), scores["estimate"])
+    text = f"{scores_table(scores)}\n{folder / ESTIMATOR}; the scores of every item: {folder / METRICS}"
+    result(text, estimator=folder / ESTIMATOR, scores=scores)
     return 0
 
 

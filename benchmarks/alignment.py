@@ -156,7 +156,7 @@ def clock(files: PairFiles, wrap: bool) -> tuple[float, float]:
 
 
 def parser() -> Parser:
-    p = Parser(__doc__)
+    p = Parser(__doc__, has_result=False)
     p.add_argument("folders", metavar="FOLDER", type=file_path, nargs="+", help="folder of folders of pairs")
     p.add_argument("--json", metavar="F", type=file_path, help="file for the figures")
     return p

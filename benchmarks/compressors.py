@@ -156,7 +156,7 @@ def table(scores: list[Score]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(__doc__)
+    p = Parser(__doc__, has_result=False)
     p.add_argument("folders", nargs="+", type=file_path, metavar="FOLDER", help="of pairs")
     p.add_argument("--model", default="compressor", help="chain file in cfg/model, or a path (default %(default)s)")
     p.add_argument("--loss", default="vocal", help="loss of the fit (default %(default)s)")

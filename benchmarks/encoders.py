@@ -99,7 +99,7 @@ def front_end_share(key: str, x: Tensor, repeats: int) -> float:
 @program
 def main(argv: list[str]) -> int:
     """Run the comparisons asked for and print them."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--batch", type=positive_int, default=4, help="excerpts a step")
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt")
     parser.add_argument("--repeats", type=positive_int, default=5, help="interleaved pairs of runs")

@@ -87,7 +87,7 @@ def mono(path: Path, estimator: Estimator) -> torch.Tensor:
 @program
 def main(argv: list[str]) -> int:
     """Prints the tables; the exit status."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("checkpoints", nargs="+", help="estimator.pt files")
     parser.add_argument("--data", default="folder", choices=RECORDINGS, help="what the folders hold")
     parser.add_argument("--data_dir", help="folders of recordings, with commas, sampled uniformly")

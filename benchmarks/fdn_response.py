@@ -67,7 +67,7 @@ def rows(repeats: int, n: int = 529200) -> list[Comparison]:
 @program
 def main(argv: list[str]) -> int:
     """Measure and print the table."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--points", type=positive_int, default=529200, help="of the transform (12 s at 44.1 kHz)")
     parser.add_argument("--repeats", type=positive_int, default=5, help="interleaved pairs of runs")
     args = parser.parse_args(argv)

@@ -151,7 +151,7 @@ def counts(text: str) -> tuple[int, ...]:
 @program
 def main(argv: list[str]) -> int:
     """Measure and print both tables."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of steps")
     parser.add_argument("--chunks", type=counts, default="1,4", help="numbers of chunks, with commas between")
     args = parser.parse_args(argv)

@@ -162,7 +162,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
 @program
 def main(argv: list[str]) -> int:
     """Measures the parts; 1 where one failed."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--chunks", type=positive_int, default=35, help="of a step")

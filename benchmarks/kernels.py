@@ -138,7 +138,7 @@ def rows(repeats: int, audio_rows: int = 8, samples: int = 12 * SR) -> list[Comp
 @program
 def main(argv: list[str]) -> int:
     """Measure every case and print the table."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--rows", type=positive_int, default=8, help="rows of audio")
     parser.add_argument("--samples", type=positive_int, default=529200, help="samples of each row (12 s at 44.1 kHz)")
     parser.add_argument("--repeats", type=positive_int, default=9, help="interleaved pairs of runs")

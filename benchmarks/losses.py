@@ -109,7 +109,7 @@ def rows(repeats: int, batches: Sequence[int] = (1, 4), seconds: float = 7.0) ->
 @program
 def main(argv: list[str]) -> int:
     """Measure both losses and print the table."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--batch", type=positive_int, nargs="+", default=[1, 4], help="numbers of chunks")
     parser.add_argument("--seconds", type=positive_float, default=7.0, help="length of a chunk")
     parser.add_argument("--repeats", type=positive_int, default=5, help="interleaved pairs of runs")

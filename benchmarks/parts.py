@@ -187,7 +187,7 @@ def table(rows: list[Passes]) -> str:
 @program
 def main(argv: list[str]) -> int:
     """Measure and print the table."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--chunks", type=positive_int, default=1, help="chunks of 12 s")
     parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
     args = parser.parse_args(argv)

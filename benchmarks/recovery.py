@@ -260,7 +260,7 @@ def figure(scores: list[Score]) -> plt.Figure:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(__doc__)
+    p = Parser(__doc__, has_result=False)
     p.add_argument("voices", nargs="*", type=file_path, metavar="VOICE", help="dry recordings")
     own = Path("presets/own")
     p.add_argument("--preset-set", type=file_path, default=own, metavar="FOLDER", help="default %(default)s")

@@ -39,7 +39,7 @@ BENCHMARKS: dict[str, list[Section]] = {
 @program
 def main(argv: list[str]) -> int:
     """Run what is asked for."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--what", default=",".join(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}, with commas between")
     parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
     parser.add_argument("--json", type=file_path, help="file for the figures")

@@ -77,7 +77,7 @@ def draw(points: list[Point], path: Path) -> None:
 @program
 def main(argv: list[str]) -> int:
     """Measure, draw and write."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--repeats", type=positive_int, default=3, help="timed runs of each")
     parser.add_argument("--figure", type=file_path, default=Path(__file__).parent / "scaling.png", help="file of it")
     parser.add_argument("--json", type=file_path, help="file for the figures")

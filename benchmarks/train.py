@@ -19,8 +19,8 @@ from benchmarks.encoders import music
 from benchmarks.measure import Comparison, Task, machine, paired, peak_memory, table
 from benchmarks.peer_blind import Mel, PlainTraining, equalise
 from benchmarks.peer_encoders import PEERS
-from reknob.estimation.estimator import Estimator
-from reknob.estimation.train import Batch, Training, synthesise
+from reknob.estimation.estimator import Batch, Estimator, synthesise
+from reknob.estimation.train import Training
 from reknob.losses import MelLoss
 from reknob.runtime.arguments import Parser, positive_float, positive_int
 
@@ -101,7 +101,7 @@ def lone_step(plain: bool, encoder: str, size: int, seconds: float) -> Task:
 @program
 def main(argv: list[str]) -> int:
     """Run the comparisons asked for and print them."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--batch", type=positive_int, default=4, help="excerpts a step")
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt")
     parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")

@@ -9,7 +9,7 @@ import torch
 from scipy.signal import sosfilt
 from torch import Tensor
 
-from reknob.data.audio_output import FORMATS, audio_writer, check_audio_output, output_format, write_audio
+from reknob.data.audio_output import FORMATS, audio_writer, bits_like, check_audio_output, output_format, write_audio
 from reknob.data.decoding import AUDIO_SUFFIXES, open_audio
 from reknob.data.resampling import resample
 from reknob.runtime.errors import UsageError
@@ -19,7 +19,9 @@ from reknob.runtime.memory import free_bytes
 __all__ = [
     "AUDIO_SUFFIXES",
     "FORMATS",
+    "LoudnessError",
     "audio_writer",
+    "bits_like",
     "check_audio_output",
     "duration",
     "loudness",
@@ -28,6 +30,7 @@ __all__ = [
     "normalise_loudness",
     "output_format",
     "read_audio",
+    "read_bits",
     "read_blocks",
     "read_rate",
     "resample",
@@ -62,6 +65,15 @@ def read_rate(path: str | Path) -> int:
         return file.sr
 
 
+def read_bits(path: str | Path) -> int | None:
+    """Bits per sample that a copy of an audio file needs: 16, 24, or 32 for floats; None for a lossy one.
+
+    UsageError as for `read_audio`.
+    """
+    with open_audio(path) as file:
+        return file.bits
+
+
 def read_blocks(path: str | Path, size: int) -> Iterator[Tensor]:
     """An audio file in blocks `(C, T)` of at most `size` samples; UsageError as for `read_audio`."""
     start = 0
@@ -92,6 +104,10 @@ def _finite(samples: np.ndarray, path: str | Path, start: int, sr: int) -> Tenso
     return torch.from_numpy(samples.T.copy())
 
 
+class LoudnessError(UsageError):
+    """Audio whose loudness cannot be measured, or is that of silence."""
+
+
 def _k_weighting(sr: int) -> np.ndarray:
     """The two K-weighting filters at any sample rate, as second-order sections `(2, 6)` (De Man 2014)."""
     k, q = math.tan(math.pi * 1681.974450955533 / sr), 0.7071752369554196
@@ -111,7 +127,7 @@ def loudness(x: Tensor, sr: int) -> float:
 
     -0.691 + 10 log10 of the mean over blocks of 0.4 s, 75 % overlapping, of the K-weighted power summed over channels;
     blocks below -70 LUFS are left out, then those 10 LU below the mean of the rest (ITU-R BS.1770-4).
-    UsageError for more than two channels or less than 0.4 s.
+    LoudnessError, a UsageError, for more than two channels or less than 0.4 s.
     """
     return loudness_of_blocks([x], sr)
 
@@ -124,7 +140,7 @@ def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
     length = 0
     for x in blocks:
         if len(x) > 2:
-            raise UsageError(f"loudness of {len(x)} channels: only mono and stereo can be measured")
+            raise LoudnessError(f"loudness of {len(x)} channels: only mono and stereo can be measured")
         state = np.zeros((len(sections), len(x), 2)) if state is None else state
         weighted, state = sosfilt(sections, x.detach().cpu().double().numpy(), zi=state)
         rest = np.concatenate([rest, (weighted**2).sum(axis=0)])
@@ -132,7 +148,7 @@ def loudness_of_blocks(blocks: Iterable[Tensor], sr: int) -> float:
         energy += rest[:ready].reshape(-1, hop).sum(1).tolist()
         rest, length = rest[ready:], length + x.shape[1]
     if len(energy) < 4:
-        raise UsageError(f"{length / sr:.3f} s is too short to measure loudness: 0.4 s are needed")
+        raise LoudnessError(f"{length / sr:.3f} s is too short to measure loudness: 0.4 s are needed")
     power = np.convolve(energy, np.ones(4), "valid") / (4 * hop)
     power = power[power > 10 ** ((-70 + 0.691) / 10)]
     if not len(power):
@@ -147,7 +163,7 @@ def normalise_loudness(x: Tensor, sr: int, lufs: float) -> Tensor:
 
 
 def loudness_gain(level: float, lufs: float) -> float:
-    """The factor that scales audio of `level` LUFS to `lufs` LUFS; UsageError where it is silent."""
+    """The factor that scales audio of `level` LUFS to `lufs` LUFS; LoudnessError, a UsageError, where it is silent."""
     if level == -math.inf:
-        raise UsageError("silent (nothing above -70 LUFS): its loudness cannot be normalised")
+        raise LoudnessError("silent (nothing above -70 LUFS): its loudness cannot be normalised")
     return 10 ** ((lufs - level) / 20)

@@ -1,4 +1,4 @@
-"""Writing audio files: formats and their limits, at once or in blocks, with every disk error raised."""
+"""Writing audio files: formats, bit depths and their limits, at once or in blocks, with every disk error raised."""
 
 import io
 import logging
@@ -26,6 +26,8 @@ FORMATS = {
     ".ogg": ("OGG", "VORBIS"),
     ".opus": ("OGG", "OPUS"),
 }
+#: Bits of a sample -> sample type of libsndfile; 32 stands for floats.
+SAMPLE_TYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # Hz; audio at other rates is resampled to the last
 VORBIS_RATE, VORBIS_CHANNELS = 200_000, 255  # limits above which libsndfile crashes instead of refusing
 WRITE_BLOCK = 65536  # frames; libsndfile's Vorbis encoder overflows its stack where a file is written in one call
@@ -33,20 +35,40 @@ WAV_BYTES = 2**32 - 2**16  # of samples; sizes in a wav have 32 bits, larger fil
 RF64_AUTO_DOWNGRADE = 0x1210  # of libsndfile's sndfile.h
 
 
-def output_format(path: str | Path) -> tuple[str, str]:
-    """libsndfile's format and sample type for a file's suffix; UsageError for an unknown one."""
+def output_format(path: str | Path, bits: int | None = None) -> tuple[str, str]:
+    """libsndfile's format and sample type for a file's suffix and, if given, its bits per sample, of SAMPLE_TYPES.
+
+    UsageError for an unknown suffix, and for bits that the format does not have.
+    """
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise UsageError(f"{path}: unknown audio suffix {suffix!r}; known: {', '.join(FORMATS)}")
-    return FORMATS[suffix.lower()]
+    format, subtype = FORMATS[suffix.lower()]
+    if bits is None:
+        return format, subtype
+    held = [each for each in SAMPLE_TYPES if soundfile.check_format(format, SAMPLE_TYPES[each])]
+    if bits not in held:
+        names = ", ".join("float" if each == 32 else str(each) for each in held) or "none, as it is lossy"
+        raise UsageError(f"{path}: no {suffix} has {bits} bits a sample; it has {names}")
+    return format, SAMPLE_TYPES[bits]
 
 
-def check_audio_output(path: str | Path, sr: int, channels: int) -> None:
+def bits_like(path: str | Path, bits: int | None) -> int | None:
+    """The bits per sample, of SAMPLE_TYPES, with which a file stores audio of `bits` bits; None for its format's own.
+
+    A flac has no floats and takes 24 bits for them; a lossy format has no bits, as has the audio that came from one.
+    """
+    held = [each for each in SAMPLE_TYPES if soundfile.check_format(output_format(path)[0], SAMPLE_TYPES[each])]
+    return min(bits, max(held)) if held and bits is not None else None
+
+
+def check_audio_output(path: str | Path, sr: int, channels: int, bits: int | None = None) -> None:
     """Raises UsageError if a file cannot be written; called before anything is computed.
 
-    That is, for an unknown suffix, or a sample rate in Hz or a number of channels that the format does not support.
+    That is, for an unknown suffix, or a sample rate in Hz, a number of channels or bits per sample that the format does
+    not support.
     """
-    format, subtype = output_format(path)
+    format, subtype = output_format(path, bits)
     rate = written_rate(path, sr)
     resampling_ratio(sr, rate)
     supported = subtype != "VORBIS" or (rate <= VORBIS_RATE and channels <= VORBIS_CHANNELS)
@@ -65,57 +87,76 @@ def written_rate(path: str | Path, sr: int) -> int:
     return OPUS_RATES[-1] if output_format(path)[1] == "OPUS" and sr not in OPUS_RATES else sr
 
 
-def write_audio(path: str | Path, x: Tensor, sr: int) -> None:
+def write_audio(path: str | Path, x: Tensor, sr: int, bits: int | None = None) -> None:
     """Write `x` `(C, T)` at `sr` Hz in the format of the suffix, creating the folder; the file is replaced atomically.
 
-    Audio at a rate that Opus does not support is resampled to 48 kHz; a wav over 4 GB is written as RF64. UsageError as
-    in `check_audio_output`, OSError where the disk is full or fails.
+    With `bits` per sample (16, 24, or 32 for floats) other than the format's own, in a wav or flac; integers are
+    dithered. Audio at a rate that Opus does not support is resampled to 48 kHz; a wav over 4 GB is written as RF64.
+    UsageError as in `check_audio_output`, OSError where the disk is full or fails.
     """
-    with audio_writer(path, sr, x.shape[0], length=x.shape[1]) as write:
+    with audio_writer(path, sr, x.shape[0], length=x.shape[1], bits=bits) as write:
         write(x)
 
 
 @contextmanager
 def audio_writer(
-    path: str | Path, sr: int, channels: int, length: int | None = None
+    path: str | Path, sr: int, channels: int, length: int | None = None, bits: int | None = None
 ) -> Iterator[Callable[[Tensor], None]]:
     """As `write_audio`, block by block: a function that appends `(channels, T)`; the file exists once the context ends.
 
     Without the `length` in samples, a wav has a larger header, which can become that of an RF64.
     """
     path = user_path(path)
-    check_audio_output(path, sr, channels)
+    check_audio_output(path, sr, channels, bits)
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = written_rate(path, sr)
     resampler = BlockResampler(sr, rate) if rate != sr else None
     if resampler:
         log.info("%s: resampled from %d to %d Hz, which %s supports", path, sr, rate, path.suffix)
     peak = 0.0
+    dither = np.random.default_rng(0)  # always the same, so that the same audio gives the same file
     with atomic_path(path) as part, _Disk(part, path) as disk:
-        with disk.raising(), _opened(disk, path, rate, channels, length) as file:
+        with disk.raising(), _opened(disk, path, rate, channels, length, bits) as file:
 
             def write(x: Tensor) -> None:
                 nonlocal peak
                 peak = max(peak, float(x.detach().abs().max()) if x.numel() else 0.0)
                 with disk.raising():
-                    _append(file, resampler.process(x.detach().cpu().float()) if resampler else x)
+                    _append(file, resampler.process(x.detach().cpu().float()) if resampler else x, dither)
 
             yield write
             if resampler:
-                _append(file, resampler.flush())
-    _warn_of_clipping(path, peak)
+                _append(file, resampler.flush(), dither)
+    _warn_of_clipping(path, output_format(path, bits)[1], peak)
 
 
-def _append(file: soundfile.SoundFile, x: Tensor) -> None:
+def _append(file: soundfile.SoundFile, x: Tensor, dither: np.random.Generator) -> None:
     """Write `x` `(C, T)` at the end of a file."""
     samples = np.ascontiguousarray(x.detach().cpu().float().numpy().T)
+    bits = next((bits for bits in (16, 24) if SAMPLE_TYPES[bits] == file.subtype), None)
     for start in range(0, len(samples), WRITE_BLOCK):
-        file.write(samples[start : start + WRITE_BLOCK])
+        block = samples[start : start + WRITE_BLOCK]
+        file.write(_quantised(block, bits, dither) if bits else block)
 
 
-def _opened(disk: "_Disk", path: Path, rate: int, channels: int, length: int | None) -> soundfile.SoundFile:
-    """A file of libsndfile on `disk`, in the format that the suffix of `path` and the length demand."""
-    format, subtype = output_format(path)
+def _quantised(x: np.ndarray, bits: int, dither: np.random.Generator) -> np.ndarray:
+    """Samples rounded to integers of `bits` bits, in the upper bits of an int32, with triangular dither of ±1 step.
+
+    The dither makes mean and variance of the rounding error independent of the signal (Lipshitz, Wannamaker and
+    Vanderkooy 1992). Samples that need no rounding get none, so that digital silence stays silent.
+    """
+    # libsndfile itself rounds towards minus infinity, which adds an offset of half a step.
+    scaled = x * np.float64(2 ** (bits - 1))
+    noise = dither.random(x.shape) - dither.random(x.shape)
+    steps = np.rint(np.where(scaled == np.rint(scaled), scaled, scaled + noise))
+    return steps.clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).astype(np.int32) << (32 - bits)
+
+
+def _opened(
+    disk: "_Disk", path: Path, rate: int, channels: int, length: int | None, bits: int | None = None
+) -> soundfile.SoundFile:
+    """A file of libsndfile on `disk`, in the format that the suffix of `path`, the length and the bits demand."""
+    format, subtype = output_format(path, bits)
     large = format == "WAV" and (length is None or 4 * channels * length > WAV_BYTES)
     file = soundfile.SoundFile(
         disk,  # pyright: ignore[reportArgumentType]  # soundfile needs four methods of a BinaryIO, which _Disk has
@@ -130,15 +171,15 @@ def _opened(disk: "_Disk", path: Path, rate: int, channels: int, length: int | N
     return file
 
 
-def _warn_of_clipping(path: Path, peak: float) -> None:
-    """Log a warning if a peak over full scale does not survive in the format of a file."""
+def _warn_of_clipping(path: Path, subtype: str, peak: float) -> None:
+    """Log a warning if a peak over full scale does not survive in a file of the sample type `subtype`."""
     if not 1.0 < peak < math.inf:
         return
-    over, suffix = 20 * math.log10(peak), path.suffix.lower()
-    if suffix == ".flac":
-        log.warning("%s: peaks %.1f dB over full scale are clipped; wav would keep them", path, over)
-    elif suffix != ".wav":
-        log.warning("%s: peaks %.1f dB over full scale, which players clip in %s; write wav", path, over, path.suffix)
+    over, remedy = 20 * math.log10(peak), "lower its level, or write a wav of floats"
+    if subtype.startswith("PCM"):
+        log.warning("%s: peaks %.1f dB over full scale are clipped; %s", path, over, remedy)
+    elif subtype != "FLOAT":
+        log.warning("%s: peaks %.1f dB over full scale, which players clip; %s", path, over, remedy)
 
 
 class _Disk:

@@ -41,6 +41,7 @@ class ContainerAudio:
     """
 
     format = "container"
+    bits = None  # most of these formats are lossy
 
     def __init__(self, path: Path) -> None:
         self.path = path

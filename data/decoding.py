@@ -26,6 +26,12 @@ AUDIO_SUFFIXES = (
     *CONTAINER_SUFFIXES,
 )
 LOWEST_RATE, HIGHEST_RATE = 2000, 768_000  # Hz; a header with another sample rate is refused
+#: libsndfile's sample type -> bits per sample that a copy needs, 32 standing for floats; lossy types have none.
+STORED_BITS = {
+    **dict.fromkeys(("PCM_S8", "PCM_U8", "PCM_16", "ALAC_16", "ULAW", "ALAW"), 16),
+    **dict.fromkeys(("PCM_24", "ALAC_20", "ALAC_24"), 24),
+    **dict.fromkeys(("PCM_32", "ALAC_32", "FLOAT", "DOUBLE"), 32),
+}
 MP3_PRE_ROLL = 1.0  # s; a frame of mp3 stores bits in earlier frames, and is decoded wrongly right after a seek
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile reports more for a flac that was written to a pipe
 STREAMED_SIZES = (0, 0xFFFFFFFF)  # bytes of data in the header of a wav that was written to a pipe
@@ -38,6 +44,7 @@ class SndfileAudio:
     def __init__(self, file: soundfile.SoundFile) -> None:
         self._file = file
         self.sr, self.channels, self.format = file.samplerate, file.channels, file.format
+        self.bits = STORED_BITS.get(file.subtype)
 
     def length(self) -> int:
         """Number of frames; of an mp3 whose header lacks it, where libsndfile estimates it, by decoding the file."""

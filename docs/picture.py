@@ -23,6 +23,7 @@ from reknob.afx.functional import biquad
 from reknob.afx.functional.units import gain_to_db
 from reknob.data.audio import normalise_loudness, read_audio, resample
 from reknob.formats.applied import load_chain
+from reknob.formats.run_audio import run_audio
 from reknob.formats.runs import META
 from reknob.runtime.files import read_json
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
         run=args.run, preset=None, row=0, values=None, fx_config=None, realtime=False, no_delay=False, no_reverb=False
     )
     record = read_json(f"{args.run}/{META}")
-    files = {"dry": record["input_path"], "fitted": f"{args.run}/fitted.wav", "wet": record["target_path"]}
+    files = {"dry": record["input_path"], "fitted": str(run_audio(args.run)["fitted"]), "wet": record["target_path"]}
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     draw_equaliser(left, chain, values)

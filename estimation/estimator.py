@@ -16,6 +16,8 @@ from reknob.runtime.files import input_path, read_tensors, write_tensors
 # Power of the channels' mean over that of the loudest channel below which they cancel; uncorrelated channels have 0.25.
 CANCELLED = 0.01
 STEADY = 0.45  # `temporal_flatness` above which a recording is noise
+# Audio "dry" (B, 1, T) and its true controls "q" (B, P).
+Batch = dict[str, Tensor]
 
 
 class EstimatorSettings(TypedDict):
@@ -96,6 +98,13 @@ class Estimator(nn.Module):
         """Writes settings, weights and a record of plain values; loading the file executes no code."""
         weights = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
         write_tensors(path, {"settings": self.settings, "weights": weights, "record": record})
+
+
+@torch.no_grad()
+def synthesise(estimator: Estimator, batch: Batch) -> Tensor:
+    """The audio (B, 1, T) of a batch, processed by the synthesis at its true controls, in full precision."""
+    with torch.autocast(batch["dry"].device.type, enabled=False):
+        return estimator.synthesis(batch["dry"], **estimator.synthesis.from_unit(batch["q"]))
 
 
 def to_mono(x: Tensor) -> tuple[Tensor, str]:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from reknob.data.excerpts import Excerpts, excerpt_loader
 from reknob.data.generated import prepare_generated
 from reknob.data.recordings import Recording, find_recordings
+from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 from reknob.runtime.seeds import stream_seed
@@ -99,7 +99,7 @@ def data_folders(music: MusicSettings) -> list[tuple[str, Path | None]]:
 
 def generate(folder: Path, counts: dict[str, int], music: MusicSettings) -> None:
     """Generates the pieces that `folder` lacks, `counts` by split, under one progress bar."""
-    with tqdm(desc="generating music", unit="piece", dynamic_ncols=True) as bar:
+    with progress_bar(title="generating music", unit="piece") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from reknob.afx.dynamics import Compressor
 from reknob.afx.functional.level import centre_and_peak
@@ -16,6 +15,7 @@ from reknob.data.music import generate_music
 from reknob.data.recordings import find_recordings
 from reknob.losses.metrics import FFT_SIZES, BlindMetrics
 from reknob.losses.stft import MultiResolutionSTFT
+from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream
@@ -66,7 +66,7 @@ def load_pieces(settings: ProxySettings, split: str) -> Tensor:
             recording.read(position * (recording.duration - SECONDS), SECONDS, TRAINED_SR)[None]
             for recording, position in zip(chosen, positions, strict=True)
         )
-    return centre_and_peak(torch.stack(list(tqdm(pieces, f"{split}: music", count, unit="piece"))))
+    return centre_and_peak(torch.stack(list(progress_bar(pieces, f"{split}: music", count, unit="piece"))))
 
 
 def read_recording(path: str | Path) -> Tensor:
@@ -101,7 +101,7 @@ def train_proxy(
     stft = MultiResolutionSTFT(TRAINED_SR, FFT_SIZES, [n // 2 for n in FFT_SIZES], FFT_SIZES)
     q_held_out = random_controls(len(held_out))
     best, best_weights, best_step = float("inf"), {}, 0
-    with tqdm(total=settings.steps, desc="training", unit="step") as bar:
+    with progress_bar(title="training", total=settings.steps, unit="step") as bar:
         for step, (x, q) in enumerate(draw_batches(settings, music), start=1):
             # The network does not compute the make-up gain, which would weight the excerpts unevenly.
             values = exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}

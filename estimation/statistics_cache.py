@@ -10,14 +10,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import SILENT, Recording
-from reknob.estimation.estimator import Estimator
+from reknob.estimation.estimator import Estimator, synthesise
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
-from reknob.estimation.train import synthesise
+from reknob.runtime.bars import progress_bar
 from reknob.runtime.files import read_tensors, write_tensors
 from reknob.runtime.seeds import stream
 from reknob.runtime.workers import map_processes
@@ -131,7 +130,7 @@ def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> 
     paths = [folder / f"{number:05d}.pt" for number in range(len(source))]
     # A part that exists is complete, as files are written atomically.
     missing = [job for job in enumerate(paths) if not job[1].exists()]
-    with tqdm(desc=title, initial=len(paths) - len(missing), total=len(paths), unit="part") as bar:
+    with progress_bar(title=title, total=len(paths), unit="part", initial=len(paths) - len(missing)) as bar:
         for _ in map_processes(partial(_write_part, source), missing, workers):
             bar.update()
     tables = (read_tensors(path) for path in paths)

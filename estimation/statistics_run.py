@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from reknob.data.excerpts import Excerpts
 from reknob.estimation.estimator import Estimator
@@ -17,6 +16,7 @@ from reknob.estimation.statistics_training import (
     StatisticsSet,
     train_steps,
 )
+from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream_seed
@@ -138,7 +138,7 @@ def train_best(
         lr=settings.lr,
         seed=settings.seed,
     )
-    with tqdm(losses, "training", settings.steps, unit="step") as bar:
+    with progress_bar(losses, "training", settings.steps, unit="step") as bar:
         for step, _ in enumerate(bar, start=1):
             if step % every and step < settings.steps and not interrupt.asked:
                 continue

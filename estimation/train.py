@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from reknob.data.coding import random_lossy_round_trip
-from reknob.estimation.estimator import Estimator
+from reknob.estimation.estimator import Batch, Estimator, synthesise
 from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream, stream_seed
@@ -18,8 +18,6 @@ from reknob.runtime.seeds import stream, stream_seed
 PARAMS = "params"
 #: The published losses.
 OBJECTIVES = ("mel", PARAMS)
-# Audio "dry" (B, 1, T) and its true controls "q" (B, P).
-Batch = dict[str, Tensor]
 # By system and metric, one number an item.
 Scores = dict[str, dict[str, list[float]]]
 
@@ -123,13 +121,6 @@ class StopWhenAsked(L.Callback):
 
     def on_exception(self, *_: object) -> None:
         self._handling.close()
-
-
-@torch.no_grad()
-def synthesise(estimator: Estimator, batch: Batch) -> Tensor:
-    """The audio (B, 1, T) of a batch, processed by the synthesis at its true controls, in full precision."""
-    with torch.autocast(batch["dry"].device.type, enabled=False):
-        return estimator.synthesis(batch["dry"], **estimator.synthesis.from_unit(batch["q"]))
 
 
 @torch.no_grad()

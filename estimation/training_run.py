@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
-from reknob.estimation.estimator import Estimator
+from reknob.estimation.estimator import Batch, Estimator
 from reknob.estimation.loaders import SR, MusicSettings
-from reknob.estimation.train import Batch, Scores, StopWhenAsked, Training, score
+from reknob.estimation.train import Scores, StopWhenAsked, Training, score
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, user_path, write_text
 from reknob.runtime.interrupt import Interrupt

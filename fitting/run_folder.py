@@ -9,7 +9,6 @@ from torch import Tensor
 
 from reknob.afx.effect import Values, flatten, nest
 from reknob.afx.stream import render
-from reknob.data.audio import write_audio
 from reknob.data.pairs import Pair
 from reknob.fitting.certainty import certainty
 from reknob.fitting.recipe import Recipe
@@ -19,12 +18,13 @@ from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.formats.certainty import Certainty, write_certainty
 from reknob.formats.effects import EFFECTS, write_effects
+from reknob.formats.run_audio import KEPT, write_run_audio
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
 
-FITTED, ERRORS = "fitted.wav", "error.log"
+ERRORS = "error.log"
 
 
 class RunFolder:
@@ -78,6 +78,14 @@ class RunFolder:
         runs.update_settings(before, epochs=track.epochs)
         (before / EFFECTS).unlink(missing_ok=True)
 
+    @property
+    def sounds(self) -> dict[str, Tensor]:
+        """The recordings (C, T) by name that the settings keep; none before `close`, or without a step."""
+        if self.fitted is None:
+            return {}
+        sounds = {"dry": self.pair.dry, "wet": self.pair.wet, "fitted": self.fitted}
+        return {name: sounds[name] for name in KEPT[self._recipe.settings.keep_audio]}
+
     def save(self) -> None:
         """Writes the checkpoint that a later run resumes from."""
         runs.save_checkpoint(self.path, self.track.state_dict())
@@ -110,7 +118,7 @@ class RunFolder:
         if track.losses:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})
             self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
-            write_audio(self.path / FITTED, self.fitted, pair.sr)
+            record["audio_gain_db"] = write_run_audio(self.path, self.sounds, pair.sr)
             if self._loss and not ended:
                 self.certainty = certainty(self.chain, track.chunks, self._loss, moved)
                 write_certainty(self.path, self.certainty)

@@ -11,6 +11,7 @@ from reknob.afx.registry import build, check_fittable, with_changes
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.optimiser import METHODS
 from reknob.formats.preset_document import is_document, raws_of, read_document
+from reknob.formats.run_audio import KEPT
 from reknob.formats.runs import read_chain_file
 from reknob.losses import LOSSES, FitLoss, VocalLoss, build_fit_loss, channels_of
 from reknob.losses.vocal import TERMS
@@ -91,6 +92,7 @@ class FitSettings:
     memory_gb: float | None = option(None, "memory for steps in GB; default: most of what is free", above=0)
     report: bool = option(False, "at the end: report.html in the run folder, to hear and to see what was fitted")
     certainty: bool = option(False, "at the end: an interval for each parameter, and whether the sound determines it")
+    keep_audio: str = option("all", "recordings in the run folder, as flac: all (dry, wet, fitted), fitted, or none")
     seed: int = option(0, "of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
 
     def read_model(self, changes: dict | None = None) -> None:
@@ -133,6 +135,8 @@ class FitSettings:
             raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}, or a preset's .json file")
         if self.order not in ORDERS:
             raise UsageError(f"order={self.order}: unknown; known: {', '.join(ORDERS)}")
+        if self.keep_audio not in KEPT:
+            raise UsageError(f"keep_audio={self.keep_audio}: unknown; known: {', '.join(KEPT)}")
         self._check_chunks(self.build_loss())
         chain = self.build_chain()
         if is_document(self.start):

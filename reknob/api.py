@@ -13,11 +13,11 @@ from reknob.afx.amount import MOST
 from reknob.afx.effect import Effect, Values
 from reknob.afx.plain import are_tensors, to_tensors
 from reknob.afx.registry import build
-from reknob.afx.stream import render
-from reknob.data.audio import normalise_loudness, read_audio, resample
+from reknob.data.audio import read_audio
 from reknob.data.doctor import Finding
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair
+from reknob.data.rendering import CHAIN, render_recording
 from reknob.estimation.estimate import as_record, estimate_recording
 from reknob.estimation.estimator import load_estimator
 from reknob.fitting.fit import Fit as Descent
@@ -81,18 +81,31 @@ class Processor:
         """The values in the declared units, as plain numbers and lists."""
         return _to_numbers(self.tensors)
 
-    def render(self, x: Audio, sr: int, *, lufs: float | None | str = "preset", stereo: bool = False) -> Tensor:
-        """A recording through the chain.
+    def render(
+        self,
+        x: Audio,
+        sr: int,
+        *,
+        lufs: float | None | str = "preset",
+        output_loudness: float | str = CHAIN,
+        tail: float | str = 0.0,
+        mix: float = 1.0,
+        stereo: bool = False,
+    ) -> Tensor:
+        """A recording through the chain, by default in its own length and at the chain's own level.
 
         Args:
             x: (T,) or (C, T), full scale 1; channels are averaged, unless `stereo`.
             sr: sample rate of `x` in Hz; the output has it too.
             lufs: loudness in LUFS that the input is brought to first; by default that of the recordings that the
                 preset was fitted to, -18 as a rule. None leaves its level.
+            output_loudness: of the output in LUFS; "keep" for that of `x`, "chain" for what the chain makes of it.
+            tail: s of silence that follow the recording; "auto" for as many as the output takes to fall by 60 dB.
+            mix: share of the chain's output, 0 to 1; the rest is its input.
             stereo: whether two channels are kept, as of a fit with `stereo_dry`; mono is copied to both.
 
         Returns:
-            (2, T) float32 for a chain that ends in stereo.
+            (2, T + tail) float32 for a chain that ends in stereo.
 
         Raises:
             UsageError: audio of other dimensions or without samples, a silent input whose loudness cannot be
@@ -100,16 +113,17 @@ class Processor:
         """
         if x.ndim not in (1, 2) or not min(x.shape):
             raise UsageError(f"x has the shape {tuple(x.shape)}; give audio (T,) or (C, T)")
-        dry = torch.as_tensor(x).float().reshape(-1, x.shape[-1])
-        dry = dry.expand(2, -1) if stereo and len(dry) <= 2 else dry.mean(0, keepdim=True)
-        self.chain.channels(len(dry))
-        dry = resample(dry, sr, self.chain.sr) if sr != self.chain.sr else dry
-        lufs = self.lufs if isinstance(lufs, str) else lufs
-        dry = dry if lufs is None else normalise_loudness(dry, self.chain.sr, lufs)
-        # In training mode a hybrid compressor renders by its network, an approximation.
-        y = render(self.chain.eval(), self.tensors, dry)
-        # Both resamplings round the length up.
-        return y if sr == self.chain.sr else resample(y, self.chain.sr, sr)[..., : x.shape[-1]]
+        return render_recording(
+            self.chain,
+            self.tensors,
+            torch.as_tensor(x).float().reshape(-1, x.shape[-1]),
+            sr,
+            lufs=self.lufs if isinstance(lufs, str) else lufs,
+            output=output_loudness,
+            tail=tail,
+            mix=mix,
+            stereo=stereo,
+        )
 
 
 @dataclass(frozen=True)

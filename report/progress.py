@@ -5,6 +5,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from tqdm import tqdm
 
@@ -13,7 +14,9 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Outcome, Song
 from reknob.formats.effects import EffectsRecord
-from reknob.report.tables import values_table
+from reknob.report.tables import value_rows, values_table
+from reknob.runtime.bars import progress_bar
+from reknob.runtime.output import result, write_above_bars
 
 # An estimate of the time is of so many steps at least, after the first, and of so many seconds, in which they differ.
 ESTIMATE_STEPS, ESTIMATE_S = 3, 3.0
@@ -68,6 +71,8 @@ def _duration(seconds: float) -> str:
 class Progress:
     """An observer of a session with a progress bar over the steps of all songs, and messages above it.
 
+    `records` has an entry per song that ended: name, outcome, reason, and of a fit its run, losses, values and effects.
+
     Args:
         songs: the number of songs.
         epochs: the number of steps of each.
@@ -78,6 +83,7 @@ class Progress:
         self._bar: tqdm | None = None
         self._pace: Pace | None = None
         self._ended = 0  # songs
+        self.records: list[dict[str, object]] = []
 
     def __enter__(self) -> "Progress":
         return self
@@ -96,7 +102,7 @@ class Progress:
             if run.device.type == "cpu" and not kernels.compiled():
                 self._write("first run on this machine: compiling the sample loops, about a minute, once")
             # Only now, so that a session whose songs were all done before shows no bar.
-            self._bar = tqdm(total=self.total, unit="step", dynamic_ncols=True, bar_format=BAR)
+            self._bar = progress_bar(total=self.total, unit="step", drawing=BAR)
         # The steps of an earlier run that is resumed.
         self._bar.update(run.track.step_count)
 
@@ -130,7 +136,8 @@ class Progress:
             # Of a single song, the program prints the reason itself.
             self._write(f"failed: {song.reason}" if self.songs > 1 else "")
         elif run is not None:
-            self._write(*_result(song, run))
+            result("\n".join(_result(song, run)))
+        self.records.append(record(song))
 
     def _reduce_total(self, steps: int) -> None:
         """Subtracts steps that will not be taken from the total of the bar."""
@@ -141,9 +148,7 @@ class Progress:
 
     def _write(self, *lines: str) -> None:
         for line in filter(None, lines):
-            tqdm.write(line)
-        # So that the lines are not lost if the program is killed.
-        sys.stdout.flush()
+            write_above_bars(line, sys.stdout)
 
 
 def _result(song: Song, run: RunFolder) -> list[str]:
@@ -155,8 +160,24 @@ def _result(song: Song, run: RunFolder) -> list[str]:
     over = f" over all {len(track.chunks.dry)} chunks" if track.drawn and track.chosen else ""
     losses = f"loss {track.losses[0]:.3f} -> {lowest:.3f}{over} in {track.step_count} steps"
     effects = effects_lines(track.effects) if track.effects else []
-    table = values_table(run.chain, run.values, run.certainty)
+    table = values_table(run.chain, run.values, run.certainty, track.effects)
     return [table, *effects, f"{song.files.name}: {losses}; {run.path}", *track.undone]
+
+
+def record(song: Song) -> dict[str, object]:
+    """A song that ended, for `--json`; its arrays are in the run's preset.json."""
+    fields: dict[str, object] = {"name": song.files.name, "outcome": str(song.outcome), "reason": song.reason}
+    if song.run is None or not song.run.values:
+        return fields
+    run, track = song.run, song.run.track
+    rows = value_rows(run.chain, run.values, run.certainty)
+    return fields | {
+        "run": run.path,
+        "steps": track.step_count,
+        "loss": {"first": track.losses[0], "lowest": track.best.loss} if track.losses else {},
+        "values": {row.name: row.record() for row in rows},
+        "effects": asdict(track.effects) if track.effects else None,
+    }
 
 
 def effects_lines(record: EffectsRecord) -> list[str]:

@@ -4,9 +4,10 @@ from reknob.runtime.program import explain, one_line
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import lightning as L
 import torch
@@ -19,12 +20,16 @@ from tqdm import tqdm
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.train import Training
 from reknob.report.curves import curves_figure
+from reknob.runtime.bars import progress_bar
 
 log = logging.getLogger(__name__)
 
 
 class OneBar(TQDMProgressBar):
     """Lightning's progress bar without separate bars for validations."""
+
+    def init_train_tqdm(self) -> tqdm:
+        return progress_bar(title=self.train_description, unit="batch", drawing=self.BAR_FORMAT)
 
     def init_validation_tqdm(self) -> tqdm:
         return tqdm(disable=True)
@@ -52,7 +57,7 @@ class CarefulLogger(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         # Without name and version the files are in the run folder itself, and a resumed run continues them.
-        super().__init__(folder, name="", version="")
+        super().__init__(folder, name="", version="", default_hp_metric=False)
         self._has_failed = False
 
     def attempt(self, write: Callable[[], object]) -> None:
@@ -82,6 +87,12 @@ class CarefulLogger(TensorBoardLogger):
 
     def log_hyperparams(self, *given: object, **named: object) -> None:
         self.attempt(partial(super().log_hyperparams, *given, **named))
+
+    def log_result(self, settings: Mapping[str, object], scores: Mapping[str, Sequence[float]]) -> None:
+        """Writes the settings of a training with the mean of each score of its test."""
+        chosen = {name: value for name, value in settings.items() if isinstance(value, (str, int, float))}
+        self.log_hyperparams(chosen, {f"test/{name}": fmean(column) for name, column in scores.items()})
+        self.attempt(self.experiment.close if self.experiment else lambda: None)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.attempt(partial(super().log_metrics, metrics, step))

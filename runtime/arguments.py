@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from reknob.runtime import plugins
+from reknob.runtime import output, plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import input_path, user_path
 from reknob.runtime.settings import read_number
@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
         epilog: what follows the list of arguments.
         parents: parsers whose arguments this one includes.
         prog: the program's name in the help; of a subcommand argparse sets it.
+        has_result: whether the program gives its result to `output.result`, and so has `--quiet` and `--json`.
     """
 
     def __init__(
@@ -32,10 +33,17 @@ class Parser(argparse.ArgumentParser):
         parents: Sequence[argparse.ArgumentParser] = (),
         prog: str | None = None,
         add_help: bool = True,
+        has_result: bool = True,
     ) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(
-            prog, description=description, epilog=epilog, parents=parents, formatter_class=form, add_help=add_help
+            prog,
+            description=description,
+            epilog=epilog,
+            parents=parents,
+            formatter_class=form,
+            add_help=add_help,
+            conflict_handler="resolve",  # so that a program may have a --json of its own, which takes a file
         )
         if add_help:
             # Listed for the help only: `runtime.program` removes both before the arguments are parsed.
@@ -44,6 +52,9 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(
                 plugins.FLAG, metavar="MODULE", type=_spelt_out, default=argparse.SUPPRESS, help=plugins.HELP
             )
+        if add_help and has_result:
+            for flag, text in (("quiet", output.QUIET), ("json", output.JSON)):
+                self.add_argument(f"--{flag}", action="store_true", default=argparse.SUPPRESS, help=text)
 
     def parse_known_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
@@ -52,7 +63,13 @@ class Parser(argparse.ArgumentParser):
             if argument.startswith("--") and argument.endswith("=--"):
                 # argparse would set the argument to an empty list, whatever its type.
                 self.error(f"{argument}: give a value after the =")
-        return super().parse_known_args(args, argparse.Namespace() if namespace is None else namespace)
+        parsed, rest = super().parse_known_args(args, argparse.Namespace() if namespace is None else namespace)
+        # Removed, so that programs need not know of them. The `--json FILE` of a program's own option stays.
+        as_json = vars(parsed).get("json") is True
+        if as_json:
+            del parsed.json
+        output.choose(quiet=vars(parsed).pop("quiet", False), as_json=as_json)
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the arguments")
@@ -140,7 +157,8 @@ def level(text: str) -> float | str | None:
 
 def chain_inputs(args: argparse.Namespace) -> list[Path | None]:
     """The files and folders that a program with `chain_options` reads; None for those that were not given."""
-    return [args.input, args.run, args.preset, args.values, args.fx_config]
+    inputs = args.input if isinstance(args.input, list) else [args.input]
+    return [*inputs, args.run, args.preset, args.values, args.fx_config]
 
 
 def chain_options() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from reknob.runtime import plugins
+from reknob.runtime import output, plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import stopping_at_once
 
@@ -24,7 +24,6 @@ class Program(Protocol):
     """A wrapped `main`: its exit status, of the given arguments or of the command line's."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
-
 
 
 FAULT = 1
@@ -40,6 +39,7 @@ def program(main: Main) -> Program:
     130: Ctrl-C, or another signal of `runtime.interrupt.SIGNALS`. 141: the reader of the output closed its pipe.
     `--plugin MODULE` is imported before `main` is called (`runtime.plugins`).
     Without an argument `main` gets the command line's. Log records go to stderr, one line each.
+    What `main` gives to `output.result` is printed as JSON where its arguments ask for that, an error with the rest.
     """
     name = Path(main.__code__.co_filename).name
 
@@ -48,15 +48,16 @@ def program(main: Main) -> Program:
         given = sys.argv[1:] if argv is None else argv
         arguments = [argument for argument in given if argument != "--debug"]
         _make_writable()
-        try:
-            rest, names = plugins.split_arguments(arguments)
-            with stopping_at_once(), _messages(), plugins.loaded(names):
-                status = main(rest)
-        except SystemExit as end:  # argparse, after --help
-            status = end.code if isinstance(end.code, int) else MISTAKE if end.code else 0
-        except (Exception, KeyboardInterrupt) as error:
-            status = _report(name, error, debug=len(arguments) < len(given))
-        return _flushed(name, status)
+        with output.opened() as shown:
+            try:
+                rest, names = plugins.split_arguments(arguments)
+                with stopping_at_once(), _messages(), plugins.loaded(names):
+                    status = main(rest)
+            except SystemExit as end:  # argparse, after --help
+                status = end.code if isinstance(end.code, int) else MISTAKE if end.code else 0
+            except (Exception, KeyboardInterrupt) as error:
+                status = _report(name, error, debug=len(arguments) < len(given))
+        return _flushed(name, status, shown)
 
     return guarded
 
@@ -95,13 +96,8 @@ def one_line(text: str) -> str:
 
 def print_error(line: str) -> None:
     """Prints a line to stderr, above progress bars; an error of stderr itself is ignored."""
-    tqdm = sys.modules.get("tqdm")
     try:
-        if tqdm is not None:
-            tqdm.tqdm.write(line, file=sys.stderr)
-        else:
-            sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        output.write_above_bars(line, sys.stderr)
     except (OSError, ValueError):  # ValueError: the stream is closed
         _discard(sys.stderr)
 
@@ -138,18 +134,19 @@ def _of_worker(text: str) -> str:
 
 def _report(name: str, error: BaseException, *, debug: bool) -> int:
     """Prints an error, and returns the exit status."""
-    if isinstance(error, KeyboardInterrupt):
-        print_error(f"{name}: stopped" + (f" by {error}" if str(error) and str(error) != "SIGINT" else ""))
-        return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
-    if line := explain(error):
-        print_error(f"{name}: {line}")
-        return MISTAKE
-    if debug:
-        traceback.print_exception(error)
-    print_error(f"{name}: internal error: {reason(error)}{'' if debug else _save_traceback(error)}")
-    return FAULT
+    if isinstance(error, KeyboardInterrupt):
+        line, status = "stopped" + (f" by {error}" if str(error) and str(error) != "SIGINT" else ""), INTERRUPTED
+    elif line := explain(error):
+        status = MISTAKE
+    else:
+        if debug:
+            traceback.print_exception(error)
+        line, status = f"internal error: {reason(error)}{'' if debug else _save_traceback(error)}", FAULT
+    print_error(f"{name}: {line}")
+    output.result(error=line)
+    return status
 
 
 def _save_traceback(error: BaseException) -> str:
@@ -174,9 +171,10 @@ def _make_writable() -> None:
             getattr(sys, stream).reconfigure(errors="backslashreplace")
 
 
-def _flushed(name: str, status: int) -> int:
-    """The exit status after standard output is flushed: `status`, or that of a write error."""
+def _flushed(name: str, status: int, shown: output.Output) -> int:
+    """The exit status after the result is written and standard output flushed: `status`, or that of a write error."""
     try:
+        shown.write_json()
         sys.stdout.flush()
     except (OSError, ValueError) as error:  # ValueError: the stream is closed
         _discard(sys.stdout)

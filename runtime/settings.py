@@ -24,7 +24,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reknob.runtime import plugins
+from reknob.runtime import output, plugins
 from reknob.runtime.errors import UsageError
 from reknob.runtime.trees import copy_tree, interpolated, is_off, merge, parse_yaml, read_yaml
 
@@ -83,6 +83,8 @@ class Option:
 
 
 CONFIG = Option("config", str, None, "YAML file of settings; flags go over it", nullable=True)
+# What a program shows is no setting of what it computes, and no part of its record.
+SHOWN = {"quiet": Option("quiet", bool, False, output.QUIET), "json": Option("json", bool, False, output.JSON)}
 
 
 def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
@@ -190,8 +192,8 @@ def load_settings(
 
     Args:
         schema: the dataclass that declares the settings.
-        argv: `key=value`, `--key=value` or `--key value`; `--config=FILE` reads a YAML file, which flags override, and
-            `--help` prints every setting and exits.
+        argv: `key=value`, `--key=value` or `--key value`; `--config=FILE` reads a YAML file, which flags override,
+            `--quiet` and `--json` are those of every program, and `--help` prints every setting and exits.
         description: the text above the list of settings in the help.
         translate: rewrites the file's tree, given that and the names that `argv` sets.
 
@@ -199,7 +201,9 @@ def load_settings(
     most similar one, and for a value of the wrong type or out of bounds.
     """
     options = options_of(schema)
-    given = dict(_pairs(argv, {"config": CONFIG} | options, description))
+    given = dict(_pairs(argv, {"config": CONFIG} | SHOWN | options, description))
+    shown = {name: bool(o.checked(_parse(given.pop(name, "false"), o))) for name, o in SHOWN.items()}
+    output.choose(quiet=shown["quiet"], as_json=shown["json"])
     config, changes = given.pop("config", None), []
     if config:
         tree = read_yaml(config)

@@ -1,7 +1,7 @@
 """Checks a dry and a wet recording before a fit: what is wrong, how severe it is, and what to do.
 
     python scripts/check_pair.py dry.wav wet.wav
-    python scripts/check_pair.py dry.wav wet.wav --json findings.json
+    python scripts/check_pair.py dry.wav wet.wav --json findings.json       to a file; alone: instead of the text
     python scripts/check_pair.py dry.wav wet.wav --fix mended      mended/dry.wav and mended/wet.wav, aligned
 
 For a good pair one line is printed. `--fix` writes float files at the dry file's rate, cut to their overlap, with
@@ -10,7 +10,6 @@ drift, polarity and DC offset corrected, at their original levels. The exit stat
 
 from reknob.runtime.program import program
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -24,15 +23,16 @@ from reknob.data.pairs import Pair, PairError, load_pair
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_text
+from reknob.runtime.output import result, to_json
 
 
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    dry, wet = args.dry, args.wet
-    if args.json:
-        check_output(args.json, [dry, wet])
+    dry, wet, record = args.dry, args.wet, vars(args).get("json")
+    if record:
+        check_output(record, [dry, wet])
     targets = fix_targets(args.fix, dry, wet) if args.fix else None
     # Without --fix the recordings are checked as they are: correcting them resamples or inverts a channel.
     fix = bool(targets)
@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
         refusal, check = error, error.check
     show(check)
     # Before the refusal is raised: the findings of a refused pair are what the file is for.
-    if args.json:
-        write_text(args.json, json.dumps(check.record(), indent=1, ensure_ascii=False))
+    if record:
+        write_text(record, to_json(check.record()))
     if refusal:
         raise UsageError(str(refusal))
     if targets:
@@ -71,9 +71,10 @@ def show(check: PairCheck) -> None:
     """Prints the findings, a line each, and the alignment."""
     for finding in check.findings:
         if finding.severity != "refusal":  # printed as the program's error
-            print(f"{finding.severity}, {finding.code}: {finding}")
+            result(f"{finding.severity}, {finding.code}: {finding}")
     if not check.refusals:
-        print(f"{'aligned' if check.findings else 'a good pair'}: {check.summary()}")
+        result(f"{'aligned' if check.findings else 'a good pair'}: {check.summary()}")
+    result(**check.record())
 
 
 def fix_targets(folder: Path, dry: Path, wet: Path) -> tuple[Path, Path]:
@@ -91,7 +92,8 @@ def write_fixed(pair: Pair, targets: tuple[Path, Path]) -> None:
     """Writes the aligned and corrected pair, and prints the files' names."""
     for x, target in ((pair.dry, targets[0]), (pair.wet, targets[1])):
         write_audio(target, x, pair.sr)
-        print(target)
+        result(str(target))
+    result(fixed=targets)
 
 
 def parser() -> Parser:
@@ -101,7 +103,8 @@ def parser() -> Parser:
     p.add_argument("dry", metavar="DRY", type=file_path, help="the unprocessed recording")
     p.add_argument("wet", metavar="WET", type=file_path, help="the processed recording")
     p.add_argument("--fix", metavar="OUT", type=file_path, help="folder for the aligned and corrected pair")
-    p.add_argument("--json", metavar="F", type=file_path, help="file for the findings as JSON")
+    text = "the findings as JSON, to a file or, instead of the text, to standard output"
+    p.add_argument("--json", nargs="?", const=True, metavar="FILE", type=file_path, help=text)
     return p
 
 

@@ -14,7 +14,6 @@ window has no interval. Bands above the recording's highest frequency (an mp3 or
 from reknob.runtime.program import program
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path, input_file
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import atomic_path, check_output, write_text
+from reknob.runtime.output import result, to_json
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
 FIGURES = (".png", ".svg", ".pdf")
@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dry", type=file_path, metavar="FILE", help="the recording before it was processed, to compare")
     p.add_argument("--apply", type=file_path, metavar="FILE", help="another recording, to process with the estimate")
     p.add_argument("--output", type=file_path, metavar="FILE", help="file for that recording with the (first) estimate")
-    p.add_argument("--json", type=file_path, metavar="FILE", help="file for parameters and scores")
+    text = "parameters and scores as JSON, to a file or, instead of the text, to standard output"
+    p.add_argument("--json", nargs="?", const=True, type=file_path, metavar="FILE", help=text)
     p.add_argument(
         "--preset", type=file_path, metavar="FILE", help="file for the (first) estimate as a preset document"
     )
@@ -84,9 +85,10 @@ def main(argv: list[str]) -> int:
     if args.output:
         y = render_at_rms(first, first_estimate.q, read(args.apply or args.dry, first))
         write_audio(args.output, y, first.settings["sr"])
-        print(args.output)
-    if args.json:
-        write_text(args.json, json.dumps(record, indent=1))
+        result(str(args.output))
+    result(**record)
+    if json_file := vars(args).get("json"):
+        write_text(json_file, to_json(record))
     if args.preset:
         write_document(args.preset, estimate_document(first, first_estimate, args.input, args.checkpoint[0]))
     return 0
@@ -103,7 +105,7 @@ def check(args: argparse.Namespace) -> None:
     recordings = [recording for recording in (args.input, args.dry, args.apply) if recording]
     used = [*recordings, *args.checkpoint]
     for name, suffixes in {"output": tuple(FORMATS), "json": (), "preset": (".json",), "figure": FIGURES}.items():
-        output = getattr(args, name)
+        output = vars(args).get(name)
         if output and suffixes and output.suffix.lower() not in suffixes:
             raise UsageError(f"--{name} {output}: its suffix must be one of {', '.join(suffixes)}")
         if output:
@@ -143,10 +145,10 @@ def estimate(estimator: Estimator, checkpoint: str, path: Path) -> Estimate:
         ]
         for name, s in as_record(estimator, estimated).items()
     ]
-    print(f"{path}, by {checkpoint}, {estimated.windows} window{'s' * (estimated.windows > 1)}")
+    result(f"{path}, by {checkpoint}, {estimated.windows} window{'s' * (estimated.windows > 1)}")
     for remark in estimated.remarks:
-        print(remark)
-    print(text_table(["parameter", "value", "interval", "unit", ""], rows))
+        result(remark)
+    result(text_table(["parameter", "value", "interval", "unit", ""], rows))
     return estimated
 
 
@@ -154,10 +156,10 @@ def compare(estimator: Estimator, q: Tensor, args: argparse.Namespace) -> dict[s
     """Prints and returns the scores of the dry recording, and of its render with the estimate, against the input."""
     scores = score_estimate(estimator, q, read(args.dry, estimator), read(args.input, estimator))
     names = list(scores["dry"])
-    print(text_table(["to the input", *names], [[k, *(f"{s[n]:.4f}" for n in names)] for k, s in scores.items()]))
+    result(text_table(["to the input", *names], [[k, *(f"{s[n]:.4f}" for n in names)] for k, s in scores.items()]))
     before, after = scores.values()
     if sum(after[name] > before[name] for name in names) > len(names) / 2:
-        print("the estimate does not help: by most metrics the dry recording is closer to the input without it")
+        result("the estimate does not help: by most metrics the dry recording is closer to the input without it")
     return scores
 
 

@@ -11,7 +11,7 @@ standard error, and in the file where it has comments.
 Formats:
 """
 
-from reknob.runtime.program import program
+from reknob.runtime.program import print_error, program
 
 import argparse
 import sys
@@ -27,6 +27,7 @@ from reknob.formats.preset_document import PresetDocument
 from reknob.runtime.arguments import LARGEST_INT, Parser, file_path, input_file, integer, real
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
+from reknob.runtime.output import result
 
 
 @program
@@ -38,15 +39,15 @@ def main(argv: list[str]) -> int:
     document = with_changes(open_preset(args.preset, args.row), args.changes, args.amount)
     if args.output:
         paths, lacking = write_export(document, args.to, args.output)
-        print(*paths, sep="\n")
+        result("\n".join(map(str, paths)), files=paths, lacking=lacking)
     else:
         made = export(document, args.to)
         lacking = made.lacking
         if isinstance(made.content, Tensor) or made.files:
             raise UsageError(f"--to {args.to} writes audio: give --output NAME{EXPORTERS[args.to].suffix}")
-        print(made.content, end="")
+        result(str(made.content), end="", content=made.content, lacking=lacking)
     for line in lacking:
-        print(f"lacking: {line}", file=sys.stderr)
+        print_error(f"lacking: {line}")
     return 0
 
 

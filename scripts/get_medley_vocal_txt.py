@@ -6,7 +6,7 @@ ROOT holds the song folders at any depth, or only the *_METADATA.yaml files; for
 where the folder would be. --verbose lists the songs that are left out, with the reason.
 """
 
-from reknob.runtime.program import program
+from reknob.runtime.program import print_error, program
 
 import argparse
 import sys
@@ -16,6 +16,7 @@ from reknob.data.pair_files import vocal_stems
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_text
+from reknob.runtime.output import is_quiet, result
 from reknob.runtime.settings import read_yaml
 
 SUFFIX = "_METADATA.yaml"
@@ -31,13 +32,13 @@ def main(argv: list[str]) -> int:
     listing = "".join(f"{song}\n" for song in songs)
     if args.out:
         write_text(args.out, listing)
-    else:
-        print(listing, end="")
+    result("" if args.out else listing, end="", songs=songs, skipped=skipped)
     # On stderr, so that standard output is the list alone and can be redirected.
     if args.verbose:
         for reason in skipped:
-            print(f"skipped {reason}", file=sys.stderr)
-    print(f"{len(songs)} songs with vocals", file=sys.stderr)
+            print_error(f"skipped {reason}")
+    if not is_quiet():
+        print_error(f"{len(songs)} songs with vocals")
     return 0
 
 

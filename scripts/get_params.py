@@ -18,6 +18,7 @@ from reknob.formats.harvest import Rules, parse_date, read_harvest, rejection_li
 from reknob.formats.presets import check_new, write_presets
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
+from reknob.runtime.output import result
 
 
 @program
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     finally:
         # Also where no run is left, which raises: the reasons are then all there is to show.
         for line in rejection_lines(selection.rejected):
-            print(f"rejected {line}")
+            result(f"rejected {line}")
     write_presets(
         args.out,
         harvest.presets,
@@ -45,7 +46,12 @@ def main(argv: list[str]) -> int:
         rejected=selection.problems(rules),
         overwrite=args.overwrite,
     )
-    print(f"{args.out}: {len(harvest.presets)} presets kept, {len(selection.rejected)} runs rejected")
+    result(
+        f"{args.out}: {len(harvest.presets)} presets kept, {len(selection.rejected)} runs rejected",
+        folder=args.out,
+        kept=len(harvest.presets),
+        rejected=rejection_lines(selection.rejected),
+    )
     return 0
 
 

@@ -21,6 +21,7 @@ from reknob.data.music import generate_tracks
 from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import read_chain_file
 from reknob.runtime.arguments import Parser, file_path, integer, real
+from reknob.runtime.output import result
 
 LUFS = -18.0  # to which a fit brings its recordings, so that levels in dB of the chain mean the same here
 PEAK = 0.9
@@ -39,7 +40,8 @@ def main(argv: list[str]) -> int:
         for name, x in (("dry", dry), ("wet", wet)):
             # FLAC clips at full scale. A gain per file does not alter a fit, which normalises the loudness of both.
             write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
-    print(f"{args.out}: {args.count} pairs of {args.seconds:g} s")
+    line = f"{args.out}: {args.count} pairs of {args.seconds:g} s"
+    result(line, folder=args.out, pairs=args.count, seconds=args.seconds)
     return 0
 
 
@@ -50,9 +52,7 @@ def draw_values(chain: Effect, seed: int) -> Values:
     """
     generator = torch.Generator().manual_seed(seed)
     knobs = Knobs(chain, generator)
-    scales = {
-        name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()
-    }
+    scales = {name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()}
     with torch.no_grad():
         # Raw parameters, so that every draw is within the ranges.
         for name, raw in knobs.named_parameters():

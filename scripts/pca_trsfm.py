@@ -28,6 +28,7 @@ from reknob.formats.presets import (
 )
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.files import write_array
+from reknob.runtime.output import result
 
 
 @program
@@ -52,9 +53,12 @@ def main(argv: list[str]) -> int:
     else:
         # An index of an earlier call would restrict what reads the set later.
         index.unlink(missing_ok=True)
-    print(
+    result(
         f"{args.presets}: mean and covariance of {len(gaussian.mean)} of {len(gaussian.mask)} parameters over "
-        f"{len(rows)} of {len(presets)} presets"
+        f"{len(rows)} of {len(presets)} presets",
+        folder=args.presets,
+        free_parameters=len(gaussian.mean),
+        rows=rows,
     )
     return 0
 

@@ -34,6 +34,7 @@ from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_p
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
 from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.output import result
 
 LARGEST_BLOCK = 2**24
 Sink = Callable[[Tensor], None]
@@ -55,7 +56,8 @@ def main(argv: list[str]) -> int:
         blocks = takewhile(lambda _: not interrupt(), mono_blocks(args.input, args.block))
         samples, took = play(stream, (gain * block for block in blocks), write)
     seconds = samples / effect.sr
-    print(f"{args.output or 'played'}: {seconds:.1f} s of sound in {took:.1f} s ({seconds / took:.1f} times real time)")
+    speed = f"{seconds:.1f} s of sound in {took:.1f} s ({seconds / took:.1f} times real time)"
+    result(f"{args.output or 'played'}: {speed}", output=args.output, seconds=seconds, took=took)
     return INTERRUPTED if interrupt() else 0
 
 

@@ -46,10 +46,11 @@ from reknob.formats.presets import (
     write_presets,
 )
 from reknob.formats.published import feature_mask
-from reknob.report.tables import html_table, number, text_table
+from reknob.report.tables import html_table, text_table
 from reknob.runtime.arguments import LARGEST_INT, Parser, file_path, integer, non_negative_int
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_text
+from reknob.runtime.output import result
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -105,7 +106,7 @@ def list_(collection: Collection, args: argparse.Namespace) -> Table:
     for name in columns:
         param = lookup(scalars, name, "column")
         values = param.mapping.value(torch.stack([p.raws[name] for p in collection.presets]))
-        cells.append([number(value) for value in values.tolist()])
+        cells.append(values.tolist())
     rows = [(p.row, p.track, p.stem, *(column[i] for column in cells)) for i, p in enumerate(collection.presets)]
     header = ["row", "track", "stem", *(f"{name} {scalars[name].unit}".rstrip() for name in columns)]
     return Table(f"{len(rows)} presets of {collection.folder}", header, rows)
@@ -115,7 +116,7 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
     """One preset in physical units."""
     preset = collection.one(args.preset)
     rows = [
-        (place, number(value), p.unit)
+        (place, value, p.unit)
         for name, p in collection.params.items()
         for place, value in zip(
             element_names(name, p.shape), p.mapping.value(preset.raws[name]).flatten().tolist(), strict=True
@@ -131,7 +132,7 @@ def nearest(collection: Collection, args: argparse.Namespace) -> Table:
     # Masked, as unused elements of the feedback matrix would add distance between equal sounds.
     neighbours = distances.nearest(collection.vectors(), preset.row, feature_mask(collection.effect), args.count)
     others = [(collection.presets[row], distance) for row, distance in neighbours]
-    rows = [(other.row, f"{distance:.3f}", other.track, other.stem) for other, distance in others]
+    rows = [(other.row, distance, other.track, other.stem) for other, distance in others]
     title = f"nearest to {preset.row}: {preset.track} {preset.stem}"
     return Table(title, ["row", "distance", "track", "stem"], rows)
 
@@ -143,7 +144,7 @@ def outliers(collection: Collection, args: argparse.Namespace) -> Table:
     rows = []
     for row, distance, column, deviation in distances.outliers(collection.vectors(), mask, args.count):
         preset = collection.presets[row]
-        rows.append((row, f"{distance:.3f}", preset.track, preset.stem, names[column], f"{deviation:+.1f}"))
+        rows.append((row, distance, preset.track, preset.stem, names[column], deviation))
     header = ["row", "distance", "track", "stem", "farthest parameter", "deviations"]
     return Table(f"outliers of {collection.folder}", header, rows)
 
@@ -219,7 +220,8 @@ def main(argv: list[str]) -> int:
     table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
     if args.html:
         write_text(args.html, html_table(table.title, table.header, table.rows))
-    print(f"{table.title}: {args.html}" if args.html else f"{table.title}\n{text_table(table.header, table.rows)}")
+    text = f"{table.title}: {args.html}" if args.html else f"{table.title}\n{text_table(table.header, table.rows)}"
+    result(text, title=table.title, rows=[dict(zip(table.header, row, strict=True)) for row in table.rows])
     return 0
 
 

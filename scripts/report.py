@@ -18,6 +18,7 @@ from reknob.report.page.batch import write_batch
 from reknob.runtime.arguments import Parser, input_file, real
 from reknob.runtime.arguments import file_path as output_file
 from reknob.runtime.errors import UsageError
+from reknob.runtime.output import result
 
 
 @program
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
     if not folder.is_dir():
         raise UsageError(f"{folder}: is no folder; give a run folder, or a log folder")
     is_run = (folder / CONFIG).exists()
-    print(write_report(folder, args.out, seconds=args.seconds) if is_run else write_batch(folder, args.out))
+    path = write_report(folder, args.out, seconds=args.seconds) if is_run else write_batch(folder, args.out)
+    result(str(path), report=str(path))
     return 0
 
 

@@ -13,7 +13,7 @@ Statistics are cached in <log_dir>/statistics: the same command resumes, and mor
 weights with the lowest validation loss are written at the end, or at Ctrl-C during the training.
 """
 
-from reknob.runtime.program import INTERRUPTED, program
+from reknob.runtime.program import INTERRUPTED, print_error, program
 
 import argparse
 import sys
@@ -31,6 +31,7 @@ from reknob.estimation.statistics_run import (
 from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from reknob.runtime.files import check_output
 from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.output import result
 
 
 @program
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
             print(f"skipped {reason}")
         statistics = load_statistics(settings, objective.estimator, sources)
     except KeyboardInterrupt:
-        print("stopped; the same command continues with the statistics computed so far", file=sys.stderr)
+        print_error("stopped; the same command continues with the statistics computed so far")
         return INTERRUPTED
     cached = time.perf_counter()
     with Interrupt() as interrupt:
@@ -56,7 +57,8 @@ def main(argv: list[str]) -> int:
         objective.estimator.save(settings.out, **settings.record(), valid_loss=best)
     count, ended = sum(len(part.q) for part in statistics["train"]), time.perf_counter()
     print(f"{count} excerpts in {(cached - started) / 60:.1f} min, training in {(ended - cached) / 60:.1f} min")
-    print(f"{settings.out}: validation loss {best:.4f}{', stopped before its end' if interrupt.asked else ''}")
+    line = f"{settings.out}: validation loss {best:.4f}{', stopped before its end' if interrupt.asked else ''}"
+    result(line, estimator=settings.out, excerpts=count, valid_loss=best, stopped=interrupt.asked)
     return INTERRUPTED if interrupt.asked else 0
 
 

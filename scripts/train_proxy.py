@@ -35,6 +35,7 @@ from reknob.runtime.device import pick_device
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_tensors, write_text
 from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.output import result
 
 #: Of the published network: means on other music, with 50 random parameter sets.
 PUBLISHED = (0.0105, 0.0120, 0.202, 0.0738)
@@ -70,7 +71,8 @@ def main(argv: list[str]) -> int:
         tables.append((title, score_recordings(proxy, recordings, args.settings)))
     text = card(settings, device, step, minutes, tables)
     write_text(card_file, text)
-    print(text)
+    means = {title: dict(zip(FIGURES, table.mean(0).tolist(), strict=True)) for title, table in tables}
+    result(text, weights=args.out, card=card_file, step=step, means=means)
     return INTERRUPTED if interrupt.asked else 0
 
 

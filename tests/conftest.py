@@ -17,12 +17,15 @@ import torch  # noqa: E402
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-# Files whose single tests take tens of seconds: at the end of the suite, one process would run them alone.
-LONG = ("test_triton_step", "test_notebook", "test_medley_scripts", "test_package")
+# Files with tests of 5 s and more: at the end of the suite, one process would run such a test alone.
+LONG = (
+    *("test_triton", "test_notebook", "test_medley_scripts", "test_package", "test_plugins", "test_pages"),
+    *("test_statistics_cache", "test_interrupt", "test_kernel_cache", "test_arguments_fuzz", "test_training"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    items.sort(key=lambda item: not item.path.stem.startswith(LONG))
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ SR = 44100
 SMALL = ["chunk_duration=1.5", "chunk_overlap=0.5", "epochs=3"]
 QUICK = [*SMALL, "model=eq_comp"]
 SHORT = ["chain.sends.delay.ir_duration=2", "chain.sends.reverb.ir_duration=1", "chain.sends.delay.gain.default=0.4"]
-RUN_FILES = {"config.yaml", "meta.json", "checkpoint.ckpt", "parametrised.pth", "fitted.wav", "preset.json"}
+RUN_FILES = {"config.yaml", "meta.json", "checkpoint.ckpt", "parametrised.pth", "preset.json"}
+RUN_FILES |= {"dry.flac", "wet.flac", "fitted.flac"}
 
 
 def take(seconds: float = 3.0, seed: int = 0) -> Tensor:

@@ -150,7 +150,7 @@ def test_a_fit_writes_and_prints_it(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_table_shows_interval_and_word() -> None:
     chain = build({"pan": PAN}, SR)
     table = values_table(chain, nest({"pan.pan": torch.tensor(0.5)}), {"pan.pan": Certainty(0.4, 0.6, "found")})
-    assert table.splitlines()[1].split() == ["pan.pan", "0.500", "0.400", "0.600", "found"]
+    assert table.splitlines()[1].split() == ["-", "pan", "pan", "0.500", "0.400", "0.600", "found"]
 
 
 def test_the_benchmark_counts_the_intervals_that_are_called_found_or_bounded() -> None:

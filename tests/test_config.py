@@ -144,7 +144,7 @@ def test_a_file_may_be_the_changes_to_another(tmp_path: Path) -> None:
         (["--weights", "[1]"], "unknown setting 'weights'; did you mean loss.weights? --help lists all"),
         (["--lr=1"], "unknown setting 'lr'; did you mean optimiser.lr? --help lists all"),
         (["confg=a.yaml"], "unknown setting 'confg'; did you mean config? --help lists all"),
-        (["xyzzy=1"], "unknown setting 'xyzzy'; known: config, " + ", ".join(DECLARED)),
+        (["xyzzy=1"], "unknown setting 'xyzzy'; known: config, quiet, json, " + ", ".join(DECLARED)),
         (["sr=fast"], "sr=fast: expected a whole number"),
         (["sr=44100.5"], "sr=44100.5: expected a whole number"),
         (["sr=true"], "sr=True: expected a whole number"),

@@ -92,7 +92,7 @@ def test_a_program_fits_with_a_loss_by_name_and_its_records_have_its_terms(
     assert config["loss"]["name"] == "mrstft" and config["loss"]["options"] == {"w_log_mag": 0.5}
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(run)).Reload().Tags()["scalars"]
-    assert {tag for tag in tags if tag.startswith("loss/")} == {"loss/loss", "loss/mrstft"}
+    assert {tag for tag in tags if tag.startswith("loss/")} == {"loss/loss", "loss/lowest", "loss/mrstft"}
     assert len(read_json(run / "meta.json")["losses"]) == 3
     resumed = [*arguments, "loss.name=mrstft", "loss.options.w_log_mag=0.5", "resume=true"]
     assert main.main([*resumed, "epochs=4"]) == 0

@@ -141,9 +141,9 @@ def test_a_home_folder_is_meant_by_a_tilde(names: list[str], capsys: pytest.Capt
 
 
 def test_an_interrupted_render_leaves_nothing(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> torch.Tensor:
+    def interrupted(*_: object, **__: object) -> torch.Tensor:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(render, "render", interrupted)
+    monkeypatch.setattr(render, "render_recording", interrupted)
     before = sorted(Path().iterdir())
     assert render.main(["--preset", OWN, "take.wav", "out.wav"]) == 130 and sorted(Path().iterdir()) == before

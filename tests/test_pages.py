@@ -18,6 +18,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
+from reknob.fitting import recipe, restarts
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +170,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def brief_start(brief_search: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start from the signals after few steps."""
+    monkeypatch.setattr(recipe, "ADAPTING", 2)
+    monkeypatch.setattr(restarts, "STEPS", 2)
+
+
 @pytest.mark.parametrize("line", runnable())
+@pytest.mark.usefixtures("brief_start")
 def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workshop, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -181,7 +190,7 @@ def test_a_shown_command_runs(line: str, workshop: Path, tmp_path: Path, monkeyp
     assert importlib.import_module(name).main([*argv, *small]) == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert {tmp_path / word for word in argv if word in OUTPUTS} <= made
-    assert name != "main" or any(path.name == "fitted.wav" for path in made)
+    assert name != "main" or any(path.name == "fitted.flac" for path in made)
 
 
 def test_an_estimate_is_what_the_readme_shows(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

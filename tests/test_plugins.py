@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from takes import SR, mixed, take
+from worker_jobs import is_loss
 
 import main
 import reknob
@@ -107,15 +108,15 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
-def run(folder: Path, program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
     """A program from a clone, in a folder of its user."""
     command = [sys.executable, str(ROOT / program), *arguments]
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"} | environment
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 
 
 def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["chunk_duration=1.4", "chunk_overlap=0.4", "epochs=2", "device=cpu", "check_pair=false"]
     chosen = ["dataset=takes", "data_dir=song", "model=chain.yaml", "loss.name=rms", "loss.options.floor=0.01"]
@@ -125,17 +126,17 @@ def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(
     run_folder = folder / "logs" / "mix" / "run_0"
     losses = read_json(run_folder / "meta.json")["losses"]
     assert len(losses) == 2 and losses[1] < losses[0]
-    rendered = run(folder, "scripts/render.py", "--plugin=my_plugin", f"--run={run_folder}", "song/take.wav", "y.wav")
-    assert rendered.returncode == 0, rendered.stderr
-    assert read_audio(folder / "y.wav")[0].shape == (2, round(1.5 * SR))
-    assert render.main([f"--run={run_folder}", str(folder / "song" / "take.wav"), str(folder / "z.wav")]) == 2
+    monkeypatch.chdir(folder)
+    assert render.main([f"--run={run_folder}", "song/take.wav", "z.wav"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "unknown effect 'saturation'" in error
     assert error.endswith("an effect of a plug-in needs --plugin MODULE\n")
+    assert render.main(["--plugin=my_plugin", f"--run={run_folder}", "song/take.wav", "y.wav"]) == 0
+    assert read_audio(folder / "y.wav")[0].shape == (2, round(1.5 * SR))
 
 
 def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     music = folder / "music"
     music.mkdir()
@@ -143,28 +144,27 @@ def test_a_training_and_its_workers_take_encoder_loss_and_recordings_of_a_plugin
         write_audio(music / f"take{seed}.wav", take(2.0, seed), SR)
     sizes = "--seconds=1 --epoch_items=2 --valid_items=2 --test_items=2 --batch_size=2 --workers=1 --epochs=1".split()
     chosen = ["--encoder=mean_spectrum", "--loss=rms", "--data=flat", "--data_dir=music", "--device=cpu"]
-    trained = run(folder, "train_analysis_net.py", "--plugin=my_plugin", *chosen, *sizes)
-    assert trained.returncode == 0, trained.stderr
-    assert (folder / "logs" / "SFX_peq_AFX_peq_ENC_mean_spectrum_LOSS_rms" / "estimator.pt").exists()
+    monkeypatch.chdir(folder)
     assert train_analysis_net.main([*chosen, *sizes]) == 2
     assert "invalid choice: 'mean_spectrum'" in capsys.readouterr().err
+    assert train_analysis_net.main(["--plugin=my_plugin", *chosen, *sizes]) == 0
+    assert (folder / "logs" / "SFX_peq_AFX_peq_ENC_mean_spectrum_LOSS_rms" / "estimator.pt").exists()
 
 
-def test_an_installed_package_is_found_by_its_entry_point(folder: Path) -> None:
-    path = f"{folder / 'site'}{os.pathsep}{ROOT}"
-    listed = run(folder, "main.py", "--help", PYTHONPATH=path)
-    assert listed.returncode == 0 and "esr, shared" in " ".join(listed.stdout.split()), listed.stderr
-    assert "takes" in listed.stdout and "--plugin MODULE" in listed.stdout
-
-
-def entry_of_worker(name: str) -> bool:
-    return name in LOSSES
+def test_an_installed_package_is_found_by_its_entry_point(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(folder / "site"))
+    assert main.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert "esr, shared" in " ".join(listed.split())
+    assert "takes" in listed and "--plugin MODULE" in listed
 
 
 def test_worker_processes_load_the_same_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with plugins.loaded(["my_plugin"]):
-        assert list(map_processes(entry_of_worker, ["rms", "mel", "none"], 2)) == [True, True, False]
+        assert list(map_processes(is_loss, ["rms", "mel", "none"], 2)) == [True, True, False]
     assert plugins.VARIABLE not in os.environ
 
 

@@ -15,6 +15,7 @@ import main
 from reknob.data.audio import read_audio, write_audio
 from reknob.fitting import recipe, settings
 from reknob.fitting.session import Song
+from reknob.formats.run_audio import run_audio
 from reknob.formats.runs import load_run, lock
 from reknob.report.board import TensorBoardWriter
 from reknob.runtime.files import read_json, read_tensors
@@ -43,19 +44,34 @@ def test_a_fit_leaves_a_whole_run_folder(fitted: Path) -> None:
     values = read_tensors(fitted / "parametrised.pth")
     assert values.keys() == load_run(fitted).raws.keys()
     assert 700 < values["peak1.freq"] < 900 and 20 < values["comp.attack"] < 100
-    sound, sr = read_audio(fitted / "fitted.wav")
-    assert sr == SR and sound.shape == (2, 3 * SR)
+    assert list(run_audio(fitted)) == ["dry", "wet", "fitted"]
+    for path, channels in zip(run_audio(fitted).values(), (1, 2, 2), strict=True):
+        sound, sr = read_audio(path)
+        assert sr == SR and sound.shape == (channels, 3 * SR) and sound.abs().max() < 1
 
 
 def test_tensorboard_shows_losses_settings_and_sound(fitted: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    plugin_data_pb2 = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
     events = accumulator.EventAccumulator(str(fitted)).Reload()
     tags = events.Tags()
-    assert {"loss/loss", "loss/mss_lr", "loss/mldr_ms", "comp/attack", "sends/reverb/b/00"} <= set(tags["scalars"])
+    attack, delay = "values 07 comp/attack (ms)", "values 09 sends.delay/delay (ms)"
+    assert {"loss/loss", "loss/mss_lr", "loss/mldr_ms", attack, delay} <= set(tags["scalars"])
+    assert not [tag for tag in tags["scalars"] if "sends.reverb/" in tag], "arrays are no scalars"
     assert tags["audio"] == ["dry", "wet", "fitted"]
     losses = [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars("loss/loss")]
     assert losses == list(enumerate(read_json(fitted / "meta.json")["losses"]))
-    assert events.Scalars("comp/attack")[0].value == pytest.approx(50.0, rel=0.02)
+    assert events.Scalars(attack)[0].value == pytest.approx(50.0, rel=0.02)
+    last = events.Scalars(attack)[-1]
+    attack_ms = read_tensors(fitted / "parametrised.pth")["comp.attack"].item()
+    assert last.step == 3 and last.value == pytest.approx(attack_ms)
+    (lowest,) = events.Scalars("loss/lowest")
+    assert lowest.step == 3 and lowest.value == pytest.approx(min(read_json(fitted / "meta.json")["losses"]))
+    settings_of = accumulator.EventAccumulator(str(fitted)).Reload().PluginTagToContent("hparams")
+    content = plugin_data_pb2.HParamsPluginData.FromString(settings_of["_hparams_/session_start_info"])
+    hparams = content.session_start_info.hparams
+    assert hparams["optimiser.method"].string_value == "adam" and hparams["epochs"].number_value == 3
+    assert "dry" not in hparams
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:

@@ -174,7 +174,7 @@ def test_a_stopped_pruning_leaves_a_whole_fit_which_a_resumed_run_prunes(
         patch.setattr(pruning, "switches", counted(switches))
         session_of(one, stopped=lambda: bool(asked))
     assert asked and not (run / EFFECTS).exists()
-    assert load_run(run).raws["peak.gain"] != 0 and (run / "fitted.wav").exists()
+    assert load_run(run).raws["peak.gain"] != 0 and (run / "fitted.flac").exists()
     again = session_of([*one, "resume=true"])
     assert outcomes(again) == {"song": "fitted"} and list(read_effects(run).removed) == ["peak"]
     assert load_run(run).raws["peak.gain"] == 0

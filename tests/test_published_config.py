@@ -118,7 +118,7 @@ def test_the_released_configuration_runs_with_paths_added(config: Path, tmp_path
     small += ["chain.sends=null", "chain.pan.effect=panning", "chain.peak2=off", "chain.high_shelf=off"]
     ranges = ["chain.low_pass.freq={default: 9000, range: [200, 10000]}"]
     assert main.main([f"--config={config}", f"log_dir={tmp_path}/logs", *paths, *small, *ranges]) == 0
-    assert len(list(tmp_path.glob("logs/*/run_0/fitted.wav"))) == 1
+    assert len(list(tmp_path.glob("logs/*/run_0/fitted.flac"))) == 1
 
 
 def test_a_released_chain_stands_alone_in_a_file(tmp_path: Path) -> None:

@@ -201,17 +201,17 @@ def test_a_run_folder_that_vanishes_fails_its_song_alone(
 def test_a_last_write_without_space_is_told_with_its_file_and_what_was_whole_stays(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "logs" / "b" / "run_0" / "fitted.wav"))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "logs" / "b" / "run_0" / "dry.flac"))
     with monkeypatch.context() as patch:
-        break_b(patch, run_folder, "write_audio", full)
+        break_b(patch, run_folder, "write_run_audio", full)
         songs = session_of(arguments)
     assert outcomes(songs) == {"a": "fitted", "b": "failed", "c": "fitted"}
     run = tmp_path / "logs" / "b" / "run_0"
-    assert songs["b"].reason.startswith(f"b: fitted, but {run} is not whole: {run}/fitted.wav: No space left on device")
+    assert songs["b"].reason.startswith(f"b: fitted, but {run} is not whole: {run}/dry.flac: No space left on device")
     assert len(runs.load_checkpoint(run)["losses"]) == 2 and not runs.has_ended(run, 2)
     again = session_of([*arguments, "resume=true"])
     assert outcomes(again) == {"a": "done before", "b": "fitted", "c": "done before"}
-    assert (run / "fitted.wav").exists() and runs.has_ended(run, 2)
+    assert (run / "fitted.flac").exists() and runs.has_ended(run, 2)
 
 
 def test_a_full_disk_at_any_write_names_the_file(
@@ -352,7 +352,8 @@ def test_sound_too_quiet_or_short_for_a_loudness_is_shown_as_it_is(tmp_path: Pat
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pair = SimpleNamespace(dry=take(1.4), wet=mixed(take(0.2)), sr=SR)
     track, fitted = SimpleNamespace(step_count=0), 1e-6 * mixed(take(1.4))
-    run = SimpleNamespace(path=tmp_path, pair=pair, track=track, fitted=fitted, certainty={})
+    sounds = {"dry": pair.dry, "wet": pair.wet, "fitted": fitted}
+    run = SimpleNamespace(path=tmp_path, pair=pair, track=track, fitted=fitted, sounds=sounds, certainty={})
     with TensorBoardWriter() as board:
         board.end(Song(tmp_path, PairFiles(tmp_path, tmp_path, "quiet"), run=run))
     assert accumulator.EventAccumulator(str(tmp_path)).Reload().Tags()["audio"] == ["dry", "wet", "fitted"]
@@ -360,12 +361,12 @@ def test_sound_too_quiet_or_short_for_a_loudness_is_shown_as_it_is(tmp_path: Pat
 
 def test_a_run_folder_is_closed_with_its_record_last(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
-    for owner, name in ((runs, "save_checkpoint"), (run_folder, "write_audio"), (runs, "finish")):
+    for owner, name in ((runs, "save_checkpoint"), (run_folder, "write_run_audio"), (runs, "finish")):
         function = getattr(owner, name)
 
-        def noting(*rest: object, name: str = name, function: Callable = function) -> None:
+        def noting(*rest: object, name: str = name, function: Callable = function) -> object:
             order.append(name)
-            function(*rest)
+            return function(*rest)
 
         monkeypatch.setattr(owner, name, noting)
     recorded = []
@@ -378,4 +379,4 @@ def test_a_run_folder_is_closed_with_its_record_last(arguments: list[str], monke
 
     monkeypatch.setattr(RunFolder, "close", closing)
     session_of(arguments)
-    assert recorded == [["save_checkpoint", "write_audio", "finish"]] * 3
+    assert recorded == [["save_checkpoint", "write_run_audio", "finish"]] * 3

@@ -10,10 +10,9 @@ from reknob.data.audio import write_audio
 from reknob.data.excerpts import Excerpts
 from reknob.data.music import generate_music
 from reknob.data.recordings import Recording, find_recordings
-from reknob.estimation.estimator import Estimator
+from reknob.estimation.estimator import Estimator, synthesise
 from reknob.estimation.statistics_cache import PART, Processed, Untouched, cache_statistics
 from reknob.estimation.statistics_training import StatisticsSet
-from reknob.estimation.train import synthesise
 
 SR = 44100
 SECONDS = 0.8

@@ -1,9 +1,9 @@
 """How the project is laid out: who imports whom, where things may be named, how long files and functions are."""
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), name_of(path))
 
@@ -70,16 +71,18 @@ def owner(module: str) -> str:
     return "programs" if is_program else ""
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module, or name in a module, that a file imports, in full: "afx.kernels.fdn_response"."""
-    package = list(path.relative_to(ROOT).parts[:-1])
+    package, found = list(path.relative_to(ROOT).parts[:-1]), []
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("reknob.") for alias in node.names)
+            found += [alias.name for alias in node.names]
         if isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             stem = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{stem}.{alias.name}".removeprefix("reknob.") for alias in node.names)
+            found += [f"{stem}.{alias.name}" for alias in node.names]
+    return tuple(module.removeprefix("reknob.") for module in found)
 
 
 def test_imports_point_one_way() -> None:
@@ -181,7 +184,7 @@ def programs() -> list[Path]:
 
 @pytest.mark.parametrize("path", programs(), ids=name_of)
 def test_a_program_runs_under_the_runner_which_it_imports_first(path: Path) -> None:
-    assert next(imports(path)).startswith("runtime.program.")
+    assert imports(path)[0].startswith("runtime.program.")
     (main,) = (node for node in tree_of(path).body if isinstance(node, ast.FunctionDef) and node.name == "main")
     assert [d.id for d in main.decorator_list if isinstance(d, ast.Name)] == ["program"]
     assert path.read_text().endswith('if __name__ == "__main__":\n    sys.exit(main())\n')

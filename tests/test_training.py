@@ -14,9 +14,9 @@ import train_analysis_net
 from reknob.afx.effect import flatten
 from reknob.data.audio import read_audio, resample, write_audio
 from reknob.data.music import generate_music
-from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.estimator import Estimator, load_estimator, synthesise
 from reknob.estimation.loaders import build_loaders
-from reknob.estimation.train import OBJECTIVES, Training, score, synthesise
+from reknob.estimation.train import OBJECTIVES, Training, score
 from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run, train
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, write_tensors
@@ -67,7 +67,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) ->
     assert scores["estimate"].keys() == {"mrstft", "mse", "mel", "params"} == scores["random settings"].keys()
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
-    assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting"} <= set(tags["scalars"])
+    assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting", "test/mel"} <= set(tags["scalars"])
     assert tags["audio"] == ["0 - Input", "0 - Target", "0 - Estimate"] and tags["images"] == ["settings"]
 
 
