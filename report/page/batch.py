@@ -13,6 +13,7 @@ from reknob.afx.effect import flatten
 from reknob.formats import runs
 from reknob.formats.certainty import WORDS, Certainty, read_certainty
 from reknob.formats.effects import read_effects
+from reknob.formats.run_audio import run_audio
 from reknob.report.page import REPORT
 from reknob.report.page.curves import equaliser, others
 from reknob.report.page.files import fill
@@ -24,8 +25,7 @@ from reknob.runtime.files import check_output, input_path, printable, write_text
 
 INDEX = "index.html"
 ERRORS = "error.log"
-#: The recordings of a run that a page links, by what they are: names in the run folder, the first that is there.
-SOUNDS = {"dry": ("dry.flac",), "fitted": ("fitted.flac", "fitted.wav"), "wet": ("wet.flac",)}
+#: Where the record of a run names its recordings.
 RECORDED = {"dry": "input_path", "wet": "target_path"}
 THUMBNAIL = 5  # every so many points of a curve
 
@@ -122,15 +122,9 @@ def _count(certainty: Mapping[str, Certainty]) -> dict[str, int]:
 
 def _sounds(run: FittedRun) -> dict[str, Path]:
     """The recordings that are there: in the run folder, or where the record says."""
-    found = {}
-    for role, names in SOUNDS.items():
-        paths = [run.folder / name for name in names]
-        if role in RECORDED and run.meta[RECORDED[role]]:
-            paths.append(Path(run.meta[RECORDED[role]]))
-        there = next((path for path in paths if path.is_file()), None)
-        if there:
-            found[role] = there
-    return found
+    recorded = {name: Path(run.meta[key]) for name, key in RECORDED.items() if run.meta[key]}
+    found = {name: path for name, path in recorded.items() if path.is_file()} | run_audio(run.folder)
+    return {name: found[name] for name in ("dry", "fitted", "wet") if name in found}
 
 
 def _link(path: Path, beside: Path) -> str:

@@ -32,7 +32,8 @@ TERMS = {
     "mldr_ms": "dynamics, mid and side",
 }
 #: Settings that a command to repeat a fit leaves out: they say where files are, or are set by it.
-ELSEWHERE = {"chain", "dataset", "data_dir", "dry", "wet", "log_dir", "resume", "device", "memory_gb", "report"}
+ELSEWHERE = {"chain", "dataset", "data_dir", "dry", "wet", "log_dir", "resume", "device", "memory_gb"}
+ELSEWHERE |= {"keep_audio", "report"}
 
 
 def measure(run: FittedRun, seconds: float = 20.0) -> dict[str, Any]:

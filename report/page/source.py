@@ -20,15 +20,13 @@ from reknob.fitting.recipe import Recipe
 from reknob.fitting.settings import FitSettings
 from reknob.formats import runs
 from reknob.formats.preset_document import DOCUMENT
+from reknob.formats.run_audio import run_audio
 from reknob.losses import FitLoss
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import input_path, printable, read_json
 from reknob.runtime.settings import read_yaml, settings_from
 
 log = logging.getLogger(__name__)
-
-#: Recordings that a run folder may hold: aligned and of one level.
-ALIGNED = ("dry.flac", "wet.flac")
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,11 @@ def _read_pair(folder: Path, run: runs.Run, settings: FitSettings, meta: dict[st
     if not meta["input_path"] or not meta["target_path"]:
         raise UsageError("its record names no recordings")
     files = PairFiles(Path(meta["input_path"]), Path(meta["target_path"]), folder.parent.name)
-    own = [folder / name for name in ALIGNED]
-    if all(path.exists() for path in own):
+    own = run_audio(folder)
+    if "dry" in own and "wet" in own:
         # All recordings of a folder share a gain, where one of them would be over full scale.
         gain = 10 ** (-float(read_json(folder / runs.META).get("audio_gain_db", 0.0)) / 20)
-        dry, wet = (gain * read_audio(path)[0] for path in own)
+        dry, wet = (gain * read_audio(own[name])[0] for name in ("dry", "wet"))
         return Pair(files.name, dry, wet, run.sr, files.dry_path, files.wet_path, meta["alignment_shift"] or 0)
     # On the CPU, and without the check that would refuse: the fit has passed it.
     recipe = Recipe(replace(settings, device="cpu", check_pair=False))
