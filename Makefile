@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test tests-alone test-oldest lint ruff docs clean
 
 demo: $(VENV)/.installed
-	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs
+	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs report=true
 
 # Each step that keeps one core busy beside another one: packages are installed while kernels are compiled, and types are
 # checked beside the tests.

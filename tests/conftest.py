@@ -66,3 +66,28 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     assert main.main([*write_pair(folder), *SMALL, *SHORT]) == 0
     return folder / "logs" / "song" / "run_0"
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log folder with a run of one effect of each kind, its report, and the page of the folder."""
+    from takes import mixed, take, write_pair
+
+    import main
+    from reknob.report.page import write_report
+    from reknob.report.page.batch import write_batch
+
+    folder = tmp_path_factory.mktemp("reported")
+    chain = ["peak1.effect=peak", "peak2.effect=peak", "comp.effect=compressor_expander", "sends.effect=sends"]
+    chain += ["sends.delay.effect=ping_pong_delay", "sends.delay.ir_duration=2", "sends.delay.gain.default=0.4"]
+    chain += ["sends.reverb.effect=fdn", "sends.reverb.ir_duration=0.5"]
+    settings = ["model=null", "chunk_duration=1.2", "chunk_overlap=0.1", "epochs=3", "device=cpu"]
+    pair = write_pair(folder, take(1.4), mixed(take(1.4)))
+    assert main.main([*pair, *settings, *(f"chain.{option}" for option in chain)]) == 0
+    run = folder / "logs" / "song" / "run_0"
+    words = {"peak1.gain": "found", "peak1.freq": "bounded", "comp.attack": "not identifiable"}
+    entries = (f'"{name}": {{"low": 1.0, "high": 2.0, "word": "{word}"}}' for name, word in words.items())
+    (run / "certainty.json").write_text(f"{{{', '.join(entries)}}}")
+    write_report(run)
+    write_batch(folder / "logs", reasons={"other": "is silent"})
+    return folder / "logs"
