@@ -29,6 +29,7 @@ COMMANDS = {
     "pca": ("scripts.pca_trsfm", "Gaussian and PCA statistics of a preset set"),
     "presets": ("scripts.presets", "list, compare, sample and interpolate presets"),
     "export": ("scripts.export", "write a preset in the format of another program"),
+    "app": ("scripts.app", "a web page of this machine: fit, estimate, browse and hear presets"),
     "songs": ("scripts.get_medley_vocal_txt", "list the MedleyDB songs that have vocals"),
     "make-pairs": ("scripts.make_pairs", "generate voices and processed versions of them"),
 }
