@@ -2,8 +2,7 @@
 
 import functools
 import threading
-import time
-from collections.abc import Callable
+from concurrent.futures import Executor, Future
 
 import torch
 from torch import Tensor
@@ -21,8 +20,6 @@ BLOCK = 4096  # samples: 93 ms at 44.1 kHz
 #: Audio before the block that a new stream is run on, so that its echoes, reverb and detectors are those of a stream
 #: that had the new values all along, except for what is older.
 WARM_UP_S = 2.0
-#: New values are taken over at most every so many times the seconds that the last time took.
-PATIENCE = 2.0
 FADE_IN = 256  # samples, after a jump
 MOST_VOICES = 4  # that stay in memory
 
@@ -64,21 +61,22 @@ def live_chain(config: dict | str, sr: int) -> Effect:
 class Live:
     """An endless loop of a recording through a chain, block by block.
 
+    New values need a new stream, which is warmed up in another thread, while blocks of the old one go on; then one
+    block fades from the old to the new one. Of several values that come meanwhile only the newest are taken over.
+
     Args:
         chain: as of `live_chain`.
         dry: the recording, as of `voice`.
         values: at the beginning.
-        clock: in s.
+        executor: runs the warm-ups.
     """
 
-    def __init__(
-        self, chain: Effect, dry: Tensor, values: Values, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self.chain, self._dry, self._clock = chain, dry, clock
+    def __init__(self, chain: Effect, dry: Tensor, values: Values, executor: Executor) -> None:
+        self.chain, self._dry, self._executor = chain, dry, executor
         self._lock = threading.Lock()
         self._stream, self._values, self._next = Stream(chain, values), values, None
+        self._ready: Future[tuple[Stream, int]] | None = None
         self._fed = self._given = 0  # samples into the stream, and out of it
-        self._wait = 0.0  # seconds of audio until values may be taken over
         self._fade_in = True
 
     @property
@@ -94,7 +92,7 @@ class Live:
     def jump(self, seconds: float) -> None:
         """Goes on at another place of the recording."""
         with self._lock:
-            self._values, self._next = self._next or self._values, None
+            self._values, self._next, self._ready = self._next or self._values, None, None
             self._stream = Stream(self.chain, self._values)
             self._fed = self._given = round(seconds * self.chain.sr) % self._dry.shape[-1]
             self._fade_in = True
@@ -107,14 +105,16 @@ class Live:
         """
         with self._lock:
             start = self._given
+            if self._next is not None and self._ready is None:
+                self._values, self._next = self._next, None
+                self._ready = self._executor.submit(self._warmed_up, self._values, self._fed)
             y = self._stream.process(self._loop(self._fed, BLOCK))
-            if self._next is not None and self._wait <= 0 and y.shape[-1]:
-                y = self._take_over(y)
+            if self._ready is not None and self._ready.done() and y.shape[-1]:
+                y = self._take_over(y, *self._ready.result())
             self._fed += BLOCK
-            if not y.shape[-1] and self._fed - start > 2 * self.chain.sr:
-                raise UsageError("this chain needs the whole recording: render it instead")
             self._given += y.shape[-1]
-            self._wait -= y.shape[-1] / self.chain.sr
+            if not y.shape[-1] and self._fed - self._given > 2 * self.chain.sr:
+                raise UsageError("this chain needs the whole recording: render it instead")
             if self._fade_in and y.shape[-1]:
                 n = min(FADE_IN, y.shape[-1])
                 y[:, :n] *= torch.linspace(0, 1, n)
@@ -122,17 +122,18 @@ class Live:
             dry = self._loop(start, y.shape[-1])[:1]
             return torch.cat([dry, y.expand(2, -1)]), start % self._dry.shape[-1] / self.chain.sr
 
-    def _take_over(self, y: Tensor) -> Tensor:
-        """Goes on with the new values in a stream of their own; this block fades from the old ones to them."""
-        began = self._clock()
-        assert self._next is not None
-        self._values, self._next = self._next, None
-        self._stream = Stream(self.chain, self._values)
-        before = min(round(WARM_UP_S * self.chain.sr), self._fed)
+    def _warmed_up(self, values: Values, until: int) -> tuple[Stream, int]:
+        """A stream of new values that has had the samples before `until`, and that number."""
+        stream = Stream(self.chain, values)
+        before = min(round(WARM_UP_S * self.chain.sr), until)
         if before:
-            self._stream.process(self._loop(self._fed - before, before))
-        new = self._stream.process(self._loop(self._fed, BLOCK))[:, -y.shape[-1] :]
-        self._wait = PATIENCE * (self._clock() - began)
+            stream.process(self._loop(until - before, before))
+        return stream, until
+
+    def _take_over(self, y: Tensor, stream: Stream, until: int) -> Tensor:
+        """Goes on with a new stream, after the samples that came during its warm-up; this block fades to it."""
+        self._stream, self._ready = stream, None
+        new = stream.process(self._loop(until, self._fed + BLOCK - until))[:, -y.shape[-1] :]
         return y.lerp(new, torch.linspace(0, 1, y.shape[-1]))
 
     def _loop(self, start: int, count: int) -> Tensor:

@@ -57,6 +57,9 @@ class Source(Protocol):
     def reach(self, name: str) -> tuple[float, float] | None:
         """The least and the largest value of a parameter among the presets."""
 
+    def certainty(self, name: str) -> dict[str, Any] | None:
+        """Interval and word of a value, where they are known."""
+
 
 def state_of(source: Source, point: Point) -> dict[str, Any]:
     """Scalar values with unit, slider and range, and the curves, at a point."""
@@ -64,7 +67,7 @@ def state_of(source: Source, point: Point) -> dict[str, Any]:
     flat = flatten(values)
     return {
         "values": [
-            slider(name, p, float(flat[name]), source.reach(name))
+            slider(name, p, float(flat[name]), source.reach(name)) | {"certainty": source.certainty(name)}
             for name, p in source.effect.walk()
             if p.preset and not p.shape
         ],
@@ -138,6 +141,9 @@ class SinglePreset:
 
     def reach(self, name: str) -> tuple[float, float] | None:
         return None
+
+    def certainty(self, name: str) -> dict[str, Any] | None:
+        return self.base.certainty.get(name)
 
 
 class PresetSet:
@@ -222,6 +228,9 @@ class PresetSet:
     def reach(self, name: str) -> tuple[float, float] | None:
         column = self.columns[name]
         return float(column.min()), float(column.max())
+
+    def certainty(self, name: str) -> dict[str, Any] | None:
+        return None
 
     def _preset(self, row: int) -> Preset:
         if not 0 <= row < len(self.presets):

@@ -9,6 +9,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from reknob.app.live import Live, live_chain, rendered, voice
 from reknob.app.points import Point, parse_point, real_number
 from reknob.app.presets import PresetSet, SinglePreset, Source, state_of
 from reknob.app.sound import level_matched, wav
-from reknob.app.uploads import Limits, Uploads
+from reknob.app.uploads import Limits, Upload, Uploads
 from reknob.data.pair_files import DEMO
 from reknob.formats.exporters.registry import EXPORTERS, write_export
 from reknob.runtime.errors import UsageError
@@ -57,15 +58,21 @@ class Page:
         self.uploads.add_file(DEMO_WET, "demo mix", next(DEMO.glob("wet.*")))
         self.sources: dict[str, Source] = {f"set{i}": PresetSet(one) for i, one in enumerate(sets)}
         self.streams: dict[str, tuple[str, Live]] = {}
+        self.executor = ThreadPoolExecutor(1, "warm-up")
 
     def warm_up(self) -> None:
         """Loads what the first sound needs: compiled kernels and the demo voice."""
         for source in list(self.sources.values())[:1]:
-            dry = voice(self.uploads.get(DEMO_DRY), source.effect, source.lufs)
-            Live(live_chain(source.config, source.effect.sr), dry, source.values(Point())).block()
+            self.live(source, self.uploads.get(DEMO_DRY), Point()).block()
+
+    def live(self, source: Source, upload: Upload, point: Point) -> Live:
+        """Live audio of a recording through a preset."""
+        dry, chain = voice(upload, source.effect, source.lufs), live_chain(source.config, source.effect.sr)
+        return Live(chain, dry, source.values(point), self.executor)
 
     def close(self) -> None:
         """Stops the jobs."""
+        self.executor.shutdown(cancel_futures=True)
         self.queue.close()
 
     def source(self, key: str) -> Source:
@@ -265,11 +272,7 @@ class Routes:
         source, point = self.page.source(str(given.get("source"))), parse_point(given.get("point"))
         upload = self.page.uploads.get(given.get("voice"))
 
-        def begin() -> Live:
-            dry = voice(upload, source.effect, source.lufs)
-            return Live(live_chain(source.config, source.effect.sr), dry, source.values(point))
-
-        live, key = await asyncio.to_thread(begin), secrets.token_hex(8)
+        live, key = await asyncio.to_thread(self.page.live, source, upload, point), secrets.token_hex(8)
         while len(self.page.streams) >= MOST_STREAMS:
             del self.page.streams[next(iter(self.page.streams))]
         self.page.streams[key] = str(given.get("source")), live

@@ -187,6 +187,9 @@ class PresetsView {
         if (!groups.has(v.group)) groups.set(v.group, []);
         const row = this.line(v.label, v.lo, v.hi, v.value, NaN, (x) => { this.point.changes[v.name] = x; }, { log: v.log, unit: v.unit, name: v.name });
         this.sliders[v.name] = row;
+        const known = v.certainty;
+        if (known && known.low !== null) row.append(make("span", { className: "interval-note muted" }, `${number(known.low)} to ${number(known.high)} ${v.unit}, ${known.word}`));
+        else if (known) row.append(make("span", { className: "interval-note muted" }, known.word));
         groups.get(v.group).push(row);
       }
       box.replaceChildren(...[...groups].map(([group, rows], i) => {
