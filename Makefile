@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test tests-alone test-oldest lint ruff docs clean
 
 demo: $(VENV)/.installed
-	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs
+	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs report=true
 
 # Types are checked beside the tests: a process of its own, which would leave the other cores idle.
 test: ruff

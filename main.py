@@ -23,6 +23,7 @@ from reknob.fitting.session import Outcome, Session
 from reknob.fitting.settings import FitSettings
 from reknob.formats.published_config import from_published_settings
 from reknob.report.board import TensorBoardWriter
+from reknob.report.page.observer import ReportWriter
 from reknob.report.progress import Progress, summary
 from reknob.runtime.files import user_path
 from reknob.runtime.interrupt import Interrupt
@@ -41,7 +42,8 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     pairs = [(log_dir, files) for log_dir, found in songs.items() for files in found]
     progress, board = Progress(len(pairs), settings.epochs), TensorBoardWriter()
-    session = Session(settings, (progress, board))
+    reports = ReportWriter()
+    session = Session(settings, (progress, board, reports) if settings.report else (progress, board))
     # Before the bar is drawn, which they would interrupt.
     for line in (*(f"skipped {reason}" for reason in skipped), *(f"failed: {reason}" for reason in empty)):
         print(line, flush=True)
@@ -55,6 +57,8 @@ def main(argv: list[str]) -> int:
             print_error(f"main.py: {reason}")
         if len(pairs) + len(empty) + len(skipped) > 1:
             print(summary(session.songs, failed=len(empty), skipped=len(skipped)))
+    for path in reports.finish(session.songs):
+        print(f"report: {path}")
     if interrupt.asked:
         return INTERRUPTED
     return FAULT if any(song.is_fault for song in failed) else MISTAKE if failed or empty else 0

@@ -89,6 +89,7 @@ class FitSettings:
     device: str = option("auto", "auto, cpu or cuda")
     graph: bool = option(False, "on a GPU: record a step once and replay it as one launch")
     memory_gb: float | None = option(None, "memory for steps in GB; default: most of what is free", above=0)
+    report: bool = option(False, "at the end: report.html in the run folder, to hear and to see what was fitted")
     certainty: bool = option(False, "at the end: an interval for each parameter, and whether the sound determines it")
     seed: int = option(0, "of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
 

@@ -108,7 +108,7 @@ def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -
     """
     before = merge(defaults or {}, read_yaml(folder / CONFIG))
     free = {"resume", "epochs", "device", "log_dir", "memory_gb", "graph", "dataset", "data_dir", "dry", "wet"}
-    free |= {"certainty", "prune", "prune_tolerance", "order"}
+    free |= {"certainty", "prune", "prune_tolerance", "order", "report"}
     keys = (before.keys() | settings.keys()) - free
     changed = sorted(key for key in keys if before.get(key) != settings.get(key))
     if changed:

@@ -28,6 +28,7 @@ COMMANDS = {
     "harvest": ("scripts.get_params", "collect run folders into a preset set"),
     "pca": ("scripts.pca_trsfm", "Gaussian and PCA statistics of a preset set"),
     "presets": ("scripts.presets", "list, compare, sample and interpolate presets"),
+    "report": ("scripts.report", "write the report of a run, or the page of a log folder, as HTML"),
     "export": ("scripts.export", "write a preset in the format of another program"),
     "app": ("scripts.app", "a web page of this machine: fit, estimate, browse and hear presets"),
     "songs": ("scripts.get_medley_vocal_txt", "list the MedleyDB songs that have vocals"),

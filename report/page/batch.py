@@ -1,0 +1,174 @@
+"""The page of a log folder: its songs in a table, their values among the published presets, and what failed."""
+
+import math
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from reknob import __version__
+from reknob.afx.effect import flatten
+from reknob.formats import runs
+from reknob.formats.certainty import WORDS, Certainty, read_certainty
+from reknob.formats.effects import read_effects
+from reknob.report.page import REPORT, SECONDS
+from reknob.report.page.curves import equaliser, others
+from reknob.report.page.files import fill
+from reknob.report.page.published import percentile, published
+from reknob.report.page.source import FittedRun, open_run
+from reknob.report.page.tracks import label_of
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, input_path, printable, write_text
+
+INDEX = "index.html"
+ERRORS = "error.log"
+#: The recordings of a run that a page links, by what they are: names in the run folder, the first that is there.
+SOUNDS = {"dry": ("dry.flac",), "fitted": ("fitted.flac", "fitted.wav"), "wet": ("wet.flac",)}
+RECORDED = {"dry": "input_path", "wet": "target_path"}
+THUMBNAIL = 5  # every so many points of a curve
+
+
+def write_batch(
+    logs: str | Path,
+    path: str | Path | None = None,
+    *,
+    reasons: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
+) -> Path:
+    """Writes the page of a log folder as one HTML file; its path. Audio and reports are linked, and stay beside it.
+
+    Args:
+        logs: a folder with runs at any depth; of each song the newest run counts.
+        path: of the file; index.html in the log folder by default.
+        reasons: why songs failed, by name, of those that left no run.
+        seconds: as of `write_report`; the page itself holds no audio.
+
+    Raises:
+        UsageError: a folder without runs and without reasons, and a file that cannot be written.
+    """
+    logs = input_path(logs)
+    folders = newest_runs(logs)
+    if not folders and not reasons:
+        raise UsageError(f"{logs}: holds no run; give a run folder, or a log folder of main.py")
+    target = check_output(path or logs / INDEX)
+    songs, failures, left = [], [], dict(reasons or {})
+    for folder in folders:
+        why = left.pop(folder.parent.name, "")
+        try:
+            song = _song(open_run(folder, listen=False), logs, target.parent)
+            songs.append(song | {"reason": why or song["reason"]})
+        except UsageError as error:
+            failures.append({"name": _name(folder, logs), "reason": why or _last_error(folder) or str(error)})
+    failures += [{"name": name, "reason": why} for name, why in left.items()]
+    distributions = _distributions(songs)
+    content = {
+        "name": printable(logs.resolve().name),
+        "songs": [{key: song[key] for key in song if key != "values"} for song in songs],
+        "failures": failures,
+        "published": {key: published()[key] for key in ("source", "count")},
+        "parameters": distributions,
+        "written": datetime.now().isoformat(sep=" ", timespec="minutes"),
+        "version": __version__,
+    }
+    scripts = ("charts.js", "batch.js")
+    write_text(target, fill("batch.html", f"{content['name']}: songs", content, ("look.css", "report.css"), scripts))
+    return target
+
+
+def newest_runs(logs: Path) -> list[Path]:
+    """The newest run folder of every song below a log folder, sorted by the songs' folders."""
+    parents = sorted({path.parent.parent for path in logs.rglob(f"run_*/{runs.CONFIG}")})
+    return [numbered[-1] for parent in parents if (numbered := runs.numbered(parent))]
+
+
+def _name(folder: Path, logs: Path) -> str:
+    """The name of a song: the folders between the log folder and the run."""
+    inside = folder.parent.relative_to(logs)
+    return printable(inside.as_posix() if inside.parts else folder.parent.resolve().name)
+
+
+def _song(run: FittedRun, logs: Path, beside: Path) -> dict[str, Any]:
+    """A row of the table, with links relative to the folder `beside`."""
+    losses = [loss for loss in run.meta["losses"] or () if math.isfinite(loss)]
+    effects, certainty = read_effects(run.folder), read_certainty(run.folder)
+    response, drawn = equaliser(run.chain, run.values), others(run.chain, run.values)
+    curves = [{"title": "equaliser", "x": response["x"], "y": response["sum"], "log": True}] if response else []
+    curves += [{"title": each["title"].lower(), "x": each["x"], "y": each["y"], "log": each["log"]} for each in drawn]
+    report = run.folder / REPORT
+    values = flatten(run.values)
+    return {
+        "name": _name(run.folder, logs),
+        "run": run.folder.name,
+        "created": run.meta["created"].isoformat(sep=" ", timespec="minutes") if run.meta["created"] else "",
+        "steps": len(run.meta["losses"] or ()),
+        "first": losses[0] if losses else None,
+        "lowest": effects.loss if effects else min(losses, default=None),
+        "ended": run.meta["terminated_by"] or "",
+        "reason": _last_error(run.folder) if run.meta["terminated_by"] == "error" else "",
+        "findings": run.findings,
+        "removed": [label_of(name, list(effects.removed)) for name in effects.removed] if effects else [],
+        "certainty": _count(certainty),
+        "curves": [each | {"x": each["x"][::THUMBNAIL], "y": each["y"][::THUMBNAIL]} for each in curves[:3]],
+        "report": _link(report, beside) if report.exists() else "",
+        "audio": {name: _link(path, beside) for name, path in _sounds(run).items()},
+        "values": {
+            name: [float(f"{values[name].item():.5g}"), p.unit]
+            for name, p in run.chain.walk()
+            if p.preset and values[name].numel() == 1
+        },
+    }
+
+
+def _count(certainty: Mapping[str, Certainty]) -> dict[str, int]:
+    """How many scalar parameters have each word; empty without certainty."""
+    words = [each.word for each in certainty.values() if isinstance(each.word, str)]
+    return {word: words.count(word) for word in WORDS} if words else {}
+
+
+def _sounds(run: FittedRun) -> dict[str, Path]:
+    """The recordings that are there: in the run folder, or where the record says."""
+    found = {}
+    for role, names in SOUNDS.items():
+        paths = [run.folder / name for name in names]
+        if role in RECORDED and run.meta[RECORDED[role]]:
+            paths.append(Path(run.meta[RECORDED[role]]))
+        there = next((path for path in paths if path.is_file()), None)
+        if there:
+            found[role] = there
+    return found
+
+
+def _link(path: Path, beside: Path) -> str:
+    """A relative address of a file, so that the log folder may be moved as a whole."""
+    return quote(Path(os.path.relpath(path.resolve(), beside.resolve())).as_posix())
+
+
+def _last_error(folder: Path) -> str:
+    """The last line of the traceback in a run folder, or in that of its song."""
+    for path in (folder / ERRORS, folder.parent / ERRORS):
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return lines[-1][:300] if lines else ""
+    return ""
+
+
+def _distributions(songs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each scalar parameter of the songs: the value of each song, and the quantiles of the published presets."""
+    units = {name: unit for song in songs for name, (_, unit) in song["values"].items()}
+    rows = []
+    for name, unit in units.items():
+        values = [song["values"].get(name, [None])[0] for song in songs]
+        known = published()["quantiles"].get(name)
+        given = [value for value in values if value is not None]
+        rows.append(
+            {
+                "name": name,
+                "unit": unit,
+                "values": values,
+                "quantiles": [known[i] for i in (1, 5, 10, 15, 19)] if known else None,
+                "percentile": percentile(name, sorted(given)[len(given) // 2]),
+            }
+        )
+    return rows
