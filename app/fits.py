@@ -1,5 +1,6 @@
 """Jobs on a dry/wet pair: its check, and a fit that shows how far it is."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from reknob.afx import kernels
 from reknob.afx.effect import Effect, Knobs, Tensors, Values, flatten
 from reknob.app.curves import curves_of
 from reknob.app.live import rendered
-from reknob.app.points import real_number, whole_number
+from reknob.app.points import whole_number
 from reknob.app.uploads import Upload
 from reknob.data.doctor import PairCheck
 from reknob.data.pair_files import PairFiles
@@ -23,7 +24,7 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Outcome, Session, Song
 from reknob.fitting.settings import CHAINS, FitSettings
 from reknob.formats.preset_document import DOCUMENT, PresetDocument, read_document
-from reknob.report.page import write_report
+from reknob.report.page import REPORT, write_report
 from reknob.runtime.errors import UsageError
 from reknob.runtime.settings import settings_from
 
@@ -31,7 +32,7 @@ SR, LUFS = 44100, -18.0
 MOST_STEPS = 5000
 CHUNK_S, WARM_UP_S, WARM_UP_SHARE = 12.0, 5.0, 0.4
 SHOW_EVERY_S = 0.4  # between two sets of curves
-REPORT = "report.html"
+SLUG_CHARACTERS = 40
 
 
 def models() -> list[str]:
@@ -42,6 +43,11 @@ def models() -> list[str]:
 def title_of(dry: Upload, wet: Upload) -> str:
     """What a pair is called."""
     return Path(wet.name).stem or Path(dry.name).stem
+
+
+def slug(title: str) -> str:
+    """A title as the name of a folder: letters, digits and dashes of ASCII, so that it is never a path."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", title).strip("-")[:SLUG_CHARACTERS] or "fit"
 
 
 class CheckWork:
@@ -133,7 +139,7 @@ class FitWork:
     """A fit of a pair, which is an observer of its session as well.
 
     Args:
-        folder: for the run folder.
+        folder: for the run folders of all fits.
     """
 
     kind = "fit"
@@ -155,13 +161,13 @@ class FitWork:
         self._heard: tuple[int, Tensor] | None = None  # the state so far, by the number of steps
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        seconds = real_number(min(self.dry.seconds, self.wet.seconds), "seconds", 0, 1e6)
-        self._settings = settings_of(self.options, self.folder, seconds)
+        self._settings = settings_of(self.options, self.folder, min(self.dry.seconds, self.wet.seconds))
         session = Session(self._settings, (self,))
-        (song,) = session.fit([(self.folder, PairFiles(self.dry.path, self.wet.path, "fit"))], stopped)
+        name = slug(self.title)
+        (song,) = session.fit([(self.folder, PairFiles(self.dry.path, self.wet.path, name))], stopped)
         if song.outcome is Outcome.FAILED:
             reason = named(song.reason, self.dry, self.wet)
-            raise (RuntimeError if song.is_fault else UsageError)(reason.removeprefix("fit: "))
+            raise (RuntimeError if song.is_fault else UsageError)(reason.removeprefix(f"{name}: "))
 
     def begin(self, song: Song) -> None:
         """Of the observer: the pair is loaded, and its start found."""
@@ -267,4 +273,4 @@ class FitWork:
         if self.document_path is None or self.run_folder is None:
             raise UsageError("the fit has no report yet: wait for its end, or stop it")
         path = self.run_folder / REPORT
-        return path if path.is_file() else write_report(self.run_folder, path)
+        return path if path.is_file() else write_report(self.run_folder, path, pair=self.pair)

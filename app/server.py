@@ -189,7 +189,7 @@ class Routes:
         """Queues a fit."""
         given, uploads = await _json(request), self.page.uploads
         pair, options = (uploads.get(given.get("dry")), uploads.get(given.get("wet"))), fit_options(given)
-        return self._submitted(FitWork(*pair, options, self.page.folder / "fits" / secrets.token_hex(4)))
+        return self._submitted(FitWork(*pair, options, self.page.folder / "fits"))
 
     async def estimate(self, request: Request) -> Response:
         """Queues an estimate."""

@@ -1,6 +1,7 @@
 """Recordings that the browser sends: bounded in size, duration and number, kept under names that the server chooses."""
 
 import asyncio
+import math
 import re
 import secrets
 from collections.abc import AsyncIterable
@@ -55,7 +56,7 @@ class Uploads:
 
     def add_file(self, key: str, name: str, path: Path) -> None:
         """Adds a recording that is on the disk already, as one that comes with the project."""
-        self._held[key] = _described(key, name, path, self.limits)
+        self._held[key] = _described(key, name, path, Limits(most_seconds=math.inf))
 
     def get(self, key: object) -> Upload:
         """The recording of a key; UsageError for another key."""
