@@ -157,7 +157,8 @@ class FitWork:
         self._curves: list[dict[str, Any]] = []
         self._first_curves: list[dict[str, Any]] = []
         self._shown = 0  # how often
-        self._shown_at, self._phase = 0.0, "reading the pair"
+        self._shown_at = 0.0
+        self._phase = "reading the pair and a start from it: a minute or so" if options.start else "reading the pair"
         self._heard: tuple[int, Tensor] | None = None  # the state so far, by the number of steps
 
     def run(self, stopped: Callable[[], bool]) -> None:
