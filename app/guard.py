@@ -13,7 +13,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 SAFE_METHODS = ("GET", "HEAD")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 #: Of a report: its own scripts and styles, no request, and an origin of its own, so that it cannot act on the page.
 SANDBOX = (

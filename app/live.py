@@ -78,6 +78,9 @@ class Live:
         self._ready: Future[tuple[Stream, int]] | None = None
         self._fed = self._given = 0  # samples into the stream, and out of it
         self._fade_in = True
+        self._asked = self._preparing = 0
+        #: How many of the values that were set have been taken over, or replaced by newer ones that were.
+        self.taken = 0
 
     @property
     def seconds(self) -> float:
@@ -88,11 +91,13 @@ class Live:
         """Values from one of the next blocks on."""
         with self._lock:
             self._next = values
+            self._asked += 1
 
     def jump(self, seconds: float) -> None:
         """Goes on at another place of the recording."""
         with self._lock:
             self._values, self._next, self._ready = self._next or self._values, None, None
+            self.taken = self._asked
             self._stream = Stream(self.chain, self._values)
             self._fed = self._given = round(seconds * self.chain.sr) % self._dry.shape[-1]
             self._fade_in = True
@@ -106,7 +111,7 @@ class Live:
         with self._lock:
             start = self._given
             if self._next is not None and self._ready is None:
-                self._values, self._next = self._next, None
+                self._values, self._next, self._preparing = self._next, None, self._asked
                 self._ready = self._executor.submit(self._warmed_up, self._values, self._fed)
             y = self._stream.process(self._loop(self._fed, BLOCK))
             if self._ready is not None and self._ready.done() and y.shape[-1]:
@@ -132,7 +137,7 @@ class Live:
 
     def _take_over(self, y: Tensor, stream: Stream, until: int) -> Tensor:
         """Goes on with a new stream, after the samples that came during its warm-up; this block fades to it."""
-        self._stream, self._ready = stream, None
+        self._stream, self._ready, self.taken = stream, None, self._preparing
         new = stream.process(self._loop(until, self._fed + BLOCK - until))[:, -y.shape[-1] :]
         return y.lerp(new, torch.linspace(0, 1, y.shape[-1]))
 

@@ -281,7 +281,8 @@ class Routes:
     async def block(self, request: Request) -> Response:
         """The next block of live audio, after new places of the sliders (`point`) and a jump (`at`, in s).
 
-        The samples are float32, dry, left and right one after the other; the header `x-place` is that of the first one.
+        The samples are float32, dry, left and right one after the other. The header `x-place` is the place of the first
+        one in s, `x-taken` says how many of the points have been taken over.
         """
         source, live = self.page.streams.get(request.path_params["stream"], ("", None))
         if live is None:
@@ -290,16 +291,17 @@ class Routes:
         point = parse_point(given["point"]) if given.get("point") is not None else None
         at = None if given.get("at") is None else real_number(given["at"], "at", 0, 1e6)
 
-        def next_block() -> tuple[bytes, float]:
+        def next_block() -> tuple[bytes, dict[str, str]]:
             if point is not None:
                 live.set_values(self.page.source(source).values(point))
             if at is not None:
                 live.jump(at)
             x, place = live.block()
-            return np.ascontiguousarray(x.numpy(), dtype="<f4").tobytes(), place
+            samples = np.ascontiguousarray(x.numpy(), dtype="<f4").tobytes()
+            return samples, {"x-place": f"{place:.4f}", "x-taken": str(live.taken)}
 
-        content, place = await asyncio.to_thread(next_block)
-        return Response(content, media_type="application/octet-stream", headers={"x-place": f"{place:.4f}"})
+        content, headers = await asyncio.to_thread(next_block)
+        return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 def _player(x: Tensor, sr: int) -> bytes:

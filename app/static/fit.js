@@ -1,6 +1,6 @@
 // A pair: its recordings, its check, its fit.
 
-import { by, call, dropArea, exported, guarded, make, number, say } from "./api.js";
+import { by, bytes, call, dropArea, exported, guarded, make, number, say } from "./api.js";
 import { Player } from "./player.js";
 import { card, draw, lossCurve } from "./plots.js";
 
@@ -184,7 +184,18 @@ class FitView {
     if (!this.actions.hidden) return;
     const source = `job-${this.key}`;
     this.player.tracks.delete("so-far"); // that of before the end
-    const report = make("a", { className: "button", href: `/api/jobs/${this.key}/report`, target: "_blank", rel: "noopener" }, "Report");
+    const path = `/api/jobs/${this.key}/report`;
+    const report = make("button", { type: "button", onclick: guarded(async () => {
+      report.disabled = true;
+      report.textContent = "Writing the report …";
+      try {
+        await bytes(path);
+        report.replaceWith(make("a", { className: "button", href: path, target: "_blank", rel: "noopener" }, "Open the report"));
+      } finally {
+        report.disabled = false;
+        report.textContent = "Write the report";
+      }
+    }) }, "Write the report");
     const sliders = make("a", { className: "button", href: `#presets/${source}` }, "Hear and change it live");
     const choice = by("export-to").cloneNode(true);
     choice.removeAttribute("id");

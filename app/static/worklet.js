@@ -13,10 +13,21 @@ class Blocks extends AudioWorkletProcessor {
     this.target = 1;
     this.gaps = 0;
     this.count = 0;
+    this.hasEnded = false;
+    this.source = null; // the port that blocks come from
     this.port.onmessage = ({ data }) => this.take(data);
   }
 
   take(data) {
+    if (data.source) {
+      this.source = data.source;
+      this.source.onmessage = (message) => this.take(message.data);
+    }
+    if (data.clear) {
+      this.queue = [];
+      this.read = this.held = 0;
+      this.isFilling = true;
+    }
     if (data.block) {
       const samples = new Float32Array(data.block);
       this.queue.push({ samples, n: samples.length / 3, place: data.place });
@@ -24,13 +35,8 @@ class Blocks extends AudioWorkletProcessor {
       this.asked = false;
       if (this.held >= this.ahead / 2) this.isFilling = false;
     }
+    if (data.end) this.hasEnded = true;
     if (data.target !== undefined) this.target = data.target;
-    if (data.clear) {
-      this.queue = [];
-      this.read = this.held = 0;
-      this.isFilling = true;
-      this.asked = false;
-    }
   }
 
   process(_, [[left, right]]) {
@@ -54,15 +60,15 @@ class Blocks extends AudioWorkletProcessor {
         this.read = 0;
       }
     }
-    if (this.held < this.ahead && !this.asked) {
+    if (this.held < this.ahead && !this.asked && this.source) {
       this.asked = true;
-      this.port.postMessage({ need: true });
+      this.source.postMessage({ held: this.held / sampleRate });
     }
     if (this.count++ % 16 === 0 && !this.isFilling && this.queue[0]) {
       const place = this.queue[0].place + this.read / sampleRate;
       this.port.postMessage({ place, held: this.held / sampleRate, gaps: this.gaps });
     }
-    return true;
+    return !this.hasEnded;
   }
 }
 
