@@ -23,12 +23,13 @@ from reknob.data.pairs import Pair, PairError, load_pair
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Outcome, Session, Song
 from reknob.fitting.settings import CHAINS, FitSettings
+from reknob.formats.applied import LUFS
 from reknob.formats.preset_document import DOCUMENT, PresetDocument, read_document
 from reknob.report.page import REPORT, write_report
 from reknob.runtime.errors import UsageError
 from reknob.runtime.settings import settings_from
 
-SR, LUFS = 44100, -18.0
+SR = 44100  # Hz, of a fit
 MOST_STEPS = 5000
 CHUNK_S, WARM_UP_S, WARM_UP_SHARE = 12.0, 5.0, 0.4
 SHOW_EVERY_S = 0.4  # between two sets of curves

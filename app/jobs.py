@@ -37,6 +37,7 @@ class Work(Protocol):
 
     def record(self, since: int) -> dict[str, Any]:
         """What is known so far, of the steps those from `since` on; in any thread, at any time."""
+        ...
 
 
 class Job:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from reknob.analysis import distances
 from reknob.analysis.statistics import Components, principal_components, variance_shares
 from reknob.app.curves import curves_of
 from reknob.app.points import MOST_COMPONENTS, Point
+from reknob.formats.applied import LUFS
 from reknob.formats.as_document import row_document
 from reknob.formats.changes import changed
 from reknob.formats.preset_document import PresetDocument, values_of
@@ -31,37 +32,7 @@ LEVEL_DB, THRESHOLD_DB, LEAST_MS, MOST_MS = 24.0, -80.0, 0.1, 1000.0
 WIDER = 0.2  # by which a slider reaches beyond the set
 
 
-class Source(Protocol):
-    """Presets of one chain, and all that the sliders can make of them."""
-
-    title: str
-    effect: Effect
-    lufs: float | None
-
-    @property
-    def config(self) -> dict | str:
-        """The configuration of the chain."""
-
-    def table(self) -> dict[str, Any]:
-        """Rows, columns, map and components."""
-
-    def nearest(self, row: int, count: int) -> list[dict[str, Any]]:
-        """The presets most like one."""
-
-    def values(self, point: Point) -> Values:
-        """One set of values; UsageError for a point that the set does not have."""
-
-    def document(self, point: Point) -> PresetDocument:
-        """The same as a preset document."""
-
-    def reach(self, name: str) -> tuple[float, float] | None:
-        """The least and the largest value of a parameter among the presets."""
-
-    def certainty(self, name: str) -> dict[str, Any] | None:
-        """Interval and word of a value, where they are known."""
-
-
-def state_of(source: Source, point: Point) -> dict[str, Any]:
+def state_of(source: "Source", point: Point) -> dict[str, Any]:
     """Scalar values with unit, slider and range, and the curves, at a point."""
     values = source.values(point)
     flat = flatten(values)
@@ -117,32 +88,41 @@ class SinglePreset:
 
     @property
     def effect(self) -> Effect:
+        """The chain."""
         return self.base.effect
 
     @property
     def config(self) -> dict | str:
+        """The configuration of the chain."""
         return self.base.chain
 
     @property
     def lufs(self) -> float | None:
+        """The loudness in LUFS that an input is brought to; None for its own."""
         return self.base.lufs
 
     def table(self) -> dict[str, Any]:
+        """As of a set, without rows."""
         return {"title": self.title, "rows": [], "columns": [], "map": [], "components": []}
 
     def nearest(self, row: int, count: int) -> list[dict[str, Any]]:
+        """None."""
         return []
 
     def values(self, point: Point) -> Values:
+        """The values at a point: those of the document with its amount and its changes."""
         return _changed(self.effect, values_of(self.effect, self.base.values, self.base.raws), point)
 
     def document(self, point: Point) -> PresetDocument:
+        """The values at a point as a preset document."""
         return _moved(replace(self.base, name=self.title[:200]), self.values(point), point)
 
     def reach(self, name: str) -> tuple[float, float] | None:
+        """None: there are no other presets."""
         return None
 
     def certainty(self, name: str) -> dict[str, Any] | None:
+        """Interval and word of a value, where the fit has estimated them."""
         return self.base.certainty.get(name)
 
 
@@ -153,7 +133,7 @@ class PresetSet:
         folder: of a preset set, ours or published; UsageError where it is none, or has more than MOST_ROWS presets.
     """
 
-    lufs = -18.0  # of the recordings that presets are fitted to
+    lufs = LUFS
 
     def __init__(self, folder: str | Path) -> None:
         path = input_path(folder)
@@ -182,6 +162,9 @@ class PresetSet:
         return {name: p.mapping.value(torch.stack([one.raws[name] for one in self.presets])) for name, p in scalars}
 
     def table(self) -> dict[str, Any]:
+        """Rows with their names, columns of scalar values with their units, the places of the rows on the map, in
+        standard deviations along two components, and the share of the variance that each component explains.
+        """
         units = {name: p.unit for name, p in self.effect.walk()}
         columns = {
             name: {"unit": units[name], "values": np.round(value.double().numpy(), 4).tolist()}
@@ -195,6 +178,7 @@ class PresetSet:
         return {"title": self.title, "rows": rows, "columns": columns, "map": places, "components": shares}
 
     def nearest(self, row: int, count: int) -> list[dict[str, Any]]:
+        """The presets most like one, with their distances (`analysis.distances`); UsageError for an unknown row."""
         preset = self._preset(row)
         if len(self.presets) < 2:
             return []
@@ -216,26 +200,34 @@ class PresetSet:
         return from_vectors(vector[None], self.effect)[0]
 
     def values(self, point: Point) -> Values:
+        """The values at a point; UsageError for a row or a name that is unknown, and a value out of range."""
         preset = replace(self._preset(point.row), raws=self.raws(point))
         with torch.no_grad():
             return _changed(self.effect, preset.values(self.effect), point)
 
     def document(self, point: Point) -> PresetDocument:
+        """The values at a point as a preset document."""
         preset = replace(self._preset(point.row), raws=self.raws(point))
         base = replace(row_document(preset, self.config, self.effect), name=f"{self.title} {_name(preset)}"[:200])
         return _moved(base, self.values(point), point)
 
     def reach(self, name: str) -> tuple[float, float] | None:
+        """The least and the largest value of a scalar parameter among the presets."""
         column = self.columns[name]
         return float(column.min()), float(column.max())
 
     def certainty(self, name: str) -> dict[str, Any] | None:
+        """None: sets have none."""
         return None
 
     def _preset(self, row: int) -> Preset:
         if not 0 <= row < len(self.presets):
             raise UsageError(f"row {row}: {self.title} has rows 0 to {len(self.presets) - 1}")
         return self.presets[row]
+
+
+#: Presets of one chain, and all that the sliders can make of them.
+Source: TypeAlias = PresetSet | SinglePreset
 
 
 def _name(preset: Preset) -> str:

@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from torch import Tensor
 
-from reknob import __version__, report
+from reknob import __version__
 from reknob.app.estimates import EstimateWork, check_estimator, estimators
 from reknob.app.fits import CheckWork, FitWork, fit_options, models
 from reknob.app.guard import SANDBOX, Guard
@@ -34,9 +34,10 @@ from reknob.app.uploads import Limits, Upload, Uploads
 from reknob.data.pair_files import DEMO
 from reknob.formats.exporters.registry import EXPORTERS, write_export
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import SHIPPED
 
 STATIC = Path(__file__).with_name("static")
-LOOK = Path(report.__file__).parent / "page" / "look.css"
+LOOK = SHIPPED / "report" / "page" / "look.css"
 MOST_JSON, MOST_STREAMS, NEIGHBOURS = 1 << 18, 4, 6
 DEMO_DRY, DEMO_WET = "demo-dry", "demo-wet"
 T = TypeVar("T")
