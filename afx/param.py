@@ -301,9 +301,7 @@ class Param:
             return self
         ends = (self.default.lo, self.default.hi) if isinstance(self.default, Uniform) else (self.default,)
         if not all(self._reaches(value) for value in ends):
-            raise UsageError(
-                f"{self.name}: the default {self.default} lies outside its range; allowed: {self.allowed}"
-            )
+            raise UsageError(f"{self.name}: the default {self.default} lies outside its range; allowed: {self.allowed}")
         return self
 
     def _reaches(self, number: float | tuple[float, ...]) -> bool:

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     pairs = [files for folder in args.folders for files in find_pairs(folder)]
     if not pairs:
-        given = ' '.join(map(str, args.folders))
+        given = " ".join(map(str, args.folders))
         raise UsageError(f"{given}: no pair; looked for dry.* and wet.*, anchor.* and oracle.*")
     logging.getLogger("reknob.data.pairs").disabled = True
     counts: dict[str, dict[str, int]] = {}

@@ -40,8 +40,10 @@ def relative_rms(a: Tensor, b: Tensor) -> float:
 
 def step(module: nn.Module, x: Tensor) -> Task:
     """A task: forward, and backward into the weights, and into x where x requires it."""
+
     def run() -> None:
         module(x).square().mean().backward()
+
     return run
 
 

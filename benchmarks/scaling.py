@@ -1,6 +1,6 @@
 """How the time of a step grows with chunks, their length and the delay's echoes: a figure.
 
-    python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
+python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
 """
 
 from reknob.runtime.program import program

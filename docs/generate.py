@@ -168,7 +168,7 @@ def chain_section() -> str:
     """The vocal chain with the ranges that its file narrows."""
     chain = build(read_yaml(ROOT / CHAIN), SR)
     text = (ROOT / CHAIN).read_text(encoding="utf-8")
-    head = f'## The chain of DiffVox\n\nThe default chain of a fit, `{CHAIN}`:\n\n```yaml\n{text}```\n'
+    head = f"## The chain of DiffVox\n\nThe default chain of a fit, `{CHAIN}`:\n\n```yaml\n{text}```\n"
     return f"{head}\n{parameter_table(chain.walk())}"
 
 

@@ -55,7 +55,7 @@ def decimator() -> np.ndarray:
     taps = firwin(TAPS + 1, 1 / RATIO, window=window)
     rows = np.zeros((PHASES, RATIO * (PHASES - 1) + TAPS + 1))
     for i, row in enumerate(rows):
-        row[RATIO * i:RATIO * i + TAPS + 1] = taps
+        row[RATIO * i : RATIO * i + TAPS + 1] = taps
     return rows
 
 
@@ -81,7 +81,7 @@ class CQT(nn.Module):
         table = bins(sr)
         self.steps: list[int] = []  # decimation of each octave, the highest octave first
         for end in range(N_BINS, 0, -PER_OCTAVE):
-            members = table[max(end - PER_OCTAVE, 0):end]
+            members = table[max(end - PER_OCTAVE, 0) : end]
             step = 1
             while HOP % (RATIO * step) == 0 and sr / 2 >= OVERSAMPLING * RATIO * step * members[-1].freq:
                 step *= RATIO
@@ -101,8 +101,10 @@ class CQT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[-1]
         if n <= self.pad:
-            raise UsageError(f"an excerpt of {n} samples is too short for the constant-Q transform; "
-                             f"give more than {self.pad} samples")
+            raise UsageError(
+                f"an excerpt of {n} samples is too short for the constant-Q transform; "
+                f"give more than {self.pad} samples"
+            )
         # Half precision would lose the quiet bins: their squared magnitudes underflow.
         with torch.autocast(x.device.type, enabled=False):
             x = F.pad(x, (self.pad, self.pad), mode="reflect")
@@ -124,7 +126,7 @@ class CQT(nn.Module):
     def _magnitudes(self, x: Tensor, step: int, kernels: Tensor, n_frames: int) -> Tensor:
         hop, length = HOP // step, kernels.shape[-1]
         start = self.pad // step - length // 2
-        y = F.conv1d(x[:, None, start:start + (n_frames - 1) * hop + length], kernels, stride=hop)
+        y = F.conv1d(x[:, None, start : start + (n_frames - 1) * hop + length], kernels, stride=hop)
         real, imag = y.chunk(2, dim=1)
         # Below the clamp the gradient is 0; the square root alone has an infinite one at 0.
         return (real.square() + imag.square()).clamp_min(1e-30).sqrt()

@@ -39,7 +39,9 @@ class _ConvAt(torch.autograd.Function):
     def grad_x(x: Tensor, weight: Tensor, grad: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """Add the kernel of each position, weighted by its gradient, to its window of the input."""
         width = x.shape[2]
-        offsets = torch.arange(x.shape[1] * width, device=x.device).view(-1, width)[:weight.shape[1], :weight.shape[2]]
+        offsets = torch.arange(x.shape[1] * width, device=x.device).view(-1, width)[
+            : weight.shape[1], : weight.shape[2]
+        ]
         out = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
         for item, g, corner in zip(out, grad, rows * width + cols, strict=True):
             index = corner[..., None, None] + offsets
@@ -77,7 +79,7 @@ def window_moments(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n_fft = 2 ** (x.shape[1] - 1).bit_length()
     spectrum = torch.fft.rfft(x[:, :p], n_fft).conj() * torch.fft.rfft(x, n_fft)
     first = torch.fft.irfft(spectrum.sum(0), n_fft)[:k]
-    head, tail = x[:, :k - 1], x[:, p:]
+    head, tail = x[:, : k - 1], x[:, p:]
     change = F.pad(tail.T @ tail - head.T @ head, (0, k, 1, 0))  # row i: what S[i, :] adds to S[i - 1, :], shifted
     i, lag = torch.arange(k, device=x.device)[:, None], torch.arange(k, device=x.device)
     by_lag = first + change[i, (i - 1).clamp_min(0) + lag].cumsum(0)  # S[i, i + lag] where i + lag < k
@@ -115,7 +117,7 @@ class ConvNormMax(nn.Module):
             window_mean, covariance = (m.to(x.dtype) for m in window_moments(x, weight.shape[1]))
             mean = weight @ window_mean + bias
             var = (weight @ covariance * weight).sum(1).clamp_min(0)
-            self._update_running(mean.detach(), var.detach(), x[..., weight.shape[1] - 1:].numel())
+            self._update_running(mean.detach(), var.detach(), x[..., weight.shape[1] - 1 :].numel())
         scale = norm.weight * torch.rsqrt(var + norm.eps)
         return weight * scale[:, None], (bias - mean) * scale + norm.bias
 

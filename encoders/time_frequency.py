@@ -25,8 +25,10 @@ class TimeProfile(Encoder):
 
     def forward(self, z: Tensor) -> Tensor:
         if z.shape[2] < self.min_frames:
-            raise UsageError(f"an excerpt of {z.shape[2]} frames is too short for the time encoder; "
-                             f"give at least {self.min_frames} frames (1.9 s)")
+            raise UsageError(
+                f"an excerpt of {z.shape[2]} frames is too short for the time encoder; "
+                f"give at least {self.min_frames} frames (1.9 s)"
+            )
         return self.conv2(self.conv1(z)).mean(2)
 
 

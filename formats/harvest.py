@@ -1,6 +1,6 @@
 """Selects the runs of a log folder that become a preset set, and records why the others are rejected.
 
-    log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
+log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
 """
 
 import inspect

@@ -1,11 +1,11 @@
 """Run folders, <log_dir>/<wet file's stem>/run_<N>: writing those of a fit, and reading ours and published ones.
 
-    config.yaml        the settings, with the chain           written at the beginning
-    meta.json          the record: files, losses, how it ended   at the beginning and at the end
-    checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
-    parametrised.pth   the best values in physical units      at the end
-    effects.json       which effects the recordings need      at the end, with prune=true (`formats.effects`)
-    preset.json        the preset document                    at the end (formats.preset_document)
+config.yaml        the settings, with the chain           written at the beginning
+meta.json          the record: files, losses, how it ended   at the beginning and at the end
+checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
+parametrised.pth   the best values in physical units      at the end
+effects.json       which effects the recordings need      at the end, with prune=true (`formats.effects`)
+preset.json        the preset document                    at the end (formats.preset_document)
 """
 
 import json

@@ -1,8 +1,8 @@
 """Which effects, with which settings, turned a dry recording into a wet one?
 
-    fit = reknob.fit("dry.wav", "wet.wav", steps=400)
-    y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
-    estimate = reknob.estimate("song.mp3", chain="peq_comphalf")
+fit = reknob.fit("dry.wav", "wet.wav", steps=400)
+y = reknob.load_preset("presets/own", row=0).render(x, sr=44100)
+estimate = reknob.estimate("song.mp3", chain="peq_comphalf")
 """
 
 from importlib import import_module
@@ -35,6 +35,7 @@ _PUBLIC = {
     "register_encoder": "extend",
     "register_loss": "extend",
     "register_recordings": "extend",
+    "write_report": "report.page",
 }
 __all__ = [
     "Effect",
@@ -55,6 +56,7 @@ __all__ = [
     "register_encoder",
     "register_loss",
     "register_recordings",
+    "write_report",
 ]
 
 if TYPE_CHECKING:  # the same names for checkers and editors
@@ -64,6 +66,7 @@ if TYPE_CHECKING:  # the same names for checkers and editors
     from reknob.afx.stream import Stream
     from reknob.api import Estimate, Fit, Processor, estimate, fit, load_preset, load_run
     from reknob.extend import register_dataset, register_effect, register_encoder, register_loss, register_recordings
+    from reknob.report.page import write_report
     from reknob.runtime.errors import UsageError
 
 

@@ -11,9 +11,7 @@ Handler = Callable[[int, FrameType | None], object]
 Handlers = dict[signal.Signals, Handler | int | None]
 
 #: Ctrl-C; kill, timeout and clusters; a closed terminal; a cluster's warning before the time limit (Slurm's --signal).
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 class Interrupt:

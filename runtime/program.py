@@ -26,7 +26,6 @@ class Program(Protocol):
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
-
 FAULT = 1
 BROKEN_PIPE = 128 + 13  # as a program that SIGPIPE ended
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")

@@ -50,9 +50,7 @@ def draw_values(chain: Effect, seed: int) -> Values:
     """
     generator = torch.Generator().manual_seed(seed)
     knobs = Knobs(chain, generator)
-    scales = {
-        name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()
-    }
+    scales = {name: 3.0 if p.unit == "dB" else 0.1 if isinstance(p.mapping, Free) else 1.0 for name, p in chain.walk()}
     with torch.no_grad():
         # Raw parameters, so that every draw is within the ranges.
         for name, raw in knobs.named_parameters():

@@ -36,7 +36,9 @@ def main(argv: list[str]) -> int:
 def parser() -> Parser:
     """The program's options."""
     p = Parser(__doc__)
-    p.add_argument("folder", metavar="RUN|LOGS", type=input_file, help="a run folder, or a log folder with several songs")
+    p.add_argument(
+        "folder", metavar="RUN|LOGS", type=input_file, help="a run folder, or a log folder with several songs"
+    )
     p.add_argument("--out", metavar="FILE", type=output_file, help="default: report.html, or index.html, in the folder")
     p.add_argument("--seconds", type=real(1, 120), default=SECONDS, help="longest excerpt that is heard (default 20)")
     return p

@@ -104,8 +104,11 @@ def test_parameter_counts_and_state_shapes_are_the_published_ones(controller: Co
     assert controller.encoder.out_dim == expected["out_dim"]
     assert sum(p.numel() for p in controller.encoder.parameters()) == expected["encoder_params"]
     assert sum(p.numel() for p in controller.parameters()) == expected["controller_params_for_15_controls"]
-    published = [shape for name, shape in expected["state_dict"].items()
-                 if "cqt_kernels" not in name and "lenghts" not in name and "num_batches" not in name]
+    published = [
+        shape
+        for name, shape in expected["state_dict"].items()
+        if "cqt_kernels" not in name and "lenghts" not in name and "num_batches" not in name
+    ]
     assert [list(controller.state_dict()[name].shape) for name in learned_keys(controller)] == published
 
 

@@ -26,7 +26,7 @@ from reknob.runtime.workers import map_processes
 from scripts import presets, render
 
 ROOT = Path(__file__).parents[1]
-PLUGIN = '''
+PLUGIN = """
 import torch
 from torch import nn
 
@@ -70,7 +70,7 @@ reknob.register_loss("rms", rms_difference)
 reknob.register_encoder("mean_spectrum", MeanSpectrum)
 reknob.register_dataset("takes", takes)
 reknob.register_recordings("flat", lambda folder: sorted(folder.glob("*.wav")), "*.wav")
-'''
+"""
 CHAIN = "sat: {effect: saturation, drive: {default: 3}}\npan: {effect: panning}\n"
 
 

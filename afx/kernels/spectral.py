@@ -126,9 +126,7 @@ class _StftDeviation(torch.autograd.Function):
     """The sums and their gradient by a back end; only the inputs are stored for the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: _StftContext, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
-    ) -> Tensor:
+    def forward(ctx: _StftContext, pairs: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int) -> Tensor:
         # Not the spectra, which take several times the memory of the audio: the backward pass transforms again.
         ctx.save_for_backward(pairs, target, rows, window)
         ctx.hop = hop

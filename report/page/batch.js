@@ -168,7 +168,7 @@ function values() {
     const log = /^(Hz|ms)$/.test(p.unit) && given.every((v) => v > 0) && (!q || q[0] > 0), f = log ? Math.log : (v) => v;
     const low = f(Math.min(...given, q ? q[0] : Infinity)), high = f(Math.max(...given, q ? q[4] : -Infinity));
     const X = (v) => 8 + (184 * (f(v) - low)) / (high - low || 1);
-    const picture = svg("svg", { viewBox: "0 0 200 26", role: "img", "aria-label": `${p.name}: ${format(Math.min(...given))} to ${format(Math.max(...given))} ${p.unit}` });
+    const picture = svg("svg", { viewBox: "0 0 200 26", preserveAspectRatio: "xMinYMid", role: "img", "aria-label": `${p.name}: ${format(Math.min(...given))} to ${format(Math.max(...given))} ${p.unit}` });
     if (q) picture.append(svg("line", { class: "whisker", x1: X(q[0]), x2: X(q[4]), y1: 13, y2: 13 }), svg("rect", { class: "box", x: X(q[1]), y: 6, width: Math.max(X(q[3]) - X(q[1]), 1), height: 14, rx: 2 }), svg("line", { class: "whisker", x1: X(q[2]), x2: X(q[2]), y1: 6, y2: 20 }));
     p.values.forEach((v, i) => { if (v != null) picture.append(svg("circle", { class: "song", "data-song": i, cx: X(v), cy: 13, r: 4 }, svg("title", {}, `${data.songs[i].name}: ${format(v)} ${p.unit}`))); });
     const span = html("span", { class: "muted small", text: `${format(Math.min(...given))} to ${format(Math.max(...given))} ${p.unit}` });

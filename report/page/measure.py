@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from reknob import __version__
-
 from reknob.data.chunks import cut_chunks
 from reknob.data.pairs import Pair
 from reknob.fitting.pruning import Losses, switches
@@ -162,5 +161,3 @@ def _costs(run: FittedRun, pair: Pair) -> dict[str, float]:
         return {part.name: losses(run.raws | part.off) - reached for part in switches(run.chain)}
     finally:
         run.chain.eval()
-
-

@@ -1,8 +1,8 @@
-"""An observer of a session that writes the report of every song that was fitted."""
+"""An observer of a session that writes the report of every song that was fitted, once all songs have ended."""
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reknob.fitting.fit import Fit, Terms
@@ -14,10 +14,13 @@ log = logging.getLogger(__name__)
 
 
 class ReportWriter:
-    """Writes report.html into the run folder of every song that was fitted."""
+    """Writes report.html into the run folder of every song that was fitted, and of several songs a page on all.
+
+    Only in `finish`: a report takes longer than the other files of a run, which must not wait for those of other songs.
+    """
 
     def __init__(self) -> None:
-        self.written: list[Path] = []
+        self.folders: list[Path] = []
 
     def begin(self, song: Song) -> None:
         """Nothing to do."""
@@ -29,17 +32,16 @@ class ReportWriter:
         """Nothing to do."""
 
     def end(self, song: Song) -> None:
-        """Writes the report, with the recordings of the fit."""
-        if song.run is None or song.outcome is not Outcome.FITTED:
-            return
-        log.info("%s: writing the report", song.files.name)
-        self.written.append(write_report(song.run.path, pair=song.run.pair))
+        """Remembers the run folder of a song that was fitted."""
+        if song.run is not None and song.outcome is Outcome.FITTED:
+            self.folders.append(song.run.path)
 
-    def finish(self, songs: Sequence[Song]) -> list[Path]:
-        """The reports that were written; before them, of several songs, a page on all of them."""
-        logs = {song.log_dir for song in songs}
-        if not self.written or len(songs) < 2:
-            return self.written
-        folder = Path(os.path.commonpath(logs))
-        reasons = {song.files.name: song.reason for song in songs if song.outcome is Outcome.FAILED}
-        return [write_batch(folder, reasons=reasons), *self.written]
+    def finish(self, songs: Sequence[Song]) -> Iterator[Path]:
+        """Writes the files, the page on all songs last, and yields the path of each."""
+        for folder in self.folders:
+            log.info("%s: writing the report", folder)
+            yield write_report(folder)
+        if self.folders and len(songs) > 1:
+            logs = Path(os.path.commonpath({song.log_dir for song in songs}))
+            reasons = {song.files.name: song.reason for song in songs if song.outcome is Outcome.FAILED}
+            yield write_batch(logs, reasons=reasons)

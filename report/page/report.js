@@ -142,8 +142,8 @@ function listen() {
     load().then(() => { player.seek(player.position() + step); tick(); }, () => {});
   });
 
-  const mains = html("div", { class: "main-tracks", role: "group", "aria-label": "Recordings" });
-  const without = html("div", { class: "row without", role: "group", "aria-label": "Fitted, without one effect" }, html("span", { class: "muted small", text: "Fitted without:" }));
+  const mains = html("div", { class: "main-tracks screen", role: "group", "aria-label": "Recordings" });
+  const without = html("div", { class: "row without screen", role: "group", "aria-label": "Fitted, without one effect" }, html("span", { class: "muted small", text: "Fitted without:" }));
   main.forEach((track, i) => {
     const button = html("button", { "aria-pressed": "false", style: `--c:${colours[track.key]}`, "data-track": track.key, onclick: () => select(track.key) }, track.label[0].toUpperCase() + track.label.slice(1), html("kbd", { text: String(i + 1), "aria-hidden": "true" }));
     buttons.set(track.key, button);
@@ -332,7 +332,7 @@ function parameters() {
     for (const row of group.rows) {
       const cells = [html("td", { text: row.label }), html("td", { class: "value", text: `${row.value.replace("-", "−")} ${row.unit}` })];
       if (certain) {
-        cells.push(html("td", { class: "muted", text: row.low && `${row.low} to ${row.high}`.replaceAll("-", "−") }));
+        cells.push(html("td", { class: "muted interval", text: row.low && `${row.low} to ${row.high}`.replaceAll("-", "−") }));
         cells.push(html("td", {}, row.word ? html("span", { class: `chip ${{ found: "good", bounded: "warning" }[row.word] ?? "muted"}`, text: row.word }) : ""));
       }
       if (known) cells.push(row.quantiles ? html("td", { class: "strip" }, strip(row), html("span", { class: "muted small", text: ` ${row.percentile} %` })) : html("td"));

@@ -92,13 +92,14 @@ class FittedRun:
 
 
 def open_run(folder: str | Path, pair: Pair | None = None, *, listen: bool = True) -> FittedRun:
-    """A run folder with its recordings, `pair` where they are loaded already; without them where not `listen`.
+    """A run folder with its recordings: `pair` where they are loaded already, none where not `listen`.
 
     UsageError for a folder that is no run folder; recordings that cannot be read are a `problem`.
     """
     folder = input_path(folder)
     run, meta = runs.load_run(folder), runs.read_meta(folder)
-    settings, problem = read_settings(folder) or FitSettings(sr=run.sr, chain=run.config), ""
+    settings = read_settings(folder) or FitSettings(sr=run.sr, chain=run.config)
+    problem = ""
     if pair is None and listen:
         try:
             pair = _read_pair(folder, run, settings, meta)
@@ -132,7 +133,9 @@ def _read_pair(folder: Path, run: runs.Run, settings: FitSettings, meta: dict[st
     files = PairFiles(Path(meta["input_path"]), Path(meta["target_path"]), folder.parent.name)
     own = [folder / name for name in ALIGNED]
     if all(path.exists() for path in own):
-        dry, wet = (read_audio(path)[0] for path in own)
+        # All recordings of a folder share a gain, where one of them would be over full scale.
+        gain = 10 ** (-float(read_json(folder / runs.META).get("audio_gain_db", 0.0)) / 20)
+        dry, wet = (gain * read_audio(path)[0] for path in own)
         return Pair(files.name, dry, wet, run.sr, files.dry_path, files.wet_path, meta["alignment_shift"] or 0)
     # On the CPU, and without the check that would refuse: the fit has passed it.
     recipe = Recipe(replace(settings, device="cpu", check_pair=False))

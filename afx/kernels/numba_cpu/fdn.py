@@ -27,9 +27,7 @@ SPAN = 8 * LANES  # bins of a task
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
-def fdn_response_forward(
-    feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, n: int
-) -> Array:
+def fdn_response_forward(feedback: Array, line_gain: Array, b: Array, c: Array, delays: Array, n: int) -> Array:
     """Return H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, contiguous."""
     H = empty((len(feedback), c.shape[1], b.shape[2], line_gain.shape[2], 2), feedback.dtype)
     _forward(feedback, line_gain, b, c, delays, _rotations(delays, n), n, H)

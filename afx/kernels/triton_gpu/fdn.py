@@ -24,9 +24,7 @@ SPAN = 2  # blocks per program
 TWO_PI = tl.constexpr(6.283185307179586)
 
 
-def fdn_response_forward(
-    feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int
-) -> Tensor:
+def fdn_response_forward(feedback: Tensor, line_gain: Tensor, b: Tensor, c: Tensor, delays: Tensor, n: int) -> Tensor:
     """Return H (G, O, I, F) in the complex type of `feedback`; arguments as in afx.kernels.fdn, delays in float64."""
     groups, lines, F = line_gain.shape
     inputs, outputs = b.shape[2], c.shape[1]
@@ -303,9 +301,7 @@ def _solution(rows: tl.tuple, q: tl.constexpr, LINES: tl.constexpr) -> tl.tuple:
 
 
 @triton.jit
-def _adjoint(
-    rows: tl.tuple, seeds: tl.tuple, c: tl.tensor, LINES: tl.constexpr, OUTPUTS: tl.constexpr
-) -> tl.tuple:
+def _adjoint(rows: tl.tuple, seeds: tl.tuple, c: tl.tensor, LINES: tl.constexpr, OUTPUTS: tl.constexpr) -> tl.tuple:
     """A^-T c^T seeds, which is L^-T U^-T of that."""
     # U^T is lower triangular, hence from the first row down; L^T below has a diagonal of 1 and needs no scaling.
     reduced = ()

@@ -61,9 +61,7 @@ def stft_deviation_forward(x: Tensor, target: Tensor, rows: Tensor, window: Tens
     return sums
 
 
-def stft_deviation_backward(
-    grad: Tensor, x: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int
-) -> Tensor:
+def stft_deviation_backward(grad: Tensor, x: Tensor, target: Tensor, rows: Tensor, window: Tensor, hop: int) -> Tensor:
     """Gradient to x of the sums weighted by grad (P, S, 2)."""
     size, samples, row = window.shape[0], x.shape[2], target[0].numel()
     grad_x = empty(x.shape, dtype=x.dtype, device=x.device)

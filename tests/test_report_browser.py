@@ -1,0 +1,166 @@
+"""The report in a browser: no request, no error, sizes and colours, the player measured on its audio graph."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from takes import mixed, take, write_pair
+
+import main
+from reknob.report.page import write_report
+from reknob.report.page.batch import write_batch
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="without Chromium")
+
+TINY = ["model=null", "chain.peak1.effect=peak", "chain.peak2.effect=peak", "chain.comp.effect=compressor_expander"]
+TINY += ["chain.pan.effect=panning", "chunk_duration=1.2", "chunk_overlap=0.1", "epochs=2", "certainty=true"]
+SIZES = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+}
+#: The elements whose text has less contrast with its background than 4.5 (WCAG 2.1, 1.4.3), disabled ones left out.
+CONTRAST = """() => {
+  const rgb = (text) => { const m = text.match(/[\\d.]+/g).map(Number); return m.length > 3 ? m : [...m, 1]; };
+  const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+    if (c[3] === 1) return c; } return [255, 255, 255, 1]; };
+  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && !e.closest(":disabled, svg") &&
+    [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())).map((e) => {
+      const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
+      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.className + ": " + e.textContent.slice(0, 40)];
+    }).filter(([ratio]) => ratio < 4.5);
+}"""
+#: Controls and pictures without a name.
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, [role=img], [role=slider], [role=region]")]
+  .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")?.textContent.trim()))
+  .map((e) => e.outerHTML.slice(0, 80))"""
+#: Two recordings of one sound, the second with opposite sign; what of one that switches is left, and of their sum.
+SWITCHED = """async () => {
+  const rate = 48000, tone = new Float32Array(rate).map((_, i) => Math.sin(i / 7) * (1 + Math.sin(i / 5000)) / 2);
+  const run = async (sign, act) => {
+    const context = new OfflineAudioContext(1, 2.5 * rate, rate);
+    const player = new Player(context, [{ key: "a", gain: 1, own: 1 }, { key: "b", gain: 1, own: 1 }], 1);
+    for (const [key, s] of [["a", 1], ["b", sign]]) {
+      const buffer = context.createBuffer(1, rate, rate);
+      buffer.copyToChannel(tone.map((v) => s * v), 0);
+      player.add(key, buffer);
+    }
+    player.play(0.25, 0);
+    act(player);
+    return (await context.startRendering()).getChannelData(0);
+  };
+  const most = (y) => y.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+  const still = await run(1, () => {}), switched = await run(1, (p) => { p.select("b", 0.5); p.select("a", 1.3); });
+  const summed = await run(-1, (p) => p.tracks.get("b").node.gain.value = 1);
+  const looped = await run(-1, (p) => { p.loop([0.2, 0.31]); p.tracks.get("b").node.gain.value = 1; });
+  return { loud: most(still), gap: most(still.map((v, i) => v - switched[i])), step: most(summed), loop: most(looped) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log folder of one song with its report, and its page."""
+    folder = tmp_path_factory.mktemp("browser")
+    assert main.main([*write_pair(folder, take(1.4), mixed(take(1.4))), *TINY, "device=cpu"]) == 0
+    write_report(folder / "logs" / "song" / "run_0")
+    write_batch(folder / "logs", reasons={"other": "is silent"})
+    return folder / "logs"
+
+
+def opened(browser: object, file: Path, size: str = "") -> tuple[object, list[str]]:
+    """A page in the browser, and a list that grows by its errors and requests."""
+    told: list[str] = []
+    # The policy of the page forbids eval, by which playwright waits for a condition: only sizes are tested under it.
+    page = browser.new_context(**SIZES.get(size, {}), bypass_csp=not size).new_page()
+    page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: told.append(request.url) if not request.url.startswith("data:") else None)
+    page.goto(file.as_uri())
+    return page, told
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pages_load_nothing_fit_and_can_be_read(browser: object, logs: Path, size: str) -> None:
+    for file in (logs / "song" / "run_0" / "report.html", logs / "index.html"):
+        page, told = opened(browser, file, size)
+        assert told == [file.as_uri()]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(CONTRAST) == []
+        assert page.evaluate(NAMELESS) == []
+        page.context.close()
+
+
+def test_a_switch_leaves_no_gap_and_tracks_run_in_step(browser: object, logs: Path) -> None:
+    page, told = opened(browser, logs / "song" / "run_0" / "report.html")
+    measured = page.evaluate(SWITCHED)
+    assert measured["loud"] > 0.9
+    assert measured["gap"] < 1e-6
+    assert measured["step"] == 0 and measured["loop"] == 0
+    assert len(told) == 1
+
+
+def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, logs: Path) -> None:
+    page, told = opened(browser, logs / "song" / "run_0" / "report.html")
+    page.click("#play")
+    page.wait_for_function("window.player && player.playing && player.complete && player.position() > 0")
+    assert page.evaluate("new Set([...player.tracks.values()].map((t) => t.buffer.length)).size") == 1
+    page.keyboard.press("3")
+    assert page.evaluate("player.selected") == "wet"
+    page.click("button[data-track='off:comp.compressor']")
+    levels = "Object.fromEntries([...player.tracks.values()].filter((t) => t.level).map((t) => [t.key, t.level]))"
+    assert list(page.evaluate(levels)) == ["off:comp.compressor"]
+    page.uncheck("#match")
+    assert page.evaluate("player.tracks.get(player.selected).level === player.tracks.get(player.selected).own")
+    box = page.locator(".wave").bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20, steps=4)
+    page.mouse.up()
+    seconds = page.evaluate("player.seconds")
+    page.wait_for_function("player.region")
+    assert page.evaluate("player.region") == pytest.approx([0.25 * seconds, 0.5 * seconds], abs=0.02)
+    page.keyboard.press("Escape")
+    page.wait_for_function("!player.region")
+
+    page.click("details.blind summary")
+    page.evaluate("() => { crypto.getRandomValues = (array) => array.fill(1); }")  # X is A
+    page.click("#blind-start")
+    page.wait_for_selector("[data-answer=A]:enabled")
+    assert page.locator("[aria-pressed=true]").all_inner_texts() == ["Hear X"]
+    assert page.evaluate("player.selected") == "fitted"
+    for answer in "AAB":
+        page.click(f"[data-answer={answer}]")
+    assert "2 of 3 right; guessing does as well in 50 % of tests" in page.inner_text(".blind output")
+    assert len(told) == 1
+
+
+def test_the_table_of_songs_sorts_filters_and_plays(browser: object, logs: Path) -> None:
+    page, told = opened(browser, logs / "index.html")
+    page.click("button.sort >> text=song")
+    assert page.get_attribute("th[aria-sort]", "aria-sort") == "ascending"
+    page.click("button.sort >> text=song")
+    assert page.get_attribute("th[aria-sort]", "aria-sort") == "descending"
+    page.fill("#filter", "nothing")
+    assert page.inner_text("#count") == "0 of 1 song"
+    page.fill("#filter", "")
+    page.click("td button >> text=Listen")
+    page.click(".player-row .primary")
+    page.wait_for_function("open.all.every((audio) => audio.currentTime > 0)")
+    page.click("[data-sound=wet]")
+    assert page.evaluate("open.all.filter((audio) => !audio.muted).length") == 1
+    assert "is silent" in page.inner_text("#failures")
+    assert not [line for line in told if "rror" in line]
+    page.click("th[scope=row] a")
+    assert page.inner_text("h1") == "song"
