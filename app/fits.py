@@ -57,13 +57,13 @@ class CheckWork:
     kind = "check"
 
     def __init__(self, dry: Upload, wet: Upload) -> None:
-        self.dry, self.wet, self._check, self._refusal = dry, wet, PairCheck(), ""
-        self.pair: Pair | None = None
+        self.dry, self.wet = dry, wet
+        self._check, self._summary, self._refusal = PairCheck(), "", ""
 
     def run(self, stopped: Callable[[], bool]) -> None:
         try:
-            self.pair = load_pair(PairFiles(self.dry.path, self.wet.path, title_of(self.dry, self.wet)), SR, LUFS)
-            self._check = self.pair.check
+            self._check = load_pair(PairFiles(self.dry.path, self.wet.path, slug(self.wet.name)), SR, LUFS).check
+            self._summary = self._check.summary()
         except PairError as error:
             self._check, self._refusal = error.check, named(str(error), self.dry, self.wet)
 
@@ -76,9 +76,8 @@ class CheckWork:
             "dry": self.dry.key,
             "wet": self.wet.key,
             "findings": findings,
-            "summary": self._check.summary() if self.pair else "",
+            "summary": self._summary,
             "refusal": self._refusal,
-            "seconds": self.pair.dry.shape[-1] / self.pair.sr if self.pair else 0.0,
         }
 
 
@@ -245,18 +244,23 @@ class FitWork:
 
     def audio(self, which: str) -> tuple[Tensor, int]:
         """The aligned dry or wet recording, or the best state so far, (C, T), and the sample rate in Hz."""
-        if self.pair is None:
-            raise UsageError("the pair has not been read yet: wait a moment")
+        pair = self.pair
+        if pair is None:
+            raise UsageError("the recordings are not in memory: wait until they are read, or fit the pair again")
         if which in ("dry", "wet"):
-            return getattr(self.pair, which), self.pair.sr
+            return getattr(pair, which), pair.sr
         with self._lock:
             raws, count, heard = self._raws, len(self._losses), self._heard
         if not raws:
             raise UsageError("no step has been taken yet: wait a moment")
         if heard is None or heard[0] != count:
-            heard = count, rendered(self._chain, self._values_of(raws), self.pair.dry)
+            heard = count, rendered(self._chain, self._values_of(raws), pair.dry)
             self._heard = heard
-        return heard[1], self.pair.sr
+        return heard[1], pair.sr
+
+    def release(self) -> None:
+        """Lets go of the audio, which the page does not play any more."""
+        self.pair = self._heard = None
 
     @property
     def document_path(self) -> Path | None:

@@ -5,7 +5,6 @@ from reknob.runtime.program import reason
 import asyncio
 import base64
 import json
-import re
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -146,11 +145,8 @@ async def _json(request: Request) -> dict[str, Any]:
     return given
 
 
-def _audio(content: bytes, name: str = "") -> Response:
-    """A wav file as an answer; with a name, as a download."""
-    safe = re.sub(r"[^A-Za-z0-9 ._()-]+", "_", name)
-    headers = {"content-disposition": f'attachment; filename="{safe}"'} if name else {}
-    return Response(content, media_type="audio/wav", headers=headers)
+def _audio(content: bytes) -> Response:
+    return Response(content, media_type="audio/wav")
 
 
 class Routes:
@@ -190,7 +186,11 @@ class Routes:
         """Queues a fit."""
         given, uploads = await _json(request), self.page.uploads
         pair, options = (uploads.get(given.get("dry")), uploads.get(given.get("wet"))), fit_options(given)
-        return self._submitted(FitWork(*pair, options, self.page.folder / "fits"))
+        answer = self._submitted(FitWork(*pair, options, self.page.folder / "fits"))
+        for job in self.page.queue.all():
+            if isinstance(job.work, FitWork) and not job.is_open:
+                job.work.release()
+        return answer
 
     async def estimate(self, request: Request) -> Response:
         """Queues an estimate."""
@@ -265,7 +265,7 @@ class Routes:
             y = rendered(source.effect, source.values(point), voice(upload, source.effect, source.lufs))
             return wav(y, source.effect.sr, exact=True)
 
-        return _audio(await asyncio.to_thread(render), "rendered.wav")
+        return _audio(await asyncio.to_thread(render))
 
     async def open_stream(self, request: Request) -> Response:
         """Begins live audio of a recording through a preset; the oldest of more than MOST_STREAMS ends."""

@@ -26,6 +26,7 @@ from reknob.runtime.files import SHIPPED
 from reknob.runtime.memory import keep_freed_memory
 
 HOST, PORT = "127.0.0.1", 8765
+GRACE_S = 3  # for requests under way when the server is stopped
 SETS = ("own", "internal", "medleydb")
 
 
@@ -54,7 +55,9 @@ def main(argv: list[str]) -> int:
         if not args.no_browser:
             webbrowser.open(address)
         try:
-            config = uvicorn.Config(build_app(page, port), log_level="warning", server_header=False)
+            config = uvicorn.Config(
+                build_app(page, port), log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_S
+            )
             asyncio.run(uvicorn.Server(config).serve([listener]))
         finally:
             page.close()
