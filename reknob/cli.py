@@ -30,6 +30,7 @@ COMMANDS = {
     "presets": ("scripts.presets", "list, compare, sample and interpolate presets"),
     "report": ("scripts.report", "write the report of a run, or the page of a log folder, as HTML"),
     "export": ("scripts.export", "write a preset in the format of another program"),
+    "app": ("scripts.app", "a web page of this machine: fit, estimate, browse and hear presets"),
     "songs": ("scripts.get_medley_vocal_txt", "list the MedleyDB songs that have vocals"),
     "make-pairs": ("scripts.make_pairs", "generate voices and processed versions of them"),
 }
