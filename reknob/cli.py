@@ -30,6 +30,7 @@ COMMANDS = {
     "presets": ("scripts.presets", "list, compare, sample and interpolate presets"),
     "export": ("scripts.export", "write a preset in the format of another program"),
     "songs": ("scripts.get_medley_vocal_txt", "list the MedleyDB songs that have vocals"),
+    "reproduce": ("scripts.reproduce", "repeat a run from its record, and compare"),
     "make-pairs": ("scripts.make_pairs", "generate voices and processed versions of them"),
 }
 
