@@ -9,7 +9,7 @@ SOURCES := $(shell find . -name '*.py' -not -path './.venv*' -not -path './build
 # Waiting threads sleep; those that spin take the cores from threads that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test tests-alone test-oldest lint ruff docs clean
+.PHONY: demo test tests-alone test-oldest fuzz kill lint ruff docs clean
 
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs
@@ -17,6 +17,13 @@ demo: $(VENV)/.installed
 # Types are checked beside the tests: a process of its own, which would leave the other cores idle.
 test: ruff
 	$(MAKE) -j2 build/.types tests-alone
+
+# Damaged files for every reader, and kills at random moments: hours, for the night.
+fuzz: $(VENV)/.tested
+	$(PY) -m benchmarks.fuzz --inputs 10000
+
+kill: $(VENV)/.tested
+	$(PY) -m benchmarks.kill --kills 200
 
 tests-alone: $(VENV)/.tested
 	$(PY) -m pytest -n auto --maxprocesses=8

@@ -30,7 +30,7 @@ from reknob.runtime.files import check_output
 
 THREADS = "NUMBA_NUM_THREADS"
 # Of the kills, by job.
-SHARES = {"fit": 0.35, "batch": 0.25, "few chunks": 0.1, "training": 0.1, "statistics": 0.05, "harvest": 0.15}
+SHARES = {"fit": 0.3, "batch": 0.15, "few chunks": 0.15, "training": 0.05, "statistics": 0.05, "harvest": 0.3}
 
 
 @program

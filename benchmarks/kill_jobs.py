@@ -20,6 +20,8 @@ import yaml
 
 import main as fit_program
 import train_analysis_net
+from reknob.afx.effect import Knobs
+from reknob.afx.registry import build
 from reknob.data.audio import read_audio, write_audio
 from reknob.fitting import fit
 from reknob.formats import runs
@@ -30,10 +32,10 @@ from scripts import get_params, train_on_statistics
 SR = 16000
 PAUSE_S = 0.1  # between checkpoints of a fit, instead of 20
 REFERENCE, OUTPUT = "reference", "output.txt"
-MOST_WRITES = 12  # that are let fail
+MOST_WRITES = 6  # that are let fail
 MOST_IN_A_ROW = 5  # kills before a job may run to its end
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT)
-SIZES = (0, 100, 3000, 30_000)  # bytes that no file may exceed
+SIZES = (100, 3000)  # bytes that no file may exceed
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def kill_at_random(job: Job, kills: int, seed: int) -> Outcome:
     inputs.mkdir(parents=True)
     job.prepare(inputs)
     # Once in this process, so that those forked from it need not load any compiled kernel.
+    (job.folder / "warm_up").mkdir()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         job.run(inputs, job.folder / "warm_up")
     seconds = _undisturbed(job, inputs)
@@ -245,11 +248,15 @@ def _take(seed: int, seconds: float = 2.0) -> torch.Tensor:
 FIT = [
     *(f"sr={SR}", "model=null", "chain.peak.effect=peak", "chain.peak.freq.range=[33,7000]"),
     "chain.comp.effect=compressor_expander",
-    *("chain.pan.effect=panning", "chunk_duration=1.2", "chunk_overlap=0.2", "epochs=15", "device=cpu", "resume=true"),
+    "loss.name=esr",
+    *("chain.pan.effect=panning", "chunk_duration=0.5", "chunk_overlap=0.1", "epochs=30", "device=cpu", "resume=true"),
 ]
 
 
-def _pairs(count: int, seconds: float = 3.0) -> Callable[[Path], None]:
+VOCAL = ("loss.name=vocal", "chunk_duration=1.2", "epochs=8")
+
+
+def _pairs(count: int, seconds: float = 2.0) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
         for seed in range(count):
             x = _take(seed, seconds)
@@ -320,7 +327,7 @@ def _check_training(folder: Path) -> None:
             read_tensors(path)
 
 
-STATISTICS = "--seconds=1 --steps=300 --batch_size=4 --valid_items=50 --items=100 --workers=0 --chain=comphalf"
+STATISTICS = "--seconds=1 --steps=60 --batch_size=4 --windows=1 --workers=0 --chain=peq"
 
 
 def _statistics(inputs: Path, folder: Path) -> int:
@@ -346,9 +353,8 @@ def _runs_to_harvest(folder: Path) -> None:
     for number in range(60):
         run = runs.new_run(folder, f"song{number:03d}")
         paths = {"input_path": f"/dry{number}.wav", "target_path": f"/wet{number}.wav", "alignment_shift": 0}
-        runs.begin(run, {"sr": SR, "chain": chain}, **paths)
-        generator = torch.Generator().manual_seed(number)
-        raws = {f"peak.{name}": torch.randn((), generator=generator) for name in ("freq", "gain", "Q")}
+        runs.begin(run, {"sr": 44100, "chain": chain}, **paths)
+        raws = {name: raw + 0.01 * number for name, raw in Knobs(build(chain, 44100)).state_dict().items()}
         runs.save_checkpoint(run, {"best_model": raws})
         runs.finish(run, raws, {"losses": [2.0, 1.5, 1.4, 1.3], "terminated_by": None})
 
@@ -370,7 +376,7 @@ def _check_harvest(folder: Path) -> None:
 
 JOBS: dict[str, Callable[[Path], Job]] = {
     "fit": lambda folder: Job(folder, _pairs(1), _fit(), _fit_result, _check_fit),
-    "batch": lambda folder: Job(folder, _pairs(3), _fit(), _fit_result, _check_fit),
+    "batch": lambda folder: Job(folder, _pairs(3), _fit(*VOCAL), _fit_result, _check_fit),
     "few chunks": lambda folder: Job(folder, _pairs(1), _fit("step_chunks=2"), _fit_result, _check_fit),
     "training": lambda folder: Job(folder, _recordings, _train, _training_result, _check_training),
     "statistics": lambda folder: Job(folder, _recordings, _statistics, _statistics_result, _check_statistics),

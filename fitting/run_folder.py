@@ -22,7 +22,7 @@ from reknob.formats.effects import EFFECTS, write_effects
 from reknob.formats.preset_document import is_document
 from reknob.formats.provenance import environment, hashes
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import absolute, input_path, write_text
+from reknob.runtime.files import absolute, input_path, remove_temporary, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
 
@@ -80,6 +80,7 @@ class RunFolder:
             raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
         runs.update_settings(before, epochs=track.epochs)
         (before / EFFECTS).unlink(missing_ok=True)
+        remove_temporary(before)
 
     def save(self) -> None:
         """Writes the checkpoint that a later run resumes from."""

@@ -41,7 +41,8 @@ class FolderLock:
     def _holder_name(self) -> str:
         try:
             holder = read_json(self._holder)
-            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+            pid, host, since = (str(holder[name])[:80] for name in ("pid", "host", "since"))
+            return f"process {pid} on {host} since {since}"
         except (UsageError, KeyError):  # it has not written the file yet
             return "another process"
 
