@@ -173,6 +173,7 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> 
         handle = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        torch.set_num_threads(1)
         fit.PAUSE_EVERY_S = PAUSE_S
         disturb()
         status = job.run(inputs, folder)

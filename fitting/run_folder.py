@@ -76,7 +76,7 @@ class RunFolder:
         state = runs.load_checkpoint(before)
         try:
             track.load_state_dict(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
         runs.update_settings(before, epochs=track.epochs)
         (before / EFFECTS).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Damaged files for every reader, and what a stranger's file may not do: take memory, or lead out of its folder."""
 
 import io
+import json
 import random
 import resource
 import zipfile
@@ -15,6 +16,7 @@ from benchmarks.fuzz import damaged, feed
 from benchmarks.readers import READERS
 from reknob.afx.registry import build
 from reknob.data.pair_files import find_pairs
+from reknob.formats.certainty import read_certainty
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_tensors
 
@@ -79,3 +81,15 @@ def test_a_chain_takes_no_more_memory_than_a_long_reverb_does() -> None:
         build({f"fir{i}": {"effect": "fir", "length": 1_000_000} for i in range(100)}, 44100)
     with pytest.raises(UsageError, match="at most 2000"):
         build({f"peak{i}": {"effect": "peak"} for i in range(50_000)}, 44100)
+
+
+def test_inputs_that_once_failed_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "certainty.json").write_text(json.dumps({"a.x": {"low": 0, "high": 10**400, "word": "found"}}))
+    with pytest.raises(UsageError, match="no finite number"):
+        read_certainty(tmp_path)
+    reader = READERS["resumed"](tmp_path)
+    state = torch.load(io.BytesIO(reader.seeds[0]), weights_only=True)
+    path = reader.path(tmp_path / "run_0")
+    torch.save(state | {"model": dict.fromkeys(state["model"], 5)}, path)
+    with pytest.raises(UsageError, match="its checkpoint is of another fit"):
+        reader.read(path)
