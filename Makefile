@@ -9,7 +9,7 @@ SOURCES := $(shell find . -name '*.py' -not -path './.venv*' -not -path './build
 # Waiting threads sleep; those that spin take the cores from threads that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test tests-alone test-oldest lint ruff docs clean
+.PHONY: demo test tests-alone test-oldest fuzz kill lint ruff docs clean
 
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs report=true
@@ -20,6 +20,13 @@ test:
 	$(MAKE) -j2 $(VENV)/.tested build/.kernels
 	$(MAKE) ruff
 	$(MAKE) -j2 build/.types tests-alone
+
+# Damaged files for every reader, and kills at random moments: hours, for the night.
+fuzz: $(VENV)/.tested
+	$(PY) -m benchmarks.fuzz --inputs 10000
+
+kill: $(VENV)/.tested
+	$(PY) -m benchmarks.kill --kills 200
 
 tests-alone: $(VENV)/.tested
 	$(PY) -m pytest -n auto --maxprocesses=8

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_tensors
 
 from .dynamics import Compressor
 from .functional.level import tau_to_coef
@@ -203,8 +204,8 @@ def load_weights(network: TCN, path: str | Path) -> None:
     """Loads the weights in a file; UsageError naming the file where it is missing, damaged or of another network."""
     try:
         network.load_state_dict(_read(Path(path).expanduser()))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; train one by scripts/train_proxy.py") from None
+    except UsageError as error:
+        raise UsageError(f"{error}; train weights by scripts/train_proxy.py") from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UsageError(f"{path}: no weights of this proxy ({reason}); train them by scripts/train_proxy.py") from None
@@ -213,4 +214,4 @@ def load_weights(network: TCN, path: str | Path) -> None:
 @cache
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors in a file; cached, because every chain constructs its own proxy."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return read_tensors(path)

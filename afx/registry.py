@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 #: Keys of a parameter's overrides in a configuration.
 OVERRIDES = {"default", "range"}
+# Of one chain, effects and overrides of their parameters together; and of all its responses: 52 s at 192 kHz thrice.
+MOST_EFFECTS, MOST_SAMPLES = 2000, 30_000_000
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
     bounds and for an impossible range.
     """
     config = _checked(config, place)
+    if "." not in place:
+        _check_size(config, sr)
     key = config.get("effect", "serial")
     if not isinstance(key, str):
         raise UsageError(f"{place}.effect: expected the name of an effect, got {str(key)[:80]}; known: {_names()}")
@@ -135,6 +139,24 @@ def build(config: dict, sr: int, place: str = "chain") -> Effect:
     # An effect does not know its place in the configuration, so the message gets it here.
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise UsageError(f"{place}: {error}") from error
+
+
+def _check_size(config: dict, sr: int) -> None:
+    """Raises UsageError for a chain of too many effects, or whose responses would take too much memory."""
+    effects, samples, parts = 0, 0.0, [config]
+    while parts:
+        part = parts.pop()
+        effects += 1
+        parts += [value for value in part.values() if isinstance(value, dict)]
+        sizes = {name: part.get(name) for name in ("length", "ir_length", "ir_duration")}
+        for name, size in sizes.items():
+            if isinstance(size, (int, float)):
+                samples += size * (sr if name == "ir_duration" else 1)
+    if effects > MOST_EFFECTS or samples > MOST_SAMPLES:
+        raise UsageError(
+            f"a chain of {effects} effects and parameters, with responses of {samples:g} samples together; at most "
+            f"{MOST_EFFECTS} and {MOST_SAMPLES} are allowed"
+        )
 
 
 def _checked(config: object, place: str) -> dict:

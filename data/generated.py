@@ -38,7 +38,8 @@ def prepare_generated(
     if (folder / MARK).exists():
         existing = read_json(folder / MARK)
         if existing != wanted:
-            raise UsageError(f"{folder} holds pieces made with {existing}, asked for {wanted}: give another folder")
+            made = str(existing)[:200]
+            raise UsageError(f"{folder} holds pieces made with {made}, asked for {wanted}: give another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} holds something else than generated pieces: give a new folder")
     else:

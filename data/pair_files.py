@@ -60,11 +60,19 @@ def vocal_stems(metadata: dict, folder: Path) -> PairListing:
         if len(raw) != 1:
             skipped.append(f"{folder.name} {key} ({', '.join(names)}) has {len(raw)} raw tracks, not one")
             continue
-        wet = folder / metadata["stem_dir"] / stem["filename"]
-        files.append(PairFiles(folder / metadata["raw_dir"] / raw[0]["filename"], wet, wet.stem))
+        wet = _inside(folder, metadata["stem_dir"], stem["filename"])
+        files.append(PairFiles(_inside(folder, metadata["raw_dir"], raw[0]["filename"]), wet, wet.stem))
     if not files and not skipped:
         skipped.append(f"{folder.name} has no vocal stem (its instruments: {', '.join(sorted(instruments))})")
     return PairListing(files, skipped)
+
+
+def _inside(folder: Path, *names: str) -> Path:
+    """The path of a file that the metadata in a folder names; UsageError where that would lead out of the folder."""
+    path = Path(*names)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise UsageError(f"{folder.name}: its metadata names {str(path)[:80]!r}, which is no file inside the folder")
+    return folder / path
 
 
 def _medley_vocal(data_dir: Path) -> PairListing:
@@ -95,8 +103,8 @@ def _internal_vocal(data_dir: Path) -> PairListing:
                 elif len(dries) != 1:
                     skipped.append(f"{path.parent.name} {wet} has {len(dries)} dry files, not one")
                 else:
-                    wet_path = path.parent / "multi" / wet
-                    files.append(PairFiles(path.parent / "dry" / dries[0], wet_path, wet_path.stem))
+                    wet_path = _inside(path.parent, "multi", wet)
+                    files.append(PairFiles(_inside(path.parent, "dry", dries[0]), wet_path, wet_path.stem))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             skipped.append(f"{path} is broken ({type(error).__name__}: {error})")
     if not files and not skipped:

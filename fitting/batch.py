@@ -151,12 +151,19 @@ def fit_all(
             on_pause([*active, *queue.created()])
             ended, active = [t for t in active if t.has_ended], [t for t in active if not t.has_ended]
             for track in ended:
-                on_end(track, track.error)
+                _end(track, attempt, on_end)
     except BaseException:
         on_pause([*active, *queue.created()])
         raise
     for track in [*active, *queue.created()]:
         on_end(track, "interrupted")
+
+
+def _end(track: TrackState, attempt: Callable[..., Attempt], on_end: Callable[[TrackState, str | None], None]) -> None:
+    """Ends a track; a fit that was killed between its last step and its choice of the best makes that first."""
+    if track.lacks_choice:
+        attempt([track])
+    on_end(track, track.error)
 
 
 def _advance(active: Sequence[TrackState], attempt: Callable[..., Attempt], steps: int | None) -> bool:

@@ -20,7 +20,8 @@ from reknob.runtime.device import AsyncCopy
 
 Terms = dict[str, float]
 OnStep = Callable[["Fit", TrackState, Terms], None]
-PAUSE_EVERY_S = 30  # between checkpoints
+# Between checkpoints: with the longest steps, of some seconds, a killed fit repeats at most 30 s.
+PAUSE_EVERY_S = 20
 CANDIDATES = 3  # of `TrackState.candidates`
 FORWARD = 0.33  # time of a step that rendering and comparing take, without the gradient
 
@@ -185,7 +186,7 @@ class Fit:
         first = 0
         for track in self.tracks:
             n = len(track.chunks.dry)
-            if track.drawn and track.has_ended and track.error is None and track.chosen is None:
+            if track.lacks_choice:
                 index = torch.arange(first, first + n, device=self.device)
                 losses = [self._loss_of(index, raws.to(self.device)) for raws in track.candidates()]
                 best = min(range(len(losses)), key=losses.__getitem__)

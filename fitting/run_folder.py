@@ -19,8 +19,10 @@ from reknob.formats import runs
 from reknob.formats.certainty import Certainty, write_certainty
 from reknob.formats.effects import EFFECTS, write_effects
 from reknob.formats.run_audio import KEPT, write_run_audio
+from reknob.formats.preset_document import is_document
+from reknob.formats.provenance import environment, hashes
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import absolute, write_text
+from reknob.runtime.files import absolute, input_path, remove_temporary, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
 
@@ -58,10 +60,11 @@ class RunFolder:
         try:
             if before:
                 cls._resume(before, track)
+                runs.add_resumption(before, {"step": track.step_count} | environment(recipe.device))
             else:
-                files = {"input_path": pair.dry_path, "target_path": pair.wet_path}
-                paths = {name: absolute(file) for name, file in files.items()}
-                runs.begin(path, recipe.tree, **paths, pair_check=pair.check.record())
+                begin_run(path, pair, recipe)
+                # So that a resumed fit has the start, which may have taken a while to find.
+                runs.save_checkpoint(path, track.state_dict())
         except BaseException:
             lock.release()
             raise
@@ -73,10 +76,11 @@ class RunFolder:
         state = runs.load_checkpoint(before)
         try:
             track.load_state_dict(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"{before}: its checkpoint is of another fit; use resume=false for a new run") from error
         runs.update_settings(before, epochs=track.epochs)
         (before / EFFECTS).unlink(missing_ok=True)
+        remove_temporary(before)
 
     @property
     def sounds(self) -> dict[str, Tensor]:
@@ -127,6 +131,16 @@ class RunFolder:
         runs.finish(self.path, flat, record)
         if track.effects:
             write_effects(self.path, track.effects)
+
+
+def begin_run(path: Path, pair: Pair, recipe: Recipe) -> None:
+    """Writes settings and record of a new run, with all that it takes to repeat it (`fitting.reproduce`)."""
+    files = {"dry": pair.dry_path, "wet": pair.wet_path}
+    start = recipe.settings.start
+    inputs = files | ({"start": input_path(start)} if is_document(start) else {})
+    record = environment(recipe.device) | {"seed": recipe.settings.seed, "inputs": hashes(inputs)}
+    paths = {"input_path": absolute(pair.dry_path), "target_path": absolute(pair.wet_path)}
+    runs.begin(path, recipe.tree, **paths, pair_check=pair.check.record(), reproduce=record)
 
 
 def check_resumable(folder: Path, recipe: Recipe) -> None:

@@ -21,6 +21,7 @@ from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.runtime.errors import UsageError
+from reknob.runtime.locks import FolderLock
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Song:
     reason: str = ""  # one line: the error, or the run that was done before
     is_fault: bool = False  # whether the error is a fault of the project, not of the input or the machine
     run: RunFolder | None = None  # between `begin` and `end`
+    lock: FolderLock | None = None  # of its runs, while they may be written
 
     @property
     def open_run(self) -> RunFolder:
@@ -56,6 +58,11 @@ class Song:
         """Records a failure; only the first one counts."""
         if self.outcome is not Outcome.FAILED:
             self.outcome, self.reason, self.is_fault = Outcome.FAILED, reason, is_fault
+
+    def unlock(self) -> None:
+        """Lets other processes fit it."""
+        if self.lock:
+            self.lock.release()
 
 
 class Observer(Protocol):
@@ -129,6 +136,7 @@ class Session:
             except Exception as error:
                 self._failed(song, error, song.log_dir / song.files.name)
             if song.run is None:
+                song.unlock()
                 self._notify("end", song)
                 continue
             self._of[song.run.track] = song
@@ -138,16 +146,28 @@ class Session:
     def _open(self, song: Song) -> None:
         """Loads a song into a run folder, new or of the run to resume, unless a run has all its epochs."""
         recipe, files = self.recipe, song.files
-        newest = self._resumed(song)
-        if newest and runs.has_ended(newest, recipe.epochs) and not recipe.lacks_pruning(newest):
-            song.outcome = Outcome.DONE_BEFORE
-            song.reason = f"{files.name}: has {runs.step_count(newest)} epochs in {newest}; resume=false begins anew"
+        if self._done_before(song):
             return
-        if newest:
-            check_resumable(newest, recipe)
         pair = recipe.load(files)
+        song.lock = runs.lock_song(song.log_dir, files.name, files.wet_path)
+        # Once more, as another process may have fitted it meanwhile.
+        if self._done_before(song):
+            return
+        newest = self._resumed(song)
         song.run = RunFolder.open(song.log_dir, newest, pair, recipe.track(pair, resumed=newest is not None), recipe)
         song.outcome = Outcome.INTERRUPTED  # until it ends
+
+    def _done_before(self, song: Song) -> bool:
+        """Whether an earlier run has all epochs; UsageError where it cannot be resumed with these settings."""
+        newest = self._resumed(song)
+        if newest and runs.has_ended(newest, self.recipe.epochs) and not self.recipe.lacks_pruning(newest):
+            steps, name = runs.step_count(newest), song.files.name
+            song.outcome = Outcome.DONE_BEFORE
+            song.reason = f"{name}: has {steps} epochs in {newest}; resume=false begins anew"
+            return True
+        if newest:
+            check_resumable(newest, self.recipe)
+        return False
 
     def _resumed(self, song: Song) -> Path | None:
         """The run of a song that is resumed, if any."""
@@ -182,6 +202,7 @@ class Session:
             self._failed(song, error, song.open_run.path, f"{state}, but {song.open_run.path} is not whole: ")
         if song.outcome is not Outcome.FAILED and not why:
             song.outcome = Outcome.FITTED
+        song.unlock()
         self._notify("end", song)
         self._silent -= {(observer, song) for observer in self.observers}
         song.run = None  # and with it the recordings

@@ -136,6 +136,11 @@ class TrackState:
         return self.error is not None or self.step_count >= self.epochs
 
     @property
+    def lacks_choice(self) -> bool:
+        """Whether it has ended and the best of its `candidates` is still to be chosen."""
+        return self.drawn is not None and self.has_ended and self.error is None and self.chosen is None
+
+    @property
     def best(self) -> Best:
         """The best so far; infinite and without parameters before the first step."""
         return self.chosen or self.lowest

@@ -6,7 +6,7 @@ Parameters that are arrays have lists, nested as their shapes.
 """
 
 import json
-import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +17,7 @@ from reknob.runtime.files import read_json, write_text
 CERTAINTY = "certainty.json"
 FOUND, BOUNDED, UNKNOWN = WORDS = ("found", "bounded", "not identifiable")
 MOST_DIMENSIONS = 8
+LARGEST = sys.float_info.max
 
 Numbers: TypeAlias = "float | list[Numbers]"
 Words: TypeAlias = "str | list[Words]"
@@ -72,6 +73,6 @@ def _wrong_item(low: object, high: object, word: object, depth: int = 0) -> str:
         wrong = (_wrong_item(*items, depth + 1) for items in zip(low, high, word, strict=True))
         return next(filter(None, wrong), "")
     ends = [end for end in (low, high) if isinstance(end, (int, float)) and not isinstance(end, bool)]
-    if len(ends) < 2 or not all(math.isfinite(end) for end in ends) or ends[0] > ends[1]:
+    if len(ends) < 2 or not all(-LARGEST <= end <= LARGEST for end in ends) or ends[0] > ends[1]:
         return "has an end that is no finite number, or a low end above the high one"
     return "" if word in WORDS else "has another word"

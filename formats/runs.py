@@ -1,7 +1,7 @@
 """Run folders, <log_dir>/<wet file's stem>/run_<N>: writing those of a fit, and reading ours and published ones.
 
     config.yaml        the settings, with the chain           written at the beginning
-    meta.json          the record: files, losses, how it ended   at the beginning and at the end
+    meta.json          the record: files, losses, how it ended   at the beginning and at the end, and when resumed
     checkpoint.ckpt    optimiser state, best raw parameters   during the fit and at the end
     parametrised.pth   the best values in physical units      at the end
     effects.json       which effects the recordings need      at the end, with prune=true (`formats.effects`)
@@ -9,7 +9,9 @@
     dry, wet, fitted   the recordings, .flac                  at the end (formats.run_audio)
 """
 
+import hashlib
 import json
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,6 +89,22 @@ def lock(folder: str | Path) -> FolderLock:
     return FolderLock(user_path(folder), "give another log_dir")
 
 
+def lock_song(log_dir: str | Path, stem: str, wet: Path) -> FolderLock:
+    """An exclusive lock of a wet file's runs in a log folder, until `release`; UsageError naming the process that
+    holds it already, and where the folder cannot be written.
+
+    A run folder's own lock does not keep two processes from fitting one song, each in a new folder.
+    """
+    parent = user_path(log_dir) / stem
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"log_dir={log_dir}: cannot be written ({error.strerror}); choose another folder") from error
+    # Wet files of one stem share the folder.
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(wet))).hexdigest()[:12]
+    return FolderLock(parent, "give another log_dir", name=f"{digest}.", what=f"{parent}")
+
+
 def step_count(folder: Path) -> int:
     """The number of steps in the record of a run."""
     return len(read_meta(folder).get("losses") or ())
@@ -124,6 +142,13 @@ def begin(folder: Path, settings: dict, **fields: object) -> None:
     created = datetime.now().isoformat(timespec="seconds")
     record = {"created": created, "losses": [], "terminated_by": "running"} | fields
     write_text(folder / META, json.dumps(record))
+
+
+def add_resumption(folder: Path, record: dict) -> None:
+    """Adds to a run's record in which environment it is resumed, and after how many steps."""
+    meta = read_json(folder / META)
+    before = meta.get("resumed")
+    write_text(folder / META, json.dumps(meta | {"resumed": [*(before if isinstance(before, list) else ()), record]}))
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:

@@ -24,14 +24,14 @@ from reknob.fitting.fit import Fit as Descent
 from reknob.fitting.fit import Terms, run
 from reknob.fitting.order import ordered
 from reknob.fitting.recipe import Recipe
-from reknob.fitting.run_folder import RunFolder
+from reknob.fitting.run_folder import RunFolder, begin_run
 from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.formats.applied import LUFS, input_loudness, load_chain
 from reknob.formats.effects import EffectsRecord
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import absolute, user_path
+from reknob.runtime.files import user_path
 from reknob.runtime.settings import settings_from
 
 #: Beside the folders of the project, in a clone and in a wheel alike.
@@ -166,8 +166,7 @@ class Fit(Processor):
         parent = user_path(folder)
         path = runs.new_run(parent.parent, parent.name)
         lock = runs.lock(path)
-        paths = {"input_path": absolute(self.pair.dry_path), "target_path": absolute(self.pair.wet_path)}
-        runs.begin(path, self.recipe.tree, **paths, pair_check=self.pair.check.record())
+        begin_run(path, self.pair, self.recipe)
         ended = None if self.track.has_ended else "interrupted"
         RunFolder(path, self.pair, self.track, self.recipe, lock).close(ended)
         return path

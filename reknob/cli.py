@@ -32,6 +32,7 @@ COMMANDS = {
     "export": ("scripts.export", "write a preset in the format of another program"),
     "app": ("scripts.app", "a web page of this machine: fit, estimate, browse and hear presets"),
     "songs": ("scripts.get_medley_vocal_txt", "list the MedleyDB songs that have vocals"),
+    "reproduce": ("scripts.reproduce", "repeat a run from its record, and compare"),
     "make-pairs": ("scripts.make_pairs", "generate voices and processed versions of them"),
 }
 

@@ -159,6 +159,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+def remove_temporary(folder: Path) -> None:
+    """Removes what `atomic_path` leaves in a folder where its process is killed; no other process may write there."""
+    for path in folder.glob(".*.????????.*"):
+        with suppress(OSError):
+            path.unlink()
+
+
 @contextmanager
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder in the parent of `path`, renamed to `path` when the block ends, removed when it raises.
@@ -279,7 +286,7 @@ def read_tensors(path: str | Path) -> dict:
     UsageError naming the file when it is missing, damaged, or holds anything but tensors, numbers and containers.
     """
     try:
-        _check_regular(path)
+        check_tensors_fit(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
@@ -291,6 +298,20 @@ def read_tensors(path: str | Path) -> dict:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: holds a {type(content).__name__}, not tensors by name")
     return content
+
+
+def check_tensors_fit(path: str | Path) -> None:
+    """Raises UsageError for a file of torch.save that would take more memory than it has bytes.
+
+    torch also reads compressed archives, which it never writes and in which 100 KB may become 100 MB; and the format
+    before its version 1.6, in which a header says how much memory to take.
+    """
+    size = _check_regular(path)
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path}: damaged, or not a file of tensors alone (not as torch has saved it since 1.6)")
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > size:
+            raise UsageError(f"{path}: not a file of tensors alone (it is compressed; torch saves plain archives)")
 
 
 def read_json(path: str | Path, most: int = TEXT_BYTES) -> dict:

@@ -1,4 +1,4 @@
-"""Locks of folders that only one process at a time may write."""
+"""Locks of folders, and of songs in them, that only one process at a time may write."""
 
 import json
 import os
@@ -12,26 +12,28 @@ from filelock import FileLock, Timeout
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, write_text
 
-LOCK, HOLDER = ".lock", ".lock.json"
+LOCK, HOLDER = "lock", "lock.json"
 
 
 class FolderLock:
     """An exclusive lock of a folder, held until `release` or until the process ends, even by SIGKILL.
 
     UsageError where the lock is held already, by another process (named) or by this one, and where the folder cannot
-    be written; `instead` is what the message suggests to do.
+    be written; `instead` is what the message suggests to do. With a `name` the lock is of something in the folder:
+    locks of other names are independent of it, and `what` is what the message calls it instead of the folder's path.
     """
 
-    def __init__(self, folder: Path, instead: str) -> None:
-        self._holder = folder / HOLDER
-        self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+    def __init__(self, folder: Path, instead: str, *, name: str = "", what: str = "") -> None:
+        self._holder = folder / f".{name}{HOLDER}"
+        self._lock = FileLock(folder / f".{name}{LOCK}", timeout=0, thread_local=False)
         try:
             # The kernel releases the lock of a process that ends; the file beside it only serves the message.
             self._lock.acquire()
             holder = {"pid": os.getpid(), "host": gethostname(), "since": datetime.now().isoformat(timespec="seconds")}
             write_text(self._holder, json.dumps(holder))
         except Timeout:
-            raise UsageError(f"{folder} is being written by {self._holder_name()}; wait for it, or {instead}") from None
+            holder = self._holder_name()
+            raise UsageError(f"{what or folder} is being written by {holder}; wait for it, or {instead}") from None
         except OSError as error:
             self.release()
             raise UsageError(f"{folder}: cannot be written ({error.strerror}); {instead}") from error
@@ -39,7 +41,8 @@ class FolderLock:
     def _holder_name(self) -> str:
         try:
             holder = read_json(self._holder)
-            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+            pid, host, since = (str(holder[name])[:80] for name in ("pid", "host", "since"))
+            return f"process {pid} on {host} since {since}"
         except (UsageError, KeyError):  # it has not written the file yet
             return "another process"
 

@@ -9,6 +9,7 @@ from test_fit import CHAIN, SPATIAL, SR, StopAfter, equal, ignore, loud, never, 
 
 from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
+from reknob.fitting.batch import Budget, fit_all
 from reknob.fitting.fit import Fit, run
 from reknob.fitting.track import RECENT, TrackState
 from reknob.losses import VocalLoss
@@ -115,6 +116,30 @@ def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, s
     assert reached.losses == expected.losses and reached.best.loss == expected.best.loss
     assert equal(raws_of(second), raws_of(whole)) and equal(reached.best.raws, expected.best.raws)
     assert torch.equal(reached.average, expected.average) and equal(reached.lowest.raws, expected.lowest.raws)
+
+
+def test_a_fit_that_was_killed_before_its_choice_makes_it_when_it_is_resumed(tmp_path: Path) -> None:
+    whole = fit_of(recorded(4))
+    expected = ended(whole)
+    stopped = fit_of(recorded(4))
+    for _ in range(4):
+        stopped.step()
+        stopped.read_reports(0)
+    stopped.write_back()
+    write_tensors(tmp_path / "state.ckpt", stopped.tracks[0].state_dict())
+    (again,) = fit_of(recorded(4)).tracks
+    again.load_state_dict(read_tensors(tmp_path / "state.ckpt"))
+    assert again.has_ended and again.lacks_choice
+    budget = Budget(torch.device("cpu"), 35, 1 << 40)
+    ends = []
+    ours = {"on_step": ignore, "on_pause": ignore, "on_fault": ignore, "stopped": never}
+
+    def make(tracks: list[TrackState]) -> Fit:
+        return Fit(whole.chain, tracks, whole.loss, lr=0.05)
+
+    fit_all([again], make, budget, on_end=lambda track, why: ends.append(why), **ours)
+    assert ends == [None] and again.chosen and again.best.loss == expected.best.loss
+    assert equal(again.best.raws, expected.best.raws)
 
 
 def test_tracks_of_few_chunks_fitted_together_reach_what_each_reaches_alone() -> None:

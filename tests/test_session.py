@@ -223,9 +223,8 @@ def test_a_full_disk_at_any_write_names_the_file(
     monkeypatch.setattr(Path, "write_bytes", full)
     songs = session_of(arguments)
     assert set(outcomes(songs).values()) == {"failed"}
-    # The lock of the run folder is the first file that is written.
-    run = tmp_path / "logs" / "a" / "run_0"
-    assert str(run) in songs["a"].reason and "No space left on device" in songs["a"].reason
+    # The lock of the song's runs is the first file that is written.
+    assert f"{tmp_path / 'logs' / 'a'}: " in songs["a"].reason and "No space left on device" in songs["a"].reason
 
 
 def test_what_became_of_all_songs_adds_up(arguments: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Signals that no recording has and parameters at the ends of their ranges: everything is finite, or refused by name.
+
+    python -m benchmarks.guard_rails [--steps 2000] [--what effects,fits] [--losses vocal,esr] [--json guard.json]
+
+effects: every registered effect, each of its parameters at both ends of its range (the ends of the raw parameter that
+are distinguished in float32), on every signal; outputs and gradients have to be finite. fits: each signal with the wet
+file that belongs to it, fitted without the check of the pair, which would refuse most of them.
+"""
+
+from reknob.runtime.program import program
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import main as fit_program
+from benchmarks.measure import write_json
+from reknob.afx.effect import Effect, nest
+from reknob.afx.registry import EFFECTS, build
+from reknob.data.audio import write_audio
+from reknob.formats import runs
+from reknob.runtime.arguments import Parser, file_path, positive_int
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output, read_json, read_tensors
+
+SR, SECONDS = 16000, 1.5
+END = 20.0  # of a raw parameter: 1 - σ(20) is 2e-9, beside 1 the spacing of float32 is 1e-7
+SHORT = {"delay": {"ir_duration": 2}, "fdn_reverb": {"ir_duration": 1.0}, "fir": {"length": 64}}
+CHAIN = [
+    *("model=null", "chain.peak.effect=peak", "chain.peak.freq.range=[33,7000]", "chain.shelf.effect=low_shelf"),
+    *("chain.comp.effect=compressor_expander", "chain.clip.effect=clipper", "chain.pan.effect=panning"),
+]
+FIT = [f"sr={SR}", "chunk_duration=1.2", "chunk_overlap=0.1", "align=false", "check_pair=false", "device=cpu"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What became of one case."""
+
+    name: str
+    outcome: str  # finite, refused, or failed
+    detail: str = ""
+
+
+def signals() -> dict[str, Tensor]:
+    """Signals (1, T) by name."""
+    t = torch.arange(round(SECONDS * SR))
+    click = torch.zeros(1, len(t))
+    click[:, len(t) // 2] = 1.0
+    noise = 0.5 * torch.randn(1, len(t), generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
+    return {
+        "silence": 0 * click,
+        "silence with a click": click,
+        "DC": torch.ones_like(click),
+        "full-scale square": (t // 40 % 2 * 2.0 - 1)[None].float(),
+        "white noise": noise,
+    }
+
+
+def pairs() -> dict[str, tuple[Tensor, Tensor]]:
+    """Dry (1, T) and wet (2, T) by name: every signal with a quieter copy, and noise with itself and its negative."""
+    every = signals()
+    noise = every["white noise"]
+    made = {name: (x, 0.5 * x.expand(2, -1)) for name, x in every.items()}
+    return made | {"wet = dry": (noise, noise.expand(2, -1)), "wet = -dry": (noise, -noise.expand(2, -1))}
+
+
+def effects() -> Iterator[Case]:
+    """Every effect with its parameters at their ends, on every signal."""
+    for key in EFFECTS:
+        try:
+            effect = build({"effect": key, **SHORT.get(key, {})}, 48000)
+        except (UsageError, NotImplementedError):
+            continue  # what holds other effects, and is tested with them
+        if not list(effect.walk()):
+            continue
+        for name, x in signals().items():
+            x = x.expand(max(effect.input_channels) if 1 not in effect.input_channels else 1, -1)
+            broken = "; ".join(at_ends(effect, x[:, : SR // 2]))
+            yield Case(f"{key}, {name}", "failed" if broken else "finite", broken)
+
+
+def at_ends(effect: Effect, x: Tensor) -> Iterator[str]:
+    """Names what is not finite with one parameter at an end of its range, and with all of them."""
+    generator = torch.Generator().manual_seed(0)
+    centre = {name: p.initial_raw(generator) for name, p in effect.walk()}
+    items = [{name: end} for name in centre for end in (END, -END)] + [dict.fromkeys(centre, e) for e in (END, -END)]
+    for item in items:
+        raws = {n: torch.full_like(raw, item[n]) if n in item else raw.clone() for n, raw in centre.items()}
+        for raw in raws.values():
+            raw.requires_grad_()
+        y = effect(x[None], **nest({name: p.mapping.value(raws[name]) for name, p in effect.walk()}))
+        place = f"{', '.join(item) if len(item) < 3 else 'all'} at {next(iter(item.values())):g}"
+        if not y.isfinite().all():
+            yield f"output with {place}"
+        if y.requires_grad:
+            found = torch.autograd.grad(y.square().mean(), list(raws.values()), allow_unused=True)
+            bad = [name for name, g in zip(raws, found, strict=True) if g is not None and not g.isfinite().all()]
+            if bad:
+                yield f"gradient of {', '.join(bad)} with {place}"
+
+
+def fits(steps: int, losses: Sequence[str], folder: Path) -> Iterator[Case]:
+    """A fit of every pair with every loss."""
+    for name, (dry, wet) in pairs().items():
+        for loss in losses:
+            here = folder / f"{name} {loss}".replace(" ", "_")
+            here.mkdir()
+            write_audio(here / "dry.wav", dry, SR)
+            write_audio(here / "wet.wav", wet, SR)
+            yield fit(f"fit, {name}, {loss}", here, [*FIT, *CHAIN, f"epochs={steps}", f"loss.name={loss}"])
+
+
+def fit(name: str, folder: Path, arguments: list[str]) -> Case:
+    """The fit of a pair in a folder: all losses and values finite, or refused in one line."""
+    error = io.StringIO()
+    files = [f"dry={folder / 'dry.wav'}", f"wet={folder / 'wet.wav'}", f"log_dir={folder}"]
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+        status = fit_program.main([*files, *arguments])
+    last = error.getvalue().strip().splitlines()[-1:] or [""]
+    if status == 2:
+        return Case(name, "refused", last[0])
+    if status:
+        return Case(name, "failed", f"status {status}: {last[0]}")
+    run = folder / "wet" / "run_0"
+    losses = torch.tensor(read_json(run / runs.META)["losses"])
+    values = read_tensors(run / runs.VALUES)
+    bad = [key for key, value in values.items() if not value.isfinite().all()]
+    if bad or not losses.isfinite().all():
+        return Case(name, "failed", f"not finite: {', '.join(bad) or 'a loss'}")
+    return Case(name, "finite", f"{len(losses)} steps, loss {losses[0]:.4g} to {losses.min():.4g}")
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the program; its exit status, 1 where a case failed."""
+    parser = Parser(__doc__)
+    parser.add_argument("--steps", type=positive_int, default=2000, help="of each fit (default %(default)s)")
+    parser.add_argument("--what", default="effects,fits", help="effects, fits, or both with a comma between")
+    parser.add_argument("--losses", default="vocal,esr", help="with commas between (default %(default)s)")
+    parser.add_argument("--json", type=file_path, help="file for the figures")
+    args = parser.parse_args(argv)
+    if args.json:
+        check_output(args.json)
+    cases = []
+    with tempfile.TemporaryDirectory(prefix="reknob-guard-") as folder:
+        parts = {"effects": effects(), "fits": fits(args.steps, args.losses.split(","), Path(folder))}
+        for what in args.what.split(","):
+            if what not in parts:
+                parser.error(f"--what {what}: give {' or '.join(parts)}")
+            for case in parts[what]:
+                cases.append(case)
+                print(f"{case.outcome}: {case.name}{': ' if case.detail else ''}{case.detail}", flush=True)
+    counts = {outcome: sum(case.outcome == outcome for case in cases) for outcome in ("finite", "refused", "failed")}
+    print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    if args.json:
+        write_json(args.json, {"cases": cases})
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
