@@ -11,8 +11,8 @@ import pytest
 import reknob
 
 ROOT = Path(__file__).parents[1]
-# kernels <- functional <- afx <- losses, data <- formats <- fitting | estimation | analysis <- report <- programs: each
-# may import those to its left, and runtime, which imports nothing of ours.
+# kernels <- functional <- afx <- losses, data <- formats <- fitting | estimation | analysis <- report, fleet <-
+# programs: each may import those to its left, and runtime, which imports nothing of ours.
 EFFECTS = {"runtime", "afx.kernels", "afx.functional", "afx"}
 FORMATS = EFFECTS | {"data", "formats"}
 PARTS = FORMATS | {"losses", "encoders", "fitting", "estimation", "analysis"}
@@ -29,14 +29,15 @@ MAY_IMPORT = {
     "estimation": FORMATS | {"losses", "encoders"},
     "analysis": FORMATS,
     "report": PARTS,
-    "programs": PARTS | {"report", "reknob"},
+    "fleet": FORMATS | {"fitting"},
+    "programs": PARTS | {"report", "fleet", "reknob"},
     "reknob": PARTS | {"report"},
     "benchmarks": PARTS | {"report"},
     "docs": PARTS | {"report"},
 }
 FOLDERS = (
     *("reknob", "runtime", "afx", "encoders", "losses", "data", "formats", "fitting", "estimation", "analysis"),
-    *("report", "scripts", "benchmarks", "docs", "tests"),
+    *("report", "fleet", "scripts", "benchmarks", "docs", "tests"),
 )
 PROGRAM_FOLDERS = ("scripts", "benchmarks", "docs")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
