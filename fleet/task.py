@@ -1,13 +1,15 @@
 """A task: the fit of one song, or of several of like length together, from plain data, on whatever machine runs it."""
 
-from reknob.runtime.program import explain, one_line, reason
+from reknob.runtime.program import explain, one_line
 
 import json
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -93,15 +95,17 @@ class _Work:
         self.task, self.scratch, self.stopped = task, scratch, stopped
         self.store, self.worker = Store(task.results), f"{socket.gethostname()}:{os.getpid()}"
         self.log_dir = Path(self.store.root) if self.store.is_local else scratch / "results"
-        self.begun, self.beaten = time.monotonic(), -float("inf")
+        self.begun, self._ended = time.monotonic(), threading.Event()
         self.results = {song.id: Result(song.id, State.WAITING, worker=self.worker) for song in task.songs}
         self._songs = {(self.log_dir / song.folder, song.name): song for song in task.songs}
         self._local: dict[str, PairFiles] = {}
 
     def fit(self) -> list[Result]:
         settings = replace(self.task.settings, resume=True, log_dir=self.task.results)
+        # In a thread, as the first step may compile for minutes.
+        beats = threading.Thread(target=self._beats, daemon=True)
+        beats.start()
         try:
-            self._beat()
             pairs = [pair for song in self.task.songs if (pair := self._fetch(song))]
             Session(settings, (self,)).fit(pairs, self.stopped)
         except Exception as error:  # of the settings, or of the store
@@ -109,7 +113,8 @@ class _Work:
                 if result.state in (State.WAITING, State.RUNNING):
                     self._fail(result, error)
         finally:
-            self._end_beats()
+            self._ended.set()
+            beats.join()
         return list(self.results.values())
 
     def _fetch(self, song: Song) -> tuple[Path, PairFiles] | None:
@@ -173,14 +178,11 @@ class _Work:
     def begin(self, song: session.Song) -> None:
         _, result = self._of(song)
         result.state, result.steps = State.RUNNING, song.open_run.track.step_count
-        self._beat()
 
     def step(self, song: session.Song, fit: Fit, terms: Terms) -> None:
         _, result = self._of(song)
         result.steps += 1
         result.loss = min(terms["loss"], float("inf") if result.loss is None else result.loss)
-        if time.monotonic() - self.beaten > BEAT_S[self.store.is_local]:
-            self._beat()
 
     def pause(self, song: session.Song) -> None:
         self._put(self._of(song)[0], song.open_run.path)
@@ -213,24 +215,22 @@ class _Work:
         # Libraries of stores raise errors of their own kinds, which are no fault of the project.
         result.is_fault = line is None and self.store.is_local
 
-    def _beat(self) -> None:
-        """Writes which songs this worker fits, and how far they are; a failure to do so ends no fit."""
-        self.beaten = time.monotonic()
-        songs = [
-            {"id": r.id, "state": r.state, "step": r.steps, "steps": self.task.settings.epochs, "loss": r.loss}
-            for r in self.results.values()
-        ]
-        beat = {"worker": self.worker, "at": time.time(), "songs": songs}
-        try:
-            self.store.write(f"{RUNNING}/{self.task.key}.json", json.dumps(beat).encode())
-        except Exception as error:
-            session.log.debug("%s: %s", RUNNING, reason(error))
+    def _beats(self) -> None:
+        """Writes from time to time which songs this worker fits, and how far they are; where it cannot, nothing."""
+        name, is_over = f"{RUNNING}/{self.task.key}.json", False
+        while not is_over:
+            with suppress(Exception):
+                self.store.write(name, self._beat())
+            is_over = self._ended.wait(BEAT_S[self.store.is_local])
+        with suppress(Exception):
+            self.store.remove(name)
 
-    def _end_beats(self) -> None:
-        try:
-            self.store.remove(f"{RUNNING}/{self.task.key}.json")
-        except Exception as error:
-            session.log.debug("%s: %s", RUNNING, reason(error))
+    def _beat(self) -> bytes:
+        songs = [
+            {"id": result.id, "state": result.state, "step": result.steps, "loss": result.loss}
+            for result in self.results.values()
+        ]
+        return json.dumps({"worker": self.worker, "at": time.time(), "songs": songs}).encode()
 
 
 _STATES = {

@@ -121,9 +121,7 @@ def read_beats(store: Store) -> list[dict]:
     for content in store.read_all(store.names(RUNNING)).values():
         try:
             beat = json.loads(content)
-            beat["songs"] = [
-                {key: song.get(key) for key in ("id", "state", "step", "steps", "loss")} for song in beat["songs"]
-            ]
+            beat["songs"] = [{key: song.get(key) for key in ("id", "state", "step", "loss")} for song in beat["songs"]]
             beats.append({"worker": str(beat["worker"]), "at": float(beat["at"]), "songs": beat["songs"]})
         except (AttributeError, KeyError, TypeError, ValueError):
             continue  # of another version, or damaged: the next one replaces it

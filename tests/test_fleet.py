@@ -286,7 +286,7 @@ def test_a_driver_that_is_gone_and_a_silent_worker_are_named(
 ) -> None:
     store = Store(str(tmp_path))
     watch.Writer(store, "2/3").write(watch.Summary("local", {"a": watch.Row("a"), "b": watch.Row("b")}))
-    state = {"id": "a", "state": "running", "step": 7, "steps": 9, "loss": 1.5}
+    state = {"id": "a", "state": "running", "step": 7, "loss": 1.5}
     store.write(f"{RUNNING}/x.json", json.dumps({"worker": "host:12", "at": 0.0, "songs": [state]}).encode())
     store.write(f"{RUNNING}/y.json", b"half a fi")
     now = watch.time.time
