@@ -2,10 +2,11 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from reknob.fleet.backends import Backend, Finished
-from reknob.fleet.songs import Song, State
+from reknob.fleet.songs import Song, State, progress
 from reknob.fleet.task import RUNNING, Result, Task
 from reknob.fleet.watch import Row, Summary, Writer, read_beats
 
@@ -77,6 +78,8 @@ class Driver:
 
     def _record(self, finished: Finished, stopping: bool) -> None:
         by_id = {result.id: result for result in finished.results}
+        if finished.lost:
+            by_id = self._kept(finished.task)
         for song in finished.task.songs:
             row = self.summary.rows[song.id]
             result = by_id.get(song.id)
@@ -91,13 +94,34 @@ class Driver:
             self.summary.done_before += result.was_done
             self.has_fault |= result.is_fault
             if result.state is not State.FINISHED and not stopping:
-                self._again(finished.task, song, row)
+                is_own = not finished.lost and result.state is not State.WAITING
+                self._again(finished.task, song, row, is_own=is_own)
 
-    def _again(self, task: Task, song: Song, row: Row) -> None:
+    def _kept(self, task: Task) -> dict[str, Result]:
+        """The songs that a lost worker had finished, by their runs."""
+        with suppress(Exception):  # where the store does not answer now, the next task finds out
+            found = progress(self.writer.store, task.songs, task.settings)
+            return {
+                name: Result(
+                    name,
+                    each.state,
+                    steps=len(each.losses),
+                    first_loss=each.losses[0],
+                    loss=min(each.losses),
+                    worker=self.summary.rows[name].worker,
+                    run=f"{self.writer.store.url.rstrip('/')}/{each.run}",
+                )
+                for name, each in found.items()
+                if each.state is State.FINISHED and each.losses
+            }
+        return {}
+
+    def _again(self, task: Task, song: Song, row: Row, *, is_own: bool) -> None:
         """Lines up a song that is not finished, alone, so that it cannot take others with it; or gives it up."""
-        # One that a cluster interrupted goes on as long as it gets anywhere.
-        if row.state is State.FAILED or row.steps <= self._steps[song.id]:
-            self._failures[song.id] += 1
+        # One that a cluster interrupted goes on as long as it gets anywhere, and which song of several ended a worker
+        # is unknown.
+        is_stuck = row.state is State.FAILED or row.steps <= self._steps[song.id]
+        self._failures[song.id] += is_stuck and (is_own or len(task.songs) == 1)
         if self._failures[song.id] <= self.retries:
             row.state = State.WAITING if row.state is State.FAILED else row.state
             self._queue.append(replace(task, songs=(song,)))

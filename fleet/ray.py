@@ -17,6 +17,8 @@ from reknob.runtime.files import SHIPPED
 
 #: What the fits need nothing of, beside what .gitignore lists.
 LEFT_OUT = ("/.git/", "/.venv*/", "/tests/", "/docs/", "/benchmarks/", "/build/", "/site/", "/logs*/", "__pycache__/")
+#: Variables of this process that the workers get: plug-ins, and where compiled loops are kept on a node.
+PASSED_ON = (plugins.VARIABLE, "NUMBA_CACHE_DIR")
 REACH_S = 5.0
 
 
@@ -38,8 +40,7 @@ class RayBackend:
             raise UsageError("--on ray: Ray is not installed: pip install 'ray>=2.60'") from None
         _check_reached(address)
         names = {"OMP_NUM_THREADS": str(cpus), "NUMBA_NUM_THREADS": str(cpus)}
-        if plugins.VARIABLE in os.environ:
-            names[plugins.VARIABLE] = os.environ[plugins.VARIABLE]
+        names |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         try:
             ray.init(address, runtime_env=_code() | {"env_vars": names}, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # of many kinds

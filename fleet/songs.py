@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from reknob.data.pair_files import find_pairs, find_songs
+from reknob.fitting.settings import FitSettings
 from reknob.fleet.store import Store, is_url, reached
 from reknob.formats import runs
 from reknob.formats.effects import EFFECTS
@@ -18,6 +20,7 @@ from reknob.runtime.files import TEXT_BYTES, write_bytes
 
 #: Files that say which recordings belong together, and are read where pairs are looked for.
 DESCRIBING = (".yaml", ".yml")
+FEW = 100  # songs whose folders are listed one by one
 
 
 class State(StrEnum):
@@ -183,35 +186,48 @@ def shard(songs: list[Song], text: str) -> list[Song]:
     return songs[int(match[1]) - 1 :: int(match[2])]
 
 
-def states(store: Store, songs: list[Song], epochs: int, *, prune: bool = False) -> dict[str, State]:
-    """The state of each song by its newest run that has a checkpoint; songs without one are waiting.
+class Progress(NamedTuple):
+    """How far the newest run of a song is."""
+
+    state: State
+    run: str = ""  # its folder below the results
+    losses: Sequence[float] = ()
+
+
+def progress(store: Store, songs: Sequence[Song], settings: FitSettings) -> dict[str, Progress]:
+    """The progress of each song by its newest run that has a checkpoint; songs without one are waiting.
 
     Args:
         store: the results.
-        epochs: the steps after which a fit is finished.
-        prune: whether effects that are not needed must have been removed, too.
+        songs: of many the whole store is listed once, of few the folder of each.
+        settings: of the fits: after how many steps, and by what else, one is finished.
     """
+    files: dict[str, int] = {}
+    for folder in [song.id for song in songs] if len(songs) < FEW else [""]:
+        files |= store.names(folder)
     newest: dict[str, int] = {}
-    files = store.names()
     for name in files:
         match = re.fullmatch(r"(.+)/run_(\d{1,9})/" + re.escape(runs.CHECKPOINT), name)
         if match:
             newest[match[1]] = max(newest.get(match[1], -1), int(match[2]))
     folders = {song.id: f"{song.id}/run_{newest[song.id]}" for song in songs if song.id in newest}
     records = store.read_all(f"{folder}/{runs.META}" for folder in folders.values() if f"{folder}/{runs.META}" in files)
-    found = {song.id: State.WAITING for song in songs}
-    for song, folder in folders.items():
-        lacks_pruning = prune and f"{folder}/{EFFECTS}" not in files
-        found[song] = _state(records.get(f"{folder}/{runs.META}", b"{}"), epochs, lacks_pruning=lacks_pruning)
+    found = {song.id: Progress(State.WAITING) for song in songs}
+    for name, folder in folders.items():
+        is_pruned = not settings.prune or f"{folder}/{EFFECTS}" in files
+        found[name] = _progress(
+            folder, records.get(f"{folder}/{runs.META}", b"{}"), settings.epochs if is_pruned else None
+        )
     return found
 
 
-def _state(record: bytes, epochs: int, *, lacks_pruning: bool) -> State:
+def _progress(folder: str, record: bytes, epochs: int | None) -> Progress:
+    """The progress by the record of a run; without `epochs` it cannot be finished yet."""
     try:
         meta = json.loads(record)
-        ended, steps = meta.get("terminated_by", "running"), len(meta.get("losses") or ())
+        ended, losses = meta.get("terminated_by", "running"), [float(loss) for loss in meta.get("losses") or ()]
     except (AttributeError, TypeError, ValueError):
-        return State.FAILED  # damaged; the fit says how
-    if ended == "error":
-        return State.FAILED
-    return State.INTERRUPTED if ended or steps < epochs or lacks_pruning else State.FINISHED
+        return Progress(State.FAILED, folder)  # damaged; the fit says how
+    is_finished = not ended and epochs is not None and len(losses) >= epochs
+    state = State.FINISHED if is_finished else State.FAILED if ended == "error" else State.INTERRUPTED
+    return Progress(state, folder, losses)

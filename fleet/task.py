@@ -42,12 +42,14 @@ class Task:
         results: path or URL of the folder of all runs.
         settings: of the fits, with the whole chain; an interrupted run is always resumed.
         threads: of torch on a CPU; None leaves what the process has.
+        together: how many of the songs are fitted in one batch.
     """
 
     songs: tuple[Song, ...]
     results: str
     settings: FitSettings
     threads: int | None = None
+    together: int = 1
 
     @cached_property
     def key(self) -> str:
@@ -106,8 +108,11 @@ class _Work:
         beats = threading.Thread(target=self._beats, daemon=True)
         beats.start()
         try:
-            pairs = [pair for song in self.task.songs if (pair := self._fetch(song))]
-            Session(settings, (self,)).fit(pairs, self.stopped)
+            for at in range(0, len(self.task.songs), self.task.together):
+                if not self.stopped():
+                    batch = self.task.songs[at : at + self.task.together]
+                    pairs = [pair for song in batch if (pair := self._fetch(song))]
+                    Session(settings, (self,)).fit(pairs, self.stopped)
         except Exception as error:  # of the settings, or of the store
             for result in self.results.values():
                 if result.state in (State.WAITING, State.RUNNING):
@@ -243,10 +248,17 @@ _STATES = {
 
 
 def tasks_of(
-    songs: Sequence[Song], results: str, settings: FitSettings, *, together: int = 1, threads: int | None = None
+    songs: Sequence[Song],
+    results: str,
+    settings: FitSettings,
+    *,
+    each: int = 1,
+    together: int = 1,
+    threads: int | None = None,
 ) -> list[Task]:
-    """Tasks of at most `together` songs each, neighbours by the size of their files, the longest first."""
+    """Tasks of `each` songs, at least those of one batch, neighbours by the size of their files, the longest first."""
     # A long task that begins last would keep one worker busy while the others are idle.
-    ordered = sorted(songs, key=lambda song: (-song.size, song.id)) if together > 1 else list(songs)
-    groups = [tuple(ordered[at : at + together]) for at in range(0, len(ordered), together)]
-    return [Task(group, results, settings, threads) for group in groups]
+    ordered = sorted(songs, key=lambda song: (-song.size, song.id))
+    each = max(each, together)
+    groups = [tuple(ordered[at : at + each]) for at in range(0, len(ordered), each)]
+    return [Task(group, results, settings, threads, together) for group in groups]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 
-from reknob.fleet.songs import State
+from reknob.fleet.songs import Progress, State
 from reknob.fleet.store import Store
 from reknob.fleet.task import RUNNING, Result
 from reknob.runtime.errors import UsageError
@@ -36,6 +36,13 @@ class Row:
     run: str = ""
     worker: str = ""
     reason: str = ""  # of the last failure
+
+    def begin(self, progress: Progress, results: str) -> None:
+        """Takes over how far the newest run is."""
+        self.state, self.steps, losses = progress.state, len(progress.losses), progress.losses
+        self.run = f"{results.rstrip('/')}/{progress.run}" if progress.run else ""
+        if losses:
+            self.first_loss, self.loss = losses[0], min(losses)
 
     def record(self, result: Result) -> None:
         """Takes over a result."""

@@ -64,14 +64,16 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="reknob-") as scratch:
         found = songs.find(args.songs, fit_settings.dataset, Path(scratch))
     chosen = songs.shard(found.songs, args.shard) if args.shard else found.songs
-    states = reached(args.results, lambda: songs.states(store, chosen, fit_settings.epochs, prune=fit_settings.prune))
-    rows = {song.id: watch.Row(song.id, states[song.id]) for song in chosen}
-    done_before = sum(state is State.FINISHED for state in states.values())
+    rows = {song.id: watch.Row(song.id) for song in chosen}
+    for name, progress in reached(args.results, lambda: songs.progress(store, chosen, fit_settings)).items():
+        rows[name].begin(progress, store.url)
+    left = [song for song in chosen if rows[song.id].state is not State.FINISHED]
     failed = found.failed if args.shard in ("", "1/1") or args.shard.startswith("1/") else []
     rows |= {line: watch.Row(line, State.FAILED, reason=line) for line in failed}
-    summary = watch.Summary(backend.name, rows, found.skipped, done_before=done_before)
-    left = [song for song in chosen if states[song.id] is not State.FINISHED]
-    tasks = tasks_of(left, store.url, fit_settings, together=args.together, threads=threads_of(args))
+    summary = watch.Summary(backend.name, rows, found.skipped, done_before=len(chosen) - len(left))
+    tasks = tasks_of(
+        left, store.url, fit_settings, each=args.per_task, together=args.together, threads=threads_of(args)
+    )
     for line in (*(f"skipped {reason}" for reason in found.skipped), *(f"failed: {reason}" for reason in failed)):
         print(line, flush=True)
     show = Display()
@@ -201,6 +203,9 @@ def parser() -> Parser:
         "--workers", type=positive_int, default=1, metavar="N", help="local: processes (default 1, this one)"
     )
     p.add_argument("--together", type=positive_int, default=1, metavar="N", help="songs of like length in one batch")
+    p.add_argument(
+        "--per-task", type=positive_int, default=1, metavar="N", help="songs of a task, or of a job of Slurm"
+    )
     p.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of a fit (local: the cores; else 1)")
     p.add_argument(
         "--gpus", type=real(0, 64), default=0.0, metavar="X", help="ray, slurm: GPUs of a task; ray: 0.25, …"

@@ -184,7 +184,7 @@ def test_the_songs_of_a_lost_worker_are_tried_again_alone_and_named(tmp_path: Pa
 
     task = Task((song("good"), song("bad")), str(tmp_path), read_settings(SETTINGS))
     backend = FakeBackend(end)
-    rows = run(backend, [task], tmp_path, retries=2)
+    rows = run(backend, [task], tmp_path, retries=1)
     assert backend.given == [("good", "bad"), ("good",), ("bad",), ("bad",)]
     assert rows["good"].state is State.FINISHED and rows["bad"].state is State.FAILED
     assert rows["bad"].reason == "bad: its worker was ended by SIGKILL" and rows["bad"].attempts == 3
@@ -227,7 +227,7 @@ def test_shards_are_even_and_hold_every_song_once() -> None:
 def test_tasks_are_neighbours_by_size_and_the_longest_come_first(tmp_path: Path) -> None:
     settings = read_settings(SETTINGS)
     listed = [song(name, size) for name, size in {"a": 1, "b": 9, "c": 2, "d": 8, "e": 5}.items()]
-    grouped = tasks_of(listed, str(tmp_path), settings, together=2)
+    grouped = tasks_of(listed, str(tmp_path), settings, each=2)
     assert [[each.name for each in task.songs] for task in grouped] == [["b", "d"], ["e", "c"], ["a"]]
 
 
