@@ -15,13 +15,11 @@ Ctrl-C keeps the best so far; resume=true continues from there.
 from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, print_error, program
 
 import sys
-from collections.abc import Collection
 from dataclasses import asdict
 
-from reknob.data.pair_files import DATASETS, find_songs
+from reknob.data.pair_files import find_songs
+from reknob.fitting.command_line import read_settings
 from reknob.fitting.session import Outcome, Session
-from reknob.fitting.settings import FitSettings
-from reknob.formats.published_config import from_published_settings
 from reknob.report.board import TensorBoardWriter
 from reknob.report.page.observer import ReportWriter
 from reknob.report.progress import Progress, summary
@@ -29,14 +27,12 @@ from reknob.runtime.files import user_path
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.memory import keep_freed_memory
 from reknob.runtime.output import result
-from reknob.runtime.settings import load_settings
-from reknob.runtime.trees import interpolated
 
 
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    settings = read_settings(argv)
+    settings = read_settings(argv, __doc__)
     songs, skipped, empty = find_songs(
         user_path(settings.log_dir), settings.dataset, settings.data_dir, settings.dry, settings.wet
     )
@@ -66,35 +62,6 @@ def main(argv: list[str]) -> int:
     if interrupt.asked:
         return INTERRUPTED
     return FAULT if any(song.is_fault for song in failed) else MISTAKE if failed or empty else 0
-
-
-def read_settings(argv: list[str]) -> FitSettings:
-    """Checked settings, with the whole chain under `chain`."""
-    of_file: dict = {}
-
-    def translate(tree: dict, given: Collection[str]) -> dict:
-        tree = _of_file(tree, given)
-        if isinstance(tree.get("chain"), dict):
-            # Kept apart: the file's chain changes that of `model`, which a flag may choose, and flags change both.
-            of_file.update(tree.pop("chain"))
-        return tree
-
-    settings = load_settings(FitSettings, argv, description=__doc__ or "", translate=translate)
-    settings.read_model(interpolated({"chain": of_file}, asdict(settings))["chain"])
-    settings.check()
-    return settings
-
-
-def _of_file(tree: dict, given: Collection[str]) -> dict:
-    """Our settings of a configuration file; paths of the command line take the place of the file's."""
-    tree = from_published_settings(tree)
-    others = {"dry": ("data_dir",), "wet": ("data_dir",), "data_dir": ("dry", "wet")}
-    replaced = {name for path in others if path in given for name in others[path]}
-    takes = DATASETS[tree["dataset"]].arguments if tree.get("dataset") in DATASETS else None
-    # Paths of the command line may not suit the file's data set: then it is dropped, and inferred from the paths.
-    if takes is not None and "dataset" not in given and any(path in given and path not in takes for path in others):
-        replaced.add("dataset")
-    return {name: value for name, value in tree.items() if name not in replaced}
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.formats.certainty import Certainty, write_certainty
 from reknob.formats.effects import EFFECTS, write_effects
-from reknob.formats.run_audio import KEPT, write_run_audio
 from reknob.formats.preset_document import is_document
 from reknob.formats.provenance import environment, hashes
+from reknob.formats.run_audio import KEPT, write_run_audio
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import absolute, input_path, remove_temporary, write_text
 from reknob.runtime.locks import FolderLock

@@ -17,6 +17,8 @@ from reknob.runtime.errors import UsageError
 #: Command -> module below `reknob`, and what it does.
 COMMANDS = {
     "fit": ("main", "fit a chain to dry/wet pairs"),
+    "fleet": ("scripts.fit_many", "fit a chain to many songs, on one machine or a cluster"),
+    "fleet-status": ("scripts.fleet_status", "how far a fleet is"),
     "check": ("scripts.check_pair", "check a dry/wet pair before a fit"),
     "render": ("scripts.render", "apply a fitted chain to a recording"),
     "play": ("scripts.play", "stream a recording through a chain, to a file or the speakers"),

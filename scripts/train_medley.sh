@@ -3,18 +3,18 @@
 #
 #     scripts/train_medley.sh scripts/medley_vocals_list.txt ~/processed/medley_vocal_log [key=value …]
 #
-# Runs go to LOG/<song>/<wet stem>/run_N, the output of main.py to LOG/train.log; further arguments are its settings.
-# Finished runs are left alone, interrupted ones resume; failed ones are listed at the end, with the reason.
+# Runs go to LOG/<song>/<wet stem>/run_N, the output to LOG/train.log; further arguments are those of fit_many.py, as
+# `epochs=400` or `--workers 4`. Finished runs are left alone, interrupted ones resume; failed ones are listed at the end.
 set -u
 
 if [ $# -lt 2 ]; then
-    echo "usage: $0 LIST LOG [key=value …]" >&2
+    echo "usage: $0 LIST LOG [key=value …] [options of fit_many.py]" >&2
     exit 2
 fi
 list=$1 log=$2
 shift 2
-main=$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")/main.py
+program=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/fit_many.py
 [ -r "$list" ] || { echo "$0: $list: cannot be read" >&2; exit 2; }
 mkdir -p "$log" || exit 2
-"${PYTHON:-python}" "$main" data_dir="@$list" log_dir="$log" resume=true "$@" 2>&1 | tee -i -a "$log/train.log"
+"${PYTHON:-python}" "$program" "$list" "$log" --together 64 "$@" 2>&1 | tee -i -a "$log/train.log"
 exit "${PIPESTATUS[0]}"

@@ -97,7 +97,7 @@ def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again
     first = train(tmp_path, songs)
     assert first.returncode == 2
     assert "2 fitted, 0 done before, 1 failed" in first.stdout
-    failed = f"main.py: {tmp_path / 'C_Played'}: no pair found: C_Played is instrumental"
+    failed = f"fit_many.py: {tmp_path / 'C_Played'}: no pair found: C_Played is instrumental"
     assert failed in first.stdout.splitlines()
     logs = tmp_path / "log dir"
     for song in ("A Song", "B_Song"):

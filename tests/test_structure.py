@@ -11,8 +11,8 @@ import pytest
 import reknob
 
 ROOT = Path(__file__).parents[1]
-# kernels <- functional <- afx <- losses, data <- formats <- fitting | estimation | analysis <- report <- app
-# <- programs: each may import those to its left, and runtime, which imports nothing of ours.
+# kernels <- functional <- afx <- losses, data <- formats <- fitting | estimation | analysis <- report <- app, and
+# fitting <- fleet; all <- programs: each may import those to its left, and runtime, which imports nothing of ours.
 EFFECTS = {"runtime", "afx.kernels", "afx.functional", "afx"}
 FORMATS = EFFECTS | {"data", "formats"}
 PARTS = FORMATS | {"losses", "encoders", "fitting", "estimation", "analysis"}
@@ -30,14 +30,15 @@ MAY_IMPORT = {
     "analysis": FORMATS,
     "report": PARTS,
     "app": PARTS | {"report"},
-    "programs": PARTS | {"report", "app", "reknob"},
+    "fleet": FORMATS | {"fitting"},
+    "programs": PARTS | {"report", "app", "fleet", "reknob"},
     "reknob": PARTS | {"report"},
     "benchmarks": PARTS | {"report"},
     "docs": PARTS | {"report"},
 }
 FOLDERS = (
     *("reknob", "runtime", "afx", "encoders", "losses", "data", "formats", "fitting", "estimation", "analysis"),
-    *("report", "app", "scripts", "benchmarks", "docs", "tests"),
+    *("report", "app", "fleet", "scripts", "benchmarks", "docs", "tests"),
 )
 PROGRAM_FOLDERS = ("scripts", "benchmarks", "docs")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100
