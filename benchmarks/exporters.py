@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,25 @@ def read_easyeffects(text: str, sr: int) -> list[Coefs]:
     ]
     assert all(band["mode"] == "APO (DR)" for band in bands)
     return [cookbook(kinds[band["type"]], band["frequency"], band["q"], band["gain"], sr) for band in bands]
+
+
+def run_lv2(text: str, x: np.ndarray, sr: int) -> np.ndarray:
+    """Audio (1, T) through the plug-ins of LV2 presets, in their order, by lv2apply of lilv-utils.
+
+    It does not compensate the latency of a plug-in, which is that of its lookahead.
+    """
+    program = shutil.which("lv2apply")
+    assert program
+    presets = re.findall(r"lv2:appliesTo <(\S+)> ;.*?lv2:port (.*?) \.\n", text, re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.wav", Path(folder) / "out.wav"
+        write_audio(source, torch.from_numpy(x).float(), sr)
+        for plugin, ports in presets:
+            values = re.findall(r'lv2:symbol "(\w+)" ; pset:value (\S+) \]', ports)
+            controls = [word for symbol, value in values for word in ("-c", symbol, value)]
+            subprocess.run([program, "-i", source, "-o", target, *controls, plugin], check=True, capture_output=True)
+            source, target = target, source
+        return read_audio(source)[0].double().numpy()
 
 
 def filtered(x: np.ndarray, filters: list[Coefs]) -> np.ndarray:
@@ -234,6 +254,12 @@ def measure(document: PresetDocument, x: np.ndarray, sr: int, pedalboard: str | 
         filtered(x, read_easyeffects(str(export(document, "easyeffects").content), sr)),
         bands,
     )
+    if shutil.which("lv2apply"):
+        still = without_dynamics(document)
+        row("lv2", "equaliser", run_lv2(str(export(still, "lv2").content), x, sr), bands)
+        y = run_lv2(str(export(document, "lv2").content), x, sr)
+        wait = lag(y[0], plain[0])
+        row("lv2", "equaliser, compressor", y[:, wait:], plain[:, : x.shape[1] - wait])
     made = export(document, "camilladsp", "v")
     responses = {f"v{end}": h.double().numpy() for end, h in made.files.items()}
     text = str(made.content)
@@ -254,14 +280,26 @@ def measure(document: PresetDocument, x: np.ndarray, sr: int, pedalboard: str | 
     row("jsfx", "equaliser, compressor", y[:1, wait : x.shape[1]], plain[:, : x.shape[1] - wait])
     if pedalboard:
         row("pedalboard", "whole chain", run_pedalboard(document, x, sr, pedalboard), whole)
-        neutral = changed(
-            document.effect, document.tensors(), ["comp.cmp_ratio=1", "comp.exp_ratio=1", "comp.makeup=0"]
-        )
-        quiet = PresetDocument(
-            document.chain, sr, None, {n: v for n, v in flatten(neutral).items() if n in document.values}
-        )
-        row("pedalboard", "without compressor", run_pedalboard(quiet, x, sr, pedalboard), linear)
+        row("pedalboard", "without compressor", run_pedalboard(without_dynamics(document), x, sr, pedalboard), linear)
     return rows
+
+
+def without_dynamics(document: PresetDocument) -> PresetDocument:
+    """The preset with a compressor/expander that does nothing."""
+    off = changed(
+        document.effect,
+        document.tensors(),
+        ["comp.cmp_ratio=1", "comp.exp_ratio=1", "comp.makeup=0", "comp.lookahead=0"],
+    )
+    return PresetDocument(
+        document.chain, document.sr, None, {n: v for n, v in flatten(off).items() if n in document.values}
+    )
+
+
+def lag(y: np.ndarray, truth: np.ndarray, most: int = 2000) -> int:
+    """By how many samples `y` (T,) is later than `truth`, 0 to `most`."""
+    correlation = fftconvolve(y, truth[::-1])[len(truth) - 1 :]
+    return int(correlation[:most].argmax())
 
 
 def run_pedalboard(document: PresetDocument, x: np.ndarray, sr: int, python: str) -> np.ndarray:

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import math
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,8 @@ from benchmarks.exporters import (
     read_filter_text,
     run_camilladsp,
     run_jsfx,
+    run_lv2,
+    without_dynamics,
 )
 from reknob.afx.effect import Knobs, flatten
 from reknob.afx.registry import EFFECTS, build, parse_chain
@@ -141,6 +146,46 @@ def test_the_plug_in_for_reaper_is_the_chain_without_its_space(preset: PresetDoc
     assert error_db(y[:1, wait : wait + inside], expected[:, :inside]) < -80
 
 
+def lv2_ports(text: str, plugin: str) -> dict[str, float]:
+    """The values of the preset of one plug-in."""
+    (ports,) = re.findall(rf"lv2:appliesTo <\S+/{plugin}> ;.*?lv2:port (.*?) \.\n", text, re.DOTALL)
+    return {name: float(x) for name, x in re.findall(r'lv2:symbol "(\w+)" ; pset:value (\S+) \]', ports)}
+
+
+def test_lv2_presets_hold_bands_and_dynamics_as_lsp_plugins_take_them(preset: PresetDocument) -> None:
+    made = export(preset, "lv2", "v")
+    text = str(made.content)
+    assert re.findall(r'label "(.*)"', text) == [
+        f"voice x {kind}" for kind in ("1 equaliser", "2 expander", "3 compressor")
+    ]
+    assert list(made.files) == ["-space.wav"]
+    bands = lv2_ports(text, "para_equalizer_x32_mono")
+    assert (bands["ft_0"], bands["fm_0"], bands["f_0"], bands["ft_5"], bands["ft_6"]) == (1, 6, 350, 2, 0)
+    assert bands["g_0"] == pytest.approx(10 ** (5 / 20)) and bands["q_0"] == pytest.approx(1.4)
+    dynamics = lv2_ports(text, "compressor_mono")
+    assert dynamics["al"] == pytest.approx(10 ** (-26 / 20)) and dynamics["cr"] == pytest.approx(4)
+    assert dynamics["at"] == pytest.approx(1.228 * 12 / 2.2) and dynamics["mk"] == pytest.approx(10 ** (4 / 20))
+    assert lv2_ports(text, "expander_mono")["er"] == pytest.approx(1 / 0.6)
+
+
+def test_lv2_thresholds_below_the_lowest_raise_the_detector(preset: PresetDocument) -> None:
+    low = replace(preset, values=preset.values | {"comp.exp_threshold": torch.tensor(-67.0)})
+    ports = lv2_ports(str(export(low, "lv2").content), "expander_mono")
+    assert ports["al"] == pytest.approx(1e-3) and ports["scp"] == pytest.approx(10 ** (7 / 20))
+    lower = replace(preset, values=preset.values | {"comp.exp_threshold": torch.tensor(-110.0)})
+    made = export(lower, "lv2")
+    assert lv2_ports(str(made.content), "expander_mono")["scp"] == pytest.approx(100)
+    assert "comp: a threshold of -110.0 dB is -100 dB there, the lowest" in made.lacking
+
+
+@pytest.mark.skipif(
+    not (shutil.which("lv2apply") and Path("/usr/lib/lv2/lsp-plugins.lv2").exists()), reason="needs LSP Plugins"
+)
+def test_the_equaliser_of_lsp_plugins_is_ours(preset: PresetDocument) -> None:
+    text = str(export(without_dynamics(preset), "lv2").content)
+    assert error_db(run_lv2(text, X, SR), ours(preset, X, is_band)) < -60
+
+
 def test_easyeffects_names_the_times_as_lsp_plugins_measure_them(preset: PresetDocument) -> None:
     output = json.loads(str(export(preset, "easyeffects", "v").content))["output"]
     assert output["plugins_order"] == ["equalizer#0", "expander#0", "compressor#0", "convolver#0"]
@@ -201,7 +246,7 @@ def test_every_effect_is_exported_or_told(to: str) -> None:
         chain = build(config, SR)
         document = PresetDocument(config, SR, -18.0, flatten(Knobs(chain).requires_grad_(False)()))
         made = export(document, to)
-        there = ("one", "Filter 1: ", "band0", "slider1:", "space", "gain: -0.0")
+        there = ("one", "Filter 1: ", "band0", '"f_0"', "slider1:", "space", "gain: -0.0")
         has_it = any(word in str(made.content) for word in there)
         assert has_it or any(line.startswith("one") for line in made.lacking), (key, made)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reknob.afx.registry import lookup
 from reknob.data.audio import write_audio
-from reknob.formats.exporters import camilladsp, easyeffects, filters, impulse, jsfx, pedalboard_script, tables
+from reknob.formats.exporters import camilladsp, easyeffects, filters, impulse, jsfx, lv2, pedalboard_script, tables
 from reknob.formats.exporters.parts import Export, Rig
 from reknob.formats.preset_document import PresetDocument
 from reknob.runtime.errors import UsageError
@@ -30,6 +30,7 @@ EXPORTERS: dict[str, Exporter] = {
     "csv": Exporter("every number with unit and certainty", ".csv", tables.csv_table),
     "camilladsp": Exporter("the chain, for CamillaDSP", ".yml", camilladsp.camilladsp),
     "easyeffects": Exporter("the chain, for EasyEffects", ".json", easyeffects.easyeffects),
+    "lv2": Exporter("the chain, as LV2 presets of LSP Plugins, for Ardour", ".ttl", lv2.lv2),
     "ir-eq": Exporter("impulse response of the equaliser, mono", ".wav", impulse.equaliser),
     "ir-space": Exporter("impulse response of delay, reverb and pan, mono to stereo", ".wav", impulse.space),
     "ir-true-stereo": Exporter("the same in four channels, LL LR RL RR", ".wav", impulse.true_stereo),
