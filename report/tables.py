@@ -178,7 +178,7 @@ def certainty_rows(
     rows = [
         [
             row.name,
-            *("" if x is None else number(x) for x in (row.value, row.low, row.high)),
+            *("" if x is None else _digits(x, row.unit) for x in (row.value, row.low, row.high)),
             row.unit,
             f"{UNCERTAIN.get(row.certainty, ' ')} {row.certainty}".rstrip(),
         ]
@@ -197,7 +197,12 @@ def number(x: float) -> str:
 
 def quantity(x: float, unit: str) -> str:
     """A number with its unit; levels in dB with two digits, more of which nobody hears."""
-    return f"{x:.2f} dB" if unit == "dB" else f"{number(x)} {unit}".rstrip()
+    return f"{_digits(x, unit)} {unit}".rstrip()
+
+
+def _digits(x: float, unit: str) -> str:
+    """A number in a unit, without it."""
+    return f"{x:.2f}" if unit == "dB" else number(x)
 
 
 def p_value(p: float) -> str:
