@@ -18,7 +18,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
-from reknob.fitting import recipe, restarts
+from reknob.fitting import recipe, restarts, space
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -171,10 +171,13 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 
 
 @pytest.fixture
-def brief_start(brief_search: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start from the signals after few steps."""
-    monkeypatch.setattr(recipe, "ADAPTING", 2)
-    monkeypatch.setattr(restarts, "STEPS", 2)
+def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of each kind in a start from the signals."""
+    for module, name in ((recipe, "ADAPTING"), (restarts, "STEPS"), (space, "SEEDS")):
+        monkeypatch.setattr(module, name, 2)
+    for name in ("ECHOES", "TOGETHER"):
+        monkeypatch.setattr(space, name, getattr(space, name)._replace(steps=2))
+    monkeypatch.setattr(space, "NETWORK", tuple(stage._replace(steps=2) for stage in space.NETWORK))
 
 
 @pytest.mark.parametrize("line", runnable())
