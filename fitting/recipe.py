@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from reknob.afx.effect import Effect
 from reknob.data.chunks import Chunks, cut_chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
@@ -19,7 +20,7 @@ from reknob.fitting.optimiser import METHODS
 from reknob.fitting.pruning import prune
 from reknob.fitting.restarts import CHUNKS, best_start, descend, loudest
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.space import find_space
+from reknob.fitting.space import find_space, sends_input
 from reknob.fitting.track import TrackState
 from reknob.formats.effects import EFFECTS
 from reknob.formats.preset_document import is_document, raws_of, read_document
@@ -113,15 +114,19 @@ class Recipe:
         if is_document(self.settings.start):
             return raws_of(chain, read_document(self.settings.start), self.settings.seed)
         log.info("%s: reading a start from the recordings", pair.name)
-        echoes = [to_raws(chain, values) for values in starts(chain, pair.dry, pair.wet, self.settings.restarts)]
         defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks, CHUNKS)
         make = partial(self.fit, method="annealed")
-        # What comes before the sends is found first: the response is read from its output.
-        adapted = descend(chain, few, [defaults | echoes[0]], make, ADAPTING)[0]
+        # What comes before the sends is found first: echo and reverb are read from its output.
+        adapted = descend(chain, few, [defaults | self._echoes(chain, pair.dry, pair)[0]], make, ADAPTING)[0]
         adapted |= find_direct_sound(chain, loudest(few, 1), adapted)
+        echoes = self._echoes(chain, sends_input(chain, adapted, pair.dry[None])[0], pair)
         space = find_space(chain, few, adapted, echoes, self.settings.seed)
-        found = [adapted | space] if space else [adapted | echo for echo in echoes[1:]]
+        found = [adapted | space] if space else [adapted | echo for echo in echoes]
         return best_start(chain, few, [*found, adapted], make)
+
+    def _echoes(self, chain: Effect, x: Tensor, pair: Pair) -> list[dict[str, Tensor]]:
+        """Raw parameters of the delay for each echo that a response from x (1, T) to wet shows."""
+        return [to_raws(chain, values) for values in starts(chain, x, pair.wet, self.settings.restarts)]
 
     def prune(self, track: TrackState, stopped: Callable[[], bool]) -> bool:
         """Removes the effects that a fit that has ended does not need; False if that is not set, or was stopped."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from reknob.afx.chain import Sends, Serial
+from reknob.afx.chain import Sends, Serial, render_series
 from reknob.afx.delay import PingPongDelay
-from reknob.afx.effect import Effect, Knobs, Values, own_values, part_values
+from reknob.afx.effect import Effect, Knobs, own_values, part_values
 from reknob.afx.functional import fdn
 from reknob.afx.param import Bounded
 from reknob.afx.reverb import FDN
@@ -66,11 +66,11 @@ def find_space(
     """
     if not isinstance(chain, Serial):
         return {}
-    *before, (last, sends) = chain.parts()
+    *_, (last, sends) = chain.parts()
     fits = [part for _, part in sends.parts() if isinstance(part, (FDN, PingPongDelay))]
     if not isinstance(sends, Sends) or not fits or sends.runs_by_sample:
         return {}
-    x = _input(chain, chunks, raws, [name for name, _ in before])
+    x = sends_input(chain, raws, chunks.dry)
     estimate = ResponseEstimate(x, chunks.wet, chain.sr, round(ESTIMATED_S * chain.sr))
     prefix = f"{last}."
     search = _Search(sends.eval(), estimate, _within(prefix, raws))
@@ -79,13 +79,12 @@ def find_space(
 
 
 @torch.no_grad()
-def _input(chain: Serial, chunks: Chunks, raws: dict[str, Tensor], names: Sequence[str]) -> Tensor:
-    """The input of the sends, (n, 1, T)."""
-    values: Values = functional_call(Knobs(chain), raws, ())
-    parts, x = dict(chain.parts()), chunks.dry
-    for name in names:
-        x = parts[name](x, **parts[name].for_items(part_values(values, name), len(x)))
-    return x
+def sends_input(chain: Effect, raws: dict[str, Tensor], dry: Tensor) -> Tensor:
+    """What enters the sends at the end of a chain, (n, 1, T) from dry (n, 1, T); dry itself where there are none."""
+    parts = list(chain.parts())
+    if not isinstance(chain, Serial) or not isinstance(parts[-1][1], Sends):
+        return dry
+    return render_series(parts[:-1], dry, functional_call(Knobs(chain), raws, ()))
 
 
 def _within(prefix: str, raws: dict[str, Tensor]) -> dict[str, Tensor]:
