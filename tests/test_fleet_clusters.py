@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,9 +63,10 @@ def test_a_ray_cluster_leaves_the_same_runs(small: tuple, tmp_path: Path) -> Non
     pytest.importorskip("ray")
     songs, settings, alone = small
     ray, port = Path(sys.executable).parent / "ray", "26379"
+    short = tempfile.mkdtemp(prefix="ray")  # the paths of its sockets may have 107 characters
     start = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": ""}
-    head = subprocess.Popen([*start, f"--temp-dir={tmp_path}/ray", "--block"], env=environment, stdout=subprocess.PIPE)
+    head = subprocess.Popen([*start, f"--temp-dir={short}", "--block"], env=environment, stdout=subprocess.PIPE)
     try:
         assert head.stdout
         next(line for line in head.stdout if b"Ray runtime started" in line)
