@@ -40,7 +40,7 @@ def shown(argv: list[str]) -> int:
     """Notes, a bar, log records and a result in two parts."""
     args = Parser("Shows.").parse_args(argv)
     assert vars(args) == {}
-    print("a note")
+    sys.stdout.write("a note\n")
     for _ in progress_bar(range(3), unit="step"):
         pass
     logging.info("a remark")
@@ -64,7 +64,7 @@ def test_the_result_is_text_beside_notes_or_json_alone(capsys: Printed, monkeypa
     assert shown(["--quiet", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["count"] == 2 and err == "a warning\n"
-    print("as before")
+    sys.stdout.write("as before\n")
     assert capsys.readouterr().out == "as before\n", "the streams are restored"
 
 
