@@ -108,10 +108,11 @@ class TensorBoardWriter:
             _write_curves(writer, song, run.values, step)
         chosen = {name: value for name in COMPARED if (value := _setting(self._settings, name)) is not None}
         lowest = {"loss/lowest": run.track.best.loss}
+        writer.add_scalar("loss/lowest", run.track.best.loss, step)
+        assert writer.file_writer is not None, "open since its first scalar"
         # Not `add_hparams`, which writes into a folder of its own.
         for summary in hparams(chosen, lowest) if chosen else ():
             writer.file_writer.add_summary(summary)
-        writer.add_scalar("loss/lowest", run.track.best.loss, step)
 
     def _writer(self, song: Song, step: int) -> SummaryWriter:
         """A song's writer, opened at `step` if it is not open; hides what an earlier run wrote for later steps."""

@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from reknob.afx.chain import Normalised
 from reknob.afx.curve import Curve
 from reknob.afx.effect import Effect, Values, flatten, nest
 from reknob.report.figures import frame
 
 #: A chain and values for it, (1, *shape) each.
-ChainValues = tuple[Effect, Values]
+ChainValues = tuple[Normalised, Values]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import functools
 import html
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import mean, median
 
@@ -60,10 +60,11 @@ def value_rows(chain: Effect, values: Values, certainty: Mapping[str, Certainty]
         if not isinstance(value, Tensor) or value.numel() > 1:
             continue
         effect, _, parameter = name.rpartition(".")
+        row = ValueRow(effect, parameter, value.item(), units[name])
         known = (certainty or {}).get(name)
-        is_scalar = known is not None and isinstance(known.low, float) and isinstance(known.high, float)
-        interval = (known.low, known.high, str(known.word)) if is_scalar else ()
-        rows.append(ValueRow(effect, parameter, value.item(), units[name], *interval))
+        if known and isinstance(known.low, float) and isinstance(known.high, float):
+            row = replace(row, low=known.low, high=known.high, certainty=str(known.word))
+        rows.append(row)
     return rows
 
 

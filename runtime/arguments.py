@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         # Removed, so that programs need not know of them. The `--json FILE` of a program's own option stays.
         as_json = vars(parsed).get("json") is True
         if as_json:
-            del parsed.json
+            vars(parsed).pop("json")
         output.choose(quiet=vars(parsed).pop("quiet", False), as_json=as_json)
         return parsed, rest
 

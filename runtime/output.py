@@ -73,22 +73,22 @@ def is_quiet() -> bool:
     return output is not None and output.quiet
 
 
-def result(text: str = "", /, *, end: str = "\n", **fields: object) -> None:
+def result(text: str = "", /, **fields: object) -> None:
     """Shows a part of a program's result: the text, or with `--json` the fields, in one object at the program's end."""
     output = _CURRENT.get()
     if output is not None:
         output.record |= fields
     if text and not (output and output.as_json):
-        write_above_bars(text, output.stdout if output else sys.stdout, end)
+        write_above_bars(text, output.stdout if output else sys.stdout)
 
 
-def write_above_bars(text: str, stream: TextIO, end: str = "\n") -> None:
-    """Writes to a stream, above the progress bars that are drawn."""
-    tqdm = sys.modules.get("tqdm")
+def write_above_bars(text: str, stream: TextIO) -> None:
+    """Writes lines to a stream, above the progress bars that are drawn."""
+    text, tqdm = text.removesuffix("\n"), sys.modules.get("tqdm")
     if tqdm is not None:
-        tqdm.tqdm.write(text, stream, end)
+        tqdm.tqdm.write(text, stream)
     else:
-        stream.write(f"{text}{end}")
+        stream.write(f"{text}\n")
     # So that nothing is lost if the program is killed.
     stream.flush()
 

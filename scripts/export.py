@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         lacking = made.lacking
         if isinstance(made.content, Tensor) or made.files:
             raise UsageError(f"--to {args.to} writes audio: give --output NAME{EXPORTERS[args.to].suffix}")
-        result(str(made.content), end="", content=made.content, lacking=lacking)
+        result(str(made.content), content=made.content, lacking=lacking)
     for line in lacking:
         print_error(f"lacking: {line}")
     return 0

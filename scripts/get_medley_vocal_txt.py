@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     listing = "".join(f"{song}\n" for song in songs)
     if args.out:
         write_text(args.out, listing)
-    result("" if args.out else listing, end="", songs=songs, skipped=skipped)
+    result("" if args.out else listing, songs=songs, skipped=skipped)
     # On stderr, so that standard output is the list alone and can be redirected.
     if args.verbose:
         for reason in skipped:
