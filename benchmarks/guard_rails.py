@@ -15,12 +15,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import main as fit_program
 from benchmarks.measure import write_json
 from reknob.afx.effect import Effect, nest
 from reknob.afx.registry import EFFECTS, build
@@ -30,6 +30,7 @@ from reknob.runtime.arguments import Parser, file_path, positive_int
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, read_json, read_tensors
 
+FIT_PROGRAM = import_module("main").main  # a program is run here, as from a command line
 SR, SECONDS = 16000, 1.5
 END = 20.0  # of a raw parameter: 1 - σ(20) is 2e-9, beside 1 the spacing of float32 is 1e-7
 SHORT = {"delay": {"ir_duration": 2}, "fdn_reverb": {"ir_duration": 1.0}, "fir": {"length": 64}}
@@ -123,7 +124,7 @@ def fit(name: str, folder: Path, arguments: list[str]) -> Case:
     error = io.StringIO()
     files = [f"dry={folder / 'dry.wav'}", f"wet={folder / 'wet.wav'}", f"log_dir={folder}"]
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
-        status = fit_program.main([*files, *arguments])
+        status = FIT_PROGRAM([*files, *arguments])
     last = error.getvalue().strip().splitlines()[-1:] or [""]
     if status == 2:
         return Case(name, "refused", last[0])

@@ -12,14 +12,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 import yaml
 
-import main as fit_program
-import train_analysis_net
 from reknob.afx.effect import Knobs
 from reknob.afx.registry import build
 from reknob.data.audio import read_audio, write_audio
@@ -27,8 +26,12 @@ from reknob.fitting import fit
 from reknob.formats import runs
 from reknob.formats.presets import read_info
 from reknob.runtime.files import read_array, read_json, read_tensors
-from scripts import get_params, train_on_statistics
 
+# Not by an import statement: a program is here what is run, as from a command line.
+FIT_PROGRAM, TRAIN, HARVEST, TRAIN_ON_STATISTICS = (
+    import_module(name).main
+    for name in ("main", "train_analysis_net", "scripts.get_params", "scripts.train_on_statistics")
+)
 SR = 16000
 PAUSE_S = 0.1  # between checkpoints of a fit, instead of 20
 REFERENCE, OUTPUT = "reference", "output.txt"
@@ -269,7 +272,7 @@ def _pairs(count: int, seconds: float = 2.0) -> Callable[[Path], None]:
 
 def _fit(*more: str) -> Callable[[Path, Path], int]:
     def run(inputs: Path, folder: Path) -> int:
-        return fit_program.main([f"data_dir={inputs}", f"log_dir={folder / 'logs'}", *FIT, *more])
+        return FIT_PROGRAM([f"data_dir={inputs}", f"log_dir={folder / 'logs'}", *FIT, *more])
 
     return run
 
@@ -307,7 +310,7 @@ TRAINING = "--encoder=percentiles --seconds=1 --batch_size=2 --valid_items=2 --t
 def _train(inputs: Path, folder: Path) -> int:
     argv = [*TRAINING.split(), "--data=folder", f"--data_dir={inputs}", f"--log_dir={folder / 'logs'}", "--device=cpu"]
     begun = ["--resume"] * bool(list(folder.glob("logs/*/last.ckpt")))
-    return train_analysis_net.main([*argv, "--epochs=3", "--epoch_items=4", *begun])
+    return TRAIN([*argv, "--epochs=3", "--epoch_items=4", *begun])
 
 
 def _recordings(folder: Path) -> None:
@@ -335,7 +338,7 @@ def _statistics(inputs: Path, folder: Path) -> int:
     argv = [*STATISTICS.split(), "--data=folder", f"--data_dir={inputs}", f"--log_dir={folder / 'logs'}"]
     if (folder / "a.pt").exists():
         return 0
-    return train_on_statistics.main([*argv, f"--out={folder / 'a.pt'}"])
+    return TRAIN_ON_STATISTICS([*argv, f"--out={folder / 'a.pt'}"])
 
 
 def _statistics_result(folder: Path) -> dict[str, object]:
@@ -361,7 +364,7 @@ def _runs_to_harvest(folder: Path) -> None:
 
 
 def _harvest(inputs: Path, folder: Path) -> int:
-    return get_params.main([str(inputs), str(folder / "set"), "2020-01-01", "--overwrite"])
+    return HARVEST([str(inputs), str(folder / "set"), "2020-01-01", "--overwrite"])
 
 
 def _harvest_result(folder: Path) -> dict[str, object]:

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import av
@@ -12,7 +13,6 @@ import soundfile
 import torch
 import yaml
 
-import main as fit_program
 from reknob.afx import proxy as proxy_module
 from reknob.afx.effect import Effect, Knobs, flatten
 from reknob.afx.proxy import WEIGHTS, ProxyCompressor, load_weights
@@ -33,7 +33,7 @@ from reknob.formats.fields import RUN_RECORD, read_fields
 from reknob.formats.harvest import read_record
 from reknob.formats.preset_document import PresetDocument, document_text, raws_of, read_document
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import read_tensors
+from reknob.runtime.files import SHIPPED, read_tensors
 from reknob.runtime.locks import HOLDER, FolderLock
 
 SR = 44100
@@ -185,9 +185,8 @@ def read_chain(path: Path) -> None:
 
 def chain_files(_: Path) -> Reader:
     """Chains, published ones and settings."""
-    root = Path(fit_program.__file__).parent
     shipped = [
-        path.read_bytes() for path in (*(root / "cfg" / "model").glob("*.yaml"), root / "presets/fx_config.yaml")
+        path.read_bytes() for path in (*(SHIPPED / "cfg" / "model").glob("*.yaml"), SHIPPED / "presets/fx_config.yaml")
     ]
     aliases = b"a: &a {effect: peak}\nb: *a\nc: {<<: *a, freq: {default: 100}}\n"
     return Reader("chain.yaml", [*shipped, text({"sr": SR, "chain": CHAIN}), aliases], read_chain, {})
@@ -201,7 +200,7 @@ def settings(_: Path) -> Reader:
         "chunk_duration": 12,
         "chunk_overlap": "${loss.weights.0}",
     }
-    return Reader("settings.yaml", [text(tree)], lambda p: fit_program.read_settings([f"--config={p}"]), {})
+    return Reader("settings.yaml", [text(tree)], lambda p: import_module("main").read_settings([f"--config={p}"]), {})
 
 
 def values(_: Path) -> Reader:
