@@ -1,9 +1,7 @@
 """The jobs that `benchmarks.kill` ends: what they run, what they leave, and how they are killed and disturbed."""
 
-import contextlib
 import errno
 import gc
-import io
 import os
 import random
 import resource
@@ -76,10 +74,7 @@ def kill_at_random(job: Job, kills: int, seed: int) -> Outcome:
     draw, inputs = random.Random(seed), job.folder / "inputs"  # noqa: S311 - moments, nothing secret
     inputs.mkdir(parents=True)
     job.prepare(inputs)
-    # Once in this process, so that those forked from it need not load any compiled kernel.
-    (job.folder / "warm_up").mkdir()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        job.run(inputs, job.folder / "warm_up")
+    # Nothing runs in this process itself, whose threads would hold locks that a forked one waits for.
     seconds = _undisturbed(job, inputs)
     expected, outcome, number = job.result(job.folder / REFERENCE), Outcome(), 0
     while outcome.kills < kills:
