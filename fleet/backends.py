@@ -30,6 +30,7 @@ class Backend(Protocol):
 
     def finished(self, timeout: float) -> list[Finished]:
         """The tasks that ended since the last call; waits for at most `timeout` s for one."""
+        ...
 
     def stop(self) -> None:
         """Asks what runs to stop after the step in progress; those that have not begun never do."""

@@ -85,7 +85,8 @@ def find(source: str, dataset: str | None, scratch: Path) -> Songs:
         Song(
             "" if folder == Path() else folder.as_posix(),
             pair.name,
-            *map(mirror.original, (pair.dry_path, pair.wet_path)),
+            mirror.original(pair.dry_path),
+            mirror.original(pair.wet_path),
         )
         for folder, pairs in found[0].items()
         for pair in pairs
