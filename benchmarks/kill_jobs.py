@@ -280,7 +280,7 @@ def _fit_result(folder: Path) -> dict[str, object]:
         result |= {f"{name}/{key}": value for key, value in read_tensors(run / runs.VALUES).items()}
         meta = read_json(run / runs.META)
         result |= {f"{name}/{key}": meta[key] for key in ("losses", "undone", "terminated_by", "alignment_shift")}
-        result[f"{name}/audio"] = read_audio(run / "fitted.wav")[0]
+        result[f"{name}/audio"] = read_audio(run / "fitted.flac")[0]
         result[f"{name}/left"] = sorted(path.name for path in run.iterdir() if path.name.startswith("."))
     return result
 
@@ -290,7 +290,7 @@ def _check_fit(folder: Path) -> None:
         for name, read in ((runs.META, read_json), (runs.CONFIG, _read_yaml), (runs.CHECKPOINT, read_tensors)):
             if (run / name).exists():
                 read(run / name)
-        for name, read in ((runs.VALUES, read_tensors), ("fitted.wav", read_audio), ("preset.json", read_json)):
+        for name, read in ((runs.VALUES, read_tensors), ("fitted.flac", read_audio), ("preset.json", read_json)):
             if (run / name).exists():
                 read(run / name)
 
