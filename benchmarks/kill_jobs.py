@@ -23,6 +23,7 @@ from reknob.data.audio import read_audio, write_audio
 from reknob.fitting import fit
 from reknob.formats import runs
 from reknob.formats.presets import read_info
+from reknob.formats.run_audio import run_audio
 from reknob.runtime.files import read_array, read_json, read_tensors
 
 # Not by an import statement: a program is here what is run, as from a command line.
@@ -280,7 +281,7 @@ def _fit_result(folder: Path) -> dict[str, object]:
         result |= {f"{name}/{key}": value for key, value in read_tensors(run / runs.VALUES).items()}
         meta = read_json(run / runs.META)
         result |= {f"{name}/{key}": meta[key] for key in ("losses", "undone", "terminated_by", "alignment_shift")}
-        result[f"{name}/audio"] = read_audio(run / "fitted.wav")[0]
+        result |= {f"{name}/{kind}": read_audio(path)[0] for kind, path in run_audio(run).items()}
         result[f"{name}/left"] = sorted(path.name for path in run.iterdir() if path.name.startswith("."))
     return result
 
@@ -290,9 +291,11 @@ def _check_fit(folder: Path) -> None:
         for name, read in ((runs.META, read_json), (runs.CONFIG, _read_yaml), (runs.CHECKPOINT, read_tensors)):
             if (run / name).exists():
                 read(run / name)
-        for name, read in ((runs.VALUES, read_tensors), ("fitted.wav", read_audio), ("preset.json", read_json)):
+        for name, read in ((runs.VALUES, read_tensors), ("preset.json", read_json)):
             if (run / name).exists():
                 read(run / name)
+        for path in run_audio(run).values():
+            read_audio(path)
 
 
 def _read_yaml(path: Path) -> object:
