@@ -142,7 +142,7 @@ def fit(name: str, folder: Path, arguments: list[str]) -> Case:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a case failed."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--steps", type=positive_int, default=2000, help="of each fit (default %(default)s)")
     parser.add_argument("--what", default="effects,fits", help="effects, fits, or both with a comma between")
     parser.add_argument("--losses", default="vocal,esr", help="with commas between (default %(default)s)")

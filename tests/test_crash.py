@@ -56,7 +56,7 @@ def test_a_run_is_repeated_to_the_last_bit_and_differences_are_named(
     assert record["threads"] == torch.get_num_threads() and record["inputs"]["dry"]["file"] == "take.wav"
     assert {"torch", "numba", "python"} <= record["versions"].keys() and record["seed"] == 0
     capsys.readouterr()
-    assert reproduce.main([str(run)]) == 0
+    assert reproduce.main([str(run), "--quiet"]) == 0
     assert capsys.readouterr().out == "identical: the losses of 3 steps, and the values\n"
     # Another recording, another version, and another loss.
     meta = read_json(run / "meta.json")
