@@ -1,7 +1,6 @@
 """The jobs that `benchmarks.kill` ends: what they run, what they leave, and how they are killed and disturbed."""
 
 import errno
-import gc
 import os
 import random
 import resource
@@ -103,7 +102,7 @@ def faults(job: Job, outcome: Outcome) -> Outcome:
     for name, disturb in disturbances:
         folder = job.folder / name
         folder.mkdir()
-        status = _forked(job, inputs, folder, disturb).wait()
+        status = _wait(_forked(job, inputs, folder, disturb))
         # A fault of the machine is one line and status 2; where only TensorBoard failed, the job itself succeeded.
         if status not in (0, 2):
             lost.append(f"{name}: ended with status {status}")
@@ -116,7 +115,7 @@ def faults(job: Job, outcome: Outcome) -> Outcome:
 def _undisturbed(job: Job, inputs: Path) -> float:
     folder, started = job.folder / REFERENCE, time.monotonic()
     folder.mkdir()
-    status = _forked(job, inputs, folder).wait()
+    status = _wait(_forked(job, inputs, folder))
     if status:
         raise RuntimeError(f"{folder}: the undisturbed job ended with status {status}: {_output(folder)}")
     return time.monotonic() - started
@@ -124,7 +123,7 @@ def _undisturbed(job: Job, inputs: Path) -> float:
 
 def _to_the_end(job: Job, inputs: Path, folder: Path, expected: dict[str, object]) -> list[str]:
     """Runs a job that was disturbed to its end, and lists what differs from the undisturbed one."""
-    status = _forked(job, inputs, folder).wait()
+    status = _wait(_forked(job, inputs, folder))
     if status:
         return [f"{folder.name}: the last run ended with status {status}: {_output(folder)}"]
     try:
@@ -148,25 +147,20 @@ def _complaints(check: Callable[[Path], None], folder: Path) -> Iterator[str]:
         yield f"{type(error).__name__}: {error}"
 
 
-class _Forked:
-    """A process that runs a job, and ends with its exit status."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def _forked(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] = gc.collect) -> _Forked:
-    """Runs a job in a new process, after `disturb` is called there."""
+def _forked(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] | None = None) -> int:
+    """Runs a job in a new process, after `disturb` is called there; its id."""
     pid = os.fork()
     if pid == 0:
         _work(job, inputs, folder, disturb)
-    return _Forked(pid)
+    return pid
 
 
-def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> NoReturn:
+def _wait(pid: int) -> int:
+    """The exit status of a process, when it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] | None) -> NoReturn:
     status = 70
     try:
         handle = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -174,7 +168,8 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> 
         os.dup2(handle, 2)
         torch.set_num_threads(1)
         fit.PAUSE_EVERY_S = PAUSE_S
-        disturb()
+        if disturb:
+            disturb()
         status = job.run(inputs, folder)
     except BaseException:
         traceback.print_exc()
@@ -184,10 +179,10 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> 
 
 def _killed(job: Job, inputs: Path, folder: Path, seconds: float) -> bool:
     """Whether a job was still running after so many seconds, and was killed."""
-    process = _forked(job, inputs, folder)
+    pid = _forked(job, inputs, folder)
     time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+    os.kill(pid, signal.SIGKILL)
+    return _wait(pid) == -signal.SIGKILL
 
 
 def _failing_write(n: int, number: int) -> Callable[[], None]:
@@ -230,7 +225,7 @@ def _writes(job: Job, inputs: Path) -> int:
 
         os.replace = counting
 
-    _forked(job, inputs, folder, disturb).wait()
+    _wait(_forked(job, inputs, folder, disturb))
     return min((folder / "count").stat().st_size, MOST_WRITES)
 
 
