@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     for name, progress in reached(args.results, lambda: songs.progress(store, chosen, fit_settings)).items():
         rows[name].begin(progress, store.url)
     left = [song for song in chosen if rows[song.id].state is not State.FINISHED]
-    failed = found.failed if args.shard in ("", "1/1") or args.shard.startswith("1/") else []
+    failed = found.failed if not args.shard or args.shard.startswith("1/") else []
     rows |= {line: watch.Row(line, State.FAILED, reason=line) for line in failed}
     summary = watch.Summary(backend.name, rows, found.skipped, done_before=len(chosen) - len(left))
     tasks = tasks_of(
@@ -199,6 +199,7 @@ def build_backend(args: argparse.Namespace, slurm: dict[str, str], store: Store)
 def parser() -> Parser:
     """The program's options."""
     p = Parser(__doc__)
+    p.usage = "%(prog)s [options] SONGS RESULTS [key=value …] [slurm.key=value …]"
     p.add_argument("songs", metavar="SONGS", help="text file with a folder per line, or a folder; path or URL")
     p.add_argument("results", metavar="RESULTS", help="folder of the runs; path or URL")
     p.add_argument("--on", choices=BACKENDS, default="local", help="what runs the fits (default local)")
