@@ -84,7 +84,7 @@ class Result:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a reader failed."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--inputs", type=positive_int, default=10_000, help="of each reader (default %(default)s)")
     parser.add_argument("--readers", default=",".join(READERS), help="names with commas between (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the damage (default 0)")

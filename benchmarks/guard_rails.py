@@ -26,6 +26,7 @@ from reknob.afx.effect import Effect, nest
 from reknob.afx.registry import EFFECTS, build
 from reknob.data.audio import write_audio
 from reknob.formats import runs
+from reknob.losses import LOSSES
 from reknob.runtime.arguments import Parser, file_path, positive_int
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, read_json, read_tensors
@@ -142,20 +143,23 @@ def fit(name: str, folder: Path, arguments: list[str]) -> Case:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a case failed."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--steps", type=positive_int, default=2000, help="of each fit (default %(default)s)")
     parser.add_argument("--what", default="effects,fits", help="effects, fits, or both with a comma between")
     parser.add_argument("--losses", default="vocal,esr", help="with commas between (default %(default)s)")
     parser.add_argument("--json", type=file_path, help="file for the figures")
     args = parser.parse_args(argv)
+    chosen, losses = args.what.split(","), args.losses.split(",")
+    for names, known in ((chosen, ("effects", "fits")), (losses, tuple(LOSSES))):
+        if unknown := set(names) - set(known):
+            # Of a fit it would be a refusal, as of a signal.
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     if args.json:
         check_output(args.json)
     cases = []
     with tempfile.TemporaryDirectory(prefix="reknob-guard-") as folder:
-        parts = {"effects": effects(), "fits": fits(args.steps, args.losses.split(","), Path(folder))}
-        for what in args.what.split(","):
-            if what not in parts:
-                parser.error(f"--what {what}: give {' or '.join(parts)}")
+        parts = {"effects": effects(), "fits": fits(args.steps, losses, Path(folder))}
+        for what in chosen:
             for case in parts[what]:
                 cases.append(case)
                 print(f"{case.outcome}: {case.name}{': ' if case.detail else ''}{case.detail}", flush=True)

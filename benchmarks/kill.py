@@ -36,7 +36,7 @@ SHARES = {"fit": 0.3, "batch": 0.15, "few chunks": 0.15, "training": 0.05, "stat
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where anything was lost."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, has_result=False)
     parser.add_argument("--kills", type=positive_int, default=200, help="in all (default %(default)s)")
     parser.add_argument("--jobs", default=",".join(JOBS), help=f"of {', '.join(JOBS)}, with commas between")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")

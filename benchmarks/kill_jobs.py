@@ -1,7 +1,6 @@
 """The jobs that `benchmarks.kill` ends: what they run, what they leave, and how they are killed and disturbed."""
 
 import errno
-import gc
 import os
 import random
 import resource
@@ -23,6 +22,7 @@ from reknob.data.audio import read_audio, write_audio
 from reknob.fitting import fit
 from reknob.formats import runs
 from reknob.formats.presets import read_info
+from reknob.formats.run_audio import run_audio
 from reknob.runtime.files import read_array, read_json, read_tensors
 
 # Not by an import statement: a program is here what is run, as from a command line.
@@ -102,7 +102,7 @@ def faults(job: Job, outcome: Outcome) -> Outcome:
     for name, disturb in disturbances:
         folder = job.folder / name
         folder.mkdir()
-        status = _forked(job, inputs, folder, disturb).wait()
+        status = _wait(_forked(job, inputs, folder, disturb))
         # A fault of the machine is one line and status 2; where only TensorBoard failed, the job itself succeeded.
         if status not in (0, 2):
             lost.append(f"{name}: ended with status {status}")
@@ -115,7 +115,7 @@ def faults(job: Job, outcome: Outcome) -> Outcome:
 def _undisturbed(job: Job, inputs: Path) -> float:
     folder, started = job.folder / REFERENCE, time.monotonic()
     folder.mkdir()
-    status = _forked(job, inputs, folder).wait()
+    status = _wait(_forked(job, inputs, folder))
     if status:
         raise RuntimeError(f"{folder}: the undisturbed job ended with status {status}: {_output(folder)}")
     return time.monotonic() - started
@@ -123,7 +123,7 @@ def _undisturbed(job: Job, inputs: Path) -> float:
 
 def _to_the_end(job: Job, inputs: Path, folder: Path, expected: dict[str, object]) -> list[str]:
     """Runs a job that was disturbed to its end, and lists what differs from the undisturbed one."""
-    status = _forked(job, inputs, folder).wait()
+    status = _wait(_forked(job, inputs, folder))
     if status:
         return [f"{folder.name}: the last run ended with status {status}: {_output(folder)}"]
     try:
@@ -147,25 +147,20 @@ def _complaints(check: Callable[[Path], None], folder: Path) -> Iterator[str]:
         yield f"{type(error).__name__}: {error}"
 
 
-class _Forked:
-    """A process that runs a job, and ends with its exit status."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def _forked(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] = gc.collect) -> _Forked:
-    """Runs a job in a new process, after `disturb` is called there."""
+def _forked(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] | None = None) -> int:
+    """Runs a job in a new process, after `disturb` is called there; its id."""
     pid = os.fork()
     if pid == 0:
         _work(job, inputs, folder, disturb)
-    return _Forked(pid)
+    return pid
 
 
-def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> NoReturn:
+def _wait(pid: int) -> int:
+    """The exit status of a process, when it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] | None) -> NoReturn:
     status = 70
     try:
         handle = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -173,7 +168,8 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> 
         os.dup2(handle, 2)
         torch.set_num_threads(1)
         fit.PAUSE_EVERY_S = PAUSE_S
-        disturb()
+        if disturb:
+            disturb()
         status = job.run(inputs, folder)
     except BaseException:
         traceback.print_exc()
@@ -183,10 +179,10 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None]) -> 
 
 def _killed(job: Job, inputs: Path, folder: Path, seconds: float) -> bool:
     """Whether a job was still running after so many seconds, and was killed."""
-    process = _forked(job, inputs, folder)
+    pid = _forked(job, inputs, folder)
     time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+    os.kill(pid, signal.SIGKILL)
+    return _wait(pid) == -signal.SIGKILL
 
 
 def _failing_write(n: int, number: int) -> Callable[[], None]:
@@ -229,7 +225,7 @@ def _writes(job: Job, inputs: Path) -> int:
 
         os.replace = counting
 
-    _forked(job, inputs, folder, disturb).wait()
+    _wait(_forked(job, inputs, folder, disturb))
     return min((folder / "count").stat().st_size, MOST_WRITES)
 
 
@@ -280,7 +276,7 @@ def _fit_result(folder: Path) -> dict[str, object]:
         result |= {f"{name}/{key}": value for key, value in read_tensors(run / runs.VALUES).items()}
         meta = read_json(run / runs.META)
         result |= {f"{name}/{key}": meta[key] for key in ("losses", "undone", "terminated_by", "alignment_shift")}
-        result[f"{name}/audio"] = read_audio(run / "fitted.flac")[0]
+        result |= {f"{name}/{kind}": read_audio(path)[0] for kind, path in run_audio(run).items()}
         result[f"{name}/left"] = sorted(path.name for path in run.iterdir() if path.name.startswith("."))
     return result
 
@@ -290,9 +286,11 @@ def _check_fit(folder: Path) -> None:
         for name, read in ((runs.META, read_json), (runs.CONFIG, _read_yaml), (runs.CHECKPOINT, read_tensors)):
             if (run / name).exists():
                 read(run / name)
-        for name, read in ((runs.VALUES, read_tensors), ("fitted.flac", read_audio), ("preset.json", read_json)):
+        for name, read in ((runs.VALUES, read_tensors), ("preset.json", read_json)):
             if (run / name).exists():
                 read(run / name)
+        for path in run_audio(run).values():
+            read_audio(path)
 
 
 def _read_yaml(path: Path) -> object:

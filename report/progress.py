@@ -96,8 +96,9 @@ class Progress:
         run = song.run
         assert run is not None
         chunks = run.track.chunks.dry
-        seconds = chunks.shape[-1] / run.pair.sr
-        self._write(f"{run.pair.name}: {len(chunks)} chunks of {seconds:g} s, {run.device}, {run.path}")
+        count, seconds = len(chunks), chunks.shape[-1] / run.pair.sr
+        plural = "s" if count > 1 else ""
+        self._write(f"{run.pair.name}: {count} chunk{plural} of {seconds:g} s, {run.device}, {run.path}")
         if self._bar is None:
             if run.device.type == "cpu" and not kernels.compiled():
                 self._write("first run on this machine: compiling the sample loops, about a minute, once")

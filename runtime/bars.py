@@ -61,7 +61,7 @@ def progress_bar(
         drawing: the format of a bar that is drawn (tqdm's `bar_format`).
     """
     drawn = is_drawn()
-    has_size = drawn and _has_size()
+    is_sizeless = drawn and not _has_size()
     return tqdm(
         steps,
         title,
@@ -71,9 +71,9 @@ def progress_bar(
         disable=is_quiet(),
         file=sys.stderr if drawn else _Log(),
         bar_format=drawing if drawn else LINE,
-        dynamic_ncols=has_size,
-        ncols=COLUMNS if drawn and not has_size else None,
-        nrows=ROWS if drawn and not has_size else None,
+        dynamic_ncols=drawn and not is_sizeless,
+        ncols=COLUMNS if is_sizeless else None,
+        nrows=ROWS if is_sizeless else None,
     )
 
 

@@ -9,8 +9,8 @@
 
 SONGS is a text file with a folder per line, or a folder; runs go to <RESULTS>/<song>/run_<N>. Both may be URLs of
 fsspec. `key=value` are settings of main.py, `slurm.key=value` options of sbatch. Finished runs are left alone,
-interrupted ones resumed, failed ones tried again. RESULTS gets summary.json and summary.csv,
-which fleet_status.py reads.
+interrupted ones resumed, failed ones tried again. RESULTS gets summary.json and summary.csv, which fleet_status.py
+reads.
 """
 
 from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, print_error, program
@@ -18,6 +18,7 @@ from reknob.runtime.program import FAULT, INTERRUPTED, MISTAKE, print_error, pro
 import argparse
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -42,6 +43,7 @@ from reknob.runtime.arguments import Parser, non_negative_int, positive_int, rea
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.memory import free_bytes, keep_freed_memory
+from reknob.runtime.output import result
 
 #: Settings of main.py that SONGS and RESULTS stand for.
 TAKEN = ("data_dir", "dry", "wet", "log_dir", "resume")
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> int:
     for name, progress in reached(args.results, lambda: songs.progress(store, chosen, fit_settings)).items():
         rows[name].begin(progress, store.url)
     left = [song for song in chosen if rows[song.id].state is not State.FINISHED]
-    failed = found.failed if args.shard in ("", "1/1") or args.shard.startswith("1/") else []
+    failed = found.failed if not args.shard or args.shard.startswith("1/") else []
     rows |= {line: watch.Row(line, State.FAILED, reason=line) for line in failed}
     summary = watch.Summary(backend.name, rows, found.skipped, done_before=len(chosen) - len(left))
     tasks = tasks_of(
@@ -92,7 +94,8 @@ def main(argv: list[str]) -> int:
         parts = [f"{counts[State.FINISHED] - summary.done_before} fitted, {summary.done_before} done before"]
         parts += [f"{counts[State.FAILED]} failed"]
         parts += [f"{counts[state]} {state}" for state in (State.INTERRUPTED, State.WAITING) if counts[state]]
-        print(", ".join([*parts, *([f"{len(found.skipped)} skipped"] if found.skipped else [])]))
+        parts += [f"{len(found.skipped)} skipped"] if found.skipped else []
+        result(", ".join(parts), **summary.record())
     if interrupt.asked:
         return INTERRUPTED
     return FAULT if driver.has_fault and failures else MISTAKE if failures else 0
@@ -109,7 +112,7 @@ class Display:
     def tick(self, summary: watch.Summary) -> None:
         """Shows a summary where it is time to."""
         if self._is_live and time.monotonic() - self._at > 0.5:
-            width = os.get_terminal_size().columns
+            width = shutil.get_terminal_size().columns
             lines = [line[: width - 1] for line in watch.table(summary)]
             self._erase()
             print("\n".join(lines), flush=True)
@@ -196,6 +199,7 @@ def build_backend(args: argparse.Namespace, slurm: dict[str, str], store: Store)
 def parser() -> Parser:
     """The program's options."""
     p = Parser(__doc__)
+    p.usage = "%(prog)s [options] SONGS RESULTS [key=value …] [slurm.key=value …]"
     p.add_argument("songs", metavar="SONGS", help="text file with a folder per line, or a folder; path or URL")
     p.add_argument("results", metavar="RESULTS", help="folder of the runs; path or URL")
     p.add_argument("--on", choices=BACKENDS, default="local", help="what runs the fits (default local)")

@@ -8,7 +8,6 @@ Shards are counted together. The exit status is 0 where no song failed, 2 where 
 
 from reknob.runtime.program import MISTAKE, program
 
-import json
 import sys
 import time
 
@@ -16,6 +15,7 @@ from reknob.fleet import watch
 from reknob.fleet.songs import State
 from reknob.fleet.store import Store, reached
 from reknob.runtime.arguments import Parser
+from reknob.runtime.output import result
 
 
 @program
@@ -27,15 +27,12 @@ def main(argv: list[str]) -> int:
     beats = reached(args.results, lambda: watch.read_beats(store))
     for summary in summaries.values():
         summary.take_beats(beats)
-    if args.json:
-        print(json.dumps({name: summary.record() for name, summary in summaries.items()}, indent=1))
-    else:
-        for name, summary in summaries.items():
-            print("\n".join([*(watch.table(summary)), *notes(name, summary)]))
-        for beat in beats:
-            if time.time() - beat["at"] > watch.SILENT_S:
-                names = ", ".join(song["id"] for song in beat["songs"] if song["state"] == State.RUNNING)
-                print(f"  silent: {beat['worker']} has written nothing for {age(beat['at'])}; it fitted {names}")
+    for name, summary in summaries.items():
+        result("\n".join([*watch.table(summary), *notes(name, summary)]), **{name: summary.record()})
+    for beat in beats:
+        if time.time() - beat["at"] > watch.SILENT_S:
+            names = ", ".join(song["id"] for song in beat["songs"] if song["state"] == State.RUNNING)
+            result(f"  silent: {beat['worker']} has written nothing for {age(beat['at'])}; it fitted {names}")
     return MISTAKE if any(summary.counts()[State.FAILED] for summary in summaries.values()) else 0
 
 
@@ -57,7 +54,6 @@ def parser() -> Parser:
     """The program's options."""
     p = Parser(__doc__)
     p.add_argument("results", metavar="RESULTS", help="the folder that fit_many.py writes to; path or URL")
-    p.add_argument("--json", action="store_true", help="print the records instead")
     return p
 
 

@@ -4,7 +4,8 @@
     python scripts/play.py --run logs/demo/run_0 --realtime in.wav out.wav        to a file, echoes sample by sample
 
 Memory does not grow with the recording, which is read twice: to measure its loudness, and to play it. As in render.py
-its level is set to -18 LUFS unless `--loudness` is given. Ctrl-C stops and keeps what was written.
+it is brought to the loudness that the chain was fitted at, but the output keeps the level that the chain gives it.
+Ctrl-C stops and keeps what was written.
 """
 
 from reknob.runtime.program import INTERRUPTED, program

@@ -22,7 +22,6 @@ import logging
 import math
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("input", type=file_path, nargs="+", help="audio files, folders, or patterns as 'takes/*.wav'")
     p.add_argument("output", type=file_path, help="file to write, in the format of its suffix; of several, a folder")
     text = f"LUFS of the output, {KEEP}: as the input's (default), {CHAIN}: as the chain makes it"
-    p.add_argument("--output-loudness", type=partial(level_or, (KEEP, CHAIN)), default=KEEP, metavar="LEVEL", help=text)
+    p.add_argument("--output-loudness", type=output_level, default=KEEP, metavar="LEVEL", help=text)
     text = f"silence to render after the input, in s; {AUTO}: until the output has fallen by 60 dB (default)"
     p.add_argument("--tail", type=tail, default=AUTO, metavar="SECONDS", help=text)
     p.add_argument("--mix", type=real(0, 1), default=1.0, metavar="X", help="0: the input, 1: the output (default)")
@@ -100,13 +99,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def level_or(words: tuple[str, ...], text: str) -> float | str:
-    """One of some words, or a loudness in LUFS."""
-    if text in words:
+def output_level(text: str) -> float | str:
+    """A loudness in LUFS, or KEEP or CHAIN."""
+    if text in (KEEP, CHAIN):
         return text
     value = level(text)
     if not isinstance(value, float):
-        raise argparse.ArgumentTypeError(f"{text[:40]}: give a number of LUFS, or {' or '.join(words)}")
+        raise argparse.ArgumentTypeError(f"{text[:40]}: give a number of LUFS, or {KEEP} or {CHAIN}")
     return value
 
 

@@ -12,6 +12,7 @@ from reknob.runtime.program import program
 
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import torch
 from reknob.fitting.reproduce import Repetition, recorded_threads, repeat_run
 from reknob.runtime.arguments import Parser, file_path, positive_int
 from reknob.runtime.errors import UsageError
+from reknob.runtime.output import result
 
 
 @program
@@ -33,13 +35,14 @@ def main(argv: list[str]) -> int:
             repetition = repeat_run(args.run, args.out or Path(folder), args.dry, args.wet)
     finally:
         torch.set_num_threads(before)
-    for line in repetition.changes:
-        print(f"differs: {line}")
-    if args.out:
-        print(f"repeated in {repetition.folder}")
+    lines = [f"differs: {line}" for line in repetition.changes]
+    lines += [f"repeated in {repetition.folder}"] if args.out else []
+    if repetition.is_identical:
+        lines.append(f"identical: the losses of {repetition.steps} steps, and the values")
+    fields = asdict(repetition) | {"folder": repetition.folder if args.out else None}
+    result("\n".join(lines), identical=repetition.is_identical, **fields)
     if not repetition.is_identical:
         raise UsageError(f"{args.run}: not identical: {difference(repetition)}")
-    print(f"identical: the losses of {repetition.steps} steps, and the values")
     return 0
 
 

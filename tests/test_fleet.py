@@ -83,8 +83,10 @@ def test_a_fleet_leaves_the_runs_of_main_and_finished_ones_alone(
         assert_same(runs.load_checkpoint(tmp_path / "songs" / name / "run_0"), alone[name])
         assert_same(runs.load_checkpoint(tmp_path / "listed" / name / name / "run_0"), alone[name])
     logs = tmp_path / "songs"
-    assert fit_many.main([str(folder), str(logs), *settings]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "0 fitted, 3 done before, 0 failed"
+    assert fit_many.main([str(folder), str(logs), *settings, "--quiet"]) == 0
+    assert capsys.readouterr().out == "0 fitted, 3 done before, 0 failed\n"
+    assert fit_many.main([str(folder), str(logs), *settings, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["done_before"] == 3
     summary = read_json(logs / "summary.json")
     assert summary["total"] == summary["counts"]["finished"] == summary["done_before"] == 3
     assert not list((logs / RUNNING).iterdir()) and not (logs / "a" / "run_1").exists()
@@ -295,5 +297,7 @@ def test_a_driver_that_is_gone_and_a_silent_worker_are_named(
     shown = capsys.readouterr().out
     assert "0 of 2 done, 1 running" in shown and "it is gone" in shown and "summary-2of3.json" in shown
     assert "host:12 has written nothing for" in shown and "it fitted a" in shown
+    assert fleet_status.main([str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary-2of3.json"]["total"] == 2
     assert fleet_status.main([str(tmp_path / "empty")]) == 2
     assert "holds no summary.json" in capsys.readouterr().err
