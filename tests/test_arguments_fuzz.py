@@ -22,7 +22,7 @@ AROUND: dict[str, tuple[list[str], list[str]]] = {
     "loss_eval": ([OWN, "x.csv"], ["--subset=99"]),
     "main": ([], ["dry=nowhere.wav", "wet=nowhere.wav", "data_dir=null", "dataset=pair"]),
     "train_analysis_net": ([], ["--data=folder", "--data_dir=nowhere"]),
-    "scripts.app": (["nowhere"], ["nowhere"]),
+    "scripts.app": ([], ["--", "nowhere"]),
     "scripts.estimate": (["nowhere.wav"], []),
     "scripts.fit_many": (["nowhere", "out"], []),
     "scripts.get_params": (["nowhere", "out", "2020-01-01"], []),
