@@ -271,7 +271,7 @@ def finished(client: TestClient, key: str) -> dict[str, Any]:
         job = client.get(f"/api/jobs/{key}").json()
         if job["state"] not in ("waiting", "running"):
             return job
-        time.sleep(0.01)
+        time.sleep(0.05)
     raise AssertionError(job)
 
 
