@@ -20,7 +20,6 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from torch import Tensor
 
-from reknob import __version__
 from reknob.app.estimates import EstimateWork, check_estimator, estimators
 from reknob.app.fits import CheckWork, FitWork, fit_options, models
 from reknob.app.guard import SANDBOX, Guard
@@ -157,14 +156,13 @@ class Routes:
 
     async def state(self, _: Request) -> Response:
         """What the page needs when it is opened."""
-        page, limits = self.page, self.page.uploads.limits
+        page = self.page
         return JSONResponse(
             {
-                "version": __version__,
                 "models": models(),
                 "estimators": estimators(),
                 "exporters": {key: one.what for key, one in EXPORTERS.items()},
-                "limits": {"bytes": limits.most_bytes, "seconds": limits.most_seconds, "files": limits.most_files},
+                "limits": {"bytes": page.uploads.limits.most_bytes},
                 "recordings": [one.record() for one in page.uploads.all()],
                 "sets": [{"key": key, "title": one.title} for key, one in page.sources.items()],
                 "jobs": [{"key": one.key, "kind": one.work.kind, "state": one.state} for one in page.queue.all()],

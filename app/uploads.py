@@ -81,7 +81,7 @@ class Uploads:
             raise UsageError(f"{limits.most_files} recordings are here already; restart reknob app for others")
         self._count += 1
         key = secrets.token_hex(8)
-        path = self.folder / f"{key}{AUDIO_SUFFIXES[AUDIO_SUFFIXES.index(suffix)]}"
+        path = self.folder / f"{key}{suffix}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             await _write(path, content, limits.most_bytes, shown(name))

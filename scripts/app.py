@@ -70,6 +70,8 @@ def listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        # At once: a browser that is quicker than the server then waits, and is not refused.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise UsageError(f"--port {port}: {error.strerror}; give another, or 0 for any that is free") from None

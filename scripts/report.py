@@ -2,7 +2,7 @@
 
     python scripts/report.py logs/demo/run_0                    report.html in the run folder
     python scripts/report.py logs/demo/run_0 --out demo.html    another file
-    python scripts/report.py logs                               a page on all songs of a log folder, with their reports
+    python scripts/report.py logs                               a page on all songs of a log folder, with links
 
 The file is complete and opens in any browser without a network. Players hold the loudest 20 s.
 """
@@ -41,7 +41,7 @@ def parser() -> Parser:
         "folder", metavar="RUN|LOGS", type=input_file, help="a run folder, or a log folder with several songs"
     )
     p.add_argument("--out", metavar="FILE", type=output_file, help="default: report.html, or index.html, in the folder")
-    p.add_argument("--seconds", type=real(1, 120), default=SECONDS, help="longest excerpt that is heard (default 20)")
+    p.add_argument("--seconds", type=real(1, 120), default=SECONDS, help="longest excerpt (default %(default)s)")
     return p
 
 

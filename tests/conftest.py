@@ -79,7 +79,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("reported")
     chain = ["peak1.effect=peak", "peak2.effect=peak", "comp.effect=compressor_expander", "sends.effect=sends"]
-    chain += ["sends.delay.effect=ping_pong_delay", "sends.delay.ir_duration=2", "sends.delay.gain.default=0.4"]
+    chain += ["sends.delay.effect=ping_pong_delay", "sends.delay.ir_duration=1", "sends.delay.gain.default=0.4"]
     chain += ["sends.reverb.effect=fdn", "sends.reverb.ir_duration=0.5"]
     settings = ["model=null", "chunk_duration=1.2", "chunk_overlap=0.1", "epochs=3", "device=cpu"]
     pair = write_pair(folder, take(1.4), mixed(take(1.4)))

@@ -70,11 +70,13 @@ def test_requests_of_other_pages_are_refused(page: Page, method: str, path: str,
     assert len(page.queue.all()) == before
 
 
-def test_the_page_is_served_to_this_machine_with_a_strict_policy(client: TestClient) -> None:
+def test_the_page_is_served_to_this_machine_with_a_strict_policy(client: TestClient, page: Page) -> None:
     start = client.get("/", headers={"host": f"localhost:{PORT}", "sec-fetch-site": "cross-site"})  # a link to it
     assert start.status_code == 200
     assert "default-src 'none'; script-src 'self'" in start.headers["content-security-policy"]
     assert start.headers["x-content-type-options"] == "nosniff"
+    # Browsers leave out the port 80.
+    assert TestClient(build_app(page, 80), base_url="http://127.0.0.1").get("/").status_code == 200
     for path in ("/look.css", "/static/main.js", "/static/worklet.js"):
         assert client.get(path).status_code == 200
 
@@ -269,7 +271,7 @@ def finished(client: TestClient, key: str) -> dict[str, Any]:
         job = client.get(f"/api/jobs/{key}").json()
         if job["state"] not in ("waiting", "running"):
             return job
-        time.sleep(0.01)
+        time.sleep(0.05)
     raise AssertionError(job)
 
 
@@ -388,3 +390,8 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str], tmp_p
         port = other.getsockname()[1]
         assert program.main(["--no-browser", "--port", str(port), "--log-dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"app.py: --port {port}: Address already in use")
+
+
+def test_a_browser_that_is_quicker_than_the_server_waits() -> None:
+    with program.listening(0) as listener, socket.create_connection(listener.getsockname(), 1):
+        pass

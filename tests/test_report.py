@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -113,7 +114,8 @@ def test_a_report_says_what_the_run_says(page: Elements, run: Path) -> None:
     assert [m["cost"] for m in data["matters"]] == sorted((m["cost"] for m in data["matters"]), reverse=True)
     assert [term["name"] for term in data["loss"]["terms"]][0] == "spectra, left and right"
     assert {"mono_dry", "lag"} >= {finding["code"] for finding in data["findings"]}
-    assert data["repeat"].startswith("python main.py dry=DRY wet=WET")
+    assert data["repeat"] == "python scripts/reproduce.py song/run_0 --dry DRY --wet WET"
+    assert data["settings"] == "model=null, chunk_duration=1.2, chunk_overlap=0.1, epochs=3"
     assert rows["peak1.freq"]["word"] == "bounded" and rows["peak1.freq"]["low"] == "1.00"
 
 
@@ -261,12 +263,14 @@ def test_a_fit_writes_reports_and_a_page_on_all_songs(tmp_path: Path, capsys: py
 
 
 def test_the_page_of_a_folder_has_the_newest_run_of_every_song(run: Path, tmp_path: Path) -> None:
-    for place in ("one/run_0", "one/run_1", "sub/two/run_0", "sub/bad/run_0"):
+    latin = os.fsdecode("caf\xe9".encode("latin-1"))
+    for place in (f"{latin}/run_0", "one/run_0", "one/run_1", "sub/two/run_0", "sub/bad/run_0"):
         shutil.copytree(run, tmp_path / place, ignore=shutil.ignore_patterns("*.wav", "*.flac", "events*"))
     (tmp_path / "sub/bad/run_0/checkpoint.ckpt").write_bytes(b"?")
-    assert [path.parent.name for path in newest_runs(tmp_path)] == ["one", "bad", "two"]
+    assert [path.parent.name for path in newest_runs(tmp_path)] == [latin, "one", "bad", "two"]
     data = Elements(write_batch(tmp_path)).data
-    assert [(song["name"], song["run"]) for song in data["songs"]] == [("one", "run_1"), ("sub/two", "run_0")]
+    assert data["songs"][0]["report"] == "caf%E9/run_0/report.html"
+    assert [(song["name"], song["run"]) for song in data["songs"][1:]] == [("one", "run_1"), ("sub/two", "run_0")]
     assert data["failures"][0]["name"] == "sub/bad"
     with pytest.raises(UsageError, match="holds no run"):
         write_batch(tmp_path / "sub" / "bad" / "run_0")

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from reknob.report import page as page_folder
+
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = Path("/usr/bin/chromium")
+PLAYER = Path(page_folder.__file__).with_name("player.js")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="without Chromium")
 
 SIZES = {
-    "desktop": {"viewport": {"width": 1280, "height": 900}},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
@@ -79,19 +81,21 @@ def test_pages_load_nothing_fit_and_can_be_read(browser: object, reported: Path,
     for file in (reported / "song" / "run_0" / "report.html", reported / "index.html"):
         page, told = opened(browser, file, size)
         assert told == [file.as_uri()]
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        # Not innerWidth, which grows with a page that is too wide for a phone.
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["viewport"]["width"]
         assert page.evaluate(CONTRAST) == []
         assert page.evaluate(NAMELESS) == []
         page.context.close()
 
 
-def test_a_switch_leaves_no_gap_and_tracks_run_in_step(browser: object, reported: Path) -> None:
-    page, told = opened(browser, reported / "song" / "run_0" / "report.html")
+def test_a_switch_leaves_no_gap_and_tracks_run_in_step(browser: object) -> None:
+    page = browser.new_page()
+    page.add_script_tag(content=PLAYER.read_text(encoding="utf-8"))
     measured = page.evaluate(SWITCHED)
     assert measured["loud"] > 0.9
     assert measured["gap"] < 1e-6
     assert measured["step"] == 0 and measured["loop"] == 0
-    assert len(told) == 1
+    page.close()
 
 
 def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, reported: Path) -> None:

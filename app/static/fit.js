@@ -7,6 +7,8 @@ import { card, draw, lossCurve } from "./plots.js";
 const EVERY = 500; // ms between two looks at a job
 const CHIP = { refusal: "bad", warning: "warning", note: "" };
 
+const isOpen = (job) => ["waiting", "running"].includes(job.state);
+
 // Looks at a job until it has ended.
 export async function follow(key, shown) {
   let since = 0;
@@ -14,14 +16,14 @@ export async function follow(key, shown) {
     const job = await call(`/api/jobs/${key}?since=${since}`);
     since = job.step ?? 0;
     shown(job);
-    if (!["waiting", "running"].includes(job.state)) return job;
+    if (!isOpen(job)) return job;
     await new Promise((done) => setTimeout(done, EVERY));
   }
 }
 
-export function setUpFit(state, jobs, onBusy) {
+export function setUpFit(state, onBusy) {
   const pair = { dry: null, wet: null };
-  let turn = 0;
+  let turn = 0, views = [];
 
   const check = guarded(async () => {
     if (!pair.dry || !pair.wet) return;
@@ -65,24 +67,27 @@ export function setUpFit(state, jobs, onBusy) {
 
   async function watch(key) {
     const view = new FitView(key);
-    by("fit-job").replaceChildren(view.element);
+    // Fits that have ended make room; the others stay, as each is stopped by its own view.
+    views = [view, ...views.filter((one) => one.isOpen)];
+    by("fit-job").replaceChildren(...views.map((one) => one.element));
     by("fit-job").hidden = false;
     if (!by("fit").hidden) view.element.scrollIntoView({ behavior: "smooth", block: "start" });
     try {
       await follow(key, (job) => {
         view.update(job);
-        const open = ["waiting", "running"].includes(job.state);
-        onBusy(open ? (job.step ? `Fitting, step ${job.step} of ${job.steps}` : "Fitting") : "");
+        if (job.state === "running") onBusy(job.step ? `Fitting, step ${job.step} of ${job.steps}` : "Fitting");
+        else if (!view.isOpen) onBusy("");
       });
     } catch (error) {
+      view.isOpen = false;
       onBusy("");
       say(error);
     }
   }
 
-  // After a reload of the page, the newest fit is shown again.
-  const last = state.jobs.filter((job) => job.kind === "fit").pop();
-  if (last) watch(last.key);
+  // After a reload of the page, the newest fit is shown again, and those that wait or run.
+  const fits = state.jobs.filter((job) => job.kind === "fit");
+  for (const job of fits) if (isOpen(job) || job === fits.at(-1)) watch(job.key);
 }
 
 class FitView {
@@ -90,7 +95,7 @@ class FitView {
     this.key = key;
     this.losses = [];
     this.timed = null;
-    this.heard = 0;
+    this.isOpen = true;
     const path = (which) => `/api/jobs/${key}/audio/${which}`;
     this.player = new Player([
       { key: "so-far", label: "Fitted", path: path("so-far") },
@@ -106,7 +111,6 @@ class FitView {
     this.listen = make("div", { hidden: true }, this.player.element, make("p", { className: "row" }, this.renew, this.note = make("span", { className: "muted small" }, "All three at the same loudness.")));
     this.message = make("p", { hidden: true });
     this.actions = make("div", { className: "row downloads", hidden: true });
-    this.loss = make("div");
     this.curves = make("div", { className: "grid curves" });
     this.dashed = make("p", { className: "muted small", hidden: true }, "Dashed: at the first step.");
     this.values = make("details", { className: "card", hidden: true });
@@ -129,7 +133,7 @@ class FitView {
   update(job) {
     this.step = job.step;
     this.losses.push(...job.losses);
-    const open = ["waiting", "running"].includes(job.state);
+    const open = this.isOpen = isOpen(job);
     this.title.textContent = job.title;
     const word = job.stopping ? "stopping" : job.state === "waiting" && job.ahead ? "waiting for another job" : job.state === "running" ? job.phase : job.state;
     this.state.textContent = word;
@@ -183,7 +187,7 @@ class FitView {
   offer(job) {
     if (!this.actions.hidden) return;
     const source = `job-${this.key}`;
-    this.player.tracks.delete("so-far"); // that of before the end
+    if (this.player.tracks.has("so-far")) guarded(() => this.player.renew("so-far"))(); // that of before the end
     const path = `/api/jobs/${this.key}/report`;
     const report = make("button", { type: "button", onclick: guarded(async () => {
       report.disabled = true;

@@ -19,6 +19,7 @@ export class Live {
       this.context = new AudioContext({ sampleRate: sr, latencyHint: "interactive" });
       await this.context.audioWorklet.addModule("/static/worklet.js");
     }
+    if (turn !== this.turn) return; // stopped in between
     const { port1, port2 } = new MessageChannel();
     this.node = new AudioWorkletNode(this.context, "blocks", { numberOfInputs: 0, outputChannelCount: [2] });
     this.worker = new Worker("/static/blocks.js", { type: "module" });

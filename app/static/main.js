@@ -23,7 +23,6 @@ let presets;
 
 async function begin() {
   const state = await call("/api/state");
-  const jobs = { running: null };
   // A fit that runs is shown on top, wherever the user is.
   const busy = by("busy");
   const onBusy = (text) => {
@@ -36,7 +35,7 @@ async function begin() {
   fill(by("estimate-chain"), state.estimators.map((name) => [name, CHAINS[name] || name]), "peq_comphalf");
   fill(by("export-to"), Object.entries(state.exporters).filter(([key]) => key !== "json").map(([key, what]) => [key, `${key}: ${what}`]));
   presets = setUpPresets(state);
-  setUpFit(state, jobs, onBusy);
+  setUpFit(state, onBusy);
   setUpEstimate(state);
   window.addEventListener("hashchange", show);
   show();

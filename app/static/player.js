@@ -32,22 +32,23 @@ export class Player {
     return this.began === null ? this.offset : (context.currentTime - this.began) % (this.seconds || 1);
   }
 
+  async fetch(key) {
+    context ??= new AudioContext();
+    const { content } = await bytes(this.choices.find((choice) => choice.key === key).path);
+    return { buffer: await context.decodeAudioData(content), source: null, gain: null };
+  }
+
   async load(key) {
-    if (!this.tracks.has(key)) {
-      context ??= new AudioContext();
-      const { content } = await bytes(this.choices.find((choice) => choice.key === key).path);
-      this.tracks.set(key, { buffer: await context.decodeAudioData(content), source: null, gain: null });
-    }
-    return this.tracks.get(key);
+    if (!this.tracks.has(key)) this.tracks.set(key, await this.fetch(key));
   }
 
   // Loads a recording again, which has changed.
   async renew(key) {
-    const at = this.now, isOn = this.began !== null;
-    const old = this.tracks.get(key);
-    this.tracks.delete(key);
-    await this.load(key).catch((error) => { if (old) this.tracks.set(key, old); throw error; });
-    if (isOn) { old?.source?.stop(); this.halt(); this.startAt(at); }
+    const track = await this.fetch(key);
+    const at = this.now;
+    this.halt(); // also the old one, which is no longer known afterwards
+    this.tracks.set(key, track);
+    if (this.began !== null) this.startAt(at);
   }
 
   async choose(key) {
@@ -55,7 +56,7 @@ export class Player {
     this.current = key;
     this.buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(this.choices[i].key === key)));
     if (this.began === null) return;
-    if (!this.tracks.get(key).source) { const at = this.now; this.halt(); this.startAt(at); }
+    if (!this.tracks.get(key).source) this.startAt(this.now);
     for (const [name, { gain }] of this.tracks) gain?.gain.setTargetAtTime(name === key ? 1 : 0, context.currentTime, FADE / 3);
   }
 
@@ -63,11 +64,13 @@ export class Player {
     if (this.began !== null) { this.pause(); return; }
     await this.load(this.current);
     await context.resume();
+    if (this.began !== null) return; // pressed twice while it was loading
     if (playing && playing !== this) playing.pause();
     this.startAt(this.offset);
   }
 
   startAt(offset) {
+    this.halt();
     playing = this;
     const when = context.currentTime + 0.02;
     for (const [key, track] of this.tracks) {
@@ -97,10 +100,8 @@ export class Player {
   }
 
   seek(seconds) {
-    const isOn = this.began !== null;
-    if (isOn) this.halt();
     this.offset = seconds;
-    if (isOn) this.startAt(seconds);
+    if (this.began !== null) this.startAt(seconds);
   }
 
   tick() {

@@ -40,7 +40,7 @@ function frame(figure, { xs, ys, log }) {
     plot.append(text);
   }
   const under = svg("text", { x: (LEFT + W - RIGHT) / 2, y: H - 4, "text-anchor": "middle" });
-  under.textContent = figure.x_label;
+  under.textContent = figure.xLabel;
   plot.append(under);
   return { plot, x, y };
 }
@@ -73,7 +73,7 @@ export function card(figure, before = null) {
   title.textContent = figure.title;
   const note = document.createElement("span");
   note.className = "muted small";
-  note.textContent = figure.y_label;
+  note.textContent = figure.yLabel;
   head.append(title, note);
   element.append(head, figure.pans ? echoes(figure) : curve(figure, before));
   return element;
@@ -81,7 +81,7 @@ export function card(figure, before = null) {
 
 export function curve(figure, before = null) {
   const xs = [figure.x[0], figure.x[figure.x.length - 1]];
-  const { plot, x, y } = frame(figure, { xs: xs[0] === xs[1] ? [xs[0], xs[0] + 1] : xs, ys: span(figure, before), log: figure.log_x });
+  const { plot, x, y } = frame(figure, { xs: xs[0] === xs[1] ? [xs[0], xs[0] + 1] : xs, ys: span(figure, before), log: figure.log });
   if (before) plot.append(svg("path", { class: "before", d: path(before, x, y) }));
   plot.append(svg("path", { class: "line", d: path(figure, x, y) }));
   if (figure.note) {
@@ -96,7 +96,7 @@ function echoes(figure) {
   const last = Math.max(1000, figure.x[figure.x.length - 1] * 1.08);
   const { plot, x, y } = frame(figure, { xs: [0, last], ys: figure.least, log: false });
   figure.x.forEach((t, i) => {
-    const side = figure.pans[i] < 0.4 ? "left" : figure.pans[i] > 0.6 ? "right" : "middle";
+    const side = figure.pans[i] < -20 ? "left" : figure.pans[i] > 20 ? "right" : "middle";
     const stem = svg("g", { class: side });
     stem.append(svg("line", { class: "stem", x1: x(t), x2: x(t), y1: y(figure.least[0]), y2: y(figure.y[i]) }));
     stem.append(svg("circle", { cx: x(t), cy: y(figure.y[i]), r: 4.5 }));
@@ -115,7 +115,7 @@ export function draw(container, figures, before = []) {
 
 export function lossCurve(losses) {
   const x = losses.map((_, i) => i + 1);
-  return { title: "Loss", x_label: "step", y_label: "", x, y: losses, log_x: false, note: "", least: null };
+  return { title: "Loss", xLabel: "step", yLabel: "", x, y: losses, log: false, note: "", least: null };
 }
 
 // A map of presets: `chosen` gets the row nearest to a click.

@@ -22,7 +22,6 @@ const COLUMNS = [
 ];
 
 let sorted = { column: 1, down: false };
-let chosen = null;
 
 function nameCell(song) {
   const name = song.report ? html("a", { href: song.report, text: song.name }) : html("span", { text: song.name });
@@ -60,14 +59,14 @@ function thumbnail(curve) {
   return svg("svg", { viewBox: "0 0 72 36", class: "thumb", role: "img", "aria-label": text }, svg("title", {}, text), svg("line", { x1: 1, x2: 71, y1: Y(0), y2: Y(0), class: "grid-line" }), svg("path", { d: `M${path}`, fill: "none", stroke: "var(--fitted)", "stroke-width": 1.6 }));
 }
 
-function listenCell(song, index) {
+function listenCell(song) {
   const names = Object.keys(song.audio);
   const cell = html("td", { class: "screen" });
   if (names.length) cell.append(html("button", { "aria-expanded": "false", "aria-label": `Listen to ${song.name}`, text: "Listen", onclick: (event) => listen(song, event.currentTarget) }));
   return cell;
 }
 
-/* Elements that the browser streams from the files beside the page: switched by muting, so in step to a few ms. */
+/* Elements that the browser streams from the files beside the page: switched by muting, so in step to about 50 ms. */
 let open = null;
 
 function listen(song, button) {
@@ -131,10 +130,10 @@ function table() {
     return html("th", attributes, html("button", { class: "sort", text: column.name + arrow, onclick: () => { sorted = { column: i, down: mine && !sorted.down }; table(); byId("table").querySelectorAll("th")[i].querySelector("button").focus(); } }));
   }));
   const body = html("tbody", {}, ...rows.map(({ song, index }) => {
-    const row = html("tr", {}, ...COLUMNS.map((column) => column.cell(song, index)));
-    row.addEventListener("pointerenter", () => mark(index));
-    row.addEventListener("focusin", () => mark(index));
-    row.addEventListener("pointerleave", () => mark(null));
+    const row = html("tr", {}, ...COLUMNS.map((column) => column.cell(song)));
+    row.addEventListener("pointerenter", () => highlight(index));
+    row.addEventListener("focusin", () => highlight(index));
+    row.addEventListener("pointerleave", () => highlight(null));
     return row;
   }));
   byId("table").replaceChildren(html("table", { class: "songs" }, html("thead", {}, head), body));
@@ -142,20 +141,13 @@ function table() {
 }
 
 /** Shows where the values of one song lie. */
-function mark(index) {
-  chosen = index;
-  document.querySelectorAll(".strips .song").forEach((dot) => dot.classList.toggle("chosen", Number(dot.dataset.song) === chosen));
+function highlight(index) {
+  document.querySelectorAll(".strips .song").forEach((dot) => dot.classList.toggle("chosen", Number(dot.dataset.song) === index));
 }
 
 function failures() {
   byId("failed").hidden = byId("to-failed").hidden = !data.failures.length;
-  byId("failures").append(facts(data.failures.map((f) => [f.name, f.reason])));
-}
-
-function facts(rows) {
-  const list = html("dl", { class: "facts" });
-  for (const [name, value] of rows) list.append(html("dt", { text: name }), html("dd", { text: value }));
-  return list;
+  byId("failures").append(facts(data.failures.map((f) => [f.name, f.reason || "no reason is recorded"])));
 }
 
 function values() {
@@ -171,7 +163,8 @@ function values() {
     const picture = svg("svg", { viewBox: "0 0 200 26", preserveAspectRatio: "xMinYMid", role: "img", "aria-label": `${p.name}: ${format(Math.min(...given))} to ${format(Math.max(...given))} ${p.unit}` });
     if (q) picture.append(svg("line", { class: "whisker", x1: X(q[0]), x2: X(q[4]), y1: 13, y2: 13 }), svg("rect", { class: "box", x: X(q[1]), y: 6, width: Math.max(X(q[3]) - X(q[1]), 1), height: 14, rx: 2 }), svg("line", { class: "whisker", x1: X(q[2]), x2: X(q[2]), y1: 6, y2: 20 }));
     p.values.forEach((v, i) => { if (v != null) picture.append(svg("circle", { class: "song", "data-song": i, cx: X(v), cy: 13, r: 4 }, svg("title", {}, `${data.songs[i].name}: ${format(v)} ${p.unit}`))); });
-    const span = html("span", { class: "muted small", text: `${format(Math.min(...given))} to ${format(Math.max(...given))} ${p.unit}` });
+    const [least, most] = [format(Math.min(...given)), format(Math.max(...given))];
+    const span = html("span", { class: "muted small", text: `${least === most ? least : `${least} to ${most}`} ${p.unit}` });
     byId("strips").append(html("div", { class: "strip" }, html("span", { class: "small", text: p.name.replaceAll("_", " ") }), picture, span));
   }
 }

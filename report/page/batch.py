@@ -17,7 +17,7 @@ from reknob.formats.run_audio import run_audio
 from reknob.report.page import REPORT
 from reknob.report.page.curves import equaliser, others
 from reknob.report.page.files import fill
-from reknob.report.page.published import percentile, published
+from reknob.report.page.published import published
 from reknob.report.page.source import FittedRun, open_run
 from reknob.report.page.tracks import label_of
 from reknob.runtime.errors import UsageError
@@ -129,7 +129,8 @@ def _sounds(run: FittedRun) -> dict[str, Path]:
 
 def _link(path: Path, beside: Path) -> str:
     """A relative address of a file, so that the log folder may be moved as a whole."""
-    return quote(Path(os.path.relpath(path.resolve(), beside.resolve())).as_posix())
+    # As bytes: a name in another encoding than UTF-8 is no text.
+    return quote(os.fsencode(Path(os.path.relpath(path.resolve(), beside.resolve())).as_posix()))
 
 
 def _last_error(folder: Path) -> str:
@@ -148,14 +149,12 @@ def _distributions(songs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, unit in units.items():
         values = [song["values"].get(name, [None])[0] for song in songs]
         known = published()["quantiles"].get(name)
-        given = [value for value in values if value is not None]
         rows.append(
             {
                 "name": name,
                 "unit": unit,
                 "values": values,
                 "quantiles": [known[i] for i in (1, 5, 10, 15, 19)] if known else None,
-                "percentile": percentile(name, sorted(given)[len(given) // 2]),
             }
         )
     return rows

@@ -23,6 +23,13 @@ function html(name, attributes = {}, ...children) {
   return element;
 }
 
+/** A list of names and values, without the empty ones. */
+function facts(rows) {
+  const list = html("dl", { class: "facts" });
+  for (const [name, value] of rows) if (value) list.append(html("dt", { text: name }), html("dd", { text: value }));
+  return list;
+}
+
 /** A number with a true minus sign; whole from 100 on. */
 function format(x, digits = 2) {
   if (x == null || !Number.isFinite(x)) return "–";

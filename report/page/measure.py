@@ -1,6 +1,8 @@
 """A run measured for its report, as plain numbers and text that JSON holds."""
 
+import json
 import math
+import shlex
 from datetime import datetime
 from typing import Any
 
@@ -31,12 +33,12 @@ TERMS = {
     "mldr_lr": "dynamics, left and right",
     "mldr_ms": "dynamics, mid and side",
 }
-#: Settings that a command to repeat a fit leaves out: they say where files are, or are set by it.
+#: Settings that are left out: they say where files are, or what is written beside the result.
 ELSEWHERE = {"chain", "dataset", "data_dir", "dry", "wet", "log_dir", "resume", "device", "memory_gb"}
 ELSEWHERE |= {"keep_audio", "report"}
 
 
-def measure(run: FittedRun, seconds: float = 20.0) -> dict[str, Any]:
+def measure(run: FittedRun, seconds: float) -> dict[str, Any]:
     """All that the page of a run shows; without what needs recordings where these cannot be read.
 
     Args:
@@ -81,7 +83,9 @@ def described(run: FittedRun) -> dict[str, Any]:
         "files": {"shift": run.meta["alignment_shift"], "sr": run.run.sr, "lufs": run.settings.lufs},
         "provenance": run.document.get("provenance", {}),
         "licence": run.document.get("licence", ""),
-        "repeat": f"python main.py dry=DRY wet=WET {changed(run.settings)}".rstrip(),
+        "settings": changed(run.settings),
+        # By its record, which also has the whole chain.
+        "repeat": f"python scripts/reproduce.py {shlex.quote(f'{run.name}/{run.folder.name}')} --dry DRY --wet WET",
     }
 
 
@@ -93,15 +97,15 @@ def thinned(losses: list[float]) -> dict[str, Any]:
 
 
 def changed(settings: FitSettings) -> str:
-    """The settings of a fit that are not the defaults, as arguments of the program."""
+    """The settings of a fit that are not the defaults, without the chain."""
     arguments = []
     for name, declared in options_of(FitSettings).items():
         value: object = settings
         for step in name.split("."):
             value = getattr(value, step)
         if name not in ELSEWHERE and value != declared.default:
-            arguments.append(f"{name}={str(value).replace(' ', '')}")
-    return " ".join(arguments)
+            arguments.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return ", ".join(arguments)
 
 
 def _measure_sound(content: dict[str, Any], run: FittedRun, pair: Pair, seconds: float) -> None:
@@ -141,7 +145,7 @@ def _terms(run: FittedRun, sounds: dict[str, Tensor]) -> list[dict[str, Any]]:
 
 
 def matters(run: FittedRun, pair: Pair) -> list[dict[str, Any]]:
-    """By how much the loss rises without each effect, on the loudest chunks, the dearest first; [] where none fits."""
+    """By how much the loss rises without each effect, on the loudest chunks, largest first; [] where none fits."""
     effects = read_effects(run.folder)
     costs = effects.costs if effects else _costs(run, pair)
     ranked = sorted(((name, cost) for name, cost in costs.items() if math.isfinite(cost)), key=lambda item: -item[1])

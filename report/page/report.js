@@ -22,7 +22,7 @@ function head() {
   if (data.curves.difference) figures.push([`${format(data.curves.difference.mean, 1)} dB`, "mean difference between the spectrograms of fitted and wet"]);
   if (data.matters?.length) figures.push([data.matters[0].label, "the effect that matters most"]);
   const grave = findings.filter((f) => f.severity !== "note").length;
-  figures.push([findings.length ? plural(findings.length, "finding") : "good pair", findings.length ? `on the recordings, ${grave ? `${grave} of them to heed` : "none of them grave"}` : "nothing found wrong with the recordings"]);
+  figures.push([findings.length ? plural(findings.length, "finding") : "good pair", findings.length ? `on the recordings, ${grave ? `${plural(grave, "warning")}` : "notes only"}` : "nothing found wrong with the recordings"]);
   for (const [value, text] of figures) byId("figures").append(html("div", { class: "figure" }, html("b", { text: value }), html("span", { text })));
 }
 
@@ -52,7 +52,6 @@ function listen() {
   const matched = html("input", { type: "checkbox", checked: true, id: "match" });
   const repeat = html("input", { type: "checkbox", checked: true });
   const clear = html("button", { text: "Clear loop", disabled: true });
-  const loopTitle = "drag over the waveform, or use [ and ]";
 
   const show = () => {
     const hidden = state.blind?.hidden;
@@ -129,6 +128,7 @@ function listen() {
     region.setAttribute("width", (1000 * (b - a)) / seconds);
   });
   wave.addEventListener("pointerup", (event) => {
+    if (state.drag == null) return; // pressed elsewhere
     const [a, b] = [state.drag, place(event)].sort((x, y) => x - y);
     state.drag = null;
     if (b - a >= seconds / 100) setLoop(a, b);
@@ -157,7 +157,7 @@ function listen() {
   const transport = html("div", { class: "row transport screen" }, play, time, html("label", { class: "check" }, matched, "Match loudness"), html("label", { class: "check" }, repeat, "Repeat"), clear, status);
   const cut = data.excerpt.whole > seconds + 0.5 ? `The loudest ${format(seconds, 0)} s of ${format(data.excerpt.whole, 0)} s, from ${clock(data.excerpt.begin)} on. ` : "";
   host.append(wave, transport, mains, without, blindTest({ state, load, show, select, start: async () => { if (!player?.playing) await toggle(); } }));
-  host.append(html("p", { class: "muted small keys screen" }, `${cut}Keys: `, html("kbd", { text: "Space" }), " play, ", html("kbd", { text: "1" }), "–", html("kbd", { text: "3" }), " switch, ", html("kbd", { text: "[" }), " ", html("kbd", { text: "]" }), " loop from and to here, ", html("kbd", { text: "Esc" }), ` clear; or ${loopTitle.split(",")[0]} to loop a part.`));
+  host.append(html("p", { class: "muted small keys screen" }, `${cut}Keys: `, html("kbd", { text: "Space" }), " play, ", html("kbd", { text: "1" }), "–", html("kbd", { text: "3" }), " switch, ", html("kbd", { text: "[" }), " ", html("kbd", { text: "]" }), " loop from and to here, ", html("kbd", { text: "Esc" }), " clear; or drag over the waveform to loop a part."));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|SUMMARY)$/.test(event.target.tagName)) return;
     const number = Number(event.key);
@@ -354,12 +354,6 @@ function strip(row) {
   return svg("svg", { viewBox: "0 0 130 18", role: "img", "aria-label": text }, svg("title", {}, text), svg("line", { class: "whisker", x1: X(q[0]), x2: X(q[4]), y1: 9, y2: 9 }), svg("rect", { class: "box", x: X(q[1]), y: 4, width: Math.max(X(q[3]) - X(q[1]), 1), height: 10, rx: 2 }), svg("line", { class: "whisker", x1: X(q[2]), x2: X(q[2]), y1: 4, y2: 14 }), svg("circle", { class: "dot", cx: X(row.number), cy: 9, r: 5 }));
 }
 
-function facts(rows) {
-  const list = html("dl", { class: "facts" });
-  for (const [name, value] of rows) if (value) list.append(html("dt", { text: name }), html("dd", { text: value }));
-  return list;
-}
-
 function recordings() {
   const box = byId("findings"), inputs = data.provenance.inputs ?? {};
   if (!data.findings.length) box.append(html("p", {}, html("span", { class: "chip good", text: "good pair" }), " The check of the pair found nothing to correct and nothing to warn of."));
@@ -383,7 +377,7 @@ function commands() {
   block("Apply to another recording", "python scripts/render.py --preset preset.json in.wav out.wav");
   block("Take into another program", "python scripts/export.py preset.json --to reaper");
   const versions = Object.entries(p.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");
-  box.append(facts([["run", data.run], ["versions", versions], ["device", p.device], ["seed", p.seed == null ? "" : String(p.seed)], ["dry, SHA-256", p.inputs?.dry?.sha256], ["wet, SHA-256", p.inputs?.wet?.sha256], ["licence", data.licence]]));
+  box.append(facts([["run", data.run], ["settings", data.settings], ["versions", versions], ["device", p.device], ["seed", p.seed == null ? "" : String(p.seed)], ["dry, SHA-256", p.inputs?.dry?.sha256], ["wet, SHA-256", p.inputs?.wet?.sha256], ["licence", data.licence]]));
   byId("foot").textContent = `Written ${data.written} by reknob ${data.version}. This file is complete: it loads nothing.`;
 }
 
