@@ -116,7 +116,8 @@ def test_a_stereo_dry_is_fitted_and_rendered_in_stereo(tmp_path: Path, capsys: p
     (run,) = (tmp_path / "logs").glob("*/run_0")
     # The chain of the pair, with the values of the pair: nothing is left to fit.
     assert min(read_json(run / "meta.json")["losses"]) < 1e-6
-    argv = ["--run", str(run), "--loudness", "off", str(tmp_path / "take.wav"), str(tmp_path / "out.wav")]
+    levels = ["--loudness=off", "--output-loudness=chain", "--tail=0"]
+    argv = ["--run", str(run), *levels, str(tmp_path / "take.wav"), str(tmp_path / "out.wav")]
     assert render.main([*argv, "--stereo"]) == 0
     rendered, wet = (read_audio(tmp_path / name)[0] for name in ("out.wav", "song.wav"))
     assert (rendered - wet).abs().max() < 1e-3

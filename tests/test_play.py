@@ -14,12 +14,15 @@ from takes import SR, mixed, take
 from reknob.data.audio import loudness, loudness_of_blocks, read_audio, read_blocks, write_audio
 from scripts import play, render
 
+#: As long and as loud as what is played, in floats.
+AS_PLAYED = ["--output-loudness=chain", "--tail=0", "--bits=float"]
+
 
 @pytest.fixture
 def played(fitted: Path, tmp_path: Path) -> tuple[list[str], torch.Tensor]:
     """The arguments that play a take through a run, and what render.py makes of it."""
     run = ["--run", str(fitted), str(fitted.parents[2] / "take.wav")]
-    assert render.main([*run, str(tmp_path / "rendered.wav")]) == 0
+    assert render.main([*run, *AS_PLAYED, str(tmp_path / "rendered.wav")]) == 0
     return run, read_audio(tmp_path / "rendered.wav")[0]
 
 
@@ -37,7 +40,7 @@ def test_what_is_played_to_a_file_is_what_is_rendered(
 
 def test_a_realtime_chain_is_played_in_small_blocks(played: tuple[list[str], torch.Tensor], tmp_path: Path) -> None:
     run, _ = played
-    assert render.main([*run, str(tmp_path / "expected.wav"), "--realtime"]) == 0
+    assert render.main([*run, *AS_PLAYED, str(tmp_path / "expected.wav"), "--realtime"]) == 0
     assert play.main([*run, str(tmp_path / "out.wav"), "--realtime", "--block", "256", "--loudness=-18"]) == 0
     assert relative_rms(read_audio(tmp_path / "out.wav")[0], read_audio(tmp_path / "expected.wav")[0]) < 1e-5
 
