@@ -137,6 +137,7 @@ class Session:
                 self._failed(song, error, song.log_dir / song.files.name)
             if song.run is None:
                 song.unlock()
+                runs.remove_if_empty(song.log_dir, song.files.name)
                 self._notify("end", song)
                 continue
             self._of[song.run.track] = song

@@ -105,6 +105,14 @@ def lock_song(log_dir: str | Path, stem: str, wet: Path) -> FolderLock:
     return FolderLock(parent, "give another log_dir", name=f"{digest}.", what=f"{parent}")
 
 
+def remove_if_empty(log_dir: str | Path, stem: str) -> None:
+    """Removes the folder of a song without runs, and the log folder if it has no other."""
+    parent = user_path(log_dir) / stem
+    with suppress(OSError):
+        parent.rmdir()
+        parent.parent.rmdir()
+
+
 def step_count(folder: Path) -> int:
     """The number of steps in the record of a run."""
     return len(read_meta(folder).get("losses") or ())

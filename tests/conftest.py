@@ -30,9 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search for delay and reverb of few steps."""
-    from reknob.fitting import space
+    """A start from the signals of few steps."""
+    from reknob.fitting import direct_sound, space
 
+    monkeypatch.setattr(direct_sound, "ITERATIONS", 2)
     monkeypatch.setattr(space, "SEEDS", 2)
     monkeypatch.setattr(space, "NETWORK", (space.Stage(0.09, 120, 0.05), space.Stage(0.2, 60, 0.03)))
     monkeypatch.setattr(space, "ECHOES", space.Stage(1.0, 20, 0.03))

@@ -18,7 +18,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
-from reknob.fitting import recipe, restarts, space
+from reknob.fitting import direct_sound, recipe, restarts, space
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -173,7 +173,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 @pytest.fixture
 def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each kind in a start from the signals."""
-    for module, name in ((recipe, "ADAPTING"), (restarts, "STEPS"), (space, "SEEDS")):
+    for module, name in ((recipe, "ADAPTING"), (direct_sound, "ITERATIONS"), (restarts, "STEPS"), (space, "SEEDS")):
         monkeypatch.setattr(module, name, 2)
     for name in ("ECHOES", "TOGETHER"):
         monkeypatch.setattr(space, name, getattr(space, name)._replace(steps=2))

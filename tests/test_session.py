@@ -252,7 +252,8 @@ def test_what_became_of_all_songs_adds_up(arguments: list[str], tmp_path: Path) 
 def test_the_total_of_the_progress_bar_is_that_of_all_songs_from_the_start() -> None:
     progress = Progress(10, 100)
     track = SimpleNamespace(epochs=100, step_count=30, chunks=SimpleNamespace(dry=torch.zeros(2, 1, SR)), losses=[2.0])
-    run = SimpleNamespace(track=track, pair=SimpleNamespace(name="a", sr=SR), device=torch.device("cpu"), path="run_0")
+    pair = SimpleNamespace(name="a", sr=SR)
+    run = SimpleNamespace(track=track, pair=pair, device=torch.device("cpu"), path="run_0", values={})
     song = SimpleNamespace(files=SimpleNamespace(name="a"), run=run, outcome=Outcome.FAILED, reason="broken")
     early = SimpleNamespace(files=SimpleNamespace(name="b"), run=None, outcome=Outcome.DONE_BEFORE, reason="done")
     with progress:

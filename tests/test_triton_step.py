@@ -23,9 +23,9 @@ CHAIN = {
     },
 }
 # All of a signal in one program, in chunks of few samples: the interpreter takes a time for each operation, and hardly
-# more for one on a thousand lanes.
+# more for one on some hundred lanes.
 SIZES = {
-    lanes: {"LANES": 1024, "SHORTEST": 32},
+    lanes: {"LANES": 512, "SHORTEST": 32},
     spectral: {"BLOCK": 2**14, "QUADS": 2**9},
     spectral_product: {"BLOCK": 2**12},
     fdn: {"BLOCK": 2**10},
