@@ -33,7 +33,7 @@ from reknob.runtime.errors import UsageError
 from scripts import report
 
 TINY = ["model=null", "chain.peak.effect=peak", "chain.pan.effect=panning", "chunk_duration=1.2", "chunk_overlap=0.1"]
-PUBLISHED = Path("/work/shared/presets")
+PUBLISHED = Path(__file__).parents[2] / "shared" / "presets"
 
 
 class Elements(HTMLParser):
