@@ -77,12 +77,9 @@ def pairs() -> dict[str, tuple[Tensor, Tensor]]:
 def effects() -> Iterator[Case]:
     """Every effect with its parameters at their ends, on every signal."""
     for key in EFFECTS:
-        try:
-            effect = build({"effect": key, **SHORT.get(key, {})}, 48000)
-        except UsageError:
-            continue  # what holds other effects, and is tested with them
+        effect = build({"effect": key, **SHORT.get(key, {})}, 48000)
         if not list(effect.walk()):
-            continue
+            continue  # what holds other effects, and is tested with them
         for name, x in signals().items():
             x = x.expand(max(effect.input_channels) if 1 not in effect.input_channels else 1, -1)
             broken = "; ".join(at_ends(effect, x[:, : SR // 2]))
