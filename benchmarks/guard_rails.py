@@ -28,7 +28,6 @@ from reknob.data.audio import write_audio
 from reknob.formats import runs
 from reknob.losses import LOSSES
 from reknob.runtime.arguments import Parser, file_path, positive_int
-from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, read_json, read_tensors
 
 FIT_PROGRAM = import_module("main").main  # a program is run here, as from a command line
