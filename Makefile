@@ -8,6 +8,8 @@ PY := $(VENV)/bin/python
 SOURCES := $(shell find . -name '*.py' -not -path './.venv*' -not -path './build/*')
 # Waiting threads sleep; those that spin take the cores from threads that work.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Where this is set, every process compiles all of torch again, for 8 s, as pip leaves that to the first import.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test tests-alone test-oldest fuzz kill lint ruff docs clean
 
