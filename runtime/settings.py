@@ -252,7 +252,9 @@ def _instance(schema: type[T], options: dict[str, Option], values: dict[str, obj
     for name, value in values.items():
         if options[name].kind is dict:
             continue
-        value = options[name].checked(value)
+        value, default = options[name].checked(value), options[name].default
+        if type(value) is type(default) and value == default:
+            continue  # which it holds already; an update takes as long as all that is done here for a value
         try:
             OmegaConf.update(typed, name, value)
         except OmegaConfBaseException as error:
