@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -34,9 +35,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-for module, name, signature, constants, warps in literal_eval(sys.stdin.read()):
-    source = ASTSource(getattr(import_module(module), name), signature, constants)
-    triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+for line in sys.stdin:
+    for module, name, signature, constants, warps in literal_eval(line):
+        source = ASTSource(getattr(import_module(module), name), signature, constants)
+        triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    print("compiled", flush=True)
 """
 
 
@@ -75,7 +78,7 @@ def poisoned_empty(*shape: int | tuple[int, ...], **options: Any) -> Tensor:
 def compile_for_gpus(call: Callable[[], object]) -> None:
     """Compile every kernel that a call launches in the interpreter for compute capability 9.0, with the same arguments.
 
-    This is done in another process, where kernels are not interpreted. Skipped on a GPU, where every test compiles.
+    This is done in a process of its own, where kernels are not interpreted. Skipped on a GPU, where every test compiles.
     """
     if DEVICE == "cuda":
         pytest.skip("compiled by every other test")
@@ -87,12 +90,23 @@ def compile_for_gpus(call: Callable[[], object]) -> None:
     with _recorded() as launches:
         call()
     assert launches
+    compiler = _compiler()
+    assert compiler.stdin and compiler.stdout
+    compiler.stdin.write(f"{launches!r}\n")
+    compiler.stdin.flush()
+    said = compiler.stdout.readline()
+    if said != "compiled\n":
+        _compiler.cache_clear()
+        pytest.fail(said + compiler.communicate()[0])
+
+
+@cache
+def _compiler() -> subprocess.Popen:
+    """A process that compiles kernels, one line of launches after another, until this one ends: its start is slow."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    run = subprocess.run(
-        [sys.executable, "-c", COMPILE], input=repr(launches), cwd=root, env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-c", COMPILE], cwd=root, env=environment, **pipes)
 
 
 @contextmanager
