@@ -18,7 +18,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
-from reknob.fitting import direct_sound, recipe, restarts, space
+from reknob.fitting import direct_sound, pruning, recipe, response, restarts, space
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -157,8 +157,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "my_pairs" / "voice").mkdir(parents=True)
     for place in (folder, folder / "my_pairs" / "voice"):
-        write_audio(place / "dry.wav", take(), SR)
-        write_audio(place / "wet.wav", mixed(take()), SR)
+        write_audio(place / "dry.wav", take(1.7), SR)
+        write_audio(place / "wet.wav", mixed(take(1.7)), SR)
     write_audio(folder / "in.wav", take(2.0), SR)
     write_audio(folder / "song.mp3", mixed(take()), SR)
     shutil.copytree(fitted, folder / "logs" / "demo" / "run_0")
@@ -172,8 +172,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 
 @pytest.fixture
 def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of each kind in a start from the signals."""
-    for module, name in ((recipe, "ADAPTING"), (direct_sound, "ITERATIONS"), (restarts, "STEPS"), (space, "SEEDS")):
+    """Two steps of each kind in a start from the signals, and of a trial without an effect."""
+    steps = ((recipe, "ADAPTING"), (direct_sound, "ITERATIONS"), (restarts, "STEPS"), (space, "SEEDS"))
+    for module, name in (*steps, (pruning, "STEPS"), (response, "STEPS")):
         monkeypatch.setattr(module, name, 2)
     for name in ("ECHOES", "TOGETHER"):
         monkeypatch.setattr(space, name, getattr(space, name)._replace(steps=2))

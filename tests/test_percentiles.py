@@ -18,6 +18,7 @@ from reknob.encoders.percentiles import (
     spectral_statistics,
     wave_statistics,
 )
+from reknob.estimation import statistics_cache
 from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.estimation.statistics_cache import Processed, statistics_of
 from reknob.estimation.statistics_training import EqualiserObjective, ParameterObjective, StatisticsSet, train_steps
@@ -205,7 +206,8 @@ def test_the_program_trains_and_repeats_itself(
 def test_an_interrupted_computation_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    argv = [*TINY, "--chain=dist", "--items=100", f"--log_dir={tmp_path}", f"--out={tmp_path / 'dist.pt'}"]
+    argv = [*TINY, "--chain=dist", "--items=20", f"--log_dir={tmp_path}", f"--out={tmp_path / 'dist.pt'}"]
+    monkeypatch.setattr(statistics_cache, "PART", 10)
     computed: list[int] = []
     compute = Processed.__getitem__
 
@@ -218,7 +220,7 @@ def test_an_interrupted_computation_resumes(
     monkeypatch.setattr(Processed, "__getitem__", counted)
     assert train_on_statistics.main(argv) == 130 and "the same command continues" in capsys.readouterr().err
     assert train_on_statistics.main(argv) == 0 and computed == [0, 1, 1, 0]  # the last is of the validation
-    assert load_estimator(tmp_path / "dist.pt")[1]["items"] == 100
+    assert load_estimator(tmp_path / "dist.pt")[1]["items"] == 20
 
 
 def test_an_equalisers_estimator_begins_that_of_a_longer_chain(tmp_path: Path) -> None:

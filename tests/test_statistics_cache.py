@@ -10,6 +10,7 @@ from reknob.data.audio import write_audio
 from reknob.data.excerpts import Excerpts
 from reknob.data.music import generate_music
 from reknob.data.recordings import Recording, find_recordings
+from reknob.estimation import statistics_cache
 from reknob.estimation.estimator import Estimator, synthesise
 from reknob.estimation.statistics_cache import PART, Processed, Untouched, cache_statistics
 from reknob.estimation.statistics_training import StatisticsSet
@@ -66,15 +67,17 @@ def test_cached_parts_are_read_and_only_missing_ones_computed(
             raise KeyboardInterrupt
         return compute(source, number)
 
+    part = 10
+    monkeypatch.setattr(statistics_cache, "PART", part)
     monkeypatch.setattr(Processed, "__getitem__", counted)
     with pytest.raises(KeyboardInterrupt):
-        cache_statistics(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
-    first = cache_statistics(processed(recordings, 2 * PART), tmp_path / "kept", 1, "")
-    assert computed == [0, 1, 1] and len(first.q) == 2 * PART
-    more = cache_statistics(processed(recordings, 3 * PART), tmp_path / "kept", 1, "")
-    assert computed == [0, 1, 1, 2] and equal(more.take(torch.arange(2 * PART)), first)
-    other = cache_statistics(processed(recordings, PART, seed=1), tmp_path / "kept", 1, "")
-    assert computed == [0, 1, 1, 2, 0] and not equal(other, first.take(torch.arange(PART)))
+        cache_statistics(processed(recordings, 2 * part), tmp_path / "kept", 1, "")
+    first = cache_statistics(processed(recordings, 2 * part), tmp_path / "kept", 1, "")
+    assert computed == [0, 1, 1] and len(first.q) == 2 * part
+    more = cache_statistics(processed(recordings, 3 * part), tmp_path / "kept", 1, "")
+    assert computed == [0, 1, 1, 2] and equal(more.take(torch.arange(2 * part)), first)
+    other = cache_statistics(processed(recordings, part, seed=1), tmp_path / "kept", 1, "")
+    assert computed == [0, 1, 1, 2, 0] and not equal(other, first.take(torch.arange(part)))
 
 
 def test_several_processes_compute_what_one_does(recordings: list[Recording], tmp_path: Path) -> None:
