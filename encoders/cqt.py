@@ -4,8 +4,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # not its part `signal`, which loads when it is first used
 import torch
-from scipy.signal import firwin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +52,7 @@ def kernel(b: Bin, sr: int, n: np.ndarray) -> np.ndarray:
 def decimator() -> np.ndarray:
     """Return the low-pass in front of a decimation by RATIO, one row for each of PHASES successive output samples."""
     window: Any = ("kaiser", BETA)  # scipy's stub allows a name only
-    taps = firwin(TAPS + 1, 1 / RATIO, window=window)
+    taps = scipy.signal.firwin(TAPS + 1, 1 / RATIO, window=window)
     rows = np.zeros((PHASES, RATIO * (PHASES - 1) + TAPS + 1))
     for i, row in enumerate(rows):
         row[RATIO * i:RATIO * i + TAPS + 1] = taps

@@ -2,7 +2,7 @@
 
 import functools
 
-import scipy.signal
+import scipy  # not its part `signal`, which loads when it is first used
 import torch
 from torch import Tensor
 

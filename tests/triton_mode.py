@@ -78,7 +78,7 @@ def poisoned_empty(*shape: int | tuple[int, ...], **options: Any) -> Tensor:
 def compile_for_gpus(call: Callable[[], object]) -> None:
     """Compile every kernel that a call launches in the interpreter for compute capability 9.0, with the same arguments.
 
-    This is done in a process of its own, where kernels are not interpreted. Skipped on a GPU, where every test compiles.
+    This is done in another process, where they are not interpreted. Skipped on a GPU, where every test compiles.
     """
     if DEVICE == "cuda":
         pytest.skip("compiled by every other test")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import lfilter
+import scipy  # not its part `signal`, which loads when it is first used
 
 from .draws import Range, between, chance, gain, log_between, midi_hz
 from .score import Note
@@ -130,13 +130,13 @@ def contours(
 def _smoothed(x: np.ndarray, step: float, seconds: float) -> np.ndarray:
     """Contour x (m,), one value every `step` seconds, through a one-pole low-pass that starts at its first value."""
     coef = np.exp(-step / seconds)
-    return lfilter([1 - coef], [1, -coef], x, zi=[coef * x[0]])[0]
+    return scipy.signal.lfilter([1 - coef], [1, -coef], x, zi=[coef * x[0]])[0]
 
 
 def _smooth_noise(size: int, step: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
     """Noise (size,) of unit deviation, one value every `step` seconds, through a one-pole low-pass."""
     coef = np.exp(-step / seconds)
-    return np.asarray(lfilter([np.sqrt(1 - coef**2)], [1, -coef], rng.standard_normal(size)))
+    return np.asarray(scipy.signal.lfilter([np.sqrt(1 - coef**2)], [1, -coef], rng.standard_normal(size)))
 
 
 def play_phrased(spec: Phrased, notes: list[Note], n: int, sr: int, rng: np.random.Generator) -> np.ndarray:
