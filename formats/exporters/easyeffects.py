@@ -13,10 +13,8 @@ from reknob.formats.exporters.parts import (
     Dynamics,
     Export,
     Rig,
-    band_of,
-    dynamics_of,
+    grouped,
     heading,
-    lacks,
     number,
 )
 
@@ -34,20 +32,11 @@ def easyeffects(rig: Rig) -> Export:
     """The chain in its order; delay and reverb as an impulse response in a file beside it."""
     mono, space, lacking = in_two(rig)
     plugins: dict[str, dict] = {}
-    bands: list[Band] = []
-    for step in mono:
-        band, dynamics = band_of(step), dynamics_of(step)
-        if band:
-            bands.append(band)
-            continue
-        if dynamics:
-            _add_equaliser(plugins, bands)
-            bands = []
-            _add_dynamics(plugins, dynamics)
-            lacking.append(f"{step.name}: the detector differs (the chain smooths the gain): the transients differ")
+    for part in grouped(mono, lacking):
+        if isinstance(part, list):
+            _add_equaliser(plugins, part)
         else:
-            lacking.append(lacks(step))
-    _add_equaliser(plugins, bands)
+            _add_dynamics(plugins, part[1])
     files = {f"{SPACE}.wav": space_response(rig)} if space else {}
     if space:
         plugins["convolver#0"] = _convolver(rig.stem + SPACE)
@@ -66,8 +55,6 @@ def easyeffects(rig: Rig) -> Export:
 
 
 def _add_equaliser(plugins: dict[str, dict], bands: list[Band]) -> None:
-    if not bands:
-        return
     rows = {f"band{i}": _band(band) for i, band in enumerate(bands[:MOST_BANDS])}
     plugins[f"equalizer#{sum(name.startswith('equalizer') for name in plugins)}"] = {
         "balance": 0.0,

@@ -4,7 +4,7 @@ import json
 
 from reknob.formats.exporters.easyeffects import KINDS, MOST_BANDS, REACHED, SPACE
 from reknob.formats.exporters.impulse import in_two, space_response
-from reknob.formats.exporters.parts import Band, Dynamics, Export, Rig, band_of, comments, dynamics_of, heading, lacks
+from reknob.formats.exporters.parts import Band, Dynamics, Export, Rig, comments, grouped, heading
 
 PLUGINS = {
     "equaliser": "http://lsp-plug.in/plugins/lv2/para_equalizer_x32_mono",
@@ -26,24 +26,17 @@ def lv2(rig: Rig) -> Export:
     """The chain in its order, one preset for each plug-in; delay and reverb as an impulse response in another file."""
     mono, space, lacking = in_two(rig)
     presets: list[tuple[str, Ports]] = []
-    bands: list[Band] = []
-    for step in mono:
-        band, dynamics = band_of(step), dynamics_of(step)
-        if band:
-            bands.append(band)
+    for part in grouped(mono, lacking):
+        if isinstance(part, list):
+            presets += _equalisers(part)
             continue
-        if not dynamics:
-            lacking.append(lacks(step))
-            continue
-        presets, bands = [*presets, *_equalisers(bands)], []
+        step, dynamics = part
         if dynamics.expands:
-            ports = _ports(dynamics, dynamics.exp_threshold, step.name, lacking)
+            ports = _ports(dynamics, dynamics.exp_threshold, step, lacking)
             presets.append(("expander", ports | {"em": 0, "er": dynamics.exp_ratio, "kn": 1}))
-        ports = _ports(dynamics, dynamics.threshold, step.name, lacking)
+        ports = _ports(dynamics, dynamics.threshold, step, lacking)
         own = {"sct": 0, "cm": 0, "cr": dynamics.ratio, "kn": _factor(-dynamics.knee / 2)}
         presets.append(("compressor", ports | own | {"mk": _factor(dynamics.makeup)}))
-        lacking.append(f"{step.name}: the detector differs (the chain smooths the gain): the transients differ")
-    presets += _equalisers(bands)
     notes = [
         f"copy it to ~/.lv2/{rig.stem}.lv2/manifest.ttl and use its presets in this order, each in its plug-in",
         *([f"then {rig.stem}{SPACE}.wav in a convolver, without its dry signal"] if space else []),

@@ -1,6 +1,6 @@
 """What exporters share: a preset as steps in series, and what programs have in common: bands, dynamics, panning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -190,6 +190,28 @@ def pan_of(step: Step) -> tuple[float, float] | None:
         return None
     left, right = pan_gains(own_values(step.values)["pan"]).tolist()
     return left, right
+
+
+def grouped(steps: Iterable[Step], lacking: list[str]) -> Iterator[list[Band] | tuple[str, Dynamics]]:
+    """Steps in their order as a host with equalisers and dynamics has them; what it has not is added to `lacking`.
+
+    Neighbouring filters are one list of bands, which is never empty; a compressor comes with the name of its step.
+    """
+    bands: list[Band] = []
+    for step in steps:
+        band, dynamics = band_of(step), dynamics_of(step)
+        if band:
+            bands.append(band)
+        elif dynamics:
+            if bands:
+                yield bands
+            bands = []
+            lacking.append(f"{step.name}: the detector differs (the chain smooths the gain): the transients differ")
+            yield step.name, dynamics
+        else:
+            lacking.append(lacks(step))
+    if bands:
+        yield bands
 
 
 def lacks(step: Step) -> str:
