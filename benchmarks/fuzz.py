@@ -202,7 +202,7 @@ def damaged(seeds: list[bytes], draw: random.Random) -> bytes:
             for _ in range(draw.choice((1, 1, 2, 5))):
                 content = _replaced(content, draw)
             return write(content)
-    return _damaged_bytes(seed, draw)
+    return damaged_bytes(seed, draw)
 
 
 def _tree_of(seed: bytes) -> tuple[object, Callable[[object], bytes]] | None:
@@ -259,7 +259,7 @@ TENSORS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
 )
 
 
-def _damaged_bytes(raw: bytes, draw: random.Random) -> bytes:
+def damaged_bytes(raw: bytes, draw: random.Random) -> bytes:
     """Bits turned, lengths made absurd, parts lost, doubled, swapped or inserted, mostly near the beginning or end."""
     b = bytearray(raw)
     for _ in range(draw.choice((1, 1, 2, 8))):

@@ -9,6 +9,7 @@ import soundfile
 from test_decoding import CONTAINERS, encode, music
 from test_recordings import write_stems
 
+from benchmarks.fuzz import damaged_bytes
 from reknob.data.audio import read_audio, write_audio
 from reknob.data.decoding import open_audio
 from reknob.data.recordings import find_recordings
@@ -19,35 +20,13 @@ SNDFILE = [".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".w64", ".caf", ".
 MOST_SAMPLES = 50 * 44100  # that 0.3 s may seem to hold
 
 
-def damaged(raw: bytes, rng: random.Random) -> bytes:
-    """A file with bits turned, lengths made absurd, parts lost, doubled or added, mostly near its beginning."""
-    b = bytearray(raw)
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        i = rng.randrange(min(len(b), rng.choice((64, 256, 2000, len(b)))))
-        match rng.randrange(6):
-            case 0:
-                b[i] ^= 1 << rng.randrange(8)
-            case 1:
-                b[i] = rng.choice((0, 127, 128, 255))
-            case 2:
-                b[i : i + 4] = rng.choice((bytes(4), b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"))
-            case 3 if len(b) > 200:
-                del b[i : i + rng.choice((1, 4, 100))]
-            case 4:
-                b[i:i] = rng.randbytes(rng.choice((1, 4, 40)))
-            case _:
-                j = rng.randrange(len(b))
-                b[i : i + 8] = b[j : j + 8]
-    return bytes(b[: rng.randrange(len(b))] if rng.random() < 0.15 else b)
-
-
 def copies(path: Path) -> Iterator[Path]:
     """Damaged copies of a file, one after the other."""
     raw, rng = path.read_bytes(), random.Random(path.name)
     copy = path.parent / "damaged" / path.name
     copy.parent.mkdir()
     for _ in range(EACH):
-        copy.write_bytes(damaged(raw, rng))
+        copy.write_bytes(damaged_bytes(raw, rng))
         yield copy
 
 
