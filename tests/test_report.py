@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from reknob.report.page import curves, write_report
 from reknob.report.page.batch import newest_runs, write_batch
 from reknob.report.page.encode import RATE, bitrate_for, opus
 from reknob.report.page.files import fill
+from reknob.report.page.measure import described
 from reknob.report.page.published import percentile, published, quantiles
 from reknob.report.page.source import open_run
 from reknob.report.page.tracks import label_of, loudest_excerpt
@@ -215,6 +217,19 @@ def test_text_of_a_stranger_ends_no_element(tmp_path: Path) -> None:
     page = Elements(path)
     assert sum(tag == "script" for tag, _ in page.found) == 2
     assert page.data["name"] == name
+
+
+@pytest.mark.parametrize("given", [math.nan, {"seed": math.nan, "versions": {"torch": -math.inf, "x": "\ud800"}}])
+def test_numbers_and_texts_of_a_stranger_that_no_file_can_hold_break_no_report(run: Path, tmp_path: Path, given: float | dict) -> None:
+    folder = tmp_path / "song" / "run_0"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*.wav", "*.flac"))
+    document = json.loads((folder / "preset.json").read_text())
+    (folder / "preset.json").write_text(json.dumps(document | {"provenance": given, "licence": math.inf}))
+    path = tmp_path / "page.html"
+    path.write_text(fill("report.html", "", described(open_run(folder, listen=False)), [], []))
+    data = Elements(path).data
+    assert data["licence"] is None
+    assert data["provenance"] == ({"seed": None, "versions": {"torch": None, "x": "\ud800"}} if isinstance(given, dict) else {})
 
 
 def test_a_run_without_its_recordings_has_a_report_without_sound(run: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ INDEX = "index.html"
 ERRORS = "error.log"
 #: Where the record of a run names its recordings.
 RECORDED = {"dry": "input_path", "wet": "target_path"}
+SOURCES = "; media-src 'self' file:"  # the recordings, which stay beside the page
 THUMBNAIL = 5  # every so many points of a curve
 
 
@@ -66,7 +67,8 @@ def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Ma
         "version": __version__,
     }
     scripts = ("charts.js", "batch.js")
-    write_text(target, fill("batch.html", f"{content['name']}: songs", content, ("look.css", "report.css"), scripts))
+    title, styles = f"{content['name']}: songs", ("look.css", "report.css")
+    write_text(target, fill("batch.html", title, content, styles, scripts, SOURCES))
     return target
 
 

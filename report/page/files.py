@@ -9,14 +9,18 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
-def fill(template: str, title: str, data: Mapping[str, Any], styles: Sequence[str], scripts: Sequence[str]) -> str:
-    """A template of this folder as one HTML document, with files of this folder and data inside.
+def fill(
+    body: str, title: str, data: Mapping[str, Any], styles: Sequence[str], scripts: Sequence[str], sources: str = ""
+) -> str:
+    """A page as one HTML document, with files of this folder and data inside.
 
     Args:
-        template: its file name.
+        body: the file name of what `frame.html` holds.
         title: of the page.
-        data: what JSON holds; the text "audio" of its `tracks` stands apart, so that a browser decodes it when needed.
+        data: what JSON holds, null for a number that is not finite; the text "audio" of its `tracks` stands apart, so
+            that a browser decodes it when needed.
         styles, scripts: file names, in order.
+        sources: what the page may load besides, as in the header Content-Security-Policy.
     """
     content, audio = dict(data), ""
     if "tracks" in content:
@@ -26,17 +30,24 @@ def fill(template: str, title: str, data: Mapping[str, Any], styles: Sequence[st
             for each in data["tracks"]
         )
     parts = {
+        "sources": html.escape(sources),
+        "body": (HERE / body).read_text(encoding="utf-8"),
         "title": html.escape(title),
         "css": "\n".join((HERE / name).read_text(encoding="utf-8") for name in styles),
         "js": "\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts),
         # Names come from strangers' files: no text of theirs may end the element.
-        "data": json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        "data": json.dumps(_finite(content), allow_nan=False).replace("<", "\\u003c"),
         "audio": audio,
     }
     # Split first: what is filled in may hold braces of its own.
-    first, *rest = (HERE / template).read_text(encoding="utf-8").split("{{")
+    first, *rest = (HERE / "frame.html").read_text(encoding="utf-8").split("{{")
     filled = [first]
     for piece in rest:
         name, _, after = piece.partition("}}")
         filled += [parts[name], after]
     return "".join(filled)
+
+
+def _finite(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as JSON holds it, with null for every number that is not finite."""
+    return json.loads(json.dumps(content), parse_constant=lambda _: None)

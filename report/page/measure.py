@@ -60,7 +60,7 @@ def measure(run: FittedRun, seconds: float) -> dict[str, Any]:
 def described(run: FittedRun) -> dict[str, Any]:
     """What the files of a run say, without its recordings."""
     losses = [float(loss) for loss in run.meta["losses"] or ()]
-    effects = read_effects(run.folder)
+    effects, provenance = read_effects(run.folder), run.document.get("provenance")
     return {
         "name": run.name,
         "run": f"{run.name}/{run.folder.name}",
@@ -81,7 +81,7 @@ def described(run: FittedRun) -> dict[str, Any]:
         "published": {key: published()[key] for key in ("source", "count")},
         "findings": run.findings,
         "files": {"shift": run.meta["alignment_shift"], "sr": run.run.sr, "lufs": run.settings.lufs},
-        "provenance": run.document.get("provenance", {}),
+        "provenance": provenance if isinstance(provenance, dict) else {},
         "licence": run.document.get("licence", ""),
         "settings": changed(run.settings),
         # By its record, which also has the whole chain.
