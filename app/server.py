@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +36,8 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.files import SHIPPED
 
 STATIC = Path(__file__).with_name("static")
-LOOK = SHIPPED / "report" / "page" / "look.css"
+#: What the page shares with reports.
+SHARED = {name: SHIPPED / "report" / "page" / name for name in ("look.css", "charts.css", "charts.js", "player.js")}
 MOST_JSON, MOST_STREAMS, NEIGHBOURS = 1 << 18, 4, 6
 DEMO_DRY, DEMO_WET = "demo-dry", "demo-wet"
 T = TypeVar("T")
@@ -99,7 +101,7 @@ def build_app(page: Page, port: int) -> Guard:
     app = Starlette(
         routes=[
             Route("/", lambda _: FileResponse(STATIC / "index.html"), methods=get),
-            Route("/look.css", lambda _: FileResponse(LOOK), methods=get),
+            *(Route(f"/{name}", partial(_file, path), methods=get) for name, path in SHARED.items()),
             Route("/api/state", routes.state, methods=get),
             Route("/api/recordings", routes.upload, methods=post),
             Route("/api/checks", routes.check, methods=post),
@@ -121,6 +123,10 @@ def build_app(page: Page, port: int) -> Guard:
         exception_handlers={UsageError: _mistake, OSError: _mistake},
     )
     return Guard(app, port)
+
+
+async def _file(path: Path, _: Request) -> Response:
+    return FileResponse(path)
 
 
 async def _mistake(_: Request, error: Exception) -> Response:

@@ -77,7 +77,7 @@ def test_the_page_is_served_to_this_machine_with_a_strict_policy(client: TestCli
     assert start.headers["x-content-type-options"] == "nosniff"
     # Browsers leave out the port 80.
     assert TestClient(build_app(page, 80), base_url="http://127.0.0.1").get("/").status_code == 200
-    for path in ("/look.css", "/static/main.js", "/static/worklet.js"):
+    for path in ("/look.css", "/charts.css", "/charts.js", "/player.js", "/static/main.js", "/static/worklet.js"):
         assert client.get(path).status_code == 200
 
 

@@ -90,8 +90,8 @@ def test_a_pair_is_dropped_checked_fitted_stopped_heard_and_exported(tab: "Tab",
     tab.click("#fit-form [type=submit]")
     job = tab.locator("#fit-job")
     sync_api.expect(job.locator(".curves .card")).to_have_count(3, timeout=60 * S)  # loss, equaliser, compressor
-    before = job.locator(".plot[aria-label=Loss] .line").get_attribute("d")
-    sync_api.expect(job.locator(".plot[aria-label=Loss] .line")).not_to_have_attribute("d", before, timeout=20 * S)
+    line = job.locator("[data-figure=Loss] .chart path")
+    sync_api.expect(line).not_to_have_attribute("d", line.get_attribute("d") or "", timeout=20 * S)
     job.get_by_text("Hear the newest state").click()
     sync_api.expect(job).to_contain_text(re.compile("The best of [0-9]+ steps"), timeout=20 * S)
     sync_api.expect(job.locator(".player button").first).to_contain_text("Pause")

@@ -2,7 +2,7 @@
 
 import { by, call, dropArea, exported, guarded, make, number } from "./api.js";
 import { follow } from "./fit.js";
-import { Player } from "./player.js";
+import { PlayerView } from "./player.js";
 import { draw } from "./plots.js";
 
 export function setUpEstimate(state) {
@@ -46,7 +46,7 @@ function result(job) {
   const rows = job.rows.map((row) => make("tr", {}, make("td", {}, row.name), make("td", { className: "number" }, number(row.value)), make("td", {}, row.unit), make("td", { className: "number" }, row.low === null ? "" : `${number(row.low)} to ${number(row.high)}`), make("td", { className: "muted" }, row.note)));
   const head = make("tr", {}, ...["parameter", "value", "unit", "interval", ""].map((text, i) => make("th", { className: i === 1 || i === 3 ? "number" : "" }, text)));
   const table = make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
-  const player = new Player([
+  const player = new PlayerView([
     { key: "applied", label: "Demo voice with the estimate", path: `/api/jobs/${job.key}/audio/applied` },
     { key: "plain", label: "without", path: `/api/jobs/${job.key}/audio/plain` },
   ]);

@@ -1,7 +1,7 @@
 // A pair: its recordings, its check, its fit.
 
 import { by, bytes, call, dropArea, exported, guarded, make, number, say } from "./api.js";
-import { Player } from "./player.js";
+import { PlayerView } from "./player.js";
 import { card, draw, lossCurve } from "./plots.js";
 
 const EVERY = 500; // ms between two looks at a job
@@ -97,7 +97,7 @@ class FitView {
     this.timed = null;
     this.isOpen = true;
     const path = (which) => `/api/jobs/${key}/audio/${which}`;
-    this.player = new Player([
+    this.player = new PlayerView([
       { key: "so-far", label: "Fitted", path: path("so-far") },
       { key: "dry", label: "Dry", path: path("dry") },
       { key: "wet", label: "Wet", path: path("wet") },
@@ -123,7 +123,7 @@ class FitView {
       const step = this.step;
       await this.player.renew("so-far");
       await this.player.choose("so-far");
-      if (this.player.began === null) await this.player.toggle();
+      if (!this.player.isPlaying) await this.player.toggle();
       this.note.textContent = `The best of ${step} steps.`;
     } finally {
       this.renew.disabled = false;
@@ -187,7 +187,7 @@ class FitView {
   offer(job) {
     if (!this.actions.hidden) return;
     const source = `job-${this.key}`;
-    if (this.player.tracks.has("so-far")) guarded(() => this.player.renew("so-far"))(); // that of before the end
+    if (this.player.loaded.has("so-far")) guarded(() => this.player.renew("so-far"))(); // that of before the end
     const path = `/api/jobs/${this.key}/report`;
     const report = make("button", { type: "button", onclick: guarded(async () => {
       report.disabled = true;

@@ -1,114 +1,77 @@
-// Plays recordings of one length at the same place, and switches between them without a gap.
+// The buttons of a player, whose recordings are loaded when they are first heard; what plays them is /player.js, which
+// reports have as well.
+/* global Player */
 
 import { bytes, guarded, make, minutes } from "./api.js";
-
-const FADE = 0.012; // s
 
 let context = null;
 let playing = null; // one player at a time
 
-export class Player {
-  // `choices` are [{ key, label, className, path }], loaded when they are first heard.
+export class PlayerView {
+  // `choices` are [{ key, label, path }], recordings of one length.
   constructor(choices) {
     this.choices = choices;
-    this.tracks = new Map();
+    this.loaded = new Set();
     this.current = choices[0].key;
-    this.offset = 0;
-    this.began = null;
+    this.player = null;
     this.play = make("button", { type: "button", "aria-label": "Play", onclick: guarded(() => this.toggle()) }, "▶ Play");
     this.buttons = choices.map(({ key, label }) => make("button", { type: "button", "aria-pressed": String(key === this.current), onclick: guarded(() => this.choose(key)) }, label));
     this.place = make("input", { type: "range", min: 0, max: 1000, value: 0, className: "place", "aria-label": "Place in the recording" });
-    this.place.addEventListener("input", () => this.seek((this.place.value / 1000) * this.seconds));
+    this.place.addEventListener("input", () => this.player?.seek((this.place.value / 1000) * this.player.seconds));
     this.clock = make("span", { className: "muted small" }, "0:00");
     const segments = make("span", { className: "segments", role: "group", "aria-label": "What is heard" }, ...this.buttons);
     this.element = make("div", { className: "player" }, this.play, segments, this.place, this.clock);
   }
 
-  get seconds() {
-    return Math.max(0, ...[...this.tracks.values()].map(({ buffer }) => buffer.duration));
+  get isPlaying() {
+    return Boolean(this.player?.playing);
   }
 
-  get now() {
-    return this.began === null ? this.offset : (context.currentTime - this.began) % (this.seconds || 1);
-  }
-
-  async fetch(key) {
+  // Loads a recording, also again, where it has changed.
+  async renew(key) {
     context ??= new AudioContext();
     const { content } = await bytes(this.choices.find((choice) => choice.key === key).path);
-    return { buffer: await context.decodeAudioData(content), source: null, gain: null };
+    const buffer = await context.decodeAudioData(content);
+    this.player ??= new Player(context, this.choices.map((choice) => ({ key: choice.key, gain: 1, own: 1 })), buffer.duration);
+    this.player.select(this.current);
+    this.player.add(key, buffer);
+    this.loaded.add(key);
   }
 
   async load(key) {
-    if (!this.tracks.has(key)) this.tracks.set(key, await this.fetch(key));
-  }
-
-  // Loads a recording again, which has changed.
-  async renew(key) {
-    const track = await this.fetch(key);
-    const at = this.now;
-    this.halt(); // also the old one, which is no longer known afterwards
-    this.tracks.set(key, track);
-    if (this.began !== null) this.startAt(at);
+    if (!this.loaded.has(key)) await this.renew(key);
   }
 
   async choose(key) {
     await this.load(key);
     this.current = key;
     this.buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(this.choices[i].key === key)));
-    if (this.began === null) return;
-    if (!this.tracks.get(key).source) this.startAt(this.now);
-    for (const [name, { gain }] of this.tracks) gain?.gain.setTargetAtTime(name === key ? 1 : 0, context.currentTime, FADE / 3);
+    this.player.select(key);
   }
 
   async toggle() {
-    if (this.began !== null) { this.pause(); return; }
+    if (this.isPlaying) { this.pause(); return; }
     await this.load(this.current);
     await context.resume();
-    if (this.began !== null) return; // pressed twice while it was loading
-    if (playing && playing !== this) playing.pause();
-    this.startAt(this.offset);
-  }
-
-  startAt(offset) {
-    this.halt();
+    if (this.isPlaying) return; // pressed twice while it was loading
+    if (playing !== this) playing?.pause();
     playing = this;
-    const when = context.currentTime + 0.02;
-    for (const [key, track] of this.tracks) {
-      track.gain = new GainNode(context, { gain: key === this.current ? 1 : 0 });
-      track.source = new AudioBufferSourceNode(context, { buffer: track.buffer, loop: true });
-      track.source.connect(track.gain).connect(context.destination);
-      track.source.start(when, offset % track.buffer.duration);
-    }
-    this.began = when - offset;
+    this.player.play();
     this.play.textContent = "❚❚ Pause";
     this.tick();
   }
 
-  halt() {
-    for (const track of this.tracks.values()) {
-      track.source?.stop();
-      track.source?.disconnect();
-      track.source = track.gain = null;
-    }
-  }
-
   pause() {
-    this.offset = this.now;
-    this.halt();
-    this.began = null;
+    if (this.isPlaying) this.player.pause();
     this.play.textContent = "▶ Play";
   }
 
-  seek(seconds) {
-    this.offset = seconds;
-    if (this.began !== null) this.startAt(seconds);
-  }
-
   tick() {
-    if (this.began === null) return;
+    if (!this.isPlaying) return;
     if (!this.element.isConnected) { this.pause(); return; }
-    if (document.activeElement !== this.place) this.place.value = (1000 * this.now) / (this.seconds || 1);
-    this.clock.textContent = minutes(Math.max(0, this.now));
+    const at = this.player.position();
+    if (document.activeElement !== this.place) this.place.value = (1000 * at) / this.player.seconds;
+    this.clock.textContent = minutes(at);
     requestAnimationFrame(() => this.tick());
   }
 }

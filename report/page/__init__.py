@@ -1,6 +1,7 @@
 """The report of a run as one HTML file: what was fitted, to hear, to see and to take along.
 
-`look.css` holds the colours and the typography of every page of the project.
+`look.css`, `charts.css`, `charts.js` and `player.js` hold the look, the charts and the player of every page of the
+project: reports have them inside, and the local web page is served them.
 """
 
 from pathlib import Path
@@ -31,7 +32,6 @@ def write_report(
     """
     source = open_run(run, pair)
     target = check_output(path or user_path(run) / REPORT)
-    scripts = ("charts.js", "player.js", "report.js")
-    content = measure(source, seconds)
-    write_text(target, fill("report.html", f"{source.name}: report", content, ("look.css", "report.css"), scripts))
+    styles, scripts = ("look.css", "charts.css", "report.css"), ("charts.js", "player.js", "report.js")
+    write_text(target, fill("report.html", f"{source.name}: report", measure(source, seconds), styles, scripts))
     return target

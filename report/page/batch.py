@@ -67,7 +67,7 @@ def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Ma
         "version": __version__,
     }
     scripts = ("charts.js", "batch.js")
-    title, styles = f"{content['name']}: songs", ("look.css", "report.css")
+    title, styles = f"{content['name']}: songs", ("look.css", "charts.css", "report.css")
     write_text(target, fill("batch.html", title, content, styles, scripts, SOURCES))
     return target
 

@@ -16,6 +16,7 @@ function html(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (key === "text") element.textContent = value;
+    else if (key === "style") element.style.cssText = value; // which a policy without inline styles allows
     else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (value !== false && value != null) element.setAttribute(key, value === true ? "" : value);
   }
@@ -41,6 +42,7 @@ function format(x, digits = 2) {
 
 const signed = (x, digits = 1) => (Number(x.toFixed(digits)) > 0 ? "+" : "") + format(x, digits);
 const hertz = (x) => (x >= 1000 ? `${format(x / 1000, x < 10000 ? 1 : 0).replace(/\.0$/, "")}k` : format(x, 0));
+const side = (pan) => (Math.abs(pan) < 1 ? "C" : `${pan < 0 ? "L" : "R"}${Math.abs(Math.round(pan))}`);
 const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
 
 /** A format with the digits that tell ticks apart. */
@@ -83,7 +85,7 @@ function chart(host, spec) {
   if (named.length > 1 || spec.legend)
     for (const s of named)
       legend.append(html("li", {}, html("span", { class: `swatch ${s.dash ? "dash" : ""}`, style: `--c:${s.colour}` }), s.name));
-  host.append(html("div", { class: "title" }, html("h3", { text: spec.title }), readout), spec.note ? html("p", { class: "muted small", text: spec.note }) : "", legend, plot);
+  host.append(html("div", { class: "title" }, html("h3", { text: spec.title }), readout), spec.note ? html("p", { class: "muted small", text: spec.note }) : "", legend.children.length ? legend : "", plot);
   const scale = spec.summary ?? summaryOf(spec);
   let width = 0;
   const draw = () => {
@@ -129,7 +131,7 @@ function drawn(spec, width, label, readout) {
   const clip = `clip${++chart.count}`;
   root.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", { x: left, y: top, width: right - left, height: bottom - top }))));
 
-  const xTicks = spec.x.ticks ?? (spec.x.log ? logTicks(x0, x1, width > 360) : ticksOf(x0, x1, width / 90, spec.x.whole));
+  const xTicks = spec.x.ticks ?? (spec.x.log ? logTicks(x0, x1, width > 360) : ticksOf(x0, x1, width / 70, spec.x.whole));
   const yTicks = spec.y.ticks ?? ticksOf(y0, y1, (bottom - top) / 42);
   const xFormat = spec.x.format ?? (spec.x.log ? hertz : plainly(xTicks));
   const yFormat = spec.y.format ?? plainly(yTicks);
@@ -232,6 +234,12 @@ function nearest(xs, x) {
   let best = 0;
   xs.forEach((v, i) => { if (Math.abs(v - x) < Math.abs(xs[best] - x)) best = i; });
   return best;
+}
+
+/** The chart of echoes at times in ms with levels in dB and positions from -100 to 100. */
+function echoChart(host, note, ms, db, pans) {
+  const series = { name: "echo", colour: "var(--fitted)", kind: "stems", x: ms, y: db, text: pans.map((pan, i) => (i < 10 ? side(pan) : "")) };
+  chart(host, { title: "Echoes", note, x: { label: "time (ms)", unit: "ms", min: 0, max: 1.12 * ms.at(-1) }, y: { label: "level (dB)", unit: "dB", min: -62, max: 6 }, series: [series] });
 }
 
 /** Horizontal bars with labels and values: rows of {label, parts: [{value, colour, name}]}. */

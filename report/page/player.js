@@ -28,11 +28,14 @@ class Player {
     }
   }
 
-  /** Gives a track its decoded audio; one that arrives during playback joins in step. */
+  /** Gives a track its decoded audio; during playback it joins in step, or replaces what the track had. */
   add(key, buffer) {
-    const track = this.tracks.get(key);
+    const track = this.tracks.get(key), before = track.source;
     track.buffer = buffer;
-    if (this.playing) this.begin(track, this.context.currentTime + 0.02);
+    if (!this.playing) return;
+    const when = this.context.currentTime + 0.02;
+    this.begin(track, when);
+    before?.stop(when);
   }
 
   /** The position in s at a time of the context. */

@@ -292,8 +292,7 @@ function charts() {
     const note = d.median == null ? "" : `In 10 ms frames, without the make-up gain; median ${format(d.median, 1)} dB, lowest ${format(d.lowest, 1)} dB.`;
     chart(card(host), { title: `Gain of ${path(d.effect)} over time`, note, x: { label: "time (s)", unit: "s", min: 0, max: data.excerpt.seconds }, y: { label: "gain (dB)", unit: "dB", max: 1, least: [-6] }, series: [{ name: "gain", colour: "var(--fitted)", kind: "area", width: 1.2, x, y: d.gain }] });
   }
-  for (const e of c.echoes)
-    if (e.taps.length) chart(card(host), { title: "Echoes", note: "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", x: { label: "time (ms)", unit: "ms", min: 0, max: 1.12 * e.taps.at(-1).ms }, y: { label: "level (dB)", unit: "dB", min: -62, max: 6 }, series: [{ name: "echo", colour: "var(--fitted)", kind: "stems", x: e.taps.map((t) => t.ms), y: e.taps.map((t) => t.db), text: e.taps.map((t, i) => (i < 10 ? side(t.pan) : "")) }] });
+  for (const e of c.echoes) if (e.taps.length) echoChart(card(host), "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", ...["ms", "db", "pan"].map((key) => e.taps.map((t) => t[key])));
   for (const curve of c.others.filter((o) => o.family === "reverb")) chart(card(host), { title: "Reverberation time", note: "Until the tail has decayed by 60 dB.", x: { ...FREQUENCY, max: 16000 }, y: { label: "time (s)", unit: "s", min: 0 }, series: [{ name: "time", colour: "var(--fitted)", x: curve.x, y: curve.y }] });
   for (const d of c.decay) chart(card(host), { title: "Energy decay of the reverb", note: "Energy that is still to come after each moment, by Schroeder's integration.", x: { label: "time (s)", unit: "s", min: 0, max: 1.15 * (d.x.find((_, i) => d.y[i] < -68) ?? d.x.at(-1)) }, y: { label: "level (dB)", unit: "dB", min: -70, max: 2 }, series: [{ name: "level", colour: "var(--fitted)", x: d.x, y: d.y }] });
   if (c.panorama) chart(card(host), { title: "Panorama", note: "Where the energy lies between the channels.", x: { label: "left – right", ticks: [-100, -50, 0, 50, 100], format: side, min: -100, max: 100 }, y: { label: "share (%)", unit: "%", min: 0 }, series: ["wet", "fitted"].map((name) => ({ name, colour: colours[name], x: c.panorama.x, y: c.panorama[name], kind: "area" })) });
@@ -313,7 +312,6 @@ function logAxis(low, high) {
 }
 
 const path = (effect) => effect.replaceAll("_", " ").replaceAll(".", " › ");
-const side = (pan) => (Math.abs(pan) < 1 ? "C" : `${pan < 0 ? "L" : "R"}${Math.abs(Math.round(pan))}`);
 
 /* ---- table, findings, commands ---- */
 
