@@ -66,54 +66,75 @@ function listenCell(song) {
   return cell;
 }
 
-/* Elements that the browser streams from the files beside the page: switched by muting, so in step to about 50 ms. */
+/* A report holds its recordings, which no other page may read from a file: it is asked for them (see report.js). */
 let open = null;
+const PATIENCE = 15000; // ms, for a report to answer
 
 function listen(song, button) {
-  const row = button.closest("tr");
-  const again = open?.row === row;
+  const again = open?.button === button;
   close();
   if (again) return;
-  const sounds = Object.fromEntries(Object.entries(song.audio).map(([name, source]) => [name, html("audio", { src: source, preload: "auto" })]));
-  const all = Object.values(sounds);
-  const status = html("span", { class: "muted small", role: "status" });
-  const play = html("button", { class: "primary", text: "Play" });
-  const lead = sounds.fitted ?? all[0];
-  const time = html("input", { type: "range", min: 0, max: 1, step: 0.001, value: 0, "aria-label": "Position" });
-  const clockText = html("span", { class: "muted small" });
-  const names = Object.keys(sounds);
-  const select = (name) => {
-    for (const key of names) sounds[key].muted = key !== name;
-    buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.sound === name)));
-  };
-  const buttons = names.map((name) => html("button", { "data-sound": name, "aria-pressed": "false", text: name, onclick: () => select(name) }));
-  play.addEventListener("click", async () => {
-    if (!lead.paused) { all.forEach((a) => a.pause()); play.textContent = "Play"; return; }
-    all.forEach((a) => { a.currentTime = lead.currentTime; });
-    try { await Promise.all(all.map((a) => a.play())); play.textContent = "Pause"; } catch { status.textContent = "A file beside this page cannot be played."; }
-  });
-  lead.addEventListener("timeupdate", () => {
-    if (!lead.duration) return;
-    time.value = lead.currentTime / lead.duration;
-    clockText.textContent = `${clock(lead.currentTime)} / ${clock(lead.duration)}`;
-    for (const other of all) if (other !== lead && Math.abs(other.currentTime - lead.currentTime) > 0.05) other.currentTime = lead.currentTime;
-  });
-  lead.addEventListener("ended", () => { play.textContent = "Play"; });
-  time.addEventListener("input", () => { if (lead.duration) all.forEach((a) => { a.currentTime = time.value * lead.duration; }); });
-  const note = song.report ? "Levels are as recorded; the report has them matched." : "Levels are as recorded.";
-  const player = html("tr", { class: "player-row" }, html("td", { colspan: COLUMNS.length }, html("div", { class: "row" }, play, ...buttons, time, clockText, status), html("p", { class: "muted small", text: note })));
-  row.after(player);
+  const box = html("div", { class: "row" });
+  const row = html("tr", { class: "player-row" }, html("td", { colspan: COLUMNS.length }, box));
+  button.closest("tr").after(row);
   button.setAttribute("aria-expanded", "true");
-  open = { row, player, button, all };
-  select(names.includes("fitted") ? "fitted" : names[0]);
+  const mine = open = { row, button, player: null };
+  if (!song.report) return files(song, box);
+  box.append(html("span", { class: "muted small", role: "status", text: "loading …" }));
+  fromReport(song.report).then((player) => { if (mine === open) controls(open.player = player, box); }, () => files(song, box));
 }
 
 function close() {
-  if (!open) return;
-  open.all.forEach((a) => { a.pause(); a.removeAttribute("src"); });
-  open.player.remove();
-  open.button.setAttribute("aria-expanded", "false");
+  open?.player?.context.close();
+  open?.row.remove();
+  open?.button.setAttribute("aria-expanded", "false");
   open = null;
+}
+
+/** A player of the excerpts of a report, level-matched. */
+async function fromReport(address) {
+  const frame = html("iframe", { src: address, hidden: true, title: "report" });
+  const { seconds, tracks } = await new Promise((resolve, reject) => {
+    addEventListener("message", (event) => { if (event.source === frame.contentWindow) resolve(event.data); });
+    frame.addEventListener("load", () => frame.contentWindow.postMessage("recordings", "*"));
+    setTimeout(reject, PATIENCE);
+    document.body.append(frame);
+  }).finally(() => frame.remove());
+  const context = new AudioContext(), player = new Player(context, tracks, seconds);
+  await Promise.all(tracks.map(async (track) => player.add(track.key, await context.decodeAudioData(bytesOf(track.audio)))));
+  return player;
+}
+
+function controls(player, box) {
+  const play = html("button", { class: "primary", text: "Play" });
+  const time = html("input", { type: "range", min: 0, max: player.seconds, step: 0.01, value: 0, "aria-label": "Position" });
+  const clockText = html("span", { class: "muted small" });
+  const select = (key) => {
+    player.select(key);
+    buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.sound === key)));
+  };
+  const buttons = [...player.tracks.keys()].map((key) => html("button", { "data-sound": key, text: key, onclick: () => select(key) }));
+  const tick = () => {
+    time.value = player.position();
+    clockText.textContent = `${clock(player.position())} / ${clock(player.seconds)}`;
+    if (player.playing && box.isConnected) requestAnimationFrame(tick);
+  };
+  play.addEventListener("click", async () => {
+    await player.context.resume();
+    player.playing ? player.pause() : player.play();
+    play.textContent = player.playing ? "Pause" : "Play";
+    tick();
+  });
+  time.addEventListener("input", () => { player.seek(Number(time.value)); tick(); });
+  box.replaceChildren(play, ...buttons, time, clockText, html("span", { class: "muted small", text: "Levels are matched." }));
+  select("fitted");
+  tick();
+}
+
+/** The files beside the page, of a song without a report: one at a time, as they were recorded. */
+function files(song, box) {
+  box.replaceChildren(...Object.entries(song.audio).map(([name, src]) => html("label", { class: "check" }, name, html("audio", { src, controls: true, preload: "none" }))));
+  box.append(html("span", { class: "muted small", text: "Levels are as recorded; a report has them matched, and switches between them." }));
 }
 
 function table() {

@@ -27,7 +27,7 @@ INDEX = "index.html"
 ERRORS = "error.log"
 #: Where the record of a run names its recordings.
 RECORDED = {"dry": "input_path", "wet": "target_path"}
-SOURCES = "; media-src 'self' file:"  # the recordings, which stay beside the page
+SOURCES = "; media-src 'self' file:; frame-src 'self' file:"  # recordings and reports, which stay beside the page
 THUMBNAIL = 5  # every so many points of a curve
 
 
@@ -66,7 +66,7 @@ def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Ma
         "written": datetime.now().isoformat(sep=" ", timespec="minutes"),
         "version": __version__,
     }
-    scripts = ("charts.js", "batch.js")
+    scripts = ("charts.js", "player.js", "batch.js")
     title, styles = f"{content['name']}: songs", ("look.css", "charts.css", "report.css")
     write_text(target, fill("batch.html", title, content, styles, scripts, SOURCES))
     return target

@@ -379,6 +379,14 @@ function commands() {
   byId("foot").textContent = `Written ${data.written} by reknob ${data.version}. This file is complete: it loads nothing.`;
 }
 
+/** Gives dry, fitted and wet to the page of all songs, which lies beside this file or on the same server. */
+addEventListener("message", (event) => {
+  const known = location.protocol === "file:" ? /^(null|file:.*)$/.test(event.origin) : event.origin === location.origin;
+  if (!known || event.data !== "recordings" || !data.tracks) return;
+  const tracks = data.tracks.filter((t) => colours[t.key]).map(({ key, gain, own }) => ({ key, gain, own, audio: byId(`audio-${key}`).textContent }));
+  event.source.postMessage({ seconds: data.excerpt.seconds, tracks }, "*");
+});
+
 head();
 listen();
 effects();
