@@ -116,6 +116,7 @@ class Recipe:
             partial(self.fit, method="annealed"),
             lambda some: Losses(self.chain, some, self.loss, self.device),
             echoes=self.settings.restarts,
+            presets=self.settings.start_rows(chain),
             seed=self.settings.seed,
             stopped=stopped,
         )

@@ -1,11 +1,14 @@
 """The start of a fit that is read from the recordings: every effect in turn, by what shows it best."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 
+from reknob.afx.chain import Sends
+from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect
+from reknob.afx.stereo import Placement
 from reknob.data.chunks import Chunks
 from reknob.data.pairs import Pair
 from reknob.fitting.direct_sound import find_direct_sound
@@ -16,6 +19,7 @@ from reknob.fitting.trial import CHUNKS, Losses, Raws, better_parts, loudest
 from reknob.runtime.interrupt import raise_if
 
 ADAPTING = 24  # steps before least squares
+OTHERS = 2  # reverbs of presets in the final trial
 
 
 def start_from_signals(
@@ -26,6 +30,7 @@ def start_from_signals(
     losses: Callable[[Chunks], Losses],
     *,
     echoes: int,
+    presets: Sequence[Raws] = (),
     seed: int,
     stopped: Callable[[], bool],
 ) -> Raws:
@@ -42,6 +47,7 @@ def start_from_signals(
         make: an annealed fit of some tracks.
         losses: the loss of raw parameters on some chunks.
         echoes: most echo times that are tried.
+        presets: raw parameters of fits to other recordings, whose reverbs are tried too.
         seed: of random defaults and networks.
         stopped: asked between steps; Interrupted is raised where it says so.
     """
@@ -59,4 +65,36 @@ def start_from_signals(
     delays = read(sends_input(chain, adapted, pair.dry[None])[0])
     space = find_space(chain, few, adapted, delays, seed, pause)
     found = [adapted | space] if space else [adapted | delay for delay in delays]
+    found += other_reverbs(chain, adapted, presets, losses(one), pause)
     return best_start(chain, one, [*found, adapted], make, pause)
+
+
+def other_reverbs(
+    chain: Effect,
+    raws: Raws,
+    presets: Sequence[Raws],
+    losses: Losses,
+    pause: Callable[[], object] = lambda: None,
+) -> list[Raws]:
+    """`raws` with the reverb of each preset in place of its own, the few of the lowest loss, lowest first.
+
+    Everything in the sends of the chain is taken from the preset but the delay and the direct sound's position.
+
+    Args:
+        chain: whose last effect may be sends; otherwise none is returned.
+        raws: of the whole chain, by name.
+        presets: the same, of other fits.
+        losses: of raw parameters.
+        pause: called between presets; may raise.
+    """
+    *_, (last, sends) = chain.parts()
+    if not isinstance(sends, Sends):
+        return []
+    kept = [f"{last}.{name}." for name, part in sends.parts() if isinstance(part, (PingPongDelay, Placement))]
+    names = [name for name in raws if name.startswith(f"{last}.") and not name.startswith(tuple(kept))]
+    candidates = []
+    for preset in presets:
+        pause()
+        trial = raws | {name: preset[name].float() for name in names if name in preset}
+        candidates.append((losses(trial), len(candidates), trial))
+    return [trial for *_, trial in sorted(candidates)[:OTHERS]]
