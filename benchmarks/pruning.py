@@ -31,8 +31,9 @@ from reknob.afx.stream import render
 from reknob.data.audio import loudness, normalise_loudness, read_audio, resample
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit, run
-from reknob.fitting.pruning import Losses, prune, switches
+from reknob.fitting.pruning import prune, switches
 from reknob.fitting.track import TrackState
+from reknob.fitting.trial import Losses
 from reknob.formats.presets import Preset, load_presets, read_chain
 from reknob.losses import VocalLoss
 from reknob.runtime.arguments import Parser, file_path, positive_int

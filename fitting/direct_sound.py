@@ -7,7 +7,7 @@ spectra needs hundreds of steps for them, and lets echo and reverb make up for w
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,16 +23,19 @@ from reknob.afx.reverb import FDN
 from reknob.data.chunks import Chunks
 from reknob.fitting.response import least_squares, whitening
 from reknob.fitting.track import ParameterLayout
+from reknob.fitting.trial import Raws
 
 RESPONSE_S = 1.5  # length of the free response
 EARLIER = 0.95  # where it begins, relative to the shortest delay of the sends
-ITERATIONS, LEAST_GAIN = 20, 0.003  # it ends where an iteration lowers the error by a smaller share
+ITERATIONS, LEAST_GAIN = 20, 0.003  # it ends where an iteration lowers the error by a smaller share,
+LEAST_ERROR = 2e-4  # and where the error is this share of the energy of wet: lossy coding leaves more
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
 LEVELS = 3.0  # the farthest step of levels in dB, relative to others
 DAMPING, LESS, TRIES = 1e-3, 6.0, 7  # of Levenberg and Marquardt
 LEAST_SLOPE = 1e-7  # of a squared derivative, relative to the largest, so that no parameter is undamped
-#: A level of 12 dB costs this share of the error, so that levels stay where nothing speaks for a change.
-PRIOR, PRIOR_DB = 0.01, 12.0
+#: A level of 12 dB, and a raw parameter 3 from its start, each cost this share of the error: what the recordings do not
+#: determine stays where it is, and none wanders to the end of its range, where gradients vanish.
+PRIOR, PRIOR_DB, PRIOR_RAW = 0.01, 12.0, 3.0
 FIRST_STEPS, RESPONSE_STEPS, SLOPE_STEPS = 40, 6, 8  # of conjugate gradients
 BATCH = 8  # renders at once
 
@@ -48,20 +51,21 @@ class _Point(NamedTuple):
     cost: float
 
 
-def find_direct_sound(chain: Effect, chunks: Chunks, raws: dict[str, Tensor]) -> dict[str, Tensor]:
+def find_direct_sound(chain: Effect, chunks: Chunks, raws: Raws, pause: Callable[[], object] = lambda: None) -> Raws:
     """Raw parameters of the effects before the sends, and of the direct position, that explain wet best.
 
     Args:
         chain: effects in series; the last may be sends. On the CPU.
         chunks: of a pair, loud ones.
         raws: of the chain, to begin with.
+        pause: called between iterations; may raise.
 
     By full name; empty for another chain.
 
     Source: Golub and Pereyra, The Differentiation of Pseudo-Inverses and Nonlinear Least Squares Problems Whose
     Variables Separate, SIAM J. Numer. Anal. 10(2), 1973; derivatives by Kaufman, BIT 15, 1975.
     """
-    return _Problem(chain, chunks).solve(raws) if isinstance(chain, Serial) else {}
+    return _Problem(chain, chunks).solve(raws, pause) if isinstance(chain, Serial) else {}
 
 
 class _Problem:
@@ -84,10 +88,14 @@ class _Problem:
             number += size
         self.columns, self.levels = torch.tensor(direct), torch.tensor(levels)
 
-    def solve(self, raws: dict[str, Tensor]) -> dict[str, Tensor]:
+    def solve(self, raws: Raws, pause: Callable[[], object]) -> Raws:
         """Raw parameters of the direct sound by name, from those of the chain."""
-        point, damping = self._prepared(self.layout.join(raws).float()), DAMPING
+        row = self.layout.join(raws).float()
+        self.start = row[self.columns]
+        self.widths = torch.where(self.levels, PRIOR_DB, PRIOR_RAW)
+        point, damping = self._prepared(row), DAMPING
         for _ in range(ITERATIONS):
+            pause()
             curvature, slope = self._derivatives(point)
             scale = curvature.diagonal().clamp(min=LEAST_SLOPE * float(curvature.diagonal().max()))
             for _ in range(TRIES):
@@ -99,7 +107,7 @@ class _Problem:
             else:
                 break
             gain, point, damping = 1 - new.cost / point.cost, new, damping / LESS
-            if gain < LEAST_GAIN:
+            if gain < LEAST_GAIN or point.cost < LEAST_ERROR:
                 break
         found = set(self.columns.tolist())
         numbers = self.layout.split(torch.arange(len(point.row)))
@@ -134,8 +142,7 @@ class _Problem:
         if self.sends:
             h = least_squares(self._correlation(spectra), self._cross(spectra, rest), steps, start, self.first)
             rest = rest - torch.fft.rfft(h, self.n) * spectra
-        levels = row[self.columns][self.levels]
-        prior = PRIOR * float((levels / PRIOR_DB).square().sum())
+        prior = PRIOR * float((self._distance(row) / self.widths).square().sum())
         return _Point(row, spectra, gains, h, rest, float(_product(rest, rest)) / self.energy * (1 + prior))
 
     def _moved(self, point: _Point, step: Tensor) -> _Point:
@@ -164,8 +171,12 @@ class _Problem:
             curvature = curvature - (seen + seen.T) / 2
         # The prior, whose share of the error is taken as it is at this point.
         error = float(_product(point.error, point.error)) * 2 / self.n
-        weights = torch.where(self.levels, PRIOR * error / PRIOR_DB**2, 0.0).double()
-        return curvature + weights.diag(), slope - weights * point.row[self.columns]
+        weights = (PRIOR * error / self.widths**2).double()
+        return curvature + weights.diag(), slope - weights * self._distance(point.row)
+
+    def _distance(self, row: Tensor) -> Tensor:
+        """Of raw parameters (P,) from the middle of their prior, (p,): levels from 0 dB, others from the start."""
+        return row[self.columns] - torch.where(self.levels, 0.0, self.start)
 
     def _correlation(self, spectra: Tensor) -> Tensor:
         """Autocorrelation (L,) of spectra (n, 1, bins)."""

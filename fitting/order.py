@@ -20,8 +20,8 @@ from reknob.data.chunks import Chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
-from reknob.fitting.restarts import CHUNKS, loudest
 from reknob.fitting.track import Best, TrackState
+from reknob.fitting.trial import CHUNKS, loudest
 from reknob.formats.runs import CONFIG, read_chain_file
 
 log = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Knobs
+from reknob.afx.effect import Effect
 from reknob.afx.param import Bounded, Param
 from reknob.afx.stereo import Placement
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit
-from reknob.fitting.restarts import CHUNKS, loudest
 from reknob.fitting.track import Best, TrackState
+from reknob.fitting.trial import CHUNKS, Losses, Raws, loudest
 from reknob.formats.effects import EffectsRecord
 from reknob.losses import FitLoss
 
@@ -34,7 +34,6 @@ FINAL = 10  # The last fit takes a tenth of the steps of the first.
 # The least distance of a position from the ends of its range, whose raw parameters are infinite.
 END = 1e-5
 
-Raws = dict[str, Tensor]
 Make = Callable[[Sequence[TrackState]], Fit]
 
 
@@ -68,40 +67,6 @@ def off_raw(p: Param, value: float | tuple[float, ...]) -> Tensor:
     mapping = p.mapping
     raw = torch.logit(mapping.to_unit(wanted), END) if isinstance(mapping, Bounded) else mapping.raw(wanted)
     return raw.float().clone()
-
-
-class Losses:
-    """The loss of raw parameters on some chunks, penalties included.
-
-    Args:
-        chain: the effects, on the device.
-        chunks: dry and wet.
-        loss: compares rendered and recorded chunks after their warm-up.
-        device: where the work is done.
-    """
-
-    def __init__(self, chain: Effect, chunks: Chunks, loss: FitLoss, device: torch.device) -> None:
-        self.chain, self.loss, self.warm_up = chain.train(), loss.to(device), chunks.warm_up
-        self.knobs = Knobs(chain).requires_grad_(False).to(device)
-        self.dry, self.wet = chunks.dry.to(device), chunks.wet[..., chunks.warm_up :].to(device)
-        self.target = self.loss.prepare(self.wet)
-
-    @torch.no_grad()
-    def __call__(self, raws: Raws) -> float:
-        self.knobs.load_state_dict(raws)
-        values = self.knobs()
-        items = self.chain.for_items(values, len(self.dry))
-        wet = self.chain.render_after_warm_up(self.dry, self.warm_up, **items)
-        return self._compared(wet) + float(self.chain.penalty(values))
-
-    @torch.no_grad()
-    def of_level(self, db: float) -> float:
-        """The loss of the recording itself, `db` louder."""
-        return self._compared(self.wet * 10 ** (db / 20))
-
-    def _compared(self, wet: Tensor) -> float:
-        shares = torch.ones(1, len(wet), device=wet.device)
-        return self.loss.weigh(self.loss.terms(wet, self.target, shares)).item()
 
 
 def prune(

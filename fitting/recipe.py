@@ -6,22 +6,17 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
-from reknob.afx.effect import Effect
 from reknob.data.chunks import Chunks, cut_chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
 from reknob.fitting.batch import Budget
-from reknob.fitting.direct_sound import find_direct_sound
 from reknob.fitting.fit import Fit
-from reknob.fitting.initialise import raws_from, starts, to_raws
 from reknob.fitting.optimiser import METHODS
 from reknob.fitting.pruning import prune
-from reknob.fitting.restarts import CHUNKS, best_start, descend, loudest
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.space import find_space, sends_input
+from reknob.fitting.start import start_from_signals
 from reknob.fitting.track import TrackState
+from reknob.fitting.trial import Losses, Raws
 from reknob.formats.effects import EFFECTS
 from reknob.formats.preset_document import is_document, raws_of, read_document
 from reknob.runtime.device import pick_device
@@ -30,7 +25,6 @@ log = logging.getLogger(__name__)
 
 # Annealed steps from the best parameters must not leave them, so that they are smaller.
 REFINING = 4.0
-ADAPTING = 24  # steps before least squares
 
 
 class Recipe:
@@ -91,14 +85,15 @@ class Recipe:
             stereo=settings.stereo_dry,
         )
 
-    def track(self, pair: Pair, *, resumed: bool = False) -> TrackState:
+    def track(self, pair: Pair, *, resumed: bool = False, stopped: Callable[[], bool] = lambda: False) -> TrackState:
         """The initial state of the fit of a pair; UsageError for a pair too short for a chunk.
 
-        `resumed` is for a fit whose state is loaded afterwards, and which needs no other start.
+        `resumed` is for a fit whose state is loaded afterwards, and which needs no other start. Interrupted is raised
+        where `stopped()`, asked while a start is read from the recordings.
         """
         settings = self.settings
         chunks = cut_chunks(pair, settings.chunk_duration, settings.chunk_overlap, self.loss.least_samples)
-        raws = None if resumed or settings.start == "defaults" else self._start(pair, chunks)
+        raws = None if resumed or settings.start == "defaults" else self._start(pair, chunks, stopped)
         return TrackState(
             self.chain,
             chunks,
@@ -108,25 +103,23 @@ class Recipe:
             raws=raws,
         )
 
-    def _start(self, pair: Pair, chunks: Chunks) -> dict[str, Tensor]:
+    def _start(self, pair: Pair, chunks: Chunks, stopped: Callable[[], bool]) -> Raws:
         """The start of a preset document, or the best of those that the signals of a pair suggest."""
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
         if is_document(self.settings.start):
             return raws_of(chain, read_document(self.settings.start), self.settings.seed)
         log.info("%s: reading a start from the recordings", pair.name)
-        defaults, few = raws_from(chain, {}, self.settings.seed), loudest(chunks, CHUNKS)
-        make = partial(self.fit, method="annealed")
-        # What comes before the sends is found first: echo and reverb are read from its output.
-        adapted = descend(chain, few, [defaults | self._echoes(chain, pair.dry, pair)[0]], make, ADAPTING)[0]
-        adapted |= find_direct_sound(chain, loudest(few, 1), adapted)
-        echoes = self._echoes(chain, sends_input(chain, adapted, pair.dry[None])[0], pair)
-        space = find_space(chain, few, adapted, echoes, self.settings.seed)
-        found = [adapted | space] if space else [adapted | echo for echo in echoes]
-        return best_start(chain, few, [*found, adapted], make)
-
-    def _echoes(self, chain: Effect, x: Tensor, pair: Pair) -> list[dict[str, Tensor]]:
-        """Raw parameters of the delay for each echo that a response from x (1, T) to wet shows."""
-        return [to_raws(chain, values) for values in starts(chain, x, pair.wet, self.settings.restarts)]
+        return start_from_signals(
+            chain,
+            pair,
+            chunks,
+            partial(self.fit, method="annealed"),
+            lambda some: Losses(self.chain, some, self.loss, self.device),
+            echoes=self.settings.restarts,
+            presets=self.settings.start_rows(chain),
+            seed=self.settings.seed,
+            stopped=stopped,
+        )
 
     def prune(self, track: TrackState, stopped: Callable[[], bool]) -> bool:
         """Removes the effects that a fit that has ended does not need; False if that is not set, or was stopped."""

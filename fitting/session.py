@@ -21,6 +21,7 @@ from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.runtime.errors import UsageError
+from reknob.runtime.interrupt import Interrupted
 from reknob.runtime.locks import FolderLock
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ class Session:
                 return
             try:
                 self._open(song)
+            except Interrupted:
+                log.info("%s: stopped before its fit began", song.files.name)
             except Exception as error:
                 self._failed(song, error, song.log_dir / song.files.name)
             if song.run is None:
@@ -155,7 +158,8 @@ class Session:
         if self._done_before(song):
             return
         newest = self._resumed(song)
-        song.run = RunFolder.open(song.log_dir, newest, pair, recipe.track(pair, resumed=newest is not None), recipe)
+        track = recipe.track(pair, resumed=newest is not None, stopped=self._stopped)
+        song.run = RunFolder.open(song.log_dir, newest, pair, track, recipe)
         song.outcome = Outcome.INTERRUPTED  # until it ends
 
     def _done_before(self, song: Song) -> bool:

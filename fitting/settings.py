@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from reknob.afx.effect import Effect
 from reknob.afx.registry import build, check_fittable, with_changes
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.optimiser import METHODS
 from reknob.formats.preset_document import is_document, raws_of, read_document
+from reknob.formats.presets import load_presets
 from reknob.formats.run_audio import KEPT
 from reknob.formats.runs import read_chain_file
 from reknob.losses import LOSSES, FitLoss, VocalLoss, build_fit_loss, channels_of
@@ -79,6 +82,7 @@ class FitSettings:
     )
     start: str = option("defaults", f"{', '.join(STARTS)} (estimated from the recordings), or a preset.json")
     restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
+    start_presets: str | None = option(None, "start=signals: a preset set, the reverbs of which are tried too")
     order: str = option("given", f"{', '.join(ORDERS)}: the compressor before or after the equaliser, by short fits")
     prune: bool = option(False, "at the end remove the effects without which the loss hardly rises, and fit the others")
     prune_tolerance: float | None = option(
@@ -127,6 +131,10 @@ class FitSettings:
             raise UsageError(f"loss.weights={weights}: give numbers of at least 0, one of them above 0")
         return VocalLoss(self.sr, weights, self.loss.mldr_rows)
 
+    def start_rows(self, chain: Effect) -> list[dict[str, Tensor]]:
+        """The raw parameters of the presets of `start_presets`; UsageError for a set of another chain."""
+        return [p.raws for p in load_presets(self.start_presets, chain)] if self.start_presets else []
+
     def check(self) -> None:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
         if self.optimiser.method not in METHODS:
@@ -141,6 +149,9 @@ class FitSettings:
         chain = self.build_chain()
         if is_document(self.start):
             raws_of(chain, read_document(self.start))
+        if self.start_presets and self.start != "signals":
+            raise UsageError(f"start_presets={self.start_presets} needs start=signals; given: start={self.start}")
+        self.start_rows(chain)
 
     def _check_chunks(self, loss: FitLoss) -> None:
         """Checks that enough of a chunk is left after its warm-up, and that chunks do not overlap too much."""

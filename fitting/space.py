@@ -7,7 +7,7 @@ extended to longer times.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from reknob.data.chunks import Chunks
 from reknob.fitting.optimiser import METHODS, AdamState
 from reknob.fitting.response import Distance, ResponseEstimate, decay_times
 from reknob.fitting.track import ParameterLayout
+from reknob.fitting.trial import Raws
 
 ESTIMATED_S = 1.5  # length of the estimated response
 SEEDS = 4  # random networks that are tried at first
@@ -51,8 +52,13 @@ TOGETHER = Stage(ESTIMATED_S, 80, 0.03)
 
 @torch.enable_grad()
 def find_space(
-    chain: Effect, chunks: Chunks, raws: dict[str, Tensor], echoes: Sequence[dict[str, Tensor]], seed: int = 0
-) -> dict[str, Tensor]:
+    chain: Effect,
+    chunks: Chunks,
+    raws: Raws,
+    echoes: Sequence[Raws],
+    seed: int = 0,
+    pause: Callable[[], object] = lambda: None,
+) -> Raws:
     """Raw parameters of delay, reverb and direct position whose response is that from the input of the sends to wet.
 
     Args:
@@ -61,6 +67,7 @@ def find_space(
         raws: of the chain, adapted in what comes before the sends.
         echoes: raw parameters of the delay by full name, one set for each candidate; may be empty.
         seed: of the random networks.
+        pause: called between steps; may raise.
 
     By full name; empty for another chain, and where the sends hold neither a delay nor a reverb.
     """
@@ -73,13 +80,13 @@ def find_space(
     x = sends_input(chain, raws, chunks.dry)
     estimate = ResponseEstimate(x, chunks.wet, chain.sr, round(ESTIMATED_S * chain.sr))
     prefix = f"{last}."
-    search = _Search(sends.eval(), estimate, _within(prefix, raws))
+    search = _Search(sends.eval(), estimate, _within(prefix, raws), pause)
     found = search.run([_within(prefix, echo) for echo in echoes], seed)
     return {prefix + name: raw for name, raw in search.columns.split(found).items()}
 
 
 @torch.no_grad()
-def sends_input(chain: Effect, raws: dict[str, Tensor], dry: Tensor) -> Tensor:
+def sends_input(chain: Effect, raws: Raws, dry: Tensor) -> Tensor:
     """What enters the sends at the end of a chain, (n, 1, T) from dry (n, 1, T); dry itself where there are none."""
     parts = list(chain.parts())
     if not isinstance(chain, Serial) or not isinstance(parts[-1][1], Sends):
@@ -87,7 +94,7 @@ def sends_input(chain: Effect, raws: dict[str, Tensor], dry: Tensor) -> Tensor:
     return render_series(parts[:-1], dry, functional_call(Knobs(chain), raws, ()))
 
 
-def _within(prefix: str, raws: dict[str, Tensor]) -> dict[str, Tensor]:
+def _within(prefix: str, raws: Raws) -> Raws:
     """The raw parameters of an effect inside a chain, by its own names."""
     return {name.removeprefix(prefix): raw for name, raw in raws.items() if name.startswith(prefix)}
 
@@ -95,13 +102,13 @@ def _within(prefix: str, raws: dict[str, Tensor]) -> dict[str, Tensor]:
 class _Search:
     """A search for the raw parameters of sends (P,) by the distance of their response from an estimate."""
 
-    def __init__(self, sends: Sends, estimate: ResponseEstimate, raws: dict[str, Tensor]) -> None:
-        self.sends, self.estimate, self.raws = sends, estimate, raws
+    def __init__(self, sends: Sends, estimate: ResponseEstimate, raws: Raws, pause: Callable[[], object]) -> None:
+        self.sends, self.estimate, self.raws, self.pause = sends, estimate, raws, pause
         self.knobs, self.columns = Knobs(sends), ParameterLayout(sends)
         self.reverbs = [name for name, part in sends.parts() if isinstance(part, FDN)]
         self.delays = [name for name, part in sends.parts() if isinstance(part, PingPongDelay)]
 
-    def run(self, echoes: list[dict[str, Tensor]], seed: int) -> Tensor:
+    def run(self, echoes: list[Raws], seed: int) -> Tensor:
         """The raw parameters (P,) of the nearest response."""
         network = self._networks(echoes[0] if echoes else {}, seed)
         # Echoes and sends are beyond these stages, or shorter ones part of the noise.
@@ -115,7 +122,7 @@ class _Search:
         nearest = self._descend(torch.stack(candidates), ECHOES)[:1]
         return self._descend(nearest, TOGETHER)[0]
 
-    def _networks(self, echo: dict[str, Tensor], seed: int) -> Tensor:
+    def _networks(self, echo: Raws, seed: int) -> Tensor:
         """Random networks of the decay that the response shows, (SEEDS, P)."""
         rows = []
         for number in range(SEEDS if self.reverbs else 1):
@@ -142,7 +149,7 @@ class _Search:
         low, high = mapping.from_unit(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
         return mapping.raw(torch.tensor(gains.clip(low, high))).float().reshape(drawn.shape)
 
-    def _changed(self, row: Tensor, changes: dict[str, Tensor]) -> Tensor:
+    def _changed(self, row: Tensor, changes: Raws) -> Tensor:
         return self.columns.join(self.columns.split(row) | changes)
 
     def _transposed(self, row: Tensor) -> Tensor:
@@ -175,6 +182,7 @@ class _Search:
         state = AdamState(rows, torch.zeros_like(rows), torch.zeros_like(rows), torch.zeros(len(rows)).double())
         best, lowest = rows, torch.full((len(rows),), math.inf)
         for step in range(stage.steps):
+            self.pause()
             at = state.raws
             distances, gradients = self._evaluate(short, distance, at)
             better = distances < lowest

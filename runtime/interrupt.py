@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+
+class Interrupted(Exception):
+    """Work was given up between two steps, because it was asked to end."""
+
+
 Handler = Callable[[int, FrameType | None], object]
 #: What `signal.signal` returned; None where the handler was not installed from Python.
 Handlers = dict[signal.Signals, Handler | int | None]
 
 #: Ctrl-C; kill, timeout and clusters; a closed terminal; a cluster's warning before the time limit (Slurm's --signal).
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 class Interrupt:
@@ -44,6 +47,12 @@ class Interrupt:
             raise KeyboardInterrupt
         if not self.asked:
             self.asked, self.signal = True, signal.Signals(number)
+
+
+def raise_if(stopped: Callable[[], bool]) -> None:
+    """Raises Interrupted where `stopped()`."""
+    if stopped():
+        raise Interrupted
 
 
 @contextmanager

@@ -31,8 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start from the signals of few steps."""
-    from reknob.fitting import direct_sound, space
+    from reknob.fitting import direct_sound, space, start
 
+    monkeypatch.setattr(start, "ADAPTING", 12)
     monkeypatch.setattr(direct_sound, "ITERATIONS", 2)
     monkeypatch.setattr(space, "SEEDS", 2)
     monkeypatch.setattr(space, "NETWORK", (space.Stage(0.09, 120, 0.05), space.Stage(0.2, 60, 0.03)))

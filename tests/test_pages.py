@@ -18,7 +18,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
-from reknob.fitting import direct_sound, pruning, recipe, response, restarts, space
+from reknob.fitting import direct_sound, pruning, response, restarts, space, start
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -173,7 +173,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 @pytest.fixture
 def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each kind in a start from the signals, and of a trial without an effect."""
-    steps = ((recipe, "ADAPTING"), (direct_sound, "ITERATIONS"), (restarts, "STEPS"), (space, "SEEDS"))
+    steps = ((start, "ADAPTING"), (direct_sound, "ITERATIONS"), (restarts, "STEPS"), (space, "SEEDS"))
     for module, name in (*steps, (pruning, "STEPS"), (response, "STEPS")):
         monkeypatch.setattr(module, name, 2)
     for name in ("ECHOES", "TOGETHER"):

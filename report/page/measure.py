@@ -12,9 +12,9 @@ from torch import Tensor
 from reknob import __version__
 from reknob.data.chunks import cut_chunks
 from reknob.data.pairs import Pair
-from reknob.fitting.pruning import Losses, switches
-from reknob.fitting.restarts import CHUNKS, loudest
+from reknob.fitting.pruning import switches
 from reknob.fitting.settings import FitSettings
+from reknob.fitting.trial import CHUNKS, Losses, loudest
 from reknob.formats.certainty import read_certainty
 from reknob.formats.effects import read_effects
 from reknob.report.page import curves
