@@ -17,10 +17,13 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
 
 from reknob.afx.registry import build
 from reknob.analysis.prior import PRIORS
-from reknob.data.audio import FORMATS, check_audio_output, loudness, write_audio
+from reknob.data.audio import FORMATS, loudness, write_audio
 from reknob.data.rendering import render_recording
 from reknob.formats.preset_document import DOCUMENT, write_document
 from reknob.formats.presets import load_presets, read_chain, read_rows
@@ -35,6 +38,14 @@ from reknob.transfer.space import LUFS
 from reknob.transfer.task import CHUNK_S, METHODS, Transfer, TransferOptions, read_recording
 
 OUTPUT = "output.wav"
+
+
+class Done(NamedTuple):
+    """A folder that was written, the seconds it took, and the log density of the prior there, per parameter."""
+
+    folder: str
+    seconds: float
+    log_density: float
 
 
 @program
@@ -57,7 +68,7 @@ def main(argv: list[str]) -> int:
                 break
             try:
                 written.append(transfer_one(args, transfer, raw, reference, stopped))
-                result(f"{number}/{len(pairs)} {written[-1]['folder']}: {written[-1]['seconds']:.0f} s")
+                result(f"{number}/{len(pairs)} {written[-1].folder}: {written[-1].seconds:.0f} s")
             except Exception as error:
                 if explain(error) is None:
                     raise
@@ -66,21 +77,16 @@ def main(argv: list[str]) -> int:
                 failed.append(str(raw))
     if not pairs:
         result(f"nothing to do: every pair has a {DOCUMENT} in {args.out}; --overwrite does them again")
-    result(transfers=written, failed=failed)
+    result(transfers=[done._asdict() for done in written], failed=failed)
     return MISTAKE if failed else 0
 
 
-def transfer_one(
-    args: argparse.Namespace, transfer: Transfer, raw: Path, reference: Path, stopped: Interrupt
-) -> dict[str, object]:
+def transfer_one(args: argparse.Namespace, transfer: Transfer, raw: Path, reference: Path, stopped: Interrupt) -> Done:
     """Does one pair and writes its folder; what was written."""
     begun = time.perf_counter()
     sr = transfer.chain.sr
     x, y = read_recording(raw, sr), read_recording(reference, sr)
-    folder = folder_of(args.out, raw, reference)
-    folder.mkdir(parents=True, exist_ok=True)
-    check_audio_output(folder / OUTPUT, sr, 2)
-    bars = {}
+    bars: dict[str, tqdm] = {}
 
     def on_progress(what: str, done: int, total: int) -> None:
         if what not in bars:
@@ -94,9 +100,11 @@ def transfer_one(
             bar.close()
     document = transfer.document(row, raw, reference, args.prior)
     out = render_recording(transfer.chain, document.tensors(), x, sr, lufs=LUFS, output=loudness(y, sr))
+    folder = folder_of(args.out, raw, reference)
+    folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / OUTPUT, out, sr)
     write_document(folder / DOCUMENT, document)
-    return {"folder": str(folder), "seconds": time.perf_counter() - begun, "density": transfer.log_density(row)}
+    return Done(str(folder), time.perf_counter() - begun, transfer.log_density(row))
 
 
 def find_pairs(raw: Path, reference: Path) -> list[tuple[Path, Path]]:

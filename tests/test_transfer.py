@@ -82,11 +82,11 @@ def test_mfcc_equal_those_of_torchaudio() -> None:
 def test_level_statistics_ignore_gain_and_follow_an_equaliser() -> None:
     y = voice(3.0, 0).expand(2, -1)[None]
     here, louder = embed(y, SR), embed(3 * y, SR)
-    assert (here - louder).abs().max() < 0.02 * (here.abs().max())
+    torch.testing.assert_close(louder, here, rtol=1e-3, atol=1e-3)
     spectrum = torch.fft.rfft(y)
     spectrum[..., torch.fft.rfftfreq(y.shape[-1], 1 / SR) > 3000] *= 2
     brighter = torch.fft.irfft(spectrum, y.shape[-1])
-    assert (embed(brighter, SR) - here).norm() > 3 * (louder - here).norm()
+    assert (embed(brighter, SR) - here).norm() > 1
     with pytest.raises(UsageError, match="need 2.5 s"):
         embed(y[..., :SR], SR)
 
@@ -148,7 +148,7 @@ def test_a_transfer_refuses_what_it_cannot_use(chain: Effect, presets: list[Pres
         Transfer(CONFIG, chain, presets[:1], TransferOptions())
     with pytest.raises(UsageError, match="unknown method"):
         TransferOptions("nope")
-    with pytest.raises(UsageError, match="the raw has 1.0 s"):
+    with pytest.raises(UsageError, match="the raw recording has 1.0 s"):
         Transfer(CONFIG, chain, presets, TransferOptions())(voice(1.0, 0), voice(3.0, 0))
 
 

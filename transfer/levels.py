@@ -17,7 +17,7 @@ LAGS = (1, 2, 5, 12)  # of HOP samples: 23 to 280 ms
 RANGES_MS = ((50.0, 1000.0), (100.0, 2000.0))  # of the loudness dynamic range, as in `losses.mldr`
 RANGE_HOP_MS = 10.0
 RANGE_LEVELS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)
-QUIET_DB = -80.0  # floor of the level of a band, below full scale
+QUIET = 1e-6  # floor of power, as a share of the mean power of the mid: pauses and noise of codecs do not count
 BLOCKS = ("levels", "changes", "ranges")
 SHORTEST_S = 2.5
 LEAST_DB = 0.3  # smallest deviation of a statistic between passages that counts
@@ -41,7 +41,8 @@ def level_statistics(y: Tensor, sr: int) -> dict[str, Tensor]:
         raise UsageError(f"{y.shape[-1] / sr:.1f} s of audio: level statistics need {SHORTEST_S:g} s or more")
     channels = torch.stack([y[:, 0], y[:, 1], (y[:, 0] + y[:, 1]) / 2, (y[:, 0] - y[:, 1]) / 2], 1)
     power = band_power(y, sr)
-    level = 10 * (power + 10 ** (QUIET_DB / 10)).log10()  # (B, 4, F, frames)
+    floor = QUIET * power[:, 2:3].mean((2, 3), keepdim=True) + 1e-20
+    level = 10 * (power + floor).log10()  # (B, 4, F, frames)
     level = level - level[:, 2:3].mean((2, 3), keepdim=True)
     grouped = level.unflatten(2, (GROUPS, -1)).mean(3)
     changes = [_percentiles(grouped[..., lag:] - grouped[..., :-lag], CHANGES) for lag in LAGS]
@@ -120,7 +121,8 @@ def band_weights(sr: int) -> Tensor:
 def _dynamic_ranges(channels: Tensor, sr: int) -> Tensor:
     """Percentiles of the loudness dynamic range of channels (B, 4, T) in dB, (B, 4, 2, 6)."""
     hop = round(sr * RANGE_HOP_MS / 1000)
-    frames = F.avg_pool1d(channels.square(), hop) + 10 ** (QUIET_DB / 10)
+    frames = F.avg_pool1d(channels.square(), hop)
+    frames = frames + QUIET * frames[:, 2:3].mean(2, keepdim=True) + 1e-20
     found = []
     for short, long in RANGES_MS:
         sizes = [max(round(ms / RANGE_HOP_MS), 1) for ms in (short, long)]

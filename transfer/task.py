@@ -94,27 +94,31 @@ class Transfer:
         silent or shorter than 2.5 s.
         """
         options, sr = self.options, self.chain.sr
-        if options.method == "mean":
-            return self.prior.mean.float()
-        raw = active_passage(raw.mean(0, keepdim=True), sr, options.seconds, "the raw")
+        raw = active_passage(raw.mean(0, keepdim=True), sr, options.seconds, "the raw recording")
         renderer = Renderer(self.space, raw)
         reference = reference if len(reference) == 2 else reference.mean(0, keepdim=True).expand(2, -1)
         reference = at_level(active_passage(reference, sr, options.seconds, "the reference"), sr)
+        if options.method == "mean":
+            return self.prior.mean.float()
         embedding = EMBEDDINGS[options.embedding]
         if options.method == "nearest":
             return self.rows[nearest_in_embedding(renderer, embedding, reference, self.rows).argmin()]
         usual = STEPS if options.method == "published" else SearchOptions.steps
         steps = usual if options.steps is None else options.steps
-        progress = {"on_step": lambda step, _: on_progress("step", step, steps), "stopped": stopped}
+
+        def on_step(step: int, loss: float) -> None:
+            on_progress("step", step, steps)
+
         if options.method == "published":
             objective = style_objective(embedding, reference, self.prior, sr, options.alpha)
             start = self.prior.mean.float()[None]
-            return optimise(renderer, objective, start, steps=steps, rate=RATE, **progress)[0][0]
+            best, _ = optimise(renderer, objective, start, steps=steps, rate=RATE, on_step=on_step, stopped=stopped)
+            return best[0]
         # Every preset is rendered: on a shorter passage, which is what takes the time.
         short = Renderer(self.space, active_passage(raw, sr, RETRIEVAL_S))
         retrieval = retrieve(short, reference, self.rows, lambda n: on_progress("preset", n, len(self.rows)))
         own = SearchOptions(alpha=options.alpha, steps=steps)
-        return search(renderer, reference, self.rows, self.prior, retrieval, own, **progress)
+        return search(renderer, reference, self.rows, self.prior, retrieval, own, on_step=on_step, stopped=stopped)
 
     def log_density(self, row: Tensor) -> float:
         """The natural logarithm of the prior's density at a row (F,), per parameter."""
