@@ -56,9 +56,10 @@ class Prior:
 def fit_prior(rows: Tensor, kind: str = "student") -> Prior:
     """The density of presets, rows (N, F) of free raw parameters.
 
-    `gaussian` has their mean and unbiased covariance, as published (arXiv 2505.11315). `student` is a multivariate
+    `gaussian` has their mean and unbiased covariance, as published (arXiv 2505.11315); of a set with no more presets
+    than parameters, whose covariance is singular, with 30 % of its diagonal mixed in. `student` is a multivariate
     Student's t of 8 degrees of freedom, a continuous mixture of Gaussians of one shape and many sizes; the shape is
-    the covariance with 30 % of its diagonal mixed in, its size is the most likely of some.
+    the covariance with 30 % of its diagonal mixed in in any case, its size is the most likely of some.
 
     Raises UsageError for fewer than two rows, and rows that are not finite.
     """
@@ -69,7 +70,7 @@ def fit_prior(rows: Tensor, kind: str = "student") -> Prior:
     rows = rows.double()
     mean, covariance = rows.mean(0), rows.mT.cov()
     diagonal = torch.diag(covariance.diagonal().clamp(min=1e-12))
-    share = SHRINKAGE if kind == "student" else 0.0
+    share = SHRINKAGE if kind == "student" or len(rows) <= rows.shape[1] else 0.0
     shape = (1 - share) * covariance + (share + LEAST_VARIANCE) * diagonal
     factor = torch.linalg.cholesky(shape)
     if kind == "gaussian":
