@@ -162,6 +162,25 @@ def histograms(values: Mapping[str, Mapping[str, np.ndarray]], units: Mapping[st
     return figure
 
 
+def preset_map(places: np.ndarray, names: Sequence[str], shares: Sequence[float]) -> Figure:
+    """Presets at their places (N, 2) along two principal components, in standard deviations, with their names.
+
+    The rings hold 39 and 86 % of a Gaussian. `shares` are the components' fractions of the variance.
+    """
+    figure = Figure(figsize=(7, 6.4), layout="constrained")
+    ax = figure.subplots()
+    angle = np.linspace(0, 2 * np.pi, 200)
+    for radius in (1, 2):
+        ax.plot(radius * np.cos(angle), radius * np.sin(angle), color="0.8", linewidth=0.8)
+    ax.scatter(places[:, 0], places[:, 1], s=14, color=COLOURS[0])
+    for (x, y), name in zip(places.tolist(), names, strict=True):
+        ax.annotate(name, (x, y), xytext=(3, 2), textcoords="offset points", fontsize=6, color="0.35")
+    ax.set_xlabel(f"PC1, {100 * shares[0]:.1f} % of the variance (standard deviations)")
+    ax.set_ylabel(f"PC2, {100 * shares[1]:.1f} % of the variance (standard deviations)")
+    ax.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
 def _row(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
     # Not of pyplot, which keeps every figure in memory until it is closed.
     figure = Figure(figsize=(width * count, height), layout="constrained")

@@ -7,6 +7,10 @@
     python scripts/presets.py sample presets/own OUT --count 10           new ones, drawn from the set's Gaussian
     python scripts/presets.py interpolate presets/own 0 3 OUT             new ones, from one preset to another
     python scripts/presets.py document presets/own 0 preset.json          one preset as a preset document
+    python scripts/presets.py map presets/own map.png                     all on two principal components, and map.json
+    python scripts/presets.py describe presets/own [0]                    what components, or a preset, change in sound
+    python scripts/presets.py density presets/own                         how likely each is among the others
+    python scripts/presets.py prior presets/own OUT --where reverb_time=1:2   new ones, drawn under conditions
 
 A preset is named by its row, its track or its dry file. Distances are between raw parameters, each in units of its
 standard deviation over the set: sqrt(mean(z²)). OUT is a preset set as well, for scripts/render.py and the others; an
@@ -21,13 +25,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect
+from reknob.afx.effect import Effect, Values
 from reknob.afx.param import Param
 from reknob.afx.registry import build, lookup
 from reknob.analysis import distances
+from reknob.analysis.character import TRAITS, traits, words
+from reknob.analysis.drawing import Condition, draw
+from reknob.analysis.prior import FOLDS, PRIORS, fit_prior, held_out
+from reknob.analysis.statistics import Components, principal_components, variance_shares
 from reknob.formats.as_document import row_document
 from reknob.formats.preset_document import is_document, write_document
 from reknob.formats.presets import (
@@ -46,11 +55,12 @@ from reknob.formats.presets import (
     write_presets,
 )
 from reknob.formats.published import feature_mask
-from reknob.report.tables import html_table, text_table
+from reknob.report.figures import preset_map
+from reknob.report.tables import html_table, number, text_table
 from reknob.runtime.arguments import LARGEST_INT, Parser, file_path, integer, non_negative_int
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import check_output, write_text
-from reknob.runtime.output import result
+from reknob.runtime.files import atomic_path, check_output, write_text
+from reknob.runtime.output import result, to_json
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -60,6 +70,7 @@ COLUMNS = (
     "sends.delay.gain",
     "sends.delay_to_reverb",
 )
+FIGURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,16 @@ class Collection:
     def vectors(self) -> Tensor:
         """The presets as rows of raw parameters, (N, P)."""
         return to_vectors(self.presets, self.effect)
+
+    def features(self) -> np.ndarray:
+        """The free raw parameters, (N, F) float64."""
+        return self.vectors()[:, feature_mask(self.effect)].double().numpy()
+
+    def values_at(self, features: np.ndarray) -> Values:
+        """The values of free raw parameters (F,)."""
+        vector = torch.zeros(1, len(column_names(self.effect)))
+        vector[0, feature_mask(self.effect)] = torch.from_numpy(features).float()
+        return replace(self.presets[0], raws=from_vectors(vector, self.effect)[0]).values(self.effect)
 
     @property
     def params(self) -> dict[str, Param]:
@@ -198,6 +219,78 @@ def document(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(f"written to {path}", header, [(preset.row, preset.track, preset.stem, len(collection.params))])
 
 
+def map_(collection: Collection, args: argparse.Namespace) -> Table:
+    """All presets on two principal components, as a figure and as JSON."""
+    path = check_output(args.out, [args.folder, args.fx_config])
+    if path.suffix.lower() not in FIGURES:
+        raise UsageError(f"{path}: a figure ends in one of {', '.join(FIGURES)}; give such a name")
+    as_json = check_output(path.with_suffix(".json"), [args.folder, args.fx_config, path])
+    rows = collection.features()
+    components = principal_components(rows)
+    if len(components.deviations) < 2:
+        raise UsageError(f"{collection.folder}: its presets vary in less than two directions, and have no map")
+    shares = variance_shares(rows, components)[:2].tolist()
+    places = components.whiten(rows)[:, :2]
+    with atomic_path(path) as part:
+        preset_map(places, [str(p.row) for p in collection.presets], shares).savefig(part, dpi=150)
+    meanings = [_meaning(collection, components, index) for index in range(2)]
+    points = [
+        {"row": p.row, "track": p.track, "stem": p.stem, "x": x, "y": y}
+        for p, (x, y) in zip(collection.presets, places.tolist(), strict=True)
+    ]
+    write_text(as_json, to_json({"shares": shares, "axes": meanings, "presets": points}))
+    header = ["axis", "share of variance %", "one standard deviation up"]
+    table = [(f"PC{i + 1}", 100 * share, text) for i, (share, text) in enumerate(zip(shares, meanings, strict=True))]
+    return Table(f"{len(points)} presets on {path} and {as_json}", header, table)
+
+
+def describe(collection: Collection, args: argparse.Namespace) -> Table:
+    """What a preset, or one standard deviation up each principal component, changes against the mean."""
+    rows = collection.features()
+    mean = traits(collection.effect, collection.values_at(rows.mean(0)))
+    if args.preset is not None:
+        preset = collection.one(args.preset)
+        own = traits(collection.effect, preset.values(collection.effect))
+        lines = [(name, own[name], mean[name], TRAITS[name][0]) for name in own]
+        title = f"{preset.row}: {preset.track} {preset.stem}: {words(mean, own)}"
+        return Table(title, ["trait", "preset", "mean of the set", "unit"], lines)
+    components = principal_components(rows)
+    shares = variance_shares(rows, components)[: args.count].tolist()
+    lines = [(f"PC{i + 1}", 100 * share, _meaning(collection, components, i)) for i, share in enumerate(shares)]
+    title = f"mean of {collection.folder}: {', '.join(f'{k} {number(v)} {TRAITS[k][0]}' for k, v in mean.items())}"
+    return Table(title, ["component", "share of variance %", "one standard deviation up"], lines)
+
+
+def _meaning(collection: Collection, components: Components, index: int) -> str:
+    """What a step of one standard deviation on a component, from half below to half above the mean, changes."""
+    step = components.axes[index] * components.deviations[index] / 2
+    below, above = (traits(collection.effect, collection.values_at(components.mean + sign * step)) for sign in (-1, 1))
+    return words(below, above)
+
+
+def density(collection: Collection, args: argparse.Namespace) -> Table:
+    """How likely every preset is by a density of others, in nats a parameter; the least likely first."""
+    rows = torch.from_numpy(collection.features())
+    found = {kind: held_out(rows, kind) / rows.shape[1] for kind in PRIORS}
+    means = ", ".join(f"{kind} {float(each.mean()):.3f}" for kind, each in found.items())
+    order = found[PRIORS[0]].argsort().tolist()[: args.count]
+    lines = [
+        (p.row, *(float(each[p.row]) for each in found.values()), p.track, p.stem)
+        for p in (collection.presets[row] for row in order)
+    ]
+    title = f"mean log density of {len(rows)} presets, each by {FOLDS - 1} of {FOLDS} parts of the others: {means}"
+    return Table(title, ["row", *PRIORS, "track", "stem"], lines)
+
+
+def prior(collection: Collection, args: argparse.Namespace) -> Table:
+    """New presets drawn from a density of the set, under conditions on parameters and traits."""
+    check_new(args.out, overwrite=args.overwrite)
+    conditions = [Condition.parse(text) for text in args.where]
+    fitted = fit_prior(torch.from_numpy(collection.features()), args.kind)
+    vectors = draw(collection.effect, fitted, args.count, conditions, args.seed)
+    return _write(collection, args, [f"drawn_{i}" for i in range(args.count)], vectors)
+
+
 COMMANDS: dict[str, Callable[[Collection, argparse.Namespace], Table]] = {
     "list": list_,
     "show": show,
@@ -206,6 +299,10 @@ COMMANDS: dict[str, Callable[[Collection, argparse.Namespace], Table]] = {
     "sample": sample,
     "interpolate": interpolate,
     "document": document,
+    "map": map_,
+    "describe": describe,
+    "density": density,
+    "prior": prior,
 }
 
 
@@ -238,19 +335,32 @@ def parser() -> argparse.ArgumentParser:
             c.add_argument("other", metavar="OTHER", help="the preset at the other end")
         if name == "document":
             c.add_argument("out", type=file_path, metavar="OUT", help="file of the document, .json")
-        if name in ("sample", "interpolate"):
+        if name == "describe":
+            c.add_argument("preset", metavar="PRESET", nargs="?", help="row, track or dry file (default: components)")
+        if name == "map":
+            c.add_argument("out", type=file_path, metavar="OUT", help=f"file of the figure: {', '.join(FIGURES)}")
+        if name in ("sample", "interpolate", "prior"):
             c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
             c.add_argument("--overwrite", action="store_true", help="replace an existing set")
-        if name in ("nearest", "outliers", "sample", "interpolate"):
-            most = MOST_PRESETS if name in ("sample", "interpolate") else LARGEST_INT
-            c.add_argument("--count", type=integer(1, most), default=5, help="how many (default 5)")
-        if name == "sample":
-            c.add_argument("--seed", type=non_negative_int, default=0, help="of the draws (default 0)")
+        _add_counts(c, name)
         if name == "list":
             c.add_argument("--columns", help="names of parameters with commas between them")
         c.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
         c.add_argument("--html", type=file_path, metavar="FILE", help="write the table as HTML instead of printing it")
     return p
+
+
+def _add_counts(c: argparse.ArgumentParser, name: str) -> None:
+    """Adds the options of commands that print or make so many."""
+    if name not in ("list", "show", "document", "map"):
+        most = MOST_PRESETS if name in ("sample", "interpolate", "prior") else LARGEST_INT
+        c.add_argument("--count", type=integer(1, most), default=5, help="how many (default 5)")
+    if name == "prior":
+        text = "keep draws in which NAME, a parameter or a trait, lies in it, as reverb_time=1:2; repeatable"
+        c.add_argument("--where", metavar="NAME=LOW:HIGH", action="append", default=[], help=text)
+        c.add_argument("--kind", choices=PRIORS, default=PRIORS[0], help=f"density (default {PRIORS[0]})")
+    if name in ("sample", "prior"):
+        c.add_argument("--seed", type=non_negative_int, default=0, help="of the draws (default 0)")
 
 
 if __name__ == "__main__":

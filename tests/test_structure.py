@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # fitting <- fleet; all <- programs: each may import those to its left, and runtime, which imports nothing of ours.
 EFFECTS = {"runtime", "afx.kernels", "afx.functional", "afx"}
 FORMATS = EFFECTS | {"data", "formats"}
-PARTS = FORMATS | {"losses", "encoders", "fitting", "estimation", "analysis"}
+PARTS = FORMATS | {"losses", "encoders", "fitting", "estimation", "analysis", "transfer"}
 MAY_IMPORT = {
     "runtime": set(),
     "afx.kernels": {"runtime"},
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "fitting": FORMATS | {"losses"},
     "estimation": FORMATS | {"losses", "encoders"},
     "analysis": FORMATS,
+    "transfer": FORMATS | {"losses", "analysis"},
     "report": PARTS,
     "app": PARTS | {"report"},
     "fleet": FORMATS | {"fitting"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
 }
 FOLDERS = (
     *("reknob", "runtime", "afx", "encoders", "losses", "data", "formats", "fitting", "estimation", "analysis"),
-    *("report", "app", "fleet", "scripts", "benchmarks", "docs", "tests"),
+    *("transfer", "report", "app", "fleet", "scripts", "benchmarks", "docs", "tests"),
 )
 PROGRAM_FOLDERS = ("scripts", "benchmarks", "docs")
 FILE_LINES, BODY_LINES, KERNEL_BODY_LINES = 400, 65, 100

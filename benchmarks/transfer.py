@@ -1,0 +1,85 @@
+"""Style transfer to references whose settings are known: the vocal loss of each method to the true render.
+
+    python -m benchmarks.transfer KNOWN presets/medleydb --methods search nearest mean --steps 40 --json scores.json
+
+KNOWN has a folder per pair with `anchor` (raw), `ref` (another passage with the same settings) and `oracle` (the raw
+recording with them), and `truth.csv` with columns pair and preset_row, the true row of the set. Only anchor and ref are
+read by the methods. Presets of the true row's track are left out, unless --with-truth.
+"""
+
+from reknob.runtime.program import program
+
+import csv
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from torch import Tensor
+
+from reknob.afx.registry import build
+from reknob.data.audio import FORMATS, read_audio
+from reknob.formats.presets import load_presets, read_chain
+from reknob.losses import VocalLoss
+from reknob.report.tables import text_table
+from reknob.runtime.arguments import Parser, input_file, integer
+from reknob.runtime.errors import UsageError
+from reknob.runtime.output import result
+from reknob.transfer.space import Renderer, at_level
+from reknob.transfer.task import METHODS, Transfer, TransferOptions
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the benchmark; its exit status."""
+    args = parser().parse_args(argv)
+    config, sr, _ = read_chain(args.prior)
+    chain = build(config, sr).eval()
+    presets = load_presets(args.prior, chain)
+    loss = VocalLoss(sr)
+    with (args.known / "truth.csv").open(encoding="utf-8") as file:
+        truth = {line["pair"]: int(line["preset_row"]) for line in csv.DictReader(file)}
+    records = []
+    for pair in args.pairs or sorted(truth):
+        raw, reference, oracle = (read(args.known / pair, name, sr) for name in ("anchor", "ref", "oracle"))
+        target = loss.prepare(at_level(oracle, sr)[None])
+        track = presets[truth[pair]].track
+        kept = [preset for preset in presets if args.with_truth or preset.track != track]
+        record: dict[str, float | str] = {"pair": pair, "dry": float(loss(at_level(raw, sr)[None], target)[0])}
+        for method in args.methods:
+            transfer = Transfer(config, chain, kept, TransferOptions(method, steps=args.steps))
+            begun = time.process_time()
+            row = transfer(raw, reference)
+            record[f"{method} s"] = time.process_time() - begun
+            y = Renderer(transfer.space, raw.mean(0, keepdim=True)).at_level(row[None])
+            record[method] = float(loss(y, target)[0])
+        records.append(record)
+        result(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else v for k, v in record.items()))
+    medians = [(name, median(float(r[name]) for r in records)) for name in ("dry", *args.methods)]
+    result(text_table(["method", f"median of {len(records)}"], medians), pairs=records)
+    return 0
+
+
+def read(folder: Path, name: str, sr: int) -> Tensor:
+    """The recording `name` of a pair's folder in any format, (C, T); UsageError where it is not at `sr` Hz."""
+    path = next((p for p in (folder / f"{name}{suffix}" for suffix in FORMATS) if p.exists()), folder / f"{name}.mp3")
+    x, rate = read_audio(path)
+    if rate != sr:
+        raise UsageError(f"{path}: {rate} Hz; the chain's rate is {sr} Hz")
+    return x
+
+
+def parser() -> Parser:
+    """The program's options."""
+    p = Parser(__doc__)
+    p.add_argument("known", type=input_file, metavar="KNOWN", help="folder of the pairs")
+    p.add_argument("prior", type=input_file, metavar="PRESETS", help="folder of the preset set")
+    p.add_argument("--methods", nargs="+", choices=METHODS, default=["search"], help="(default search)")
+    p.add_argument("--pairs", nargs="+", help="names of pairs (default: all)")
+    p.add_argument("--steps", type=integer(0), help="of Adam (default: the method's)")
+    p.add_argument("--with-truth", action="store_true", help="leave the presets of the true row's track in")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

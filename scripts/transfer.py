@@ -1,0 +1,168 @@
+"""Makes a raw recording sound like a reference, with presets as a prior; no raw version of the reference is needed.
+
+    python scripts/transfer.py raw.wav reference.wav --prior presets/own
+    python scripts/transfer.py raw.wav reference.wav --prior presets/own --out transfers --method published
+    python scripts/transfer.py raws/ reference.wav --prior presets/own       every recording of a folder
+    python scripts/transfer.py raws/ references/ --prior presets/own         those of two folders with the same names
+
+Every pair gets a folder OUT/RAW_like_REFERENCE with preset.json, a preset document, and output.wav, the raw recording
+at the loudness of the reference. A pair whose folder has a preset.json is left out; --overwrite does it again. Ctrl-C
+ends a search early, with the best so far. A pair that fails does not stop the others.
+"""
+
+from reknob.runtime.program import MISTAKE, explain, print_error, program, reason
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from reknob.afx.registry import build
+from reknob.analysis.prior import PRIORS
+from reknob.data.audio import FORMATS, loudness, write_audio
+from reknob.data.rendering import render_recording
+from reknob.formats.preset_document import DOCUMENT, write_document
+from reknob.formats.presets import load_presets, read_chain, read_rows
+from reknob.runtime.arguments import Parser, file_path, input_file, integer, positive_float, real
+from reknob.runtime.bars import progress_bar
+from reknob.runtime.errors import UsageError
+from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.output import result
+from reknob.transfer.embeddings import EMBEDDINGS
+from reknob.transfer.published import ALPHA
+from reknob.transfer.space import LUFS
+from reknob.transfer.task import CHUNK_S, METHODS, Transfer, TransferOptions, read_recording
+
+OUTPUT = "output.wav"
+
+
+class Done(NamedTuple):
+    """A folder that was written, the seconds it took, and the log density of the prior there, per parameter."""
+
+    folder: str
+    seconds: float
+    log_density: float
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the program; its exit status."""
+    args = parser().parse_args(argv)
+    pairs = [
+        (raw, ref) for raw, ref in find_pairs(args.raw, args.reference) if args.overwrite or not is_done(args, raw, ref)
+    ]
+    options = TransferOptions(args.method, args.embedding, args.density, args.alpha, args.steps, args.seconds)
+    config, sr, _ = read_chain(args.prior, args.fx_config)
+    chain = build(config, sr).eval()
+    presets = load_presets(args.prior, chain)
+    left_out = set(read_rows(args.exclude, presets)) if args.exclude else set()
+    transfer = Transfer(config, chain, [preset for preset in presets if preset.row not in left_out], options)
+    written, failed = [], []
+    with Interrupt() as stopped:
+        for number, (raw, reference) in enumerate(pairs, 1):
+            if stopped():
+                break
+            try:
+                written.append(transfer_one(args, transfer, raw, reference, stopped))
+                result(f"{number}/{len(pairs)} {written[-1].folder}: {written[-1].seconds:.0f} s")
+            except Exception as error:
+                if explain(error) is None:
+                    raise
+                logging.debug("%s", raw, exc_info=error)
+                print_error(f"{number}/{len(pairs)} {raw} like {reference}: failed: {reason(error)}")
+                failed.append(str(raw))
+    if not pairs:
+        result(f"nothing to do: every pair has a {DOCUMENT} in {args.out}; --overwrite does them again")
+    result(transfers=[done._asdict() for done in written], failed=failed)
+    return MISTAKE if failed else 0
+
+
+def transfer_one(args: argparse.Namespace, transfer: Transfer, raw: Path, reference: Path, stopped: Interrupt) -> Done:
+    """Does one pair and writes its folder; what was written."""
+    begun = time.perf_counter()
+    sr = transfer.chain.sr
+    x, y = read_recording(raw, sr), read_recording(reference, sr)
+    bars: dict[str, tqdm] = {}
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress_bar(title=raw.stem, total=total, unit=what)
+        bars[what].update(done - bars[what].n)
+
+    try:
+        row = transfer(x, y, on_progress, stopped)
+    finally:
+        for bar in bars.values():
+            bar.close()
+    document = transfer.document(row, raw, reference, args.prior)
+    out = render_recording(transfer.chain, document.tensors(), x, sr, lufs=LUFS, output=loudness(y, sr))
+    folder = folder_of(args.out, raw, reference)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_audio(folder / OUTPUT, out, sr)
+    write_document(folder / DOCUMENT, document)
+    return Done(str(folder), time.perf_counter() - begun, transfer.log_density(row))
+
+
+def find_pairs(raw: Path, reference: Path) -> list[tuple[Path, Path]]:
+    """The pairs of two files, of a folder and a file, or of two folders by name; UsageError where there are none."""
+    raws, references = recordings(raw), recordings(reference)
+    if not reference.is_dir():
+        return [(one, reference) for one in raws]
+    if not raw.is_dir():
+        return [(raw, one) for one in references]
+    by_name = {one.stem: one for one in references}
+    pairs = [(one, by_name[one.stem]) for one in raws if one.stem in by_name]
+    if not pairs:
+        raise UsageError(f"{raw} and {reference} have no recordings of the same names")
+    return pairs
+
+
+def recordings(path: Path) -> list[Path]:
+    """A file, or the recordings of a folder by name; UsageError for a folder without any."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(each for each in path.iterdir() if each.suffix.lower() in FORMATS)
+    if not found:
+        raise UsageError(f"{path}: holds no recordings ({', '.join(FORMATS)})")
+    return found
+
+
+def folder_of(out: Path, raw: Path, reference: Path) -> Path:
+    """The folder of a pair."""
+    return out / f"{raw.stem}_like_{reference.stem}"
+
+
+def is_done(args: argparse.Namespace, raw: Path, reference: Path) -> bool:
+    """Whether a pair was done before."""
+    return (folder_of(args.out, raw, reference) / DOCUMENT).exists()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The program's options."""
+    p = Parser(__doc__)
+    p.add_argument("raw", type=input_file, help="the raw recording, or a folder of them")
+    p.add_argument("reference", type=input_file, help="what it is to sound like, or a folder of references")
+    p.add_argument("--prior", type=file_path, required=True, metavar="PRESETS", help="folder of the preset set")
+    p.add_argument("--out", type=file_path, default=Path("transfers"), metavar="OUT", help="folder (default transfers)")
+    p.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"(default {METHODS[0]})")
+    p.add_argument(
+        "--embedding", choices=list(EMBEDDINGS), default="mfcc", help="of published and nearest (default mfcc)"
+    )
+    p.add_argument("--density", choices=PRIORS, default=PRIORS[0], help=f"prior of search (default {PRIORS[0]})")
+    p.add_argument("--alpha", type=real(0, 1e6), default=ALPHA, help=f"weight of the prior (default {ALPHA})")
+    p.add_argument("--steps", type=integer(0), help="of Adam (default: 60 of search, 1000 of published)")
+    p.add_argument(
+        "--seconds", type=positive_float, default=CHUNK_S, help=f"of the passages compared (default {CHUNK_S:g})"
+    )
+    p.add_argument("--exclude", metavar="ROWS", help="presets to leave out: 0,5-9, names of tracks, or a file of them")
+    p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
+    p.add_argument("--overwrite", action="store_true", help="do pairs again that are done")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

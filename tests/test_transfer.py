@@ -1,0 +1,181 @@
+"""Style transfer: embeddings, level statistics, the metric, both methods, and the program on small sets."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from reknob.afx.effect import Effect, Knobs
+from reknob.afx.registry import build
+from reknob.analysis.prior import fit_prior
+from reknob.data.audio import loudness, read_audio, write_audio
+from reknob.formats.preset_document import read_document
+from reknob.formats.presets import Preset, write_presets
+from reknob.runtime.errors import UsageError
+from reknob.transfer import embeddings
+from reknob.transfer.levels import Metric, embed, passage_differences
+from reknob.transfer.published import nearest_in_parameters, optimise, style_objective
+from reknob.transfer.search import SearchOptions, retrieve, search
+from reknob.transfer.space import PresetSpace, Renderer, at_level
+from reknob.transfer.task import Transfer, TransferOptions, active_passage
+from scripts import transfer as program
+
+SR = 16000
+CONFIG = {
+    "low_shelf": {"effect": "low_shelf"},
+    "high_shelf": {"effect": "high_shelf", "freq": {"default": 2500, "range": [750, 7000]}},
+    "pan": {"effect": "panning"},
+}
+
+
+def voice(seconds: float, seed: int) -> Tensor:
+    """Noise bursts with the spectrum and the rhythm of syllables, (1, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.arange(round(seconds * SR)) / SR
+    noise = torch.randn(len(t), generator=generator)
+    envelope = 0.02 + torch.sin(2 * math.pi * (2.5 * t + torch.rand(1, generator=generator))).clamp(min=0) ** 2
+    return (0.1 * envelope * (noise + torch.sin(2 * math.pi * 220 * t)))[None]
+
+
+@pytest.fixture(scope="module")
+def chain() -> Effect:
+    return build(CONFIG, SR).eval()
+
+
+@pytest.fixture(scope="module")
+def presets(chain: Effect) -> list[Preset]:
+    made = []
+    for i in range(12):
+        generator = torch.Generator().manual_seed(i)
+        raws = {k: v + 2.5 * torch.randn(v.shape, generator=generator) for k, v in Knobs(chain).state_dict().items()}
+        made.append(Preset(i, f"song{i}/dry.wav", f"song{i}/wet.wav", 0, raws))
+    return made
+
+
+def test_embeddings_do_not_depend_on_the_batch_and_the_door_takes_others() -> None:
+    x = torch.cat([voice(1.5, 0), voice(1.5, 1)])
+    for name, size in (("mfcc", 75), ("mir", 12)):
+        both = embeddings.EMBEDDINGS[name](x, SR)
+        assert both.shape == (2, size)
+        torch.testing.assert_close(both[1:], embeddings.EMBEDDINGS[name](x[1:], SR), rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match="exists already"):
+        embeddings.register("mfcc", embeddings.mir)
+    a = torch.tensor([[1.0, 0.0], [1.0, 1.0], [2.0, 0.0]])
+    assert embeddings.angles(a, a[:1]).tolist() == pytest.approx([0, math.pi / 4, 0], abs=1e-5)
+
+
+def test_mfcc_equal_those_of_torchaudio() -> None:
+    transforms = pytest.importorskip("torchaudio.transforms")
+    x = voice(1.0, 3)
+    options = {"n_fft": 2048, "hop_length": 1024, "n_mels": 128, "center": False}
+    theirs = transforms.MFCC(SR, 25, melkwargs=options)(x)
+    # Theirs has no gain of the window and limits levels to 80 dB below the highest.
+    gain = 20 * math.log10(2 / torch.hann_window(2048).sum().item()) * math.sqrt(128)
+    ours = embeddings.mfcc(x, SR)[0, :25]
+    assert ours[1:].tolist() == pytest.approx(theirs.mean(-1)[0, 1:].tolist(), abs=0.5)
+    assert ours[0].item() == pytest.approx(theirs.mean(-1)[0, 0].item() + gain, abs=0.5)
+
+
+def test_level_statistics_ignore_gain_and_follow_an_equaliser() -> None:
+    y = voice(3.0, 0).expand(2, -1)[None]
+    here, louder = embed(y, SR), embed(3 * y, SR)
+    torch.testing.assert_close(louder, here, rtol=1e-3, atol=1e-3)
+    spectrum = torch.fft.rfft(y)
+    spectrum[..., torch.fft.rfftfreq(y.shape[-1], 1 / SR) > 3000] *= 2
+    brighter = torch.fft.irfft(spectrum, y.shape[-1])
+    assert (embed(brighter, SR) - here).norm() > 1
+    with pytest.raises(UsageError, match="need 2.5 s"):
+        embed(y[..., :SR], SR)
+
+
+def test_the_metric_is_the_inverse_of_the_covariance_it_is_made_of() -> None:
+    differences = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    metric, delta = Metric(differences), torch.randn(1, 10, generator=torch.Generator().manual_seed(1))
+    scaled = (differences * metric.scale).double()
+    matrix = scaled.mT @ scaled / 6 + metric.floor * torch.eye(10)
+    moved = (delta * metric.scale).double()
+    expected = (moved @ torch.linalg.solve(matrix, moved.mT)).item() / 10
+    assert metric(delta, torch.zeros(10)).item() == pytest.approx(expected, rel=1e-4)
+    assert passage_differences(voice(3.5, 0).expand(1, 2, -1), SR).shape == (1, 1648)
+
+
+def test_rows_give_the_values_and_the_audio_of_their_presets(chain: Effect, presets: list[Preset]) -> None:
+    space = PresetSpace(chain)
+    dry = voice(3.0, 0)
+    y = Renderer(space, dry)(space.rows(presets[:2]))
+    dry = at_level(dry, SR)[None]
+    for got, preset in zip(y, presets, strict=False):
+        torch.testing.assert_close(got, chain(dry, **preset.values(chain))[0], rtol=1e-3, atol=1e-5)
+
+
+def test_both_methods_find_settings_nearer_than_where_they_start(chain: Effect, presets: list[Preset]) -> None:
+    space = PresetSpace(chain)
+    rows = space.rows(presets)
+    raw, other = voice(3.0, 0), voice(3.0, 7)
+    truth, rows = rows[0], rows[1:]
+    renderer = Renderer(space, raw)
+    reference = Renderer(space, other).at_level(truth[None])[0]
+    wanted = renderer.at_level(truth[None])
+    target = embed(wanted, SR)
+
+    def miss(row: Tensor) -> float:
+        return float((embed(renderer.at_level(row[None]), SR) - target).norm())
+
+    prior = fit_prior(rows)
+    retrieval = retrieve(renderer, reference, rows)
+    found = search(renderer, reference, rows, prior, retrieval, SearchOptions(4, 2, 15, 0.1, 0.0))
+    assert miss(found) < 0.7 * sum(map(miss, rows)) / len(rows)
+    mean = prior.mean.float()
+    objective = style_objective(embeddings.mfcc, reference, prior, SR, alpha=0.0)
+    best, lowest = optimise(renderer, objective, mean[None], steps=15, rate=0.1)
+    assert lowest[0] < objective(mean[None], renderer(mean[None]))[0]
+    assert nearest_in_parameters(rows, rows[3] + 0.01) == 3
+
+
+def test_the_active_passage_is_where_somebody_sings() -> None:
+    x = torch.cat([1e-4 * torch.randn(1, 3 * SR), voice(4.0, 0), 1e-4 * torch.randn(1, 3 * SR)], 1)
+    start = (x == active_passage(x, SR, 3.0)[0, 0]).nonzero()[0, 1].item() / SR
+    assert 2.9 <= start <= 4.2
+    with pytest.raises(UsageError, match="is silent"):
+        active_passage(torch.zeros(1, 5 * SR), SR, 3.0)
+
+
+def test_a_transfer_refuses_what_it_cannot_use(chain: Effect, presets: list[Preset]) -> None:
+    with pytest.raises(UsageError, match="two or more"):
+        Transfer(CONFIG, chain, presets[:1], TransferOptions())
+    with pytest.raises(UsageError, match="unknown method"):
+        TransferOptions("nope")
+    with pytest.raises(UsageError, match="the raw recording has 1.0 s"):
+        Transfer(CONFIG, chain, presets, TransferOptions())(voice(1.0, 0), voice(3.0, 0))
+
+
+def test_the_program_writes_documents_and_audio_and_leaves_out_what_is_done(
+    tmp_path: Path, chain: Effect, presets: list[Preset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_presets(tmp_path / "set", presets, chain, chain=CONFIG, rejected={})
+    (tmp_path / "raws").mkdir()
+    for name, x in (("a", voice(3.0, 1)), ("b", voice(0.5, 2))):
+        write_audio(tmp_path / "raws" / f"{name}.wav", x, SR)
+    write_audio(tmp_path / "like.wav", voice(3.0, 3).expand(2, -1), SR)
+    line = [str(tmp_path / "raws"), str(tmp_path / "like.wav"), "--prior", str(tmp_path / "set"), "--steps", "1"]
+    line += ["--out", str(tmp_path / "out")]
+    # The second recording is too short, which does not stop the first.
+    assert program.main([*line, "--json"]) == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["failed"] == [str(tmp_path / "raws" / "b.wav")]
+    assert "needs 2.5 s or more" in shown.err
+    folder = tmp_path / "out" / "a_like_like"
+    document = read_document(folder / "preset.json")
+    assert document.provenance["inputs"]["reference"]["file"] == "like.wav"
+    assert document.provenance["prior"] == "set"
+    y, sr = read_audio(folder / "output.wav")
+    assert loudness(y, sr) == pytest.approx(loudness(read_audio(tmp_path / "like.wav")[0], SR), abs=0.1)
+    before = (folder / "preset.json").stat().st_mtime_ns
+    for method in ("published", "mean", "nearest"):
+        assert program.main([*line, "--method", method, "--exclude", "0-3"]) == 2
+    assert (folder / "preset.json").stat().st_mtime_ns == before
+    assert program.main([str(tmp_path / "raws" / "a.wav"), *line[1:], "--method", "nearest", "--overwrite"]) == 0
+    assert (folder / "preset.json").stat().st_mtime_ns > before
