@@ -25,6 +25,7 @@ COMMANDS = {
     "estimate": ("scripts.estimate", "estimate settings from processed audio alone"),
     "train": ("train_analysis_net", "train an estimator"),
     "train-statistics": ("scripts.train_on_statistics", "train an estimator on cached statistics"),
+    "calibrate": ("scripts.calibrate_estimator", "add intervals and certainty to an estimator"),
     "train-proxy": ("scripts.train_proxy", "train the neural proxy of the compressor"),
     "eval": ("loss_eval", "score a preset set on its recordings"),
     "harvest": ("scripts.get_params", "collect run folders into a preset set"),
