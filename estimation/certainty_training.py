@@ -1,6 +1,7 @@
 """Fits the certainty of a trained estimator to processed excerpts, and calibrates it on other recordings."""
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
 WORSE = 0.1  # largest share of the processed ones that an estimate may make worse
 STEPS_OF_CERTAINTY = 20
+PENALTIES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def untouched(estimator: Estimator, q: Tensor) -> Tensor:
@@ -75,11 +77,13 @@ def calibrate(estimator: Estimator, model: Certainty, train: StatisticsSet, tria
     together = torch.stack([pooled(each, exponent, scale) for each in parts])
     # Of one window and of three, so that the intervals hold for both.
     scores = torch.cat([position(each, q[~off]) for each in (scale * information[~off], together)]).sub(0.5).abs()
-    edges, amounts = choose_amounts(processed, trials.mel, off)
+    unset = torch.zeros(())
     pooling = (torch.tensor(exponent), torch.tensor(scale))
-    unset = Calibration(*pooling, conformal(scores), centre, axes, spread, torch.tensor(0.0), edges, amounts)
-    strange = unset.strangeness(trials.features).quantile(STRANGEST)
-    return Calibration(**(unset.as_dict() | {"strange": strange}))
+    subspace = (centre, axes, spread)
+    found = Calibration(*pooling, conformal(scores), *subspace, unset, unset, unset, torch.tensor([0.0, *AMOUNTS]))
+    strangeness = found.strangeness(trials.features)
+    penalty, edges = choose_edges(processed, strangeness, trials.mel, off)
+    return replace(found, strange=strangeness.quantile(STRANGEST), penalty=torch.tensor(penalty), edges=edges)
 
 
 def choose_pooling(parts: Tensor, information: Tensor, q: Tensor) -> tuple[float, float]:
@@ -107,18 +111,21 @@ def conformal(scores: Tensor) -> Tensor:
     return ranked[[rank - 1 for rank in ranks]]
 
 
-def choose_amounts(certainties: Tensor, mel: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges (len(AMOUNTS),) of certainty between no effect and the amounts, and all amounts (1 + len(AMOUNTS),).
+def choose_edges(processed: Tensor, strangeness: Tensor, mel: Tensor, off: Tensor) -> tuple[float, Tensor]:
+    """The penalty of strangeness, and the edges (len(AMOUNTS),) of certainty between no effect and the amounts.
 
-    Among increasing edges those with the lowest mean of `mel` (M, 1 + len(AMOUNTS)), of trials with `certainties` (M,),
-    for which at most a share `WORSE` of those that are not `off`, untouched, comes out worse than without an effect.
+    Those with the lowest mean of `mel` (M, 1 + len(AMOUNTS)), of trials with logits `processed` and `strangeness`, both
+    (M,), for which at most a share `WORSE` of those that are not `off`, untouched, comes out worse than without an
+    effect.
     """
+    best, found = float(mel[:, 0].mean()), (0.0, torch.full((len(AMOUNTS),), float(processed.max()) + 1))
     shares = torch.linspace(0, 1, STEPS_OF_CERTAINTY + 1)
-    ends = torch.cat([certainties.quantile(shares[:-1]) - 1e-4, certainties.max()[None] + 1])
-    best, best_edges = float(mel[:, 0].mean()), ends[-1].expand(len(AMOUNTS)).clone()
-    for edges in torch.combinations(ends, len(AMOUNTS), with_replacement=True):
-        chosen = mel.gather(1, (certainties[:, None] > edges).sum(1, keepdim=True))[:, 0]
-        worse = float((chosen > mel[:, 0])[~off].float().mean())
-        if worse <= WORSE and float(chosen.mean()) < best:
-            best, best_edges = float(chosen.mean()), edges
-    return best_edges, torch.tensor([0.0, *AMOUNTS])
+    for penalty in PENALTIES:
+        certainties = processed - penalty * strangeness
+        ends = torch.cat([certainties.quantile(shares[:-1]) - 1e-4, certainties.max()[None] + 1])
+        for edges in torch.combinations(ends, len(AMOUNTS), with_replacement=True):
+            chosen = mel.gather(1, (certainties[:, None] > edges).sum(1, keepdim=True))[:, 0]
+            worse = float((chosen > mel[:, 0])[~off].float().mean())
+            if worse <= WORSE and float(chosen.mean()) < best:
+                best, found = float(chosen.mean()), (penalty, edges)
+    return found

@@ -94,6 +94,7 @@ class Calibration:
         reach: (7, P): an interval of level `LEVELS[i]` has the cumulative probabilities 0.5 ± reach[i].
         centre, axes, spread: of `strangeness`: (F,), (F, K) and (K + 1,).
         strange: () strangeness above which a recording is unlike all music of the training.
+        penalty: () by which strangeness is weighted against the logit that the recording was processed: certainty.
         edges, amounts: (K - 1,) and (K,): share of the estimated effect by certainty.
     """
 
@@ -104,6 +105,7 @@ class Calibration:
     axes: Tensor
     spread: Tensor
     strange: Tensor
+    penalty: Tensor
     edges: Tensor
     amounts: Tensor
 
@@ -129,8 +131,9 @@ class Calibration:
         axes = (along / self.spread[:-1]).square().mean(1)
         return (axes + beside / (self.spread[-1] ** 2 * (len(self.centre) - self.axes.shape[1]))) / 2
 
-    def amount(self, certainty: float) -> float:
-        """Share of the estimated effect that is kept at a certainty."""
+    def amount(self, processed: float, strangeness: float) -> float:
+        """Share of the estimated effect that is kept."""
+        certainty = processed - float(self.penalty) * strangeness
         return float(self.amounts[int((self.edges < certainty).sum())])
 
     def as_dict(self) -> dict[str, Tensor]:

@@ -46,11 +46,11 @@ def judge(estimator: Estimator, features: Tensor) -> Judged:
         return Judged(q, windows.quantile(CENTRAL, dim=0) if len(windows) > 1 else None)
     calibration = estimator.calibration
     information, processed = evidence(estimator, hidden, calibration)
-    strangeness = calibration.strangeness(features).median()
-    strange = bool(strangeness > calibration.strange)
+    strangeness = float(calibration.strangeness(features).median())
+    strange = strangeness > float(calibration.strange)
     if strange:
         information = torch.zeros_like(information)
-    amount = 0.0 if strange else calibration.amount(processed)
+    amount = 0.0 if strange else calibration.amount(processed, strangeness)
     ends = calibration.interval(information)
     known = divergence(information) >= KNOWN
     notes = {

@@ -21,6 +21,7 @@ from reknob.estimation.estimator import load_estimator
 from reknob.estimation.loaders import find_sources
 from reknob.estimation.statistics_training import percentile_encoder
 from reknob.runtime.arguments import Parser, file_path, input_file, non_negative_int, positive_int, real
+from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
 from reknob.runtime.output import result
 
@@ -32,6 +33,8 @@ def main(argv: list[str]) -> int:
     check_output(settings.out, [settings.checkpoint], overwrite=settings.overwrite)
     estimator, record = load_estimator(settings.checkpoint)
     percentile_encoder(estimator)  # refuses other encoders before the music is read
+    if not estimator.same_controls:
+        raise UsageError(f"{settings.checkpoint}: its true and estimated parameters differ, which cannot be calibrated")
     try:
         sources, skipped = find_sources(settings, settings.sizes)
         for reason in skipped:

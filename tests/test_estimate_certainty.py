@@ -53,7 +53,7 @@ def calibration(n_features: int = 5, n_controls: int = 3, **changes: float) -> C
     numbers = {"exponent": 0.0, "strange": 1e9} | changes
     exponent, strange, one = (torch.tensor(number) for number in (numbers["exponent"], numbers["strange"], 1.0))
     edges, amounts = torch.tensor([-1e9, -1e9]), torch.tensor([0.0, 0.5, 1.0])
-    return Calibration(exponent, one, reach, centre, axes, spread, strange, edges, amounts)
+    return Calibration(exponent, one, reach, centre, axes, spread, strange, torch.tensor(0.0), edges, amounts)
 
 
 @pytest.mark.parametrize("keys", CHAINS)
@@ -135,12 +135,17 @@ def test_amounts_are_chosen_so_that_few_excerpts_become_worse() -> None:
     # An estimate helps where it is certain, and hurts below.
     mel = torch.stack([torch.ones(100), 1.2 - 0.5 * certainties, 1.5 - certainties], 1)
     off = torch.arange(100) % 5 == 0
-    edges, amounts = certainty_training.choose_amounts(certainties, mel, off)
+    usual = torch.ones(100)
+    penalty, edges = certainty_training.choose_edges(certainties, usual, mel, off)
+    assert penalty == 0
     chosen = mel.gather(1, (certainties[:, None] > edges).sum(1, keepdim=True))[:, 0]
     assert (chosen > 1)[~off].float().mean() <= certainty_training.WORSE and chosen.mean() < 0.9
-    assert amounts.tolist() == [0.0, 0.5, 1.0]
+    # Where it is certain of nothing, but strange recordings are the ones that it hurts, these are left alone.
+    penalty, edges = certainty_training.choose_edges(0 * certainties, 2 - certainties, mel, off)
+    kept = (-penalty * (2 - certainties))[:, None] > edges
+    assert penalty > 0 and kept[-1].all() and not kept[0].any()
     hurts = torch.stack([torch.ones(100), 1.5 * torch.ones(100), 2 * torch.ones(100)], 1)
-    edges, _ = certainty_training.choose_amounts(certainties, hurts, off)
+    _, edges = certainty_training.choose_edges(certainties, usual, hurts, off)
     assert (edges > 1).all()
 
 
