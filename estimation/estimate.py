@@ -59,9 +59,10 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
             f"{duration:.2f} s are one window: {without}the estimate is unreliable; "
             f"estimators are trained with {SECONDS:g} s, give 15 s or more"
         )
-    if temporal_flatness(x) > STEADY:
+    noise = temporal_flatness(x) > STEADY
+    if noise:
         remarks.append("this is steady noise, not music: the estimate is not meaningful")
-    judged = judge(estimator, features)
+    judged = judge(estimator, features, noise=noise)
     q, reasons = judged.q, {}
     if edge < estimator.settings["sr"] / 2:
         remarks.append(f"the recording ends at {edge / 1000:.1f} kHz, above which nothing can be estimated")

@@ -31,14 +31,14 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(estimator: Estimator, features: Tensor) -> Judged:
-    """The controls of a recording from the features (W, F) of its windows.
+def judge(estimator: Estimator, features: Tensor, *, noise: bool = False) -> Judged:
+    """The controls of a recording from the features (W, F) of its windows; `noise` is as strange as can be.
 
     Without a calibration the median over the windows, which a few atypical ones do not move, with the central 68 % of
     the windows as interval. With one, only strengths, as gains and thresholds, are such medians; other controls, as
-    frequencies and times, are the means of their distributions. Intervals are calibrated, the estimated effect is
-    reduced by certainty, and a recording unlike the training music has the prior: no effect, and intervals as wide as
-    without a recording.
+    frequencies and times, are moved halfway to the means of their distributions. Intervals are calibrated, the
+    estimated effect is reduced by certainty, and a recording unlike the training music has the prior: no effect, and
+    intervals as wide as without a recording.
     """
     windows, hidden = estimator.from_features(features)
     q = windows.quantile(0.5, dim=0, keepdim=True)
@@ -47,7 +47,7 @@ def judge(estimator: Estimator, features: Tensor) -> Judged:
     calibration = estimator.calibration
     information, processed = evidence(estimator, hidden, calibration)
     strangeness = float(calibration.strangeness(features).median())
-    strange = strangeness > float(calibration.strange)
+    strange = noise or strangeness > float(calibration.strange)
     if strange:
         information = torch.zeros_like(information)
     amount = 0.0 if strange else calibration.amount(processed, strangeness)
@@ -56,9 +56,9 @@ def judge(estimator: Estimator, features: Tensor) -> Judged:
     notes = {
         name: UNDETERMINED for name, one in zip(estimator.analysis.controls(), known.tolist(), strict=True) if not one
     }
-    # Of equalisers 64 held-out excerpts had the same response with the means of frequencies and Q as with the values
-    # that were trained for the response, and these a far larger error.
-    q = torch.where(torch.tensor(strengths(estimator.analysis)), q, mean(information)[None])
+    # Halfway, 35 held-out excerpts that are kept whole had the response, 0.445 nepers from the true one, of the values
+    # trained for it, 0.444, at an error of 0.086 instead of 0.104; with the means alone 0.474 and 0.082.
+    q = torch.where(torch.tensor(strengths(estimator.analysis)), q, (q + mean(information)) / 2)
     kept = less(estimator.analysis, q, amount)
     return Judged(kept, ends[INNER], ends[OUTER], ends, amount, _remark(strange, amount), notes)
 
