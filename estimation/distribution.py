@@ -144,6 +144,7 @@ class Calibration:
 def fit_subspace(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Centre (F,), axes (F, K) and spreads (K + 1,) of features (B, F) for `Calibration.strangeness`."""
     features = features.clamp(-CLIP, CLIP)
+    count = min(count, len(features) // 2)  # of fewer, nothing would be left beside the axes
     centre = features.mean(0)
     _, values, axes = torch.linalg.svd(features - centre, full_matrices=False)
     variance = values.square() / len(features)
