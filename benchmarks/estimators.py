@@ -2,8 +2,15 @@
 
     python -m benchmarks.estimators checkpoints/*.pt --data_dir music [--items 200] [--codec mp3] [--pairs mastering/EQ]
 
+    python -m benchmarks.estimators checkpoints/*.pt --groups music=music "voices=songs/*/dry.mp3" --scores scores.json
+
 Items are excerpts of the folders' test splits with random parameters, the same for every estimator of a chain. A
-folder of pairs holds Input_<n>.* and GT_<n>.*: the recording before and after mastering.
+folder of pairs holds Input_<n>.* and GT_<n>.*, or x.* and y.*: the recording before and after mastering.
+
+Groups are scored as estimate.py estimates: the excerpts processed with random parameters, and as they are. A folder
+stands for its test split, a pattern for all its files. Told are the mean Mel of no effect and of the estimate, the
+share of excerpts that it makes worse, the share of unprocessed excerpts that it leaves alone, how often the intervals
+hold the true value, and the settings' error, where guessing the middle gives 1/12. --scores keeps them by control.
 """
 
 from reknob.runtime.program import program
@@ -15,20 +22,30 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 
 import torch
+from matplotlib.figure import Figure
 
 from reknob.data.audio import read_audio, resample
 from reknob.data.coding import CODECS, lossy_round_trip
+from reknob.data.decoding import open_audio
 from reknob.data.excerpts import Excerpts, excerpt_loader
-from reknob.data.recordings import RECORDINGS, find_recordings
-from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.data.file_lists import list_recordings
+from reknob.data.recordings import RECORDINGS, Recording, find_recordings
+from reknob.estimation.controls import in_order
+from reknob.estimation.distribution import LEVELS
+from reknob.estimation.estimate import estimate_recording
+from reknob.estimation.estimator import Estimator, load_estimator, synthesise
 from reknob.estimation.loaders import SR
 from reknob.estimation.train import score
-from reknob.losses import build_metrics
+from reknob.losses import MelLoss, build_metrics
 from reknob.report.tables import text_table
 from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
+from reknob.runtime.files import write_text
+from reknob.runtime.output import to_json
+from reknob.runtime.seeds import stream_seed
 
 METRICS = ("mrstft", "mse", "mel", "params")
 SEED, BATCH = 7, 10
+ROUNDING = 1e-4  # Mel by which a render without an effect may differ from its input
 
 
 def cell(values: list[float]) -> str:
@@ -53,6 +70,85 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
     return lines
 
 
+def group_scores(estimator: Estimator, name: str, given: str, args: argparse.Namespace) -> dict:
+    """Scores of the excerpts of a group, by control where they are of controls.
+
+    Lists by item: "none" and "estimate", the Mel of processed excerpts; "touched", whether an unprocessed one is
+    changed, and "untouched", its Mel. By level of interval and by item and control: "held", "error" and "known".
+    """
+    recordings = recordings_of(given, args.seconds)
+    n_controls, sr = len(estimator.synthesis.controls()), estimator.settings["sr"]
+    # Each group with parameters of its own: together they are then as many different ones.
+    seed = stream_seed(SEED, "group", name)
+    excerpts = Excerpts([recordings], n_controls, args.items, seed, sr=sr, seconds=args.seconds)
+    mel = MelLoss(sr)
+    scores: dict[str, list] = {k: [] for k in ("none", "estimate", "untouched", "touched", "held", "error", "known")}
+    for index in range(args.items):
+        item = {key: value[None] for key, value in excerpts[index].items()}
+        wet, truth = synthesise(estimator, item), in_order(estimator.synthesis, item["q"])[0]
+        found, left = (estimate_recording(estimator, x[0], sr) for x in (wet, item["dry"]))
+        scores["none"].append(float(mel(item["dry"], wet)))
+        scores["estimate"].append(float(mel(estimator.render(item["dry"], found.q), wet)))
+        scores["untouched"].append(float(mel(estimator.render(item["dry"], left.q), item["dry"])))
+        scores["touched"].append(left.amount > 0)
+        scores["error"].append((found.q[0] - truth).square().tolist())
+        scores["known"].append([control not in found.notes for control in estimator.analysis.controls()])
+        if found.ends is not None:
+            scores["held"].append(((found.ends[:, 0] <= truth) & (truth <= found.ends[:, 1])).tolist())
+    return {"group": name, "chain": estimator.settings["afx"], "controls": estimator.analysis.controls()} | scores
+
+
+def recordings_of(given: str, seconds: float) -> list[Recording]:
+    """The test split of a folder, or all files of a pattern; without those that are shorter than an excerpt."""
+    if Path(given).is_dir():
+        return find_recordings("folder", given, "test", seconds).recordings
+    found = []
+    for path in list_recordings([Path(given)]):
+        with open_audio(path) as file:
+            found.append(Recording(path.name, path, file.sr, file.length()))
+    return [recording for recording in found if recording.duration >= seconds]
+
+
+def group_row(scores: dict) -> list[str]:
+    """A group's scores as a row of the table."""
+    none, estimate = torch.tensor(scores["none"]), torch.tensor(scores["estimate"])
+    held = torch.tensor(scores["held"], dtype=torch.float64)
+    cover = [f"{100 * float(held[:, LEVELS.index(level)].mean()):.0f} %" if len(held) else "" for level in (0.68, 0.95)]
+    return [
+        scores["chain"],
+        scores["group"],
+        str(len(none)),
+        f"{none.mean():.3f}",
+        f"{estimate.mean():.3f}",
+        f"{100 * float((estimate > none + ROUNDING).float().mean()):.0f} %",
+        f"{100 * (1 - fmean(scores['touched'])):.0f} %",
+        f"{fmean(scores['untouched']):.3f}",
+        *cover,
+        f"{float(torch.tensor(scores['error']).mean()):.3f}",
+    ]
+
+
+GROUP_COLUMNS = (
+    *("chain", "group", "items", "no effect", "estimate", "worse", "left alone", "Mel then", "in 68 %", "in 95 %"),
+    "error",
+)
+
+
+def reliability_figure(scored: list[dict]) -> Figure:
+    """How often intervals of each level held the true value: a curve per control, a panel per estimator."""
+    chains = list(dict.fromkeys(each["chain"] for each in scored if each["held"]))
+    figure = Figure(figsize=(3.4 * len(chains), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(chains), sharey=True, squeeze=False)[0]
+    for ax, chain in zip(axes, chains, strict=True):
+        held = torch.tensor([item for each in scored if each["chain"] == chain for item in each["held"]]).double()
+        ax.plot([0, 100], [0, 100], color="0.7", lw=1)
+        ax.plot([100 * level for level in LEVELS], 100 * held.mean(0), color="C0", lw=0.7, alpha=0.6, marker=".", ms=3)
+        ax.plot([100 * level for level in LEVELS], 100 * held.mean((0, 2)), color="k", lw=1.8)
+        ax.set(title=chain, xlabel="level of the interval, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    axes[0].set_ylabel("held the true value, %")
+    return figure
+
+
 def from_files(x: torch.Tensor, sr: int, codec: str) -> torch.Tensor:
     """Audio x (B, 1, N) at `sr` Hz, each item encoded to a file and decoded."""
     return torch.stack([lossy_round_trip(item, sr, codec) for item in x])
@@ -67,11 +163,12 @@ def pair_rows(path: str, folder: Path, codec: str | None) -> list[list[str]]:
     estimator, _ = load_estimator(path)
     mel = build_metrics({"name": "blind"}, estimator.settings["sr"])
     lines = []
-    for target in sorted(folder.glob("GT_*")):
-        wet, dry = (mono(each, estimator) for each in (target, target.with_name(target.name.replace("GT_", "Input_"))))
+    for target in sorted([*folder.glob("GT_*"), *folder.glob("y.*")]):
+        source = "x" + target.suffix if target.stem == "y" else target.name.replace("GT_", "Input_")
+        wet, dry = (mono(each, estimator) for each in (target, target.with_name(source)))
         length = min(wet.shape[-1], dry.shape[-1])
         wet, dry = wet[..., :length], dry[..., :length]
-        again = estimator.render(dry, estimator.estimate_windows(wet[0]).median(0, keepdim=True).values)
+        again = estimator.render(dry, estimate_recording(estimator, wet[0], estimator.settings["sr"]).q)
         sounds = [dry, again] + ([from_files(again, estimator.settings["sr"], codec)] if codec else [])
         distances = [mel(sound, wet)["mel"].item() for sound in sounds]
         lines.append([f"{folder.name} {target.stem[3:]}", Path(path).stem, *(f"{d:.3f}" for d in distances)])
@@ -82,6 +179,13 @@ def mono(path: Path, estimator: Estimator) -> torch.Tensor:
     """A recording (1, 1, T) at the estimator's rate."""
     x, sr = read_audio(path)
     return resample(x.mean(0, keepdim=True), sr, estimator.settings["sr"])[None]
+
+
+def group(text: str) -> str:
+    """An argument type: a name and what it stands for."""
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text}: give name=FOLDER or name=PATTERN")
+    return text
 
 
 @program
@@ -95,10 +199,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="length of an excerpt (default 10)")
     parser.add_argument("--codec", choices=CODECS, help="encode excerpts, and renders of pairs, with this codec")
     parser.add_argument("--pairs", type=file_path, nargs="*", default=[], help="folders of Input_<n> and GT_<n>")
+    text = "name=FOLDER or name=PATTERN, recordings that are scored processed and unprocessed"
+    parser.add_argument("--groups", type=group, nargs="*", default=[], metavar="GROUP", help=text)
+    parser.add_argument("--scores", type=file_path, metavar="FILE", help="file for the groups' scores, as JSON")
+    text = "file for their reliability diagram, as png, svg or pdf"
+    parser.add_argument("--figure", type=file_path, metavar="FILE", help=text)
     args = parser.parse_args(argv)
     if args.data_dir:
         lines = [line for path in args.checkpoints for line in rows(path, args)]
         print(text_table(["chain", "", *METRICS], lines), flush=True)
+    if args.groups:
+        given = [group.split("=", 1) for group in args.groups]
+        scored = [group_scores(load_estimator(path)[0], *each, args) for path in args.checkpoints for each in given]
+        print(text_table(list(GROUP_COLUMNS), [group_row(each) for each in scored]), flush=True)
+        if args.scores:
+            write_text(args.scores, to_json(scored))
+        if args.figure:
+            reliability_figure(scored).savefig(args.figure, dpi=110)
     if args.pairs:
         pairs = [(path, folder) for folder in args.pairs for path in args.checkpoints]
         lines = [line for path, folder in pairs for line in pair_rows(path, folder, args.codec)]

@@ -46,12 +46,20 @@ def list_outputs(
     return [(path, target) for target, path in sources.items()]
 
 
-def _expanded(given: Path, outputs: Path) -> list[tuple[Path, Path]]:
-    """The recordings that one argument names, each with its name below the folder of the outputs."""
+def list_recordings(given: Sequence[Path]) -> list[Path]:
+    """The recordings that are given: files; folders, with all audio below them; patterns.
+
+    Raises UsageError where a folder or a pattern holds none.
+    """
+    return list(dict.fromkeys(path for each in given for path, _ in _expanded(each, None)))
+
+
+def _expanded(given: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
+    """The recordings that one argument names, each with its name below the folder of the outputs, if there is one."""
     if given.is_dir():
         below = [path for path in sorted(given.rglob("*")) if path.is_file() and not is_hidden(path, given)]
-        inside = outputs.resolve() != given.resolve()
-        kept = [path for path in below if not (inside and outputs.resolve() in path.resolve().parents)]
+        left = outputs.resolve() if outputs and outputs.resolve() != given.resolve() else None
+        kept = [path for path in below if left not in path.resolve().parents]
         recordings = [(path, path.relative_to(given)) for path in kept if path.suffix.lower() in AUDIO_SUFFIXES]
         if not recordings:
             raise UsageError(f"{given}: holds no audio ({', '.join(AUDIO_SUFFIXES)})")

@@ -1,21 +1,21 @@
 """The controls of a chain estimated from one recording, with intervals, and which of them cannot be estimated."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, flatten
-from reknob.afx.equaliser import Band, FixedBand
+from reknob.afx.effect import flatten
+from reknob.afx.equaliser import FixedBand
 from reknob.afx.functional import biquad
 from reknob.afx.param import Bounded
 from reknob.data.audio import resample
 from reknob.data.bandwidth import band_edge
+from reknob.estimation.controls import bands
 from reknob.estimation.estimator import STEADY, Estimator, temporal_flatness, to_mono
+from reknob.estimation.judgement import judge
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
-CENTRAL = torch.tensor([0.16, 0.84])  # shares at one standard deviation about the mean of a normal distribution
 #: A high shelf is estimated where the recording reaches this factor above its corner. Four recordings low-passed at
 #: 12 kHz and below were given shelves of -10 to -15 dB, with corners up to 1.2 times the edge; from 16 kHz on none was.
 SHELF_ROOM = 1.5
@@ -27,11 +27,17 @@ MARGIN = 0.02
 class Estimate:
     """Controls of a chain, estimated from one recording."""
 
-    q: Tensor  # (1, P), the median over windows; a band that is not estimated has a gain of 0 dB
-    interval: Tensor | None  # (2, P), ends of the central 68 % of the windows; None of a single window
+    q: Tensor  # (1, P); a band that is not estimated has a gain of 0 dB
+    #: (2, P), ends of the 68 % intervals; of an estimator without a calibration those of the central 68 % of the
+    #: windows, None of a single window.
+    interval: Tensor | None
     windows: int
     reasons: dict[str, str]  # why a control is not estimated, by name
     remarks: list[str]  # on the whole estimate, a sentence each
+    wide: Tensor | None = None  # (2, P), ends of the 95 % intervals of an estimator with a calibration
+    ends: Tensor | None = None  # (len(LEVELS), 2, P), of the intervals of all levels
+    amount: float = 1.0  # share of the estimated effect that is kept; 0: no effect
+    notes: dict[str, str] = field(default_factory=dict)  # on estimated controls, by name
 
 
 @torch.no_grad()
@@ -45,40 +51,48 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
     # Measured before resampling, which would move the edge.
     edge, duration = band_edge(mono[None], sr), mono.shape[-1] / sr
     x = resample(mono[None], sr, estimator.settings["sr"])
-    windows = estimator.estimate_windows(x, SECONDS)
-    if len(windows) == 1:
+    features = estimator.window_features(x, SECONDS)
+    calibrated = estimator.certainty is not None
+    if len(features) == 1:
+        without = "" if calibrated else "too short for an interval, and "
         remarks.append(
-            f"{duration:.2f} s are one window: too short for an interval, and the estimate is unreliable; "
+            f"{duration:.2f} s are one window: {without}the estimate is unreliable; "
             f"estimators are trained with {SECONDS:g} s, give 15 s or more"
         )
-    if temporal_flatness(x) > STEADY:
+    noise = temporal_flatness(x) > STEADY
+    if noise:
         remarks.append("this is steady noise, not music: the estimate is not meaningful")
-    # The median, which a few atypical windows do not move.
-    q, reasons = windows.quantile(0.5, dim=0, keepdim=True), {}
+    judged = judge(estimator, features, noise=noise)
+    q, reasons = judged.q, {}
     if edge < estimator.settings["sr"] / 2:
         remarks.append(f"the recording ends at {edge / 1000:.1f} kHz, above which nothing can be estimated")
         q, reasons = _without_unseen_bands(estimator, q, edge)
-    return Estimate(q, windows.quantile(CENTRAL, dim=0) if len(windows) > 1 else None, len(windows), reasons, remarks)
+    if judged.remark:
+        remarks.append(judged.remark)
+    kept = (judged.wide, judged.ends, judged.amount, judged.notes)
+    return Estimate(q, judged.interval, len(features), reasons, remarks, *kept)
 
 
 def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
-    """Each control in physical units, by name: value, low, high, unit and note.
+    """Each control in physical units, by name: value, low, high, low_95, high_95, unit and note.
 
-    Low and high are the ends of the interval, None without one. Of a control that is not estimated all three are None.
+    Low and high are the ends of the 68 % interval, None without one, as are those of the 95 % interval. Of a control
+    that is not estimated all five are None.
     """
     units = {name: p.unit for name, p in estimator.analysis.walk()}
-    q = estimate.q if estimate.interval is None else torch.cat([estimate.q, estimate.interval])
+    rows = (estimate.q, estimate.interval, estimate.wide)
+    q = torch.cat([row for row in rows if row is not None])
     values = flatten(estimator.analysis.from_unit(q)).values()
-    # Columns in the order of `controls`: (1 or 3, P).
+    # Columns in the order of `controls`: (1, 3 or 5, P).
     columns = torch.cat([value.reshape(len(q), -1) for value in values], 1)
     record = {}
     for i, name in enumerate(estimator.analysis.controls()):
-        # One row without an interval: low and high are then None.
-        numbers = [None] * 3 if name in estimate.reasons else (columns[:, i].tolist() + [None] * 2)[:3]
+        # Fewer rows without intervals, which are then None.
+        numbers = [None] * 5 if name in estimate.reasons else (columns[:, i].tolist() + [None] * 4)[:5]
         at_end = not MARGIN < estimate.q[0, i].item() < 1 - MARGIN
-        note = estimate.reasons.get(name, "at the end of its range" if at_end else "")
-        value, low, high = numbers
-        record[name] = {"value": value, "low": low, "high": high, "unit": units.get(name, ""), "note": note}
+        note = estimate.reasons.get(name) or estimate.notes.get(name, "at the end of its range" if at_end else "")
+        named = dict(zip(("value", "low", "high", "low_95", "high_95"), numbers, strict=True))
+        record[name] = named | {"unit": units.get(name, ""), "note": note}
     return record
 
 
@@ -87,7 +101,7 @@ def _without_unseen_bands(estimator: Estimator, q: Tensor, edge: float) -> tuple
     chain = estimator.analysis
     values, controls = flatten(chain.from_unit(q)), chain.controls()
     q, reasons = q.clone(), {}
-    for name, band in _bands(chain):
+    for name, band in bands(chain):
         freq = float(band.freq if isinstance(band, FixedBand) else values[f"{name}.freq"])
         room = SHELF_ROOM if band.design is biquad.high_shelf else 1.0
         if freq * room <= edge:
@@ -98,12 +112,3 @@ def _without_unseen_bands(estimator: Estimator, q: Tensor, edge: float) -> tuple
             if p.name == "gain" and isinstance(p.mapping, Bounded):
                 q[0, controls.index(f"{name}.gain")] = p.mapping.to_unit(torch.tensor(0.0))
     return q, reasons
-
-
-def _bands(effect: Effect, prefix: str = "") -> Iterator[tuple[str, Band | FixedBand]]:
-    """The bands of an effect's equalisers, by name."""
-    for name, part in effect.parts():
-        if isinstance(part, Band | FixedBand):
-            yield prefix + name, part
-        else:
-            yield from _bands(part, f"{prefix}{name}.")

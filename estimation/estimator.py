@@ -10,11 +10,13 @@ from reknob.afx.registry import parse_chain
 from reknob.data.decoding import HIGHEST_RATE, LOWEST_RATE
 from reknob.data.recordings import SILENT
 from reknob.encoders import build_controller
+from reknob.estimation.distribution import Calibration, Certainty
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import input_path, read_tensors, write_tensors
 
 # Power of the channels' mean over that of the loudest channel below which they cancel; uncorrelated channels have 0.25.
 CANCELLED = 0.01
+TABLES = "calibration."  # prefix of the names of a calibration's tensors in the file
 STEADY = 0.45  # `temporal_flatness` above which a recording is noise
 # Audio "dry" (B, 1, T) and its true controls "q" (B, P).
 Batch = dict[str, Tensor]
@@ -47,6 +49,8 @@ class Estimator(nn.Module):
         self.synthesis = parse_chain(sfx, sr, "synthesis")
         self.analysis = parse_chain(afx, sr, "analysis")
         self.controller = build_controller(encoder, len(self.analysis.controls()), sr)
+        self.certainty: Certainty | None = None
+        self.calibration: Calibration | None = None
 
     @property
     def same_controls(self) -> bool:
@@ -57,6 +61,12 @@ class Estimator(nn.Module):
         """Controls q (B, P) in [0, 1] of processed audio (B, 1, T)."""
         return self.controller(wet)
 
+    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Controls (B, P) and the last hidden layer (B, H) of the encoder's features (B, F)."""
+        *_, linear, sigmoid = self.controller.mlp
+        hidden = self.controller.mlp[:-2](features)
+        return sigmoid(linear(hidden)), hidden
+
     @torch.no_grad()
     def estimate_windows(self, x: Tensor, seconds: float = 10.0) -> Tensor:
         """Controls (W, P) of each window of a recording (C, T); silent windows are left out.
@@ -64,6 +74,11 @@ class Estimator(nn.Module):
         Windows last `seconds` s and overlap by half, the last two by up to three quarters; a shorter recording is one
         window. Raises UsageError where every window is silent, or the recording is too short for the encoder.
         """
+        return self.from_features(self.window_features(x, seconds))[0]
+
+    @torch.no_grad()
+    def window_features(self, x: Tensor, seconds: float = 10.0) -> Tensor:
+        """The encoder's features (W, F) of the windows of `estimate_windows`, with its errors."""
         x, size = to_mono(x)[0], round(seconds * self.settings["sr"])
         last = max(len(x) - size, 0)
         starts = list(range(0, last, size // 2))
@@ -72,10 +87,10 @@ class Estimator(nn.Module):
         windows = (x[start : start + size] for start in [*starts, last])
         # One by one, so that memory does not grow with the recording. Silent ones are left out, as encoders normalise
         # the peak and would analyse noise.
-        q = [self(window.reshape(1, 1, -1)) for window in windows if window.abs().max() > SILENT]
-        if not q:
+        found = [self.controller.encoder(w.reshape(1, 1, -1)) for w in windows if w.abs().max() > SILENT]
+        if not found:
             raise UsageError(f"silent: it peaks below {SILENT:g} in every window of {seconds:g} s")
-        return torch.cat(q)
+        return torch.cat(found)
 
     def render(self, dry: Tensor, q: Tensor) -> Tensor:
         """Dry audio (B, 1, T) through the analysis chain at controls q (B, P)."""
@@ -97,7 +112,12 @@ class Estimator(nn.Module):
     def save(self, path: str | Path, **record: object) -> None:
         """Writes settings, weights and a record of plain values; loading the file executes no code."""
         weights = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
-        write_tensors(path, {"settings": self.settings, "weights": weights, "record": record})
+        content: dict[str, object] = {"settings": self.settings, "weights": weights, "record": record}
+        if self.certainty and self.calibration:
+            # At half precision the file with this section is smaller than the one without it.
+            section = self.certainty.state_dict() | {f"{TABLES}{k}": v for k, v in self.calibration.as_dict().items()}
+            content |= {"weights": _halved(weights), "certainty": _halved(section)}
+        write_tensors(path, content)
 
 
 @torch.no_grad()
@@ -153,11 +173,36 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path}: its weights are not those of its settings ({reason})") from error
+    _load_certainty(path, estimator, content.get("certainty"))
     # Such weights load without an error; estimates would be NaN.
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise UsageError(f"{path}: its weights are not finite; train it again")
     record = content.get("record", {})
     return estimator.eval(), record if isinstance(record, dict) else {}
+
+
+def _halved(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by name on the CPU, matrices at half precision."""
+    return {name: (x.half() if x.dim() == 2 else x).cpu() for name, x in numbers.items()}
+
+
+def _load_certainty(path: str | Path, estimator: Estimator, section: object) -> None:
+    """Gives an estimator the section of its file on certainty; older files have none. UsageError for a damaged one."""
+    if section is None:
+        return
+    try:
+        if not isinstance(section, dict) or not all(
+            isinstance(x, Tensor) and x.isfinite().all() for x in section.values()
+        ):
+            raise UsageError("no finite numbers by name")
+        numbers = {name: x.float() for name, x in section.items()}
+        certainty = Certainty(estimator.controller.mlp[-2].in_features, len(estimator.analysis.controls()))
+        certainty.load_state_dict({name: x for name, x in numbers.items() if not name.startswith(TABLES)})
+        tables = {name.removeprefix(TABLES): x for name, x in numbers.items() if name.startswith(TABLES)}
+        estimator.certainty, estimator.calibration = certainty.eval(), Calibration(**tables)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path}: its section on certainty does not fit its settings ({reason})") from error
 
 
 def _settings(path: str | Path, content: dict) -> EstimatorSettings:

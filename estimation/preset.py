@@ -7,6 +7,7 @@ from torch import Tensor
 from reknob.afx.effect import flatten
 from reknob.estimation.estimate import Estimate, as_record
 from reknob.estimation.estimator import Estimator
+from reknob.estimation.judgement import UNDETERMINED
 from reknob.formats.preset_document import PresetDocument
 from reknob.formats.provenance import provenance
 from reknob.runtime.files import printable
@@ -18,7 +19,7 @@ def estimate_document(estimator: Estimator, estimate: Estimate, recording: Path,
     """An estimate as a preset document.
 
     Its input has no loudness, as chains of blind estimation scale the input of each effect. A control that is not
-    estimated is "not identifiable"; the others have the interval over the windows of the recording.
+    estimated, or not determined by the sound, is "not identifiable"; the others have their 68 % interval.
 
     Args:
         recording: the file that was analysed.
@@ -43,15 +44,17 @@ def _certainty(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
     record, certainty = as_record(estimator, estimate), {}
     for name, p in estimator.analysis.walk():
         entries = [record[control] for control in record if control == name or control.startswith(f"{name}.")]
-        known = [entry["low"] is not None for entry in entries]
-        if not any(known) and not any(entry["value"] is None for entry in entries):
+        known = [entry["low"] is not None and entry["note"] != UNDETERMINED for entry in entries]
+        if all(entry["low"] is None and entry["value"] is not None for entry in entries):
             continue  # a single window has no interval
         columns = {
             "low": [entry["low"] for entry in entries],
             "high": [entry["high"] for entry in entries],
             "word": ["bounded" if one else "not identifiable" for one in known],
         }
-        note = f"central 68 % of {estimate.windows} windows of the recording; not a confidence interval"
+        note = f"68 % interval, calibrated on test recordings; from {estimate.windows} windows of the recording"
+        if estimate.wide is None:
+            note = f"central 68 % of {estimate.windows} windows of the recording; not a confidence interval"
         reason = next((entry["note"] for entry in entries if entry["value"] is None), note)
         certainty[name] = {key: column if p.shape else column[0] for key, column in columns.items()} | {"note": reason}
     return certainty

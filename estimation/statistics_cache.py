@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from reknob.data.coding import random_lossy_round_trip
+from reknob.data.conditions import random_band_limit, random_level
 from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import SILENT, Recording
-from reknob.estimation.estimator import Estimator, synthesise
+from reknob.estimation.controls import less
+from reknob.estimation.estimator import Batch, Estimator, synthesise
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.files import read_tensors, write_tensors
@@ -32,13 +34,22 @@ class Source(Protocol):
         """The number of parts."""
         ...
 
-    def __getitem__(self, number: int) -> StatisticsSet:
+    def __getitem__(self, number: int) -> "StatisticsSet | Trials":
         """The statistics of a part."""
         ...
 
     def key(self) -> list:
         """What the statistics depend on besides the part's number, as plain values."""
         ...
+
+
+class Trials(NamedTuple):
+    """What an estimator makes of M held-out excerpts."""
+
+    features: Tensor  # (M, F), of the encoder
+    parts: Tensor  # (M, 3, F), of three overlapping halves of each
+    q: Tensor  # (M, P), that they were processed with
+    mel: Tensor  # (M, 1 + len(AMOUNTS)), distance to them of their dry recording and of it with amounts of the estimate
 
 
 @dataclass(frozen=True)
@@ -76,13 +87,16 @@ class Untouched:
 class Processed:
     """Excerpts processed by the estimator's synthesis at their controls, `PART` in a part.
 
-    A random `share` of them is encoded and decoded by a lossy codec. The last part is full as well: `Excerpts` has an
-    item for any index.
+    A random `share` of them is encoded and decoded by a lossy codec; shares `untouched` and `limited` are not processed
+    at all (their controls say so), and have a random band limit, half of them before the processing, or a low level at
+    16 bits. The last part is full as well: `Excerpts` has an item for any index.
     """
 
     excerpts: Excerpts
     estimator: Estimator
     share: float
+    untouched: float = 0.0
+    limited: float = 0.0
 
     def __len__(self) -> int:
         return -(-len(self.excerpts) // PART)
@@ -97,15 +111,28 @@ class Processed:
     def _batch(self, start: int, generator: torch.Generator) -> StatisticsSet:
         items = [self.excerpts[index] for index in range(start, start + BATCH)]
         batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-        sr = self.estimator.settings["sr"]
-        wet = random_lossy_round_trip(synthesise(self.estimator, batch), sr, self.share, generator)
+        wet = self.wet(batch, generator)
         return statistics_of(self.estimator, wet, batch["q"])
+
+    def wet(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The audio (B, 1, N) that a batch becomes; what it changes of the batch, it changes in it."""
+        sr = self.estimator.settings["sr"]
+        if self.untouched:
+            left = torch.rand(len(batch["q"]), generator=generator) < self.untouched
+            batch["q"] = torch.where(left[:, None], less(self.estimator.synthesis, batch["q"], 0.0), batch["q"])
+        if self.limited:
+            batch["dry"] = random_band_limit(batch["dry"], sr, self.limited / 2, generator)
+        wet = synthesise(self.estimator, batch)
+        if self.limited:
+            wet = random_level(random_band_limit(wet, sr, self.limited / 2, generator), self.limited / 2, generator)
+        return random_lossy_round_trip(wet, sr, self.share, generator)
 
     def key(self) -> list:
         excerpts = self.excerpts
         # Not the number of excerpts: a training with more of them continues with the parts of an earlier one.
         names = [identify(recordings) for recordings in excerpts.sources]
-        return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share]
+        varied = [self.untouched, self.limited] if self.untouched or self.limited else []
+        return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share, *varied]
 
 
 def statistics_of(estimator: Estimator, x: Tensor, q: Tensor) -> StatisticsSet:
@@ -124,6 +151,11 @@ def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> 
 
     A source's parts are in a folder of their own, named by a hash of its key. `title` is the progress bar's.
     """
+    return StatisticsSet.join(StatisticsSet(**table) for table in cache_parts(source, folder, workers, title))
+
+
+def cache_parts(source: Source, folder: Path, workers: int, title: str) -> Iterator[dict[str, Tensor]]:
+    """The parts of a source by column, as `cache_statistics` reads and computes them."""
     key = json.dumps([VERSION, type(source).__name__, *source.key()])
     folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +166,7 @@ def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> 
         for _ in map_processes(partial(_write_part, source), missing, workers):
             bar.update()
     tables = (read_tensors(path) for path in paths)
-    return StatisticsSet.join(StatisticsSet(**{name: x.float() for name, x in table.items()}) for table in tables)
+    return ({name: x.float() for name, x in table.items()} for table in tables)
 
 
 def _write_part(source: Source, job: tuple[int, Path]) -> None:

@@ -28,6 +28,7 @@ SCHEMA = Path(__file__).with_name("preset.schema.json")
 MOST_BYTES = 1 << 22
 #: A raw parameter is used where it gives the value that stands beside it, to the rounding of float32: a value that
 #: somebody has changed takes the place of its raw parameter.
+EQUALISER = "peq"  # the word of blind estimation whose bands are named like those of chain files
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 LICENCE_OF_A_FIT = "Numbers fitted to recordings, which are not part of this file and keep their own licence."
 LICENCE_OF_A_SET = "A row of a preset set; the terms of that set apply."
@@ -99,22 +100,38 @@ def values_of(effect: Effect, values: Tensors, raws: Tensors) -> Values:
 def raws_of(effect: Effect, document: PresetDocument, seed: int = 0) -> dict[str, Tensor]:
     """Raw parameters of `effect` to start a fit with: those of the document, the defaults where it has none.
 
-    A value at an end of its range, where no finite raw parameter leads, is moved inside by 1 % of the range.
+    A value at an end of its range, where no finite raw parameter leads, is moved inside by 1 % of the range. The
+    equaliser of an estimate gives its values, within their ranges, to the effect's bands of the same names.
 
     Raises UsageError where effect and document share no parameter, or one of another shape or out of its range.
     """
     raws = Knobs(effect, torch.Generator().manual_seed(seed)).state_dict()
-    shared = [(name, p) for name, p in effect.walk() if name in document.values]
+    values = _estimated_bands(effect, document) | document.values
+    shared = [(name, p) for name, p in effect.walk() if name in values]
     if not shared:
         raise UsageError("the chain has none of its parameters; is it of another chain?")
     for name, p in shared:
-        value, given = document.values[name], document.raws.get(name)
+        value, given = values[name], document.raws.get(name)
         _check_value(p, name, value)
         if given is not None and given.shape == raws[name].shape and _agrees(p.mapping.value(given), value):
             raws[name] = given.to(raws[name])
             continue
         raws[name] = _raw(p, name, value).to(raws[name])
     return raws
+
+
+def _estimated_bands(effect: Effect, document: PresetDocument) -> Tensors:
+    """An estimate's values of the equaliser's bands that `effect` has, by its names: peq.peak1.gain as peak1.gain."""
+    if not isinstance(document.chain, str):
+        return {}
+    found: Tensors = {}
+    for name, p in effect.walk():
+        value = document.values.get(f"{EQUALISER}.{name}")
+        if value is not None and isinstance(p.mapping, Bounded):
+            value = p.mapping.from_unit(p.mapping.to_unit(value).clamp(0, 1))
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def _raw(p: Param, name: str, value: Tensor) -> Tensor:

@@ -280,7 +280,8 @@ class Estimate:
 
     Args:
         values: by control ("peq.peak1.gain"); None for a control that cannot be estimated.
-        intervals: the central 68 % over the windows of the recording; None if it has one window.
+        intervals: the calibrated 68 % interval of each value; of an estimator without a calibration the central 68 %
+            over the windows of the recording, None if it has one window.
         units: of the values and intervals.
         remarks: limits of the whole estimate, one line each.
     """

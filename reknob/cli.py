@@ -26,6 +26,7 @@ COMMANDS = {
     "transfer": ("scripts.transfer", "make a raw recording sound like a reference, with presets as a prior"),
     "train": ("train_analysis_net", "train an estimator"),
     "train-statistics": ("scripts.train_on_statistics", "train an estimator on cached statistics"),
+    "calibrate": ("scripts.calibrate_estimator", "add intervals and certainty to an estimator"),
     "train-proxy": ("scripts.train_proxy", "train the neural proxy of the compressor"),
     "eval": ("loss_eval", "score a preset set on its recordings"),
     "harvest": ("scripts.get_params", "collect run folders into a preset set"),

@@ -26,6 +26,7 @@ AROUND: dict[str, tuple[list[str], list[str]]] = {
     "main": ([], ["dry=nowhere.wav", "wet=nowhere.wav", "data_dir=null", "dataset=pair"]),
     "train_analysis_net": ([], ["--data=folder", "--data_dir=nowhere"]),
     "scripts.app": ([], ["--", "nowhere"]),
+    "scripts.calibrate_estimator": ([], ["--checkpoint=nowhere.pt"]),
     "scripts.estimate": (["nowhere.wav"], []),
     "scripts.fit_many": (["nowhere", "out"], []),
     "scripts.get_params": (["nowhere", "out", "2020-01-01"], []),

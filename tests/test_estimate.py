@@ -24,7 +24,18 @@ PEQ = Path(__file__).parents[1] / "checkpoints" / "peq.pt"
 
 @pytest.fixture(scope="module")
 def estimator() -> Estimator:
-    return load_estimator(PEQ)[0]
+    """An estimator without a section on certainty, as older files are."""
+    estimator = load_estimator(PEQ)[0]
+    estimator.certainty = estimator.calibration = None
+    return estimator
+
+
+@pytest.fixture(scope="module")
+def older(estimator: Estimator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its file."""
+    path = tmp_path_factory.mktemp("older") / "peq.pt"
+    estimator.save(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +109,10 @@ def test_windows_that_overlap_nearly_wholly_count_once(
 
 
 def test_a_scrap_is_reported_and_written_without_an_interval(
-    tmp_path: Path, music: torch.Tensor, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, music: torch.Tensor, older: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_audio(tmp_path / "x.wav", music[:, : SR // 2], SR)
-    status, printed = run(capsys, tmp_path / "x.wav", "--json", tmp_path / "x.json")
+    status, printed = run(capsys, tmp_path / "x.wav", "--json", tmp_path / "x.json", "--checkpoint", older)
     assert status == 0 and "1 window\n" in printed and "0.50 s are one window" in printed
     record = json.loads((tmp_path / "x.json").read_text())
     assert "0.50 s are one window" in record["remarks"][0]
@@ -130,13 +141,13 @@ def test_a_dry_that_is_the_input_or_another_song_is_refused(
 
 
 def test_an_estimate_that_is_worse_than_none_is_reported(
-    tmp_path: Path, music: torch.Tensor, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, music: torch.Tensor, older: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     music = music[:, : 4 * SR]
     write_audio(tmp_path / "dry.wav", music, SR)
     # Hardly processed: any estimate leads away.
     write_audio(tmp_path / "wet.wav", music + 0.003 * music.abs().max() * torch.randn(music.shape), SR)
-    status, printed = run(capsys, tmp_path / "wet.wav", "--dry", tmp_path / "dry.wav")
+    status, printed = run(capsys, tmp_path / "wet.wav", "--dry", tmp_path / "dry.wav", "--checkpoint", older)
     assert status == 0 and "the estimate does not help: by most metrics" in printed
 
 

@@ -25,7 +25,7 @@ recorded and synthesised game music.
 | onsets per second | 8.0 ± 1.1 | 7.7 ± 1.7 |
 """
 
-from .song import generate_music, generate_tracks
+from .song import generate_music, generate_solo, generate_tracks
 from .styles import STYLES
 
-__all__ = ["STYLES", "generate_music", "generate_tracks"]
+__all__ = ["STYLES", "generate_music", "generate_solo", "generate_tracks"]

@@ -23,6 +23,7 @@ from .voice import play_voice
 
 _LEAD_IN = 0.7  # s rendered before the excerpt and cut off, so that it may start within a note
 _INSTRUMENTS: dict[str, Struck | Sustained | Phrased] = {**STRUCK, **SUSTAINED, **PHRASED}
+_NEXT = 1_000_003  # from a seed whose players are all silent to another one
 # Tone curve of a guitar loudspeaker.
 _CABINET = {60.0: -14.0, 110.0: 0.0, 2500.0: 3.0, 4500.0: 0.0, 7000.0: -22.0, 16000.0: -50.0}
 
@@ -48,6 +49,26 @@ def generate_tracks(
     """The tracks {name: (1, N) float32} of `generate_music` as they are in its mix, before the bus processing."""
     piece = _Piece(seed, duration, sr, style)
     return {name: piece.desk.samples(spectrum)[None, piece.lead :] for name, spectrum in piece.tracks()}
+
+
+def generate_solo(seed: int, duration: float = 10.0, sr: int = 44100) -> np.ndarray:
+    """One player of a piece alone, a voice in every second piece that has one: (1, N) float32, peak 1, no DC.
+
+    Not mixed and not processed as a bus, as a recording of one source is. UsageError for a length below 1 sample.
+    """
+    piece = _Piece(seed, duration, sr, None)
+    rng = piece.rng(4)
+    voices = [player for player in piece.band if "voice" in player.on]
+    order = [int(each) for each in rng.permutation(len(piece.band))]
+    if voices and chance(rng, 0.5):
+        order.insert(0, piece.band.index(voices[0]))
+    for k in order:
+        # As loud in every section: a soloist has no rests that others fill.
+        x = piece._play(piece.band[k], np.maximum(piece.presence[k], 0.5), [], rng)[0][piece.lead :]
+        if np.abs(x).max() > gain(-60.0):
+            x = x - x.mean()
+            return (x / np.abs(x).max()).astype(np.float32)[None]
+    return generate_solo(seed + _NEXT, duration, sr)
 
 
 class _Piece:

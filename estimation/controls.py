@@ -1,0 +1,66 @@
+"""Controls of a chain in [0, 1]: from values, with less of an effect or none, with bands in order of frequency."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from reknob.afx.amount import with_amount
+from reknob.afx.effect import Effect, flatten
+from reknob.afx.equaliser import Band, FixedBand
+from reknob.afx.functional import biquad
+from reknob.afx.param import Bounded
+
+
+def to_unit(chain: Effect, values: dict) -> Tensor:
+    """The controls q (B, P) of values in physical units: the inverse of `Effect.from_unit`."""
+    flat, columns = flatten(values), []
+    for name, p in chain.walk():
+        assert isinstance(p.mapping, Bounded)  # as `from_unit` demands
+        columns.append(p.mapping.to_unit(flat[name]).reshape(len(flat[name]), -1))
+    return torch.cat(columns, 1).clamp(0, 1)
+
+
+def less(chain: Effect, q: Tensor, amount: float) -> Tensor:
+    """Controls q (B, P) with an amount of the chain's effect: 1 for all of it, 0 for none (`with_amount`)."""
+    if amount == 1:
+        return q
+    return to_unit(chain, with_amount(chain, chain.from_unit(q), amount)).to(q)
+
+
+def strengths(chain: Effect) -> list[bool]:
+    """Which controls an absence of the effect determines: gains, thresholds, drives; not frequencies, Q or times."""
+    q = torch.full((1, len(chain.controls())), 0.37)
+    return ((less(chain, q, 0.0) - q).abs() > 1e-3)[0].tolist()
+
+
+def in_order(chain: Effect, q: Tensor) -> Tensor:
+    """Controls q (B, P) with peaks that follow each other in an equaliser sorted by frequency, which sounds the same.
+
+    Ranges of adjacent bands overlap: without an order two settings of one sound would differ.
+    """
+    peaks = [name for name, band in bands(chain) if isinstance(band, Band) and band.design is biquad.peak]
+    if not peaks:
+        return q
+    controls, values = chain.controls(), flatten(chain.from_unit(q))
+    order = torch.stack([values[f"{name}.freq"] for name in peaks], 1).argsort(1)
+    moved = (order != torch.arange(len(peaks))).any(1)
+    for part in ("freq", "gain", "Q"):
+        columns = torch.stack([values[f"{name}.{part}"] for name in peaks], 1).gather(1, order)
+        values |= {f"{name}.{part}": columns[:, i] for i, name in enumerate(peaks)}
+    units = {name: p.mapping.to_unit(values[name]) for name, p in chain.walk() if isinstance(p.mapping, Bounded)}
+    ordered = q.clone()
+    for name in peaks:
+        for part in ("freq", "gain", "Q"):
+            column = controls.index(f"{name}.{part}")
+            ordered[:, column] = torch.where(moved, units[f"{name}.{part}"].clamp(0, 1).to(q), q[:, column])
+    return ordered
+
+
+def bands(effect: Effect, prefix: str = "") -> Iterator[tuple[str, Band | FixedBand]]:
+    """The bands of an effect's equalisers, by name."""
+    for name, part in effect.parts():
+        if isinstance(part, Band | FixedBand):
+            yield prefix + name, part
+        else:
+            yield from bands(part, f"{prefix}{name}.")

@@ -1,0 +1,75 @@
+"""Adds to a trained estimator how certain it is: distributions of its parameters, calibrated on other recordings.
+
+    python scripts/calibrate_estimator.py --checkpoint my_peq.pt --data=folder --data_dir=music --out calibrated.pt
+
+The estimator's weights stay as they are. Trained are the distribution of every parameter and whether a recording was
+processed at all, on excerpts that are processed with random parameters or left untouched, some of them with a band
+limit, at a low level or through a lossy codec. Calibrated on recordings of the validation split are the intervals, how
+much of an estimate is kept at which certainty, and what counts as unlike the training music. For --encoder=percentiles.
+
+Excerpts are cached in <log_dir>/statistics: the same command resumes.
+"""
+
+from reknob.runtime.program import INTERRUPTED, print_error, program
+
+import argparse
+import sys
+
+from reknob.estimation.arguments import add_music
+from reknob.estimation.certainty_run import CertaintySettings, add_certainty
+from reknob.estimation.estimator import load_estimator
+from reknob.estimation.loaders import find_sources
+from reknob.estimation.statistics_training import percentile_encoder
+from reknob.runtime.arguments import Parser, file_path, input_file, non_negative_int, positive_int, real
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
+from reknob.runtime.output import result
+
+
+@program
+def main(argv: list[str]) -> int:
+    """Runs the program; its exit status."""
+    settings = CertaintySettings(**vars(parser().parse_args(argv)))
+    check_output(settings.out, [settings.checkpoint], overwrite=settings.overwrite)
+    estimator, record = load_estimator(settings.checkpoint)
+    percentile_encoder(estimator)  # refuses other encoders before the music is read
+    if not estimator.same_controls:
+        raise UsageError(f"{settings.checkpoint}: its true and estimated parameters differ, which cannot be calibrated")
+    try:
+        sources, skipped = find_sources(settings, settings.sizes)
+        for reason in skipped:
+            print(f"skipped {reason}")
+        trials = add_certainty(settings, estimator, sources)
+    except KeyboardInterrupt:
+        print_error("stopped; the same command continues with the excerpts computed so far")
+        return INTERRUPTED
+    estimator.save(settings.out, **record, certainty=settings.record())
+    assert estimator.calibration
+    exponent, strange = float(estimator.calibration.exponent), float(estimator.calibration.strange)
+    line = f"{settings.out}: calibrated on {len(trials.q)} excerpts, pooling exponent {exponent:.1f}"
+    result(line, estimator=settings.out, excerpts=len(trials.q), exponent=exponent, strange=strange)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The program's options: one for each field of `CertaintySettings`."""
+    default = CertaintySettings(checkpoint=file_path("estimator.pt"))
+    p = Parser(__doc__)
+    p.add_argument("--checkpoint", type=input_file, metavar="FILE", required=True, help="the trained estimator")
+    add_music(p)
+    for name, kind, text in (
+        ("items", positive_int, "excerpts that the distributions are trained on, in fifties (default %(default)s)"),
+        ("valid_items", positive_int, "excerpts that they are calibrated on, in tens (default %(default)s)"),
+        ("valid_seconds", real(2, 600), "length of these (default %(default)g)"),
+        ("untouched", real(0.05, 0.95), "share of excerpts that are not processed (default %(default)g)"),
+        ("limited", real(0, 1), "share with a band limit or a low level (default %(default)g)"),
+        ("seed", non_negative_int, "of weights, excerpts and parameters (default %(default)s)"),
+    ):
+        p.add_argument(f"--{name}", type=kind, default=getattr(default, name), help=text)
+    p.add_argument("--out", type=file_path, default=default.out, help="file of the estimator (default %(default)s)")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

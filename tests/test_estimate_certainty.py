@@ -1,0 +1,295 @@
+"""How certain estimates are: distributions, calibration, effects reduced or withheld, the program that adds them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Beta
+
+from reknob.afx.registry import build, parse_chain
+from reknob.data.audio import write_audio
+from reknob.data.conditions import band_limit, random_band_limit, random_level, round_to_16_bits
+from reknob.data.excerpts import Excerpts
+from reknob.data.file_lists import list_recordings
+from reknob.data.music import generate_music, generate_solo
+from reknob.data.recordings import find_recordings
+from reknob.estimation import certainty_training, statistics_cache, trials
+from reknob.estimation.controls import in_order, less, strengths, to_unit
+from reknob.estimation.distribution import (
+    LEVELS,
+    Calibration,
+    Certainty,
+    divergence,
+    fit_subspace,
+    log_density,
+    mean,
+    pooled,
+    position,
+)
+from reknob.estimation.estimate import as_record, estimate_recording
+from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.judgement import judge
+from reknob.estimation.statistics_cache import Processed
+from reknob.formats.preset_document import PresetDocument, raws_of
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import read_tensors, write_tensors
+from scripts import calibrate_estimator, estimate
+
+SR = 44100
+CHAINS = ("peq", "peq_comphalf_dist")
+
+
+def seeded(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def calibration(n_features: int = 5, n_controls: int = 3, **changes: float) -> Calibration:
+    """A calibration that leaves everything as it is: nothing is strange, all of an estimate is kept."""
+    reach = torch.tensor(LEVELS)[:, None].expand(-1, n_controls) / 2
+    centre, axes, spread = torch.zeros(n_features), torch.eye(n_features)[:, :2], torch.ones(3)
+    numbers = {"exponent": 0.0, "strange": 1e9} | changes
+    exponent, strange, one = (torch.tensor(number) for number in (numbers["exponent"], numbers["strange"], 1.0))
+    edges, amounts = torch.tensor([-1e9, -1e9]), torch.tensor([0.0, 0.5, 1.0])
+    return Calibration(exponent, one, reach, centre, axes, spread, strange, torch.tensor(0.0), edges, amounts)
+
+
+@pytest.mark.parametrize("keys", CHAINS)
+def test_no_amount_of_an_effect_is_none(keys: str) -> None:
+    chain = parse_chain(keys, SR, "synthesis")
+    q = torch.rand((3, len(chain.controls())), generator=seeded())
+    assert torch.allclose(to_unit(chain, chain.from_unit(q)), q, atol=1e-4)
+    x = 0.3 * torch.randn((3, 1, 8000), generator=seeded())
+    y = chain(x, **chain.from_unit(less(chain, q, 0.0)))
+    centred = x - x.mean(-1, keepdim=True)
+    assert torch.allclose(y / y.std(-1, keepdim=True), centred / centred.std(-1, keepdim=True), atol=1e-4)
+    assert torch.equal(less(chain, q, 1.0), q)
+    moved = [name for name, one in zip(chain.controls(), strengths(chain), strict=True) if one]
+    assert {"peq.peak1.gain"} <= set(moved) and not any(name.endswith((".freq", ".Q", "attack")) for name in moved)
+
+
+def test_peaks_in_order_sound_the_same() -> None:
+    chain = parse_chain("peq", SR, "synthesis")
+    q = torch.rand((40, 15), generator=seeded())
+    ordered = in_order(chain, q)
+    values = chain.from_unit(ordered)["peq"]
+    freqs = torch.stack([values[f"peak{i}"]["freq"] for i in (1, 2, 3)], 1)
+    assert (freqs.diff(dim=1) >= 0).all()
+    changed = (ordered != q).any(1)
+    assert 0 < changed.sum() < 30
+    x = torch.randn((1, 1, 4000), generator=seeded()).expand(40, -1, -1)
+    before, after = (chain(x, **chain.from_unit(each)) for each in (q, ordered))
+    assert torch.allclose(before, after, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+
+
+def test_densities_are_those_of_beta_distributions() -> None:
+    information = 5 * torch.rand((4, 3, 2), generator=seeded())
+    q = torch.rand((4, 3), generator=seeded(1)).clamp(0.01, 0.99)
+    a, b = (1 + information).unbind(-1)
+    assert torch.allclose(log_density(information, q), Beta(a, b).log_prob(q), atol=1e-4)
+    assert torch.allclose(mean(information), Beta(a, b).mean)
+    uniform = Beta(torch.tensor(1.0), torch.tensor(1.0))
+    assert torch.allclose(divergence(information), torch.distributions.kl_divergence(Beta(a, b), uniform), atol=1e-4)
+    nothing = torch.zeros(3, 2)
+    assert torch.allclose(position(nothing, q[0]), q[0]) and not divergence(nothing).any()
+
+
+def test_windows_are_pooled_by_their_information() -> None:
+    windows = torch.tensor([[[8.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]])
+    # A window that holds nothing does not move the mean of the distribution's information.
+    assert torch.equal(pooled(windows, 1.0), torch.tensor([[8.0, 2.0]]))
+    assert torch.equal(pooled(windows[:1], 0.3), windows[0])
+    assert torch.allclose(pooled(windows, 0.0), windows.mean(0))
+
+
+def test_calibrated_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    # The model is far too sure: its information is five times that of the true distributions.
+    true = 6 * torch.rand((4000, 2, 2), generator=seeded())
+    torch.manual_seed(0)
+    q = Beta(*(1 + true).unbind(-1)).sample()
+    reach = certainty_training.conformal((position(5 * true, q) - 0.5).abs()[:2000])
+    calibrated = replace(calibration(n_controls=2), reach=reach)
+    ends = torch.stack([calibrated.interval(5 * one) for one in true[2000:2600]])
+    held = ((ends[:, :, 0] <= q[2000:2600, None]) & (q[2000:2600, None] <= ends[:, :, 1])).float().mean(0)
+    assert torch.allclose(held, torch.tensor(LEVELS)[:, None].expand(-1, 2), atol=0.06)
+
+
+def test_a_model_that_is_too_sure_is_corrected() -> None:
+    true = 6 * torch.rand((2000, 1, 2), generator=seeded())
+    torch.manual_seed(0)
+    q = Beta(*(1 + true).unbind(-1)).sample()
+    exponent, scale = certainty_training.choose_pooling((5 * true)[:, None].expand(-1, 3, -1, -1), 5 * true, q)
+    # Three equal windows know no more than one.
+    assert (exponent, scale) == (0.0, 0.2)
+
+
+def test_too_few_trials_give_the_whole_range() -> None:
+    reach = certainty_training.conformal(torch.full((3, 1), 0.1))
+    assert reach[LEVELS.index(0.6)] == pytest.approx(0.1) and reach[LEVELS.index(0.95)] == 0.5
+
+
+def test_amounts_are_chosen_so_that_few_excerpts_become_worse() -> None:
+    certainties = torch.linspace(0, 1, 100)
+    # An estimate helps where it is certain, and hurts below.
+    mel = torch.stack([torch.ones(100), 1.2 - 0.5 * certainties, 1.5 - certainties], 1)
+    off = torch.arange(100) % 5 == 0
+    usual = torch.ones(100)
+    penalty, edges = certainty_training.choose_edges(certainties, usual, mel, off)
+    assert penalty == 0
+    chosen = mel.gather(1, (certainties[:, None] > edges).sum(1, keepdim=True))[:, 0]
+    assert (chosen > 1)[~off].float().mean() <= certainty_training.WORSE and chosen.mean() < 0.9
+    # Where it is certain of nothing, but strange recordings are the ones that it hurts, these are left alone.
+    penalty, edges = certainty_training.choose_edges(0 * certainties, 2 - certainties, mel, off)
+    kept = (-penalty * (2 - certainties))[:, None] > edges
+    assert penalty > 0 and kept[-1].all() and not kept[0].any()
+    hurts = torch.stack([torch.ones(100), 1.5 * torch.ones(100), 2 * torch.ones(100)], 1)
+    _, edges = certainty_training.choose_edges(certainties, usual, hurts, off)
+    assert (edges > 1).all()
+
+
+def test_what_is_unlike_the_music_is_strange() -> None:
+    features = torch.randn((300, 30), generator=seeded()) * torch.cat([torch.full((4,), 3.0), torch.full((26,), 0.2)])
+    centre, axes, spread = fit_subspace(features, 4)
+    fitted = replace(calibration(), centre=centre, axes=axes, spread=spread)
+    usual, beside = fitted.strangeness(features), fitted.strangeness(features + torch.eye(30)[10] * 3)
+    assert usual.mean() == pytest.approx(1, abs=0.1) and (beside > 2 * usual.median()).all()
+
+
+def certain(estimator: Estimator, **changes: float) -> Estimator:
+    """An estimator with a certainty of random weights."""
+    torch.manual_seed(0)
+    n_controls = len(estimator.analysis.controls())
+    estimator.certainty = Certainty(estimator.controller.mlp[-2].in_features, n_controls).eval()
+    estimator.calibration = calibration(2127, n_controls, **changes)
+    return estimator.eval()
+
+
+def test_a_strange_recording_has_no_effect_and_the_widest_intervals() -> None:
+    features = torch.randn((2, 2127), generator=seeded())
+    kept = judge(certain(Estimator(sfx="dist", afx="dist", encoder="percentiles")), features)
+    assert kept.amount == 1 and kept.remark == "" and kept.interval is not None
+    strange = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"), strange=0.0)
+    judged = judge(strange, features)
+    assert judged.amount == 0 and "unlike the recordings" in judged.remark and judged.wide is not None
+    assert torch.allclose(judged.wide, torch.tensor([[0.025], [0.975]]).expand(-1, 3), atol=1e-4)
+    assert torch.allclose(judged.q, less(strange.analysis, judged.q, 0.0))
+    assert set(judged.notes) == set(strange.analysis.controls())
+
+
+def test_certainty_is_saved_and_older_files_load_without_it(tmp_path: Path) -> None:
+    plain = Estimator(sfx="dist", afx="dist", encoder="percentiles")
+    plain.save(tmp_path / "old.pt")
+    old = load_estimator(tmp_path / "old.pt")[0]
+    x = torch.from_numpy(generate_music(3, 3.0, SR)).reshape(1, -1)
+    assert old.certainty is None and estimate_recording(old, x, SR).interval is None
+    made = certain(plain)
+    made.save(tmp_path / "new.pt")
+    assert (tmp_path / "new.pt").stat().st_size < (tmp_path / "old.pt").stat().st_size
+    again = load_estimator(tmp_path / "new.pt")[0]
+    first, second = (estimate_recording(each, x, SR) for each in (made, again))
+    assert first.wide is not None and second.wide is not None
+    assert torch.allclose(first.q, second.q, atol=5e-3) and torch.allclose(first.wide, second.wide, atol=2e-2)
+    entry = as_record(again, second)["dist.drive"]
+    assert entry["low_95"] <= entry["low"] <= entry["high"] <= entry["high_95"]
+    content = read_tensors(tmp_path / "new.pt")
+    for section in (5, {}, content["certainty"] | {"layers.1.weight": torch.zeros(2)}):
+        write_tensors(tmp_path / "broken.pt", content | {"certainty": section})
+        with pytest.raises(UsageError, match="broken.pt: its section on certainty"):
+            load_estimator(tmp_path / "broken.pt")
+
+
+def test_a_band_limit_leaves_nothing_above_it() -> None:
+    x = torch.randn((2, 1, SR), generator=seeded())
+    limited = band_limit(x, SR, 5000.0, slope=0.02, stop=100.0)
+    power = torch.fft.rfft(limited).abs().square().mean((0, 1))
+    assert power[5200:].mean() < 1e-9 * power[:4900].mean()
+    assert torch.allclose(band_limit(x, SR, 30000.0), x, atol=1e-5)
+    some = random_band_limit(x.expand(2, -1, -1).repeat(20, 1, 1), SR, 0.5, seeded())
+    assert 8 < (some != x.repeat(20, 1, 1)).flatten(1).any(1).sum() < 33
+
+
+def test_a_low_level_at_16_bits_adds_its_rounding() -> None:
+    x = torch.randn((1, 1, SR), generator=seeded())
+    error = round_to_16_bits(x, -40.0) - x
+    # A step of 2 / 65535 below a peak that is 40 dB lower; uniform rounding has a power of a twelfth of its square.
+    step = float(x.abs().max()) * 100 / 32767
+    assert error.square().mean().sqrt() == pytest.approx(step / 12**0.5, rel=0.05)
+    assert torch.equal(random_level(x, 0.0, seeded()), x)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three pieces of 3 s."""
+    folder = tmp_path_factory.mktemp("pieces")
+    for seed in (1, 2, 3):
+        write_audio(folder / f"{seed}.wav", torch.from_numpy(generate_music(seed, 3.0, SR)), SR)
+    return folder
+
+
+def test_untouched_excerpts_keep_their_audio_and_say_so(music: Path) -> None:
+    estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
+    recordings = find_recordings("folder", music, "train", 0.8).recordings
+    source = Processed(Excerpts([recordings], 3, 50, 0, seconds=0.8), estimator, 0.0, 1.0)
+    batch = {"dry": torch.stack([source.excerpts[0]["dry"]]), "q": torch.rand(1, 3)}
+    wet = source.wet(batch, seeded())
+    assert torch.allclose(wet, batch["dry"] - batch["dry"].mean(), atol=1e-3)
+    assert certainty_training.untouched(estimator, batch["q"].half().float()).all()
+    assert source.key() != replace(source, untouched=0.0).key() != replace(source, untouched=0.0, limited=0.5).key()
+
+
+def test_a_solo_is_one_player_at_full_level() -> None:
+    x = generate_solo(4, 1.0, SR)
+    assert x.shape == (1, SR) and abs(x).max() == pytest.approx(1) and (x == generate_solo(4, 1.0, SR)).all()
+
+
+def test_an_estimator_is_calibrated_by_the_program(
+    tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for module, name, number in ((certainty_training, "STEPS", 5), (statistics_cache, "PART", 10), (trials, "PART", 5)):
+        monkeypatch.setattr(module, name, number)
+    Estimator(sfx="dist", afx="dist", encoder="percentiles").save(tmp_path / "plain.pt", seed=3)
+    options = "--data=folder --items=10 --seconds=0.5 --valid_items=5 --valid_seconds=2 --coded=0"
+    argv = [f"--checkpoint={tmp_path}/plain.pt", f"--data_dir={music}", *options.split(), f"--log_dir={tmp_path}"]
+    assert calibrate_estimator.main([*argv, f"--out={tmp_path}/mine.pt"]) == 0
+    assert "calibrated on 5 excerpts" in capsys.readouterr().out
+    made, record = load_estimator(tmp_path / "mine.pt")
+    assert made.calibration is not None and record["seed"] == 3 and record["certainty"]["items"] == 10
+    found = estimate_recording(made, torch.from_numpy(generate_music(9, 3.0, SR)).reshape(1, -1), SR)
+    assert found.wide is not None and found.amount in (0.0, 0.5, 1.0)
+
+
+def test_several_recordings_are_estimated_and_a_silent_one_does_not_stop_them(
+    tmp_path: Path, music: Path, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint = tmp_path / "plain.pt"
+    Estimator(sfx="dist", afx="dist", encoder="percentiles").save(checkpoint)
+    folder = tmp_path / "album"
+    folder.mkdir()
+    write_audio(folder / "a.wav", torch.zeros(1, SR), SR)
+    (folder / "b.wav").write_bytes((music / "1.wav").read_bytes())
+    assert list_recordings([folder, folder / "*.wav"]) == [folder / "a.wav", folder / "b.wav"]
+    argv = [str(folder), "--checkpoint", str(checkpoint), "--json", str(tmp_path / "all.json")]
+    assert estimate.main(argv) == 2
+    silent, sound = json.loads((tmp_path / "all.json").read_text())["recordings"]
+    assert "silent" in silent["error"] and set(sound["estimates"][str(checkpoint)]) == {
+        *("dist.drive", "dist.offset", "dist.hardness")
+    }
+    assert estimate.main([*argv[:3], "--dry", str(music / "1.wav")]) == 2
+    assert "--dry: of one recording, but 2 are given" in capsys.readouterr().err
+
+
+def test_a_fit_starts_from_the_bands_of_an_estimate() -> None:
+    chain = parse_chain("peq", SR, "analysis")
+    q = torch.full((1, 15), 0.9)
+    values: dict[str, Tensor] = {
+        f"peq.{band}.{name}": value[0]
+        for band, each in chain.from_unit(q)["peq"].items()
+        for name, value in each.items()
+    }
+    fitted = build({"peak1": {"effect": "peak", "freq": {"range": [60, 1000], "default": 300}}}, SR)
+    raws = raws_of(fitted, PresetDocument("peq", SR, None, values, {}, "estimate"))
+    found = {p.name: float(p.mapping.value(raws[f"peak1.{p.name}"])) for p in dict(fitted.parts())["peak1"].params}
+    # 1482 Hz lies beyond this chain's range, at whose end, less 1 %, the fit starts.
+    assert found["gain"] == pytest.approx(12.0, abs=1e-3) and 950 < found["freq"] < 1000
