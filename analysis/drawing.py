@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, flatten, nest
+from reknob.afx.effect import Effect, nest
 from reknob.afx.registry import lookup
 from reknob.analysis.character import TRAITS, traits
 from reknob.analysis.prior import Prior
@@ -78,7 +78,7 @@ def _meets(chain: Effect, raws: Mapping[str, Tensor], conditions: Sequence[Condi
         return True
     defaults = {name: p.mapping.value(p.initial_raw(None)) for name, p in params.items() if name not in found}
     needs_response = any(c.name in ("wetness", "width") for c in on_traits)
-    numbers = traits(chain, nest(flatten(defaults) | found), responses=needs_response)
+    numbers = traits(chain, nest(defaults | found), responses=needs_response)
     missing = [c.name for c in on_traits if c.name not in numbers]
     if missing:
         raise UsageError(f"--where {missing[0]}: the chain has no such trait; it has: {', '.join(numbers)}")

@@ -34,10 +34,11 @@ class Certainty(nn.Module):
         self.n_controls = n_controls
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
-        self.layers = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(width, 2 * n_controls + 1))
+        last = nn.Linear(width, 2 * n_controls + 1)
         with torch.no_grad():
-            self.layers[-1].weight.mul_(0.1)
-            self.layers[-1].bias.fill_(-1.5)
+            last.weight.mul_(0.1)
+            last.bias.fill_(-1.5)
+        self.layers = nn.Sequential(nn.Dropout(DROPOUT), last)
 
     def standardise(self, hidden: Tensor) -> None:
         """Sets the means and deviations by which hidden values are standardised to those of (B, width)."""

@@ -196,7 +196,9 @@ def _load_certainty(path: str | Path, estimator: Estimator, section: object) -> 
         ):
             raise UsageError("no finite numbers by name")
         numbers = {name: x.float() for name, x in section.items()}
-        certainty = Certainty(estimator.controller.mlp[-2].in_features, len(estimator.analysis.controls()))
+        last = estimator.controller.mlp[-2]
+        assert isinstance(last, nn.Linear)
+        certainty = Certainty(last.in_features, len(estimator.analysis.controls()))
         certainty.load_state_dict({name: x for name, x in numbers.items() if not name.startswith(TABLES)})
         tables = {name.removeprefix(TABLES): x for name, x in numbers.items() if name.startswith(TABLES)}
         estimator.certainty, estimator.calibration = certainty.eval(), Calibration(**tables)
