@@ -105,14 +105,14 @@ class Driver:
                 name: Result(
                     name,
                     each.state,
-                    steps=len(each.losses),
-                    first_loss=each.losses[0],
-                    loss=min(each.losses),
+                    steps=each.steps,
+                    first_loss=each.first_loss,
+                    loss=each.loss,
                     worker=self.summary.rows[name].worker,
                     run=f"{self.writer.store.url.rstrip('/')}/{each.run}",
                 )
                 for name, each in found.items()
-                if each.state is State.FINISHED and each.losses
+                if each.state is State.FINISHED and each.steps
             }
         return {}
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,16 +26,18 @@ from torch import Tensor
 from reknob.afx.effect import Effect
 from reknob.afx.param import RiseTime
 from reknob.afx.registry import build
-from reknob.formats.fields import RUN_RECORD, read_fields
+from reknob.formats.fields import RUN_RAWS, RUN_RECORD, read_fields
 from reknob.formats.published import entries, from_published, shaped
 from reknob.formats.published_config import from_published_config, is_published
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
+from reknob.runtime.files import read_bytes, read_json, read_tensors, same_file, user_path, write_tensors, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
 from reknob.runtime.trees import interpolated, merge
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
+MOST_CHAINS = 100  # that are kept while many runs are read
+MOST_RECORDED = 2000  # raw parameters in the record of a run
 RATES = (8000, 192_000)  # Hz, lowest and highest sample rate of a chain
 # The keys of a checkpoint that a resumed fit needs.
 STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator"}
@@ -216,14 +219,51 @@ def _chain_of(settings: dict, sr: int) -> dict:
     return interpolated({"chain": settings["chain"]}, settings)["chain"]
 
 
-def load_run(folder: str | Path) -> Run:
-    """A run folder, ours or published; UsageError naming the file that is missing, damaged or of another chain."""
+class Chains:
+    """The chains of many runs: a file whose content is known is not parsed again, a known chain is not built again.
+
+    Runs of one chain share its configuration, the same object.
+    """
+
+    def __init__(self) -> None:
+        self._by_content: dict[bytes, tuple[dict, int, Effect]] = {}
+        self._by_chain: dict[str, tuple[dict, int, Effect]] = {}
+
+    def read(self, path: Path) -> tuple[dict, int, Effect]:
+        """The configuration of the chain in a run's settings, its sample rate in Hz, and the chain itself.
+
+        UsageError naming the file where it is missing, damaged or no chain.
+        """
+        content = read_bytes(path)
+        if content in self._by_content:
+            return self._by_content[content]
+        config, sr = read_chain_file(path)
+        name = repr((config, sr))
+        if name not in self._by_chain:
+            try:
+                built = config, sr, build(config, sr)
+            except ValueError as error:
+                raise UsageError(f"{path}: {error}") from error
+            self._keep(self._by_chain, name, built)
+        # A base is another file, which may differ.
+        if b"base" not in content:
+            self._keep(self._by_content, content, self._by_chain[name])
+        return self._by_chain[name]
+
+    @staticmethod
+    def _keep(known: dict, name: object, chain: tuple[dict, int, Effect]) -> None:
+        if len(known) >= MOST_CHAINS:
+            known.clear()
+        known[name] = chain
+
+
+def load_run(folder: str | Path, chains: Chains | None = None) -> Run:
+    """A run folder, ours or published; UsageError naming the file that is missing, damaged or of another chain.
+
+    `chains` are those of the runs that were read before.
+    """
     folder = user_path(folder)
-    config, sr = read_chain_file(folder / CONFIG)
-    try:
-        effect = build(config, sr)
-    except ValueError as error:
-        raise UsageError(f"{folder / CONFIG}: {error}") from error
+    config, sr, effect = (chains or Chains()).read(folder / CONFIG)
     path = folder / CHECKPOINT
     state = read_tensors(path).get("best_model")
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
@@ -248,6 +288,30 @@ def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     return values
+
+
+def record_of(raws: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
+    """Raw parameters as the record of a run holds them, each flat; None where there are more than MOST_RECORDED.
+
+    From there they are read in a tenth of the time that the checkpoint takes, which counts where runs are many.
+    """
+    if not raws or sum(raw.numel() for raw in raws.values()) > MOST_RECORDED:
+        return None
+    return {name: raw.detach().float().flatten().tolist() for name, raw in raws.items()}
+
+
+def load_recorded(folder: str | Path, chains: Chains) -> Run:
+    """As `load_run` of a run that has ended, from its record where that holds the raw parameters."""
+    folder = user_path(folder)
+    recorded = read_fields(folder / META, RUN_RAWS)["raws"]
+    if recorded is None:
+        return load_run(folder, chains)
+    config, sr, effect = chains.read(folder / CONFIG)
+    try:
+        raws = _by_our_names({name: torch.tensor(numbers) for name, numbers in recorded.items()}, effect)
+    except ValueError as error:
+        raise UsageError(f"{folder / META}: {error}") from error
+    return Run(config, sr, raws) if raws else load_run(folder, chains)
 
 
 def _by_our_names(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:
