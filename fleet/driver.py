@@ -118,9 +118,9 @@ class Driver:
 
     def _again(self, task: Task, song: Song, row: Row, *, is_own: bool) -> None:
         """Lines up a song that is not finished, alone, so that it cannot take others with it; or gives it up."""
-        # One that a cluster interrupted goes on as long as it gets anywhere, and which song of several ended a worker
-        # is unknown.
-        is_stuck = row.state is State.FAILED or row.steps <= self._steps[song.id]
+        # One that a cluster interrupted, or whose worker was lost, goes on as long as it gets anywhere, and which song
+        # of several ended a worker is unknown.
+        is_stuck = is_own and row.state is State.FAILED or row.steps <= self._steps[song.id]
         self._failures[song.id] += is_stuck and (is_own or len(task.songs) == 1)
         if self._failures[song.id] <= self.retries:
             row.state = State.WAITING if row.state is State.FAILED else row.state

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reknob.encoders.peaks import ConvNormMax
 from reknob.estimation.parallel import share_batches
 
-SIZE = "--encoder=percentiles --seconds=1 --epoch_items=5 --valid_items=3 --test_items=1 --batch_size=2 --coded=0.5"
+SIZE = "--encoder=percentiles --seconds=1 --epoch_items=9 --valid_items=5 --test_items=1 --batch_size=4 --coded=0.5"
 
 
 def forked(work: Callable[[int], int], count: int) -> list[int]:
