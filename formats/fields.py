@@ -142,7 +142,7 @@ RUN_RECORD = {
     "losses": Field(_numbers, "a list of numbers"),
     "terminated_by": Field(_null_or(_text), "text or null"),
 }
-#: What else it holds, read by `formats.runs.load_recorded` only.
+#: What else it holds, read by `formats.runs.load_row` only.
 RUN_RAWS = {"raws": Field(_null_or(_lists_by_name), "lists of numbers by name, or null")}
 #: info.json of a preset set, ours or published.
 PRESET_SET = {

@@ -1,6 +1,6 @@
 """Selects the runs of a log folder that become a preset set, and records why the others are rejected.
 
-    log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
+log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
 """
 
 import inspect
@@ -17,10 +17,9 @@ import numpy as np
 import torch
 
 from reknob.afx.effect import Effect
-from reknob.afx.registry import build
 from reknob.formats.fields import RUN_RECORD, read_fields
-from reknob.formats.presets import Preset, from_vectors, joined, preset_names
-from reknob.formats.runs import META, Chains, Run, load_recorded
+from reknob.formats.presets import Preset, from_vectors
+from reknob.formats.runs import META, Chain, Chains, load_row
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 
@@ -213,36 +212,32 @@ def read_harvest(selection: Selection) -> Harvest:
     UsageError where no run is left, and where two were fitted with different chains, naming the difference.
     """
     chains, kept, rows = Chains(), list[Record](), list[np.ndarray]()
-    first: Run | None = None
-    names: tuple[str, ...] = ()
-    same: dict = {}  # the chain that was compared last
+    first: Chain | None = None
+    same: Chain | None = None  # that was compared last
     for record in selection.kept:
         try:
-            run = _finite(load_recorded(record.folder, chains))
+            chain, row = load_row(record.folder, chains)
         except (ValueError, OSError) as error:
             selection.rejected.append(Rejection(record.name, "unreadable", str(error)))
             continue
-        if first is None:
-            first, names = run, preset_names(build(run.config, run.sr))
-        elif run.config is not same:
-            _check_same_chain(first, run, kept[0].name, record.name)
-        same = run.config
+        first = first or chain
+        if chain is not (same or first):
+            _check_same(first, chain, kept[0].name, record.name)
+        same = chain
         kept.append(record)
-        # Not the tensors themselves: those of many runs would fill the memory.
-        rows.append(joined(run.raws, names).float().numpy())
+        rows.append(row)
     selection.kept = kept
     if first is None:
         raise UsageError("no run is left: " + _counts(selection.rejected))
-    effect = build(first.config, first.sr)
-    raws = from_vectors(torch.from_numpy(np.array(rows)), effect)
+    raws = from_vectors(torch.from_numpy(np.array(rows)), first.effect)
     presets = [
         Preset(row, r.dry_file, r.wet_file, r.alignment_shift, raws[row], os.path.abspath(r.folder))
         for row, r in enumerate(kept)
     ]
-    return Harvest(presets, effect, first.config)
+    return Harvest(presets, first.effect, first.config)
 
 
-def _check_same_chain(one: Run, other: Run, name: str, other_name: str) -> None:
+def _check_same(one: Chain, other: Chain, name: str, other_name: str) -> None:
     differences = chain_differences(resolve(one), resolve(other), name, other_name)
     if differences:
         raise UsageError(
@@ -251,24 +246,17 @@ def _check_same_chain(one: Run, other: Run, name: str, other_name: str) -> None:
         )
 
 
-def _finite(run: Run) -> Run:
-    if not joined(run.raws, tuple(run.raws)).isfinite().all():
-        bad = [name for name, raw in run.raws.items() if not raw.isfinite().all()]
-        raise UsageError(f"its best parameters are not finite: {', '.join(bad)}")
-    return run
-
-
 def _counts(rejected: Sequence[Rejection]) -> str:
     counts = {reason: sum(r.reason == reason for r in rejected) for reason in dict.fromkeys(r.reason for r in rejected)}
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def resolve(run: Run) -> dict[str, object]:
+def resolve(chain: Chain) -> dict[str, object]:
     """Every option, default and range of a run's chain by dotted name, defaults of the effects included.
 
     So two chains can be compared whose configurations spell out different options.
     """
-    return {"sr": run.sr} | _resolve(build(run.config, run.sr), run.config, "")
+    return {"sr": chain.sr} | _resolve(chain.effect, chain.config, "")
 
 
 def _resolve(effect: Effect, config: dict, prefix: str) -> dict[str, object]:

@@ -132,21 +132,15 @@ def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple
 
 def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
     """The content of raw_params.npy, (N, P) float32, in the order of the release."""
-    names = preset_names(effect)
+    names = tuple(row.ours for row in entries(effect) if row.preset)
     vectors = torch.empty(len(presets), len(column_names(effect)))
     for i, preset in enumerate(presets):
         raws = preset.raws
-        vectors[i] = raws.in_order(names) if isinstance(raws, RowRaws) else joined(raws, names)
+        vectors[i] = raws.in_order(names) if isinstance(raws, RowRaws) else _joined(raws, names)
     return vectors
 
 
-def preset_names(effect: Effect) -> tuple[str, ...]:
-    """Our names of the parameters that presets store, in the order of raw_params.npy."""
-    return tuple(row.ours for row in entries(effect) if row.preset)
-
-
-def joined(raws: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """The tensors of these names, flat, one after another: a row of raw_params.npy for those of `preset_names`."""
+def _joined(raws: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     return torch.cat([raws[name].detach().reshape(-1) for name in names])
 
 
@@ -187,7 +181,7 @@ class _Columns:
 
     def in_order(self, names: tuple[str, ...]) -> Tensor:
         if names not in self._orders:
-            self._orders[names] = joined(self.by_name, names)
+            self._orders[names] = _joined(self.by_name, names)
         return self._orders[names]
 
 

@@ -11,6 +11,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -219,21 +222,27 @@ def _chain_of(settings: dict, sr: int) -> dict:
     return interpolated({"chain": settings["chain"]}, settings)["chain"]
 
 
+class Chain(NamedTuple):
+    """A chain with its configuration."""
+
+    config: dict
+    sr: int  # Hz
+    effect: Effect
+    sizes: dict[str, int]  # numbers of each parameter that presets store, in the order of the release
+
+
 class Chains:
     """The chains of many runs: a file whose content is known is not parsed again, a known chain is not built again.
 
-    Runs of one chain share its configuration, the same object.
+    Runs of one chain share the same object.
     """
 
     def __init__(self) -> None:
-        self._by_content: dict[bytes, tuple[dict, int, Effect]] = {}
-        self._by_chain: dict[str, tuple[dict, int, Effect]] = {}
+        self._by_content: dict[bytes, Chain] = {}
+        self._by_chain: dict[str, Chain] = {}
 
-    def read(self, path: Path) -> tuple[dict, int, Effect]:
-        """The configuration of the chain in a run's settings, its sample rate in Hz, and the chain itself.
-
-        UsageError naming the file where it is missing, damaged or no chain.
-        """
+    def read(self, path: Path) -> Chain:
+        """The chain in a run's settings; UsageError naming the file where it is missing, damaged or no chain."""
         content = read_bytes(path)
         if content in self._by_content:
             return self._by_content[content]
@@ -241,17 +250,18 @@ class Chains:
         name = repr((config, sr))
         if name not in self._by_chain:
             try:
-                built = config, sr, build(config, sr)
+                effect = build(config, sr)
             except ValueError as error:
                 raise UsageError(f"{path}: {error}") from error
-            self._keep(self._by_chain, name, built)
+            sizes = {row.ours: math.prod(row.shape) for row in entries(effect) if row.preset}
+            self._keep(self._by_chain, name, Chain(config, sr, effect, sizes))
         # A base is another file, which may differ.
         if b"base" not in content:
             self._keep(self._by_content, content, self._by_chain[name])
         return self._by_chain[name]
 
     @staticmethod
-    def _keep(known: dict, name: object, chain: tuple[dict, int, Effect]) -> None:
+    def _keep(known: dict, name: object, chain: Chain) -> None:
         if len(known) >= MOST_CHAINS:
             known.clear()
         known[name] = chain
@@ -263,7 +273,7 @@ def load_run(folder: str | Path, chains: Chains | None = None) -> Run:
     `chains` are those of the runs that were read before.
     """
     folder = user_path(folder)
-    config, sr, effect = (chains or Chains()).read(folder / CONFIG)
+    config, sr, effect, _ = (chains or Chains()).read(folder / CONFIG)
     path = folder / CHECKPOINT
     state = read_tensors(path).get("best_model")
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
@@ -300,18 +310,24 @@ def record_of(raws: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
     return {name: raw.detach().float().flatten().tolist() for name, raw in raws.items()}
 
 
-def load_recorded(folder: str | Path, chains: Chains) -> Run:
-    """As `load_run` of a run that has ended, from its record where that holds the raw parameters."""
+def load_row(folder: str | Path, chains: Chains) -> tuple[Chain, np.ndarray]:
+    """The chain of a run, and the raw parameters that presets store, flat, in the order of the release.
+
+    They are read from the record where that holds them, else as by `load_run`. UsageError as there, and where a raw
+    parameter is not finite.
+    """
     folder = user_path(folder)
-    recorded = read_fields(folder / META, RUN_RAWS)["raws"]
-    if recorded is None:
-        return load_run(folder, chains)
-    config, sr, effect = chains.read(folder / CONFIG)
-    try:
-        raws = _by_our_names({name: torch.tensor(numbers) for name, numbers in recorded.items()}, effect)
-    except ValueError as error:
-        raise UsageError(f"{folder / META}: {error}") from error
-    return Run(config, sr, raws) if raws else load_run(folder, chains)
+    recorded = read_fields(folder / META, RUN_RAWS)["raws"] or {}
+    chain = chains.read(folder / CONFIG)
+    if not all(len(recorded.get(name, ())) == size for name, size in chain.sizes.items()):
+        raws = load_run(folder, chains).raws
+        recorded = {name: raws[name].flatten().tolist() for name in chain.sizes}
+    with np.errstate(over="ignore"):  # infinite, which is refused
+        row = np.array([number for name in chain.sizes for number in recorded[name]], dtype=np.float32)
+    if not np.isfinite(row).all():
+        bad = [name for name in chain.sizes if not np.isfinite(np.array(recorded[name], np.float32)).all()]
+        raise UsageError(f"its best parameters are not finite: {', '.join(bad)}")
+    return chain, row
 
 
 def _by_our_names(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:

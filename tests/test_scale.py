@@ -72,7 +72,7 @@ def test_a_chain_is_built_once_for_all_runs_that_have_it(folder: Path, tmp_path:
     chains = runs.Chains()
     assert chains.read(config) is chains.read(other)
     other.write_text(config.read_text().replace("sr: 44100", "sr: 48000"))
-    assert chains.read(other)[1] == 48000 and chains.read(config)[1] == 44100
+    assert chains.read(other).sr == 48000 and chains.read(config).sr == 44100
 
 
 def test_losses_are_summarised() -> None:
