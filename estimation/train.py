@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from reknob.data.coding import random_lossy_round_trip
-from reknob.data.excerpts import Share
+from reknob.data.excerpts import Excerpts, Share
 from reknob.estimation.estimator import Batch, Estimator, synthesise
 from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
 from reknob.runtime.interrupt import Interrupt
@@ -73,8 +74,9 @@ class Training(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
         loss = self.compute_loss(batch, wet, self.estimate(wet))
-        shown = {"prog_bar": True, "on_step": False, "on_epoch": True, "sync_dist": connected() > 1}
-        self.log("train/loss", loss, batch_size=len(wet), **shown)
+        is_shared = connected() > 1
+        size = len(wet)
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size, sync_dist=is_shared)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> Batch:
@@ -83,7 +85,9 @@ class Training(L.LightningModule):
         # The same lossy coding in every epoch, so that their losses compare.
         q = self.estimate(wet, stream(self.seed, "validation", index))
         # A sum of shares of the mean: processes may have batches of different sizes, and different numbers of them.
-        share = self.compute_loss(batch, wet, q) * (len(wet) / len(self.trainer.val_dataloaders.dataset))
+        loaders = self.trainer.val_dataloaders
+        assert isinstance(loaders, DataLoader) and isinstance(loaders.dataset, Excerpts)
+        share = self.compute_loss(batch, wet, q) * (len(wet) / len(loaders.dataset))
         self.log("valid/loss", share, prog_bar=True, batch_size=len(wet), reduce_fx="sum", sync_dist=connected() > 1)
         return {"wet": wet, "q": q}
 
