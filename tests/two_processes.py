@@ -56,7 +56,7 @@ def layers(folder: Path) -> None:
         return 0
 
     statuses = forked(lambda rank: work(rank, 1), 1) + forked(lambda rank: work(rank, 2), 2)
-    print(json.dumps(statuses))
+    sys.stdout.write(json.dumps(statuses))
 
 
 def training(folder: Path) -> None:
@@ -88,7 +88,7 @@ def training(folder: Path) -> None:
         "two": run("two", 2, "--epochs=1") + run("two", 2, "--epochs=2", "--resume"),
         "stopped": run("stopped", 2, "--epochs=9", is_stopped=True),
     }
-    print(json.dumps(statuses))
+    sys.stdout.write(json.dumps(statuses))
 
 
 if __name__ == "__main__":
