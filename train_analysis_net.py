@@ -8,6 +8,9 @@
 --sfx processes the music, --afx is estimated: words of geq, peq, compfull, comphalf, compsimple, taylor, chebyshev and
 dist, joined by _; the effects run in this order. Results go to <log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the
 best epoch), metrics.json, TensorBoard. Ctrl-C keeps the best epoch so far; --resume continues with the next epoch.
+
+    python train_analysis_net.py --devices=4 …                             four GPUs of this machine, one training
+    srun --nodes=2 --ntasks-per-node=4 python train_analysis_net.py --nodes=2 --devices=4 …
 """
 
 from reknob.runtime.program import INTERRUPTED, program
@@ -36,17 +39,20 @@ from reknob.estimation.training_run import (
 from reknob.report.board import quiet_writer_threads
 from reknob.report.tables import scores_table
 from reknob.report.training_board import CarefulLogger, DataWait, EstimateBoard, OneBar
-from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
+from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int, positive_float, positive_int
 from reknob.runtime.device import pick_device
 from reknob.runtime.memory import keep_freed_memory
 from reknob.runtime.output import result
+
+MOST_PROCESSES = 1024
 
 
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = TrainingSettings(**vars(parser().parse_args(argv)))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     keep_freed_memory()
     device = pick_device(settings.device)
@@ -55,13 +61,18 @@ def main(argv: list[str]) -> int:
     folder = open_folder(settings)
     n_controls, batch_size = len(estimator.synthesis.controls()), settings.batch_size
     # After the folder was opened: generating music may take minutes, in vain where the run exists already.
-    loaders, skipped = build_loaders(settings, settings.sizes, n_controls, batch_size=batch_size, seed=settings.seed)
-    for reason in skipped:
+    loaders, skipped = build_loaders(
+        settings, settings.sizes, n_controls, batch_size=batch_size, seed=settings.seed, share=settings.share
+    )
+    is_first = settings.share.rank == 0
+    for reason in skipped if is_first else ():
         print(f"skipped {reason}")
-    callbacks = [LearningRateMonitor(), DataWait(), EstimateBoard(), OneBar()]
+    callbacks = [LearningRateMonitor(), DataWait(), EstimateBoard(), *([OneBar()] if is_first else [])]
     logger = CarefulLogger(folder)
     with quiet_writer_threads():
         stopped = train(estimator, settings, folder, loaders, device, callbacks=callbacks, logger=logger)
+    if not is_first:
+        return INTERRUPTED if stopped else 0
     if stopped:
         result(f"stopped; the best epoch is in {folder / ESTIMATOR}; --resume continues", estimator=folder / ESTIMATOR)
         return INTERRUPTED
@@ -97,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
     ):
         p.add_argument(f"--{name}", type=kind, default=getattr(default, name), help=text)
     p.add_argument("--device", default=default.device, help="auto, cpu or cuda (default %(default)s)")
+    text = "GPUs of each machine, or processes on CPUs, which share every batch (default %(default)s)"
+    p.add_argument("--devices", type=integer(1, MOST_PROCESSES), default=default.devices, help=text)
+    text = "machines, each started by torchrun or srun (default %(default)s)"
+    p.add_argument("--nodes", type=integer(1, MOST_PROCESSES), default=default.nodes, help=text)
     text = "of the networks (default %(default)s)"
     p.add_argument("--precision", default=default.precision, choices=PRECISIONS, help=text)
     p.add_argument("--init", type=file_path, metavar="FILE", help="start from the weights of this estimator.pt")

@@ -11,6 +11,8 @@ from scipy import stats
 
 from reknob.runtime.errors import UsageError
 
+MOST_DISTANCES = 1 << 22  # between rows that are held at once, 32 MB
+
 
 @dataclass(frozen=True)
 class Components:
@@ -154,11 +156,17 @@ def henze_zirkler(rows: np.ndarray) -> NormalityTest:
     covariance = centred.T @ centred / count
     if count <= width or np.linalg.matrix_rank(covariance) < width:
         raise UsageError(f"{count} rows of {width} numbers have no regular covariance; give more rows")
-    product = centred @ np.linalg.solve(covariance, centred.T)
-    from_mean = np.diag(product)  # D_j
-    between = (from_mean[:, None] + from_mean - 2 * product)[~np.eye(count, dtype=bool)]  # D_jk, j ≠ k
     b = ((2 * width + 1) * count / 4) ** (2 / (width + 4)) / 2
-    pair_sum = np.exp(-b / 2 * between).sum() / count
+    weighted = np.linalg.solve(covariance, centred.T)
+    from_mean = np.einsum("jf,fj->j", centred, weighted)  # D_j
+    pair_sum = 0.0
+    # A block of rows at a time: all N² distances would not fit into memory.
+    rows_at_once = max(MOST_DISTANCES // count, 1)
+    for at in range(0, count, rows_at_once):
+        block = np.arange(at, min(at + rows_at_once, count))
+        between = from_mean[block, None] + from_mean - 2 * centred[block] @ weighted  # D_jk
+        between[block - at, block] = np.inf  # j = k, which contributes nothing here
+        pair_sum += np.exp(-b / 2 * between).sum() / count
     above_one = pair_sum - 2 * (1 + b) ** (-width / 2) * np.exp(-b / (2 + 2 * b) * from_mean).sum()
     above_one += count * (1 + 2 * b) ** (-width / 2)
     below_one, variance = _henze_zirkler_moments(b, width)

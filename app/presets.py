@@ -197,7 +197,7 @@ class PresetSet:
             steps = np.array(point.components[: len(own.deviations)])
             along = (steps * own.deviations[: len(steps)]) @ own.axes[: len(steps)]
             vector[self.mask] += torch.from_numpy(along).float()
-        return from_vectors(vector[None], self.effect)[0]
+        return dict(from_vectors(vector[None], self.effect)[0])
 
     def values(self, point: Point) -> Values:
         """The values at a point; UsageError for a row or a name that is unknown, and a value out of range."""

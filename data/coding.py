@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reknob.data.audio import resample
+from reknob.data.excerpts import ALONE, Share
 
 
 class Codec(NamedTuple):
@@ -48,13 +49,15 @@ def lossy_round_trip(x: Tensor, sr: int, codec: str, compression: float = 0.2) -
 
 
 def random_lossy_round_trip(
-    x: Tensor, sr: int, probability: float = 1.0, generator: torch.Generator | None = None
+    x: Tensor, sr: int, probability: float = 1.0, generator: torch.Generator | None = None, share: Share = ALONE
 ) -> Tensor:
     """`x` `(B, 1, N)` at `sr` Hz, each item with some probability after a round trip with random codec and compression.
 
     Lossy coding removes the flat tops of a clipped waveform; an estimator for such files must be trained with them.
     """
-    chosen, codecs, compressions = torch.rand(3, len(x), generator=generator).tolist()
+    # Of several processes each draws for the whole batch, so that all draw the same numbers.
+    drawn = torch.rand(3, share.count * len(x), generator=generator)[:, share.rank :: share.count]
+    chosen, codecs, compressions = drawn.tolist()
     names = list(CODECS)
     y = x.clone()
     for i in range(len(x)):

@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,31 +75,50 @@ class Excerpts(Dataset):
         )
 
 
+class Share(NamedTuple):
+    """Which of the processes of a training takes excerpts, and how many there are."""
+
+    rank: int
+    count: int
+
+
+ALONE = Share(0, 1)
+
+
 class EpochSampler(Sampler[int]):
-    """The indices of one epoch in order, `epoch length` to `(epoch + 1) length - 1`: every epoch has other excerpts.
+    """The indices of the complete batches of an epoch, from `epoch length` on: every epoch has other excerpts.
 
     The epoch is part of the index, as persistent workers keep the copy of the data set that they were started with.
+    Of n processes each takes every n-th index, so that all together take the batches that one alone would take.
     """
 
-    def __init__(self, length: int) -> None:
-        self.length, self.epoch = length, 0
+    def __init__(self, length: int, batch_size: int, share: Share = ALONE) -> None:
+        self.length, self.epoch, self.share = length, 0, share
+        self.taken = length // batch_size * batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration yield the indices of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return len(self._indices())
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        return iter(self._indices())
+
+    def _indices(self) -> range:
+        start = self.epoch * self.length
+        return range(start + self.share.rank, start + self.taken, self.share.count)
 
 
-def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *, fresh: bool = False) -> DataLoader:
+def excerpt_loader(
+    excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *, fresh: bool = False, share: Share = ALONE
+) -> DataLoader:
     """Batches of `dry` `(B, 1, N)` and `q` `(B, n_controls)`; the same for any number of `workers`.
 
     The same excerpts in every epoch, in which the last batch may be smaller; or, if `fresh`, for training: complete
     batches only, and other ones after `loader.sampler.set_epoch(n)`. Workers are persistent and use one thread each.
+    With a `share` only its part of every batch, whose size `share.count` divides.
     """
     if workers:
         # multiprocessing ends workers by SIGTERM, which these ignore.
@@ -106,8 +126,10 @@ def excerpt_loader(excerpts: Excerpts, batch_size: int = 16, workers: int = 0, *
         atexit.register(_end_workers)
     return DataLoader(
         excerpts,
-        batch_size,
-        sampler=EpochSampler(len(excerpts)) if fresh else None,
+        batch_size // share.count,
+        sampler=EpochSampler(len(excerpts), batch_size, share)
+        if fresh
+        else range(share.rank, len(excerpts), share.count),
         drop_last=fresh,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -16,7 +16,7 @@ VOCAL_INSTRUMENTS = ("speaker", "singer", "vocal", "voice", "speech")
 VOCAL_NAMES = ("lv", "ld", "lead_vocal", "bv")
 OTHER_NAMES = ("synth", "gtr", "guitar", "piano", "strings", "eg", "ag")
 CORRESPONDENCE = "correspondence_pp.yaml"
-LONGEST_LIST = 10_000_000  # bytes of a list of folders
+LONGEST_LIST = 100_000_000  # bytes of a list of folders
 DEMO = Path(__file__).parent / "demo"
 FOLDER_LAYOUTS = "dry.* and wet.* (also in subfolders), NAME_dry.* and NAME_wet.*, or dry/NAME.* and wet/NAME.*"
 
@@ -222,11 +222,13 @@ def find_songs(
     skipped: list[str] = []
     failed: list[str] = []
     names: dict[str, Path] = {}
+    seen: set[Path] = set()
     for song in _listed(data_dir):
         path = Path(os.path.abspath(os.path.expanduser(song)))
-        if path in names.values():
+        if path in seen:
             skipped.append(f"{song} is listed twice")
             continue
+        seen.add(path)
         names[_free_name(path, names)] = path
         try:
             listing = find_pairs(dataset, song)

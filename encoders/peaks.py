@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.nn import functional as F
 
+from reknob.runtime.processes import connected, mean_over_processes
+
 
 class _ConvAt(torch.autograd.Function):
     """conv2d(x, weight) at given positions, where its values (B, C, P) are already computed."""
@@ -112,10 +114,11 @@ class ConvNormMax(nn.Module):
         mean, var = norm.running_mean, norm.running_var
         assert bias is not None and mean is not None and var is not None
         if norm.training:
-            window_mean, covariance = (m.to(x.dtype) for m in window_moments(x, weight.shape[1]))
+            moments = _of_all_processes(*window_moments(x, weight.shape[1]))
+            window_mean, covariance = (m.to(x.dtype) for m in moments)
             mean = weight @ window_mean + bias
             var = (weight @ covariance * weight).sum(1).clamp_min(0)
-            self._update_running(mean.detach(), var.detach(), x[..., weight.shape[1] - 1:].numel())
+            self._update_running(mean.detach(), var.detach(), connected() * x[..., weight.shape[1] - 1:].numel())
         scale = norm.weight * torch.rsqrt(var + norm.eps)
         return weight * scale[:, None], (bias - mean) * scale + norm.bias
 
@@ -127,6 +130,14 @@ class ConvNormMax(nn.Module):
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(var * (n / (n - 1)), norm.momentum)
         norm.num_batches_tracked += 1
+
+
+def _of_all_processes(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance over the batches of all processes, which have the same size."""
+    if connected() == 1:
+        return mean, covariance
+    overall = mean_over_processes(mean)
+    return overall, mean_over_processes(covariance + mean[:, None] * mean) - overall[:, None] * overall
 
 
 @torch.no_grad()

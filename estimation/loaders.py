@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from torch.utils.data import DataLoader
 
-from reknob.data.excerpts import Excerpts, excerpt_loader
+from reknob.data.excerpts import ALONE, Excerpts, Share, excerpt_loader
 from reknob.data.generated import prepare_generated
 from reknob.data.recordings import Recording, find_recordings
 from reknob.runtime.bars import progress_bar
@@ -45,11 +46,12 @@ class MusicSettings:
 
 
 def build_loaders(
-    music: MusicSettings, sizes: dict[str, int], n_controls: int, *, batch_size: int, seed: int
+    music: MusicSettings, sizes: dict[str, int], n_controls: int, *, batch_size: int, seed: int, share: Share = ALONE
 ) -> tuple[dict[str, DataLoader], list[str]]:
     """Loaders of `sizes[split]` excerpts by split, and one line for everything of the data sets that is left out.
 
-    "train" yields other excerpts in each epoch, the other splits the same ones. Raises UsageError where data sets and
+    "train" yields other excerpts in each epoch, the other splits the same ones; of "train" and "valid" only a `share`
+    of every batch. Raises UsageError where data sets and
     folders do not match, and what `find_recordings` raises.
     """
     sources, skipped = find_sources(music, sizes)
@@ -58,7 +60,8 @@ def build_loaders(
         # With one seed for all, items of equal index would have the same controls in every split.
         excerpts_seed = stream_seed(seed, "excerpts", split)
         excerpts = Excerpts(sources[split], n_controls, items, excerpts_seed, sr=SR, seconds=music.seconds)
-        loaders[split] = excerpt_loader(excerpts, batch_size, music.workers, fresh=split == "train")
+        mine = ALONE if split == "test" else share
+        loaders[split] = excerpt_loader(excerpts, batch_size, music.workers, fresh=split == "train", share=mine)
     return loaders, skipped
 
 
@@ -106,4 +109,7 @@ def generate(folder: Path, counts: dict[str, int], music: MusicSettings) -> None
             bar.update(done - bar.n)
 
         seconds = max(PIECE, music.seconds + MARGIN)
-        prepare_generated(folder, counts, seconds, SR, max(music.workers, 1), progress)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes the first generates, and the others find what it has made.
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            prepare_generated(folder, counts, seconds, SR, max(music.workers, 1), progress)

@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from reknob.data.coding import random_lossy_round_trip
+from reknob.data.excerpts import Excerpts, Share
 from reknob.estimation.estimator import Batch, Estimator, synthesise
 from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
 from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.processes import connected, rank
 from reknob.runtime.seeds import stream, stream_seed
 
 PARAMS = "params"
@@ -60,7 +63,8 @@ class Training(L.LightningModule):
     def estimate(self, wet: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Controls (B, P) estimated from processed audio (B, 1, T), a share of it through a lossy codec."""
         with torch.autocast(wet.device.type, enabled=False):
-            wet = random_lossy_round_trip(wet, self.estimator.settings["sr"], self.coded, generator)
+            share = Share(rank() if connected() > 1 else 0, connected())
+            wet = random_lossy_round_trip(wet, self.estimator.settings["sr"], self.coded, generator, share)
         return self.estimator(wet)
 
     def on_train_epoch_start(self) -> None:
@@ -70,7 +74,9 @@ class Training(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wet = synthesise(self.estimator, batch)
         loss = self.compute_loss(batch, wet, self.estimate(wet))
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(wet))
+        is_shared = connected() > 1
+        size = len(wet)
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size, sync_dist=is_shared)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> Batch:
@@ -78,7 +84,11 @@ class Training(L.LightningModule):
         wet = synthesise(self.estimator, batch)
         # The same lossy coding in every epoch, so that their losses compare.
         q = self.estimate(wet, stream(self.seed, "validation", index))
-        self.log("valid/loss", self.compute_loss(batch, wet, q), prog_bar=True, batch_size=len(wet), sync_dist=True)
+        # A sum of shares of the mean: processes may have batches of different sizes, and different numbers of them.
+        loaders = self.trainer.val_dataloaders
+        assert isinstance(loaders, DataLoader) and isinstance(loaders.dataset, Excerpts)
+        share = self.compute_loss(batch, wet, q) * (len(wet) / len(loaders.dataset))
+        self.log("valid/loss", share, prog_bar=True, batch_size=len(wet), reduce_fx="sum", sync_dist=connected() > 1)
         return {"wet": wet, "q": q}
 
     def on_train_epoch_end(self) -> None:
@@ -114,7 +124,10 @@ class StopWhenAsked(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         # Never back to False: `EarlyStopping` sets it as well.
-        trainer.should_stop = trainer.should_stop or self.interrupt.asked
+        asked = self.interrupt.asked
+        if trainer.world_size > 1:  # a signal may reach one of the processes only
+            asked = self.interrupt.asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        trainer.should_stop = trainer.should_stop or asked
 
     def on_train_end(self, *_: object) -> None:
         self._handling.close()

@@ -13,12 +13,15 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
+from reknob.data.excerpts import Share
 from reknob.estimation.estimator import Batch, Estimator
 from reknob.estimation.loaders import SR, MusicSettings
+from reknob.estimation.parallel import share_batches
 from reknob.estimation.train import Scores, StopWhenAsked, Training, score
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, user_path, write_text
 from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.processes import rank
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -28,7 +31,7 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 #: Files of a run folder: the last epoch's state, the settings, the best epoch's estimator and its scores.
 LAST, RECORD, ESTIMATOR, METRICS = "last.ckpt", "settings.json", "estimator.pt", "metrics.json"
 # Settings that may differ between a run and its continuation.
-FREE = {"epochs", "device", "precision", "workers", "resume", "test_items"}
+FREE = {"epochs", "device", "devices", "nodes", "precision", "workers", "resume", "test_items"}
 # Settings that an estimator's record leaves out: paths of the machine that it was trained on.
 PRIVATE = {"data_dir", "log_dir", "init", "resume"}
 
@@ -44,6 +47,8 @@ class TrainingSettings(MusicSettings):
         lr: learning rate of Adam; it falls to a tenth after `lr_patience` epochs without improvement.
         stop_patience: the training ends after so many epochs without improvement.
         seed: of weights, excerpts and parameters.
+        devices: processes on each machine, on GPUs one for each; `batch_size` is of all together.
+        nodes: number of machines.
         precision: key of `PRECISIONS`, of encoder and controller.
         init: file of an estimator whose weights the training starts from.
         prefix, suffix: words of the run folder's name.
@@ -64,6 +69,8 @@ class TrainingSettings(MusicSettings):
     stop_patience: int = 150
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
     precision: str = "32"
     init: Path | None = None
     prefix: str = ""
@@ -74,6 +81,12 @@ class TrainingSettings(MusicSettings):
     def sizes(self) -> dict[str, int]:
         """Number of excerpts by split."""
         return {"train": self.epoch_items, "valid": self.valid_items, "test": self.test_items}
+
+    @property
+    def share(self) -> Share:
+        """Which of the processes this is, and how many there are."""
+        count = self.devices * self.nodes
+        return Share(rank() if count > 1 else 0, count)
 
     @property
     def folder(self) -> Path:
@@ -105,6 +118,12 @@ def build_estimator(settings: TrainingSettings) -> Estimator:
             f"--batch_size {settings.batch_size}: batch normalisation needs at least 2, and an epoch has "
             f"--epoch_items {settings.epoch_items}"
         )
+    processes = settings.share.count
+    if settings.batch_size % processes or settings.valid_items < processes:
+        raise UsageError(
+            f"--devices {settings.devices} times --nodes {settings.nodes}: give a --batch_size that is a multiple of "
+            f"{processes}, and at least as many --valid_items"
+        )
     return estimator
 
 
@@ -113,13 +132,15 @@ def open_folder(settings: TrainingSettings) -> Path:
 
     Raises UsageError where it holds a run of other settings, holds nothing to resume, or cannot be written.
     """
-    folder = settings.folder
+    folder, is_first = settings.folder, settings.share.rank == 0
     # A folder without a finished epoch has nothing to lose, and is used again.
     if (folder / LAST).exists():
-        _continue(folder, settings)
+        _continue(folder, settings, is_first=is_first)
         return folder
     if settings.resume:
         raise UsageError(f"--resume: {folder} holds no finished epoch; leave --resume out to start it")
+    if not is_first:
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / RECORD, json.dumps(settings.record(), indent=1))
@@ -129,7 +150,7 @@ def open_folder(settings: TrainingSettings) -> Path:
     return folder
 
 
-def _continue(folder: Path, settings: TrainingSettings) -> None:
+def _continue(folder: Path, settings: TrainingSettings, *, is_first: bool) -> None:
     """Checks that a run may be continued, and writes what its continuation changes to its settings."""
     if not settings.resume:
         raise UsageError(f"{folder} exists; --resume continues it, --suffix NAME starts another run")
@@ -143,7 +164,8 @@ def _continue(folder: Path, settings: TrainingSettings) -> None:
     if not 0 < done <= settings.epochs:
         remedy = f"--epochs {max(done, 1)} or more, or another --suffix"
         raise UsageError(f"{folder / LAST} holds {done} epochs; give {remedy}")
-    write_text(folder / RECORD, json.dumps(before | after, indent=1))
+    if is_first:
+        write_text(folder / RECORD, json.dumps(before | after, indent=1))
 
 
 def train(
@@ -171,7 +193,10 @@ def train(
     # No sanity validation: `EstimateBoard` would write it to TensorBoard before the first epoch.
     trainer = L.Trainer(
         accelerator=device.type,
-        devices=1,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if settings.share.count > 1 else "auto",
+        use_distributed_sampler=False,  # the loaders' own take the batches of one process
         precision=PRECISIONS[settings.precision],
         max_epochs=settings.epochs,
         callbacks=[best, last, stop, StopWhenAsked(interrupt), *callbacks],
@@ -181,6 +206,7 @@ def train(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+    share_batches(estimator)
     before = folder / LAST if settings.resume else None
     with interrupt:
         try:
@@ -190,6 +216,8 @@ def train(
             raise KeyboardInterrupt from None
     if best.best_model_score is None or not math.isfinite(best.best_model_score):
         raise UsageError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
+    if settings.share.rank:
+        return interrupt.asked
     training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])
     record = {name: value for name, value in settings.record().items() if name not in PRIVATE}
     estimator.save(folder / ESTIMATOR, **record, valid_loss=float(best.best_model_score))

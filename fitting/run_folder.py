@@ -118,6 +118,7 @@ class RunFolder:
             "losses": track.losses,
             "terminated_by": ended,
             "undone": track.undone,
+            "raws": runs.record_of(track.best.raws),
         }
         if track.losses:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})

@@ -105,22 +105,22 @@ class Driver:
                 name: Result(
                     name,
                     each.state,
-                    steps=len(each.losses),
-                    first_loss=each.losses[0],
-                    loss=min(each.losses),
+                    steps=each.steps,
+                    first_loss=each.first_loss,
+                    loss=each.loss,
                     worker=self.summary.rows[name].worker,
                     run=f"{self.writer.store.url.rstrip('/')}/{each.run}",
                 )
                 for name, each in found.items()
-                if each.state is State.FINISHED and each.losses
+                if each.state is State.FINISHED and each.steps
             }
         return {}
 
     def _again(self, task: Task, song: Song, row: Row, *, is_own: bool) -> None:
         """Lines up a song that is not finished, alone, so that it cannot take others with it; or gives it up."""
-        # One that a cluster interrupted goes on as long as it gets anywhere, and which song of several ended a worker
-        # is unknown.
-        is_stuck = row.state is State.FAILED or row.steps <= self._steps[song.id]
+        # One that a cluster interrupted, or whose worker was lost, goes on as long as it gets anywhere, and which song
+        # of several ended a worker is unknown.
+        is_stuck = is_own and row.state is State.FAILED or row.steps <= self._steps[song.id]
         self._failures[song.id] += is_stuck and (is_own or len(task.songs) == 1)
         if self._failures[song.id] <= self.retries:
             row.state = State.WAITING if row.state is State.FAILED else row.state

@@ -64,7 +64,10 @@ class RayBackend:
     def finished(self, timeout: float) -> list[Finished]:
         if not self._tasks:
             return []
-        done, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout)
+        tasks = list(self._tasks)
+        done, _ = self._ray.wait(tasks, num_returns=1, timeout=timeout)
+        if done:  # all that have ended by now, as a call takes as long as there are tasks
+            done, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         return [self._result(reference) for reference in done]
 
     def _result(self, reference: object) -> Finished:

@@ -37,7 +37,8 @@ class SlurmBackend:
     Raises UsageError where submitit is not installed, where Slurm is not reached, and for an option it does not know.
     """
 
-    window = ARRAY
+    # New tasks are given when half of these have ended: so many jobs never wait for the driver.
+    window = 4 * ARRAY
 
     def __init__(
         self, folder: Path, cpus: int, gpus: int, options: dict[str, str] | None = None, cluster: str = "slurm"
@@ -63,9 +64,11 @@ class SlurmBackend:
         self._asked, self._missing, self._is_stopping = time.monotonic(), set[str](), False
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Submits one array; UsageError where Slurm refuses it."""
+        """Submits arrays; UsageError where Slurm refuses one."""
         try:
-            self._jobs |= dict(zip(self._executor.map_array(fit, tasks), tasks, strict=True))
+            for at in range(0, len(tasks), ARRAY):
+                array = tasks[at : at + ARRAY]
+                self._jobs |= dict(zip(self._executor.map_array(fit, array), array, strict=True))
         except Exception as error:  # submitit's own, with what sbatch printed
             raise UsageError(f"--on slurm: the jobs were refused ({reason(error)})") from error
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from reknob.data.pair_files import find_pairs, find_songs
 from reknob.fitting.settings import FitSettings
-from reknob.fleet.store import Store, is_url, reached
+from reknob.fleet.store import BLOCK, Store, is_url, reached
 from reknob.formats import runs
 from reknob.formats.effects import EFFECTS
 from reknob.runtime.errors import UsageError
@@ -21,6 +21,7 @@ from reknob.runtime.files import TEXT_BYTES, write_bytes
 #: Files that say which recordings belong together, and are read where pairs are looked for.
 DESCRIBING = (".yaml", ".yml")
 FEW = 100  # songs whose folders are listed one by one
+CHECKPOINTS = re.compile(r"(.+)/run_(\d{1,9})/" + re.escape(runs.CHECKPOINT))
 
 
 class State(StrEnum):
@@ -192,7 +193,9 @@ class Progress(NamedTuple):
 
     state: State
     run: str = ""  # its folder below the results
-    losses: Sequence[float] = ()
+    steps: int = 0
+    first_loss: float | None = None
+    loss: float | None = None  # the lowest
 
 
 def progress(store: Store, songs: Sequence[Song], settings: FitSettings) -> dict[str, Progress]:
@@ -200,25 +203,39 @@ def progress(store: Store, songs: Sequence[Song], settings: FitSettings) -> dict
 
     Args:
         store: the results.
-        songs: of many the whole store is listed once, of few the folder of each.
+        songs: of many a remote store is listed once as a whole, else the folder of each.
         settings: of the fits: after how many steps, and by what else, one is finished.
     """
-    files: dict[str, int] = {}
-    for folder in [song.id for song in songs] if len(songs) < FEW else [""]:
-        files |= store.names(folder)
+    if len(songs) >= FEW and not store.is_local:
+        return _progress_by(store, songs, settings, store.names())
+    found: dict[str, Progress] = {}
+    # A block at a time: the names and the records of all would take gigabytes.
+    for at in range(0, len(songs), FEW):
+        block, names = songs[at : at + FEW], dict[str, int]()
+        for song in block:
+            names |= store.names(song.id)
+        found |= _progress_by(store, block, settings, names)
+    return found
+
+
+def _progress_by(
+    store: Store, songs: Sequence[Song], settings: FitSettings, files: Mapping[str, int]
+) -> dict[str, Progress]:
+    """The progress of songs by the names of the files in their folders."""
     newest: dict[str, int] = {}
     for name in files:
-        match = re.fullmatch(r"(.+)/run_(\d{1,9})/" + re.escape(runs.CHECKPOINT), name)
+        match = CHECKPOINTS.fullmatch(name)
         if match:
             newest[match[1]] = max(newest.get(match[1], -1), int(match[2]))
     folders = {song.id: f"{song.id}/run_{newest[song.id]}" for song in songs if song.id in newest}
-    records = store.read_all(f"{folder}/{runs.META}" for folder in folders.values() if f"{folder}/{runs.META}" in files)
     found = {song.id: Progress(State.WAITING) for song in songs}
-    for name, folder in folders.items():
-        is_pruned = not settings.prune or f"{folder}/{EFFECTS}" in files
-        found[name] = _progress(
-            folder, records.get(f"{folder}/{runs.META}", b"{}"), settings.epochs if is_pruned else None
-        )
+    began = list(folders)
+    for at in range(0, len(began), BLOCK):
+        block = {name: f"{folders[name]}/{runs.META}" for name in began[at : at + BLOCK]}
+        records = store.read_all(path for path in block.values() if path in files)
+        for name, path in block.items():
+            is_pruned = not settings.prune or f"{folders[name]}/{EFFECTS}" in files
+            found[name] = _progress(folders[name], records.get(path, b"{}"), settings.epochs if is_pruned else None)
     return found
 
 
@@ -231,4 +248,4 @@ def _progress(folder: str, record: bytes, epochs: int | None) -> Progress:
         return Progress(State.FAILED, folder)  # damaged; the fit says how
     is_finished = not ended and epochs is not None and len(losses) >= epochs
     state = State.FINISHED if is_finished else State.FAILED if ended == "error" else State.INTERRUPTED
-    return Progress(state, folder, losses)
+    return Progress(state, folder, len(losses), losses[0] if losses else None, min(losses, default=None))

@@ -4,6 +4,7 @@ from reknob.runtime.program import reason
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,6 +60,8 @@ class Store:
 
     def names(self, folder: str = "") -> dict[str, int]:
         """All files below a folder with their sizes in bytes; none where there is no such folder."""
+        if self.is_local:
+            return self._local_names(folder)
         self.fs.invalidate_cache()
         try:
             found = self.fs.find(self._at(folder), detail=True)
@@ -67,6 +70,16 @@ class Store:
         # A key of an object store may be any text: one that leads out of the folder is left alone.
         below = {path.removeprefix(self.root).lstrip("/"): info for path, info in found.items()}
         return {name: info.get("size") or 0 for name, info in below.items() if ".." not in name.split("/")}
+
+    def _local_names(self, folder: str) -> dict[str, int]:
+        # fsspec makes a record of many fields for each file.
+        names: dict[str, int] = {}
+        for place, _, files in os.walk(self._at(folder), followlinks=True):
+            below = place.removeprefix(self.root).lstrip("/")
+            for file in files:
+                with suppress(OSError):  # removed in the meantime
+                    names[f"{below}/{file}".lstrip("/")] = os.stat(os.path.join(place, file)).st_size
+        return names
 
     def top_names(self) -> list[str]:
         """The names of the files and folders directly in the folder; none where there is no such folder."""

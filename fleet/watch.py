@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 from reknob.fleet.songs import Progress, State
 from reknob.fleet.store import Store
@@ -22,7 +22,7 @@ ROWS = 10  # running songs that a table shows
 SILENT_S = 120  # after which a driver or a worker that has written nothing is taken for gone
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """A song of a fleet, as it is in the summary."""
 
@@ -39,16 +39,23 @@ class Row:
 
     def begin(self, progress: Progress, results: str) -> None:
         """Takes over how far the newest run is."""
-        self.state, self.steps, losses = progress.state, len(progress.losses), progress.losses
+        self.state, self.steps = progress.state, progress.steps
+        self.first_loss, self.loss = progress.first_loss, progress.loss
         self.run = f"{results.rstrip('/')}/{progress.run}" if progress.run else ""
-        if losses:
-            self.first_loss, self.loss = losses[0], min(losses)
 
     def record(self, result: Result) -> None:
         """Takes over a result."""
         self.state, self.reason = result.state, result.reason
         self.steps, self.first_loss, self.loss = result.steps, result.first_loss, result.loss
         self.seconds, self.run, self.worker = result.seconds, result.run or self.run, result.worker
+
+
+COLUMNS = tuple(column.name for column in fields(Row))
+
+
+def values_of(row: Row) -> dict[str, object]:
+    """A song's record by the names of its columns."""
+    return {name: getattr(row, name) for name in COLUMNS}
 
 
 @dataclass
@@ -83,6 +90,10 @@ class Summary:
 
     def record(self) -> dict[str, object]:
         """The summary as `summary.json` holds it."""
+        return self.totals() | {"songs": [values_of(row) for row in self.rows.values()]}
+
+    def totals(self) -> dict[str, object]:
+        """The summary without its songs."""
         losses = [row.loss for row in self.rows.values() if row.state is State.FINISHED and row.loss is not None]
         return {
             "backend": self.backend,
@@ -97,15 +108,20 @@ class Summary:
             "songs_per_hour": self.per_hour(),
             "seconds_left": self.seconds_left() if self.is_running else None,
             "skipped": self.skipped,
-            "songs": [asdict(row) for row in self.rows.values()],
         }
+
+    def json(self) -> str:
+        """The summary as `summary.json` holds it, a line per song."""
+        # In pieces: the encoder of a whole tree with line breaks is slow, and holds a record of every song at once.
+        songs = ",\n".join(json.dumps(values_of(row), ensure_ascii=False) for row in self.rows.values())
+        return f'{json.dumps(self.totals(), ensure_ascii=False)[:-1]},\n"songs": [\n{songs}\n]}}\n'
 
     def csv(self) -> str:
         """A line per song, as `summary.csv` holds it."""
         text = io.StringIO()
-        table = csv.DictWriter(text, [column.name for column in fields(Row)], lineterminator="\n")
-        table.writeheader()
-        table.writerows(asdict(row) for row in self.rows.values())
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(values_of(row).values() for row in self.rows.values())
         return text.getvalue()
 
     def take_beats(self, beats: Iterable[dict]) -> None:
@@ -156,9 +172,8 @@ class Writer:
         """Writes both files, each as a whole."""
         begun = time.monotonic()
         summary.updated = time.time()
-        text = json.dumps(summary.record(), indent=0, ensure_ascii=False)
-        for name, content in zip(self.names, (text, summary.csv()), strict=True):
-            self.store.write(name, content.encode("utf-8", "replace"))
+        for name, text in zip(self.names, (summary.json, summary.csv), strict=True):
+            self.store.write(name, text().encode("utf-8", "replace"))
         self._written = time.monotonic()
         self._cost = self._written - begun
 

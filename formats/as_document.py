@@ -1,5 +1,6 @@
 """Any preset as a preset document: a document itself, a run folder, a row of a preset set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -59,7 +60,7 @@ def row_document(preset: Preset, config: dict, effect: Effect) -> PresetDocument
 
 
 def _document(
-    config: dict, effect: Effect, raws: dict[str, Tensor], name: str, licence: str, alignment: dict
+    config: dict, effect: Effect, raws: Mapping[str, Tensor], name: str, licence: str, alignment: dict
 ) -> PresetDocument:
     knobs = Knobs(effect).requires_grad_(False)
     # Not strict: a preset lacks the parameters that no preset stores.

@@ -1,12 +1,13 @@
 """The fields of the JSON files of runs and preset sets, and a reader that validates untrusted files against them."""
 
 from collections.abc import Callable, Set
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import read_json
+from reknob.runtime.files import TEXT_BYTES, read_json
 
 MOST_SAMPLES = 1 << 40  # of a shift: 289 days at 44.1 kHz
 MOST_NUMBERS = 1 << 20  # of one parameter
@@ -19,12 +20,13 @@ class Field(NamedTuple):
     allowed: str
 
 
-def read_fields(path: Path, fields: dict[str, Field], needed: Set[str] = frozenset()) -> dict:
-    """The declared fields of a JSON file, converted by their readers; None for absent ones, undeclared ones ignored.
+def read_fields(path: Path, fields: dict[str, Field], needed: Set[str] = frozenset(), most: int = TEXT_BYTES) -> dict:
+    """The declared fields of a JSON file of at most `most` bytes, converted by their readers; None for absent ones,
+    undeclared ones ignored.
 
     UsageError naming the file and the field where one of `needed` is absent or a value is not allowed.
     """
-    content = read_json(path)
+    content = read_json(path, most)
     missing = sorted(needed - content.keys())
     if missing:
         raise UsageError(f"{path}: lacks {', '.join(missing)}")
@@ -56,6 +58,14 @@ def _int_or_float(value: object) -> int | float:
 
 def _number(value: object) -> float:
     return float(_int_or_float(value))
+
+
+def _numbers(values: object) -> list[float]:
+    # At once where there is nothing to complain of, as runs hold hundreds of losses and sets read many runs.
+    if isinstance(values, list) and set(map(type, values)) <= {int, float}:
+        with suppress(OverflowError):
+            return list(map(float, values))
+    return _list_of(_number)(values)
 
 
 def _whole_number(value: object) -> int:
@@ -109,6 +119,12 @@ def _numbers_by_name(value: object) -> dict[str, float]:
     return {_text(name): _number(number) for name, number in value.items()}
 
 
+def _lists_by_name(value: object) -> dict[str, list[float]]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {_text(name): _numbers(numbers) for name, numbers in value.items()}
+
+
 def _shown(value: object) -> str:
     """A value in at most about 40 characters, for a message."""
     if isinstance(value, (list, dict)):
@@ -123,9 +139,11 @@ RUN_RECORD = {
     "input_path": Field(_text, "a path"),
     "target_path": Field(_text, "a path"),
     "alignment_shift": Field(_shift, "a whole number of samples"),
-    "losses": Field(_list_of(_number), "a list of numbers"),
+    "losses": Field(_numbers, "a list of numbers"),
     "terminated_by": Field(_null_or(_text), "text or null"),
 }
+#: What else it holds, read by `formats.runs.load_row` only.
+RUN_RAWS = {"raws": Field(_null_or(_lists_by_name), "lists of numbers by name, or null")}
 #: info.json of a preset set, ours or published.
 PRESET_SET = {
     "params_keys": Field(_list_of(_text), "a list of names"),

@@ -1,6 +1,6 @@
 """Selects the runs of a log folder that become a preset set, and records why the others are rejected.
 
-    log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
+log folder ─ select: a Record per run, filtered by Rules ─ Selection ─ read_harvest: raw parameters ─ Harvest
 """
 
 import inspect
@@ -11,14 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from reknob.afx.effect import Effect
-from reknob.afx.registry import build
 from reknob.formats.fields import RUN_RECORD, read_fields
-from reknob.formats.presets import Preset
-from reknob.formats.runs import META, Run, load_run
+from reknob.formats.presets import Preset, from_vectors
+from reknob.formats.runs import META, Chain, Chains, load_row
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 
@@ -32,11 +33,30 @@ class Record:
     folder: Path
     name: str  # the folder within the log folder
     created: datetime
-    losses: tuple[float, ...]
+    losses: "Losses"
     terminated_by: str | None
     dry_file: str
     wet_file: str
     alignment_shift: int
+
+
+class Losses(NamedTuple):
+    """What the rules need to know of the losses of a run, as the losses of many runs would fill the memory."""
+
+    first: float
+    last: float
+    lowest: float  # NaN where none is finite
+    fluctuation: float  # median |diff(losses)|
+
+    @classmethod
+    def of(cls, losses: Sequence[float]) -> "Losses":
+        """The summary of the losses of a run, in the order of its steps."""
+        array = np.asarray(losses, dtype=float)
+        if not np.isfinite(array).any():
+            return cls(math.nan, math.nan, math.nan, math.nan)
+        with np.errstate(invalid="ignore", over="ignore"):  # losses may be infinite or NaN
+            fluctuation = float(np.median(np.abs(np.diff(array)))) if len(array) > 1 else math.nan
+        return cls(float(array[0]), float(array[-1]), float(np.nanmin(array)), fluctuation)
 
 
 @dataclass(frozen=True)
@@ -106,7 +126,7 @@ def read_record(folder: Path, logs: Path) -> Record:
         folder,
         folder.relative_to(logs).as_posix(),
         meta["created"] or datetime.fromtimestamp(path.stat().st_mtime),
-        tuple(meta["losses"] or ()),
+        Losses.of(meta["losses"] or ()),
         meta["terminated_by"],
         meta["input_path"] or "",
         meta["target_path"] or "",
@@ -163,18 +183,15 @@ def _superseded(record: Record, newest: Record, rules: Rules) -> Rejection | Non
 def judge(record: Record, rules: Rules) -> Rejection | None:
     """The rejection of a run by its record alone; None where it is kept."""
     terminated, high, unconverged, fluctuating = reasons(rules)
-    losses = np.asarray(record.losses, dtype=float)
-    if record.terminated_by or not np.isfinite(losses).any():
+    first, last, lowest, fluctuation = record.losses
+    if record.terminated_by or math.isnan(lowest):
         why = record.terminated_by or "it has no finite loss"
         return Rejection(record.name, terminated, f"terminated early: {why}", (why,))
-    lowest = float(np.nanmin(losses))
     if lowest > rules.loss_thresh:
         return Rejection(record.name, high, f"lowest loss {lowest:.3f}", (lowest,))
-    if losses[0] == lowest:
-        why = f"the first loss, {losses[0]:.3f}, is the lowest; the last is {losses[-1]:.3f}"
-        return Rejection(record.name, unconverged, why, (float(losses[0]), float(losses[-1])))
-    with np.errstate(invalid="ignore", over="ignore"):  # losses may be infinite or NaN
-        fluctuation = float(np.median(np.abs(np.diff(losses))))
+    if first == lowest:
+        why = f"the first loss, {first:.3f}, is the lowest; the last is {last:.3f}"
+        return Rejection(record.name, unconverged, why, (first, last))
     if not fluctuation <= rules.fluc_thresh:  # NaN is rejected as well
         return Rejection(record.name, fluctuating, f"median |diff(losses)| {fluctuation:.3f}", (fluctuation,))
     return None
@@ -194,36 +211,39 @@ def read_harvest(selection: Selection) -> Harvest:
 
     UsageError where no run is left, and where two were fitted with different chains, naming the difference.
     """
-    runs: list[tuple[Record, Run]] = []
-    for record in list(selection.kept):
+    chains, kept, rows = Chains(), list[Record](), list[np.ndarray]()
+    first: Chain | None = None
+    same: Chain | None = None  # that was compared last
+    for record in selection.kept:
         try:
-            runs.append((record, _finite(load_run(record.folder))))
+            chain, row = load_row(record.folder, chains)
         except (ValueError, OSError) as error:
-            selection.kept.remove(record)
             selection.rejected.append(Rejection(record.name, "unreadable", str(error)))
-    if not runs:
+            continue
+        first = first or chain
+        if chain is not (same or first):
+            _check_same(first, chain, kept[0].name, record.name)
+        same = chain
+        kept.append(record)
+        rows.append(row)
+    selection.kept = kept
+    if first is None:
         raise UsageError("no run is left: " + _counts(selection.rejected))
-    first, run = runs[0]
-    chain = resolve(run)
-    for record, other in runs[1:]:
-        differences = chain_differences(chain, resolve(other), first.name, record.name)
-        if differences:
-            raise UsageError(
-                f"the runs were fitted with different chains; between {first.name} and {record.name}: "
-                f"{'; '.join(differences)}. Harvest them apart, by dates or by log folders"
-            )
+    raws = from_vectors(torch.from_numpy(np.array(rows)), first.effect)
     presets = [
-        Preset(row, r.dry_file, r.wet_file, r.alignment_shift, run.raws, os.path.abspath(r.folder))
-        for row, (r, run) in enumerate(runs)
+        Preset(row, r.dry_file, r.wet_file, r.alignment_shift, raws[row], os.path.abspath(r.folder))
+        for row, r in enumerate(kept)
     ]
-    return Harvest(presets, build(runs[0][1].config, runs[0][1].sr), runs[0][1].config)
+    return Harvest(presets, first.effect, first.config)
 
 
-def _finite(run: Run) -> Run:
-    bad = [name for name, raw in run.raws.items() if not raw.isfinite().all()]
-    if bad:
-        raise UsageError(f"its best parameters are not finite: {', '.join(bad)}")
-    return run
+def _check_same(one: Chain, other: Chain, name: str, other_name: str) -> None:
+    differences = chain_differences(resolve(one), resolve(other), name, other_name)
+    if differences:
+        raise UsageError(
+            f"the runs were fitted with different chains; between {name} and {other_name}: "
+            f"{'; '.join(differences)}. Harvest them apart, by dates or by log folders"
+        )
 
 
 def _counts(rejected: Sequence[Rejection]) -> str:
@@ -231,12 +251,12 @@ def _counts(rejected: Sequence[Rejection]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def resolve(run: Run) -> dict[str, object]:
+def resolve(chain: Chain) -> dict[str, object]:
     """Every option, default and range of a run's chain by dotted name, defaults of the effects included.
 
     So two chains can be compared whose configurations spell out different options.
     """
-    return {"sr": run.sr} | _resolve(build(run.config, run.sr), run.config, "")
+    return {"sr": chain.sr} | _resolve(chain.effect, chain.config, "")
 
 
 def _resolve(effect: Effect, config: dict, prefix: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ each flattened. `feature_mask` selects the F of the P columns that are free.
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,8 @@ INFO, VECTORS = "info.json", "raw_params.npy"
 MASK, GAUSSIAN, TRAIN_INDEX = "feature_mask.npy", "gaussian.npz", "train_index.npy"
 CHAIN = "fx_config.yaml"
 FILES = {INFO, VECTORS, MASK, GAUSSIAN, TRAIN_INDEX, CHAIN}
-MOST_PRESETS = 50_000  # of a set
+MOST_PRESETS = 200_000  # of a set
+MOST_INFO_BYTES = 1 << 28  # of its info.json: long paths of so many presets
 #: The chain of the published sets; that of any set without a chain file.
 PUBLISHED_CHAIN = Path(__file__).resolve().parent.parent / "presets" / CHAIN
 
@@ -51,7 +52,7 @@ class Preset:
     dry_file: str
     wet_file: str
     alignment_shift: int
-    raws: dict[str, Tensor] = field(repr=False)
+    raws: Mapping[str, Tensor] = field(repr=False)
     run: str = ""  # run folder; "" where the set does not record it
 
     @property
@@ -97,7 +98,8 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
 def read_info(folder: str | Path) -> dict:
     """The fields of a set's info.json, None for an absent `runs` or `alignment`; UsageError for any other absence."""
     try:
-        return read_fields(input_path(folder) / INFO, PRESET_SET, PRESET_SET.keys() - {"runs", "alignment"})
+        needed = PRESET_SET.keys() - {"runs", "alignment"}
+        return read_fields(input_path(folder) / INFO, PRESET_SET, needed, MOST_INFO_BYTES)
     except UsageError as error:
         raise UsageError(f"{error}; is it a preset set?") from None
 
@@ -130,24 +132,70 @@ def read_chain(folder: str | Path, fx_config: str | Path | None = None) -> tuple
 
 def to_vectors(presets: Sequence[Preset], effect: Effect) -> Tensor:
     """The content of raw_params.npy, (N, P) float32, in the order of the release."""
-    names = [row.ours for row in entries(effect) if row.preset]
+    names = tuple(row.ours for row in entries(effect) if row.preset)
     vectors = torch.empty(len(presets), len(column_names(effect)))
-    for vector, preset in zip(vectors, presets, strict=True):
-        vector.copy_(torch.cat([preset.raws[name].detach().reshape(-1) for name in names]))
+    for i, preset in enumerate(presets):
+        raws = preset.raws
+        vectors[i] = raws.in_order(names) if isinstance(raws, RowRaws) else _joined(raws, names)
     return vectors
 
 
-def from_vectors(vectors: Tensor, effect: Effect) -> list[dict[str, Tensor]]:
+def _joined(raws: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    return torch.cat([raws[name].detach().reshape(-1) for name in names])
+
+
+class RowRaws(Mapping[str, Tensor]):
+    """The raw parameters of a row of raw_params.npy by our names, taken from the row when they are asked for.
+
+    Tensors of their own for every parameter of every preset would take a hundred times the memory of the array.
+
+    Args:
+        vectors: the array, (N, P).
+        row: its row.
+        columns: the columns of each parameter, in its shape; shared by all rows.
+    """
+
+    __slots__ = ("_vectors", "_row", "_columns")
+
+    def __init__(self, vectors: Tensor, row: int, columns: "_Columns") -> None:
+        self._vectors, self._row, self._columns = vectors, row, columns
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._vectors[self._row][self._columns.by_name[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns.by_name)
+
+    def __len__(self) -> int:
+        return len(self._columns.by_name)
+
+    def in_order(self, names: tuple[str, ...]) -> Tensor:
+        """The parameters of these names, flat, one after another."""
+        return self._vectors[self._row][self._columns.in_order(names)]
+
+
+class _Columns:
+    def __init__(self, by_name: dict[str, Tensor]) -> None:
+        self.by_name = by_name
+        self._orders: dict[tuple[str, ...], Tensor] = {}
+
+    def in_order(self, names: tuple[str, ...]) -> Tensor:
+        if names not in self._orders:
+            self._orders[names] = _joined(self.by_name, names)
+        return self._orders[names]
+
+
+def from_vectors(vectors: Tensor, effect: Effect) -> list[RowRaws]:
     """Raw parameters by our names from every row of raw_params.npy, (N, P)."""
     rows = [row for row in entries(effect) if row.preset]
     return _by_name(vectors, [row.theirs for row in rows], [list(row.shape) for row in rows], effect)
 
 
-def _by_name(vectors: Tensor, keys: list[str], shapes: list[list[int]], effect: Effect) -> list[dict[str, Tensor]]:
+def _by_name(vectors: Tensor, keys: list[str], shapes: list[list[int]], effect: Effect) -> list[RowRaws]:
     """Raw parameters by our names from rows (N, P) of the release's `keys`, in their order and `shapes`."""
     # Translated once, on the column numbers: the columns of a parameter are the same in every row.
-    columns = from_published(split_vector(torch.arange(vectors.shape[1]), keys, shapes), effect)
-    return [{name: vector[index] for name, index in columns.items()} for vector in vectors]
+    columns = _Columns(from_published(split_vector(torch.arange(vectors.shape[1]), keys, shapes), effect))
+    return [RowRaws(vectors, row, columns) for row in range(len(vectors))]
 
 
 def element_names(name: str, shape: tuple[int, ...]) -> list[str]:

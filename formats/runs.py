@@ -11,13 +11,17 @@
 
 import hashlib
 import json
+import math
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -25,16 +29,18 @@ from torch import Tensor
 from reknob.afx.effect import Effect
 from reknob.afx.param import RiseTime
 from reknob.afx.registry import build
-from reknob.formats.fields import RUN_RECORD, read_fields
+from reknob.formats.fields import RUN_RAWS, RUN_RECORD, read_fields
 from reknob.formats.published import entries, from_published, shaped
 from reknob.formats.published_config import from_published_config, is_published
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import read_json, read_tensors, same_file, user_path, write_tensors, write_text
+from reknob.runtime.files import read_bytes, read_json, read_tensors, same_file, user_path, write_tensors, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
 from reknob.runtime.trees import interpolated, merge
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
+MOST_CHAINS = 100  # that are kept while many runs are read
+MOST_RECORDED = 2000  # raw parameters in the record of a run
 RATES = (8000, 192_000)  # Hz, lowest and highest sample rate of a chain
 # The keys of a checkpoint that a resumed fit needs.
 STATE = {"model", "optimiser", "best_model", "lowest_loss", "losses", "undone", "generator"}
@@ -216,14 +222,58 @@ def _chain_of(settings: dict, sr: int) -> dict:
     return interpolated({"chain": settings["chain"]}, settings)["chain"]
 
 
-def load_run(folder: str | Path) -> Run:
-    """A run folder, ours or published; UsageError naming the file that is missing, damaged or of another chain."""
+class Chain(NamedTuple):
+    """A chain with its configuration."""
+
+    config: dict
+    sr: int  # Hz
+    effect: Effect
+    sizes: dict[str, int]  # numbers of each parameter that presets store, in the order of the release
+
+
+class Chains:
+    """The chains of many runs: a file whose content is known is not parsed again, a known chain is not built again.
+
+    Runs of one chain share the same object.
+    """
+
+    def __init__(self) -> None:
+        self._by_content: dict[bytes, Chain] = {}
+        self._by_chain: dict[str, Chain] = {}
+
+    def read(self, path: Path) -> Chain:
+        """The chain in a run's settings; UsageError naming the file where it is missing, damaged or no chain."""
+        content = read_bytes(path)
+        if content in self._by_content:
+            return self._by_content[content]
+        config, sr = read_chain_file(path)
+        name = repr((config, sr))
+        if name not in self._by_chain:
+            try:
+                effect = build(config, sr)
+            except ValueError as error:
+                raise UsageError(f"{path}: {error}") from error
+            sizes = {row.ours: math.prod(row.shape) for row in entries(effect) if row.preset}
+            self._keep(self._by_chain, name, Chain(config, sr, effect, sizes))
+        # A base is another file, which may differ.
+        if b"base" not in content:
+            self._keep(self._by_content, content, self._by_chain[name])
+        return self._by_chain[name]
+
+    @staticmethod
+    def _keep(known: dict, name: object, chain: Chain) -> None:
+        if len(known) >= MOST_CHAINS:
+            known.clear()
+        known[name] = chain
+
+
+def load_run(folder: str | Path, chains: Chains | None = None) -> Run:
+    """A run folder, ours or published; UsageError naming the file that is missing, damaged or of another chain.
+
+    `chains` are those of the runs that were read before.
+    """
     folder = user_path(folder)
-    config, sr = read_chain_file(folder / CONFIG)
-    try:
-        effect = build(config, sr)
-    except ValueError as error:
-        raise UsageError(f"{folder / CONFIG}: {error}") from error
+    config, sr, effect, _ = (chains or Chains()).read(folder / CONFIG)
     path = folder / CHECKPOINT
     state = read_tensors(path).get("best_model")
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
@@ -248,6 +298,36 @@ def load_values(path: str | Path, effect: Effect) -> dict[str, Tensor]:
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     return values
+
+
+def record_of(raws: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
+    """Raw parameters as the record of a run holds them, each flat; None where there are more than MOST_RECORDED.
+
+    From there they are read in a tenth of the time that the checkpoint takes, which counts where runs are many.
+    """
+    if not raws or sum(raw.numel() for raw in raws.values()) > MOST_RECORDED:
+        return None
+    return {name: raw.detach().float().flatten().tolist() for name, raw in raws.items()}
+
+
+def load_row(folder: str | Path, chains: Chains) -> tuple[Chain, np.ndarray]:
+    """The chain of a run, and the raw parameters that presets store, flat, in the order of the release.
+
+    They are read from the record where that holds them, else as by `load_run`. UsageError as there, and where a raw
+    parameter is not finite.
+    """
+    folder = user_path(folder)
+    recorded = read_fields(folder / META, RUN_RAWS)["raws"] or {}
+    chain = chains.read(folder / CONFIG)
+    if not all(len(recorded.get(name, ())) == size for name, size in chain.sizes.items()):
+        raws = load_run(folder, chains).raws
+        recorded = {name: raws[name].flatten().tolist() for name in chain.sizes}
+    with np.errstate(over="ignore"):  # infinite, which is refused
+        row = np.array([number for name in chain.sizes for number in recorded[name]], dtype=np.float32)
+    if not np.isfinite(row).all():
+        bad = [name for name in chain.sizes if not np.isfinite(np.array(recorded[name], np.float32)).all()]
+        raise UsageError(f"its best parameters are not finite: {', '.join(bad)}")
+    return chain, row
 
 
 def _by_our_names(state: dict[str, Tensor], effect: Effect) -> dict[str, Tensor]:

@@ -112,7 +112,7 @@ class EstimateBoard(L.Callback):
         self, trainer: L.Trainer, training: Training, outputs: dict[str, Tensor], batch: dict[str, Tensor], index: int
     ) -> None:
         # The validation has the same excerpts in every epoch: its first item shows the progress of the training.
-        if not index:
+        if not index and trainer.is_global_zero:
             logger = trainer.logger
             assert isinstance(logger, CarefulLogger)
             logger.attempt(partial(self._write, logger, trainer.current_epoch, training.estimator, outputs, batch))

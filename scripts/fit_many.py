@@ -108,15 +108,18 @@ class Display:
         self._is_live = sys.stdout.isatty()
         self._drawn = 0  # lines of the table on the terminal
         self._at = time.monotonic() - LINE_S + 5  # the first line comes soon
+        self._pause_s = 0.5  # longer where a table of many songs takes long to draw
 
     def tick(self, summary: watch.Summary) -> None:
         """Shows a summary where it is time to."""
-        if self._is_live and time.monotonic() - self._at > 0.5:
+        if self._is_live and time.monotonic() - self._at > self._pause_s:
+            begun = time.monotonic()
             width = shutil.get_terminal_size().columns
             lines = [line[: width - 1] for line in watch.table(summary)]
             self._erase()
             print("\n".join(lines), flush=True)
             self._drawn, self._at = len(lines), time.monotonic()
+            self._pause_s = max(0.5, 20 * (self._at - begun))
         elif not self._is_live and time.monotonic() - self._at > LINE_S:
             print(watch.line(summary), flush=True)
             self._at = time.monotonic()

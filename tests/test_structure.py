@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "fleet": FORMATS | {"fitting"},
     "programs": PARTS | {"report", "app", "fleet", "reknob"},
     "reknob": PARTS | {"report"},
-    "benchmarks": PARTS | {"report"},
+    "benchmarks": PARTS | {"report", "fleet"},
     "docs": PARTS | {"report"},
 }
 FOLDERS = (

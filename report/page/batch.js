@@ -2,6 +2,9 @@
 /* Fills the page of a log folder: a table of songs that sorts, players on demand, and values beside published ones. */
 
 const data = JSON.parse(document.getElementById("data").textContent);
+// A line each of the songs beyond those with details.
+for (const [name, run, steps, first, lowest, ended] of data.lines) data.songs.push({ name, run, steps, first, lowest, ended, brief: true, created: "", reason: "", findings: [], removed: [], certainty: {}, curves: [], report: "", audio: {} });
+const PAGE = 500; // rows of the table at once
 const byId = (id) => document.getElementById(id);
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const RANK = { note: 1, warning: 10, refusal: 100 };
@@ -21,7 +24,8 @@ const COLUMNS = [
   { name: "listen", cell: listenCell },
 ];
 
-let sorted = { column: 1, down: false };
+let sorted = { column: 1, down: data.lines.length > 0 };
+let page = 0;
 
 function nameCell(song) {
   const name = song.report ? html("a", { href: song.report, text: song.name }) : html("span", { text: song.name });
@@ -31,6 +35,7 @@ function nameCell(song) {
 }
 
 function findingsCell(song) {
+  if (song.brief) return html("td", { class: "muted", text: "–" });
   if (!song.findings.length) return html("td", {}, html("span", { class: "chip good", text: "good pair" }));
   const box = html("details", {}, html("summary", { text: plural(song.findings.length, "finding") }));
   for (const f of song.findings) box.append(html("p", { class: "small" }, html("span", { class: `chip ${f.severity === "note" ? "" : f.severity === "warning" ? "warning" : "bad"}`, text: f.severity }), ` ${f.text}`));
@@ -148,9 +153,11 @@ function table() {
     const attributes = { scope: "col", class: `${column.number ? "number" : ""} ${column.name === "listen" ? "screen" : ""}`.trim() || false, "aria-sort": mine ? (sorted.down ? "descending" : "ascending") : false };
     if (!column.key) return html("th", { ...attributes, text: column.name });
     const arrow = mine ? (sorted.down ? " ▾" : " ▴") : "";
-    return html("th", attributes, html("button", { class: "sort", text: column.name + arrow, onclick: () => { sorted = { column: i, down: mine && !sorted.down }; table(); byId("table").querySelectorAll("th")[i].querySelector("button").focus(); } }));
+    return html("th", attributes, html("button", { class: "sort", text: column.name + arrow, onclick: () => { sorted = { column: i, down: mine && !sorted.down }; page = 0; table(); byId("table").querySelectorAll("th")[i].querySelector("button").focus(); } }));
   }));
-  const body = html("tbody", {}, ...rows.map(({ song, index }) => {
+  page = Math.max(0, Math.min(page, Math.ceil(rows.length / PAGE) - 1));
+  const shown = rows.slice(page * PAGE, (page + 1) * PAGE);
+  const body = html("tbody", {}, ...shown.map(({ song, index }) => {
     const row = html("tr", {}, ...COLUMNS.map((column) => column.cell(song)));
     row.addEventListener("pointerenter", () => highlight(index));
     row.addEventListener("focusin", () => highlight(index));
@@ -158,6 +165,10 @@ function table() {
     return row;
   }));
   byId("table").replaceChildren(html("table", { class: "songs" }, html("thead", {}, head), body));
+  byId("pages").hidden = rows.length <= PAGE;
+  byId("page").textContent = `${page * PAGE + 1} to ${page * PAGE + shown.length}`;
+  byId("before").disabled = page === 0;
+  byId("after").disabled = (page + 1) * PAGE >= rows.length;
   byId("count").textContent = wanted ? `${rows.length} of ${plural(data.songs.length, "song")}` : plural(data.songs.length, "song");
 }
 
@@ -168,6 +179,7 @@ function highlight(index) {
 
 function failures() {
   byId("failed").hidden = byId("to-failed").hidden = !data.failures.length;
+  if (data.failure_count > data.failures.length) byId("failures").append(html("p", { class: "muted small", text: `The first ${data.failures.length} of ${data.failure_count}.` }));
   byId("failures").append(facts(data.failures.map((f) => [f.name, f.reason || "no reason is recorded"])));
 }
 
@@ -175,7 +187,8 @@ function values() {
   const known = data.parameters.filter((p) => p.quantiles);
   byId("values").hidden = !data.parameters.length;
   const line = known.length ? ` Line and box: the ${data.published.count} published vocal presets of DiffVox, 5 to 95 % and the middle half.` : "";
-  byId("values-note").textContent = `A dot per song; its row in the table marks it.${line}`;
+  const which = data.lines.length ? `A dot for each of ${data.songs.length - data.lines.length} songs, those that ended early or have the highest losses` : "A dot per song";
+  byId("values-note").textContent = `${which}; its row in the table marks it.${line}`;
   for (const p of data.parameters) {
     const given = p.values.filter((v) => v != null), q = p.quantiles;
     const log = /^(Hz|ms)$/.test(p.unit) && given.every((v) => v > 0) && (!q || q[0] > 0), f = log ? Math.log : (v) => v;
@@ -192,9 +205,11 @@ function values() {
 
 const done = data.songs.filter((s) => !s.ended).length;
 byId("name").textContent = data.name;
-byId("about").textContent = [plural(data.songs.length, "song"), done < data.songs.length && `${data.songs.length - done} ended early`, data.failures.length && `${data.failures.length} failed`].filter(Boolean).join(" · ");
+byId("about").textContent = [plural(data.songs.length, "song"), done < data.songs.length && `${data.songs.length - done} ended early`, data.failure_count && `${data.failure_count} failed`].filter(Boolean).join(" · ");
 byId("foot").textContent = `Written ${data.written} by reknob ${data.version}. Audio and reports are linked: keep this file beside its folders.`;
-byId("filter").addEventListener("input", table);
+byId("filter").addEventListener("input", () => { page = 0; table(); });
+byId("before").addEventListener("click", () => { page -= 1; table(); });
+byId("after").addEventListener("click", () => { page += 1; table(); });
 table();
 failures();
 values();

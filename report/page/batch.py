@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,10 +30,14 @@ ERRORS = "error.log"
 RECORDED = {"dry": "input_path", "wet": "target_path"}
 SOURCES = "; media-src 'self' file:; frame-src 'self' file:"  # recordings and reports, which stay beside the page
 THUMBNAIL = 5  # every so many points of a curve
+MOST = 500  # songs with curves, values and players, 5 kB each; and failures with reasons
 
 
 def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Mapping[str, str] | None = None) -> Path:
     """Writes the page of a log folder as one HTML file; its path. Audio and reports are linked, and stay beside it.
+
+    Of more than MOST songs, those with the highest losses are shown with curves, values and players, those that ended
+    early before the others; the rest is a line each in the table.
 
     Args:
         logs: a folder with runs at any depth; of each song the newest run counts.
@@ -48,6 +53,7 @@ def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Ma
         raise UsageError(f"{logs}: holds no run; give a run folder, or a log folder of main.py")
     target = check_output(path or logs / INDEX)
     songs, failures, left = [], [], dict(reasons or {})
+    folders, lines = _worst(folders, logs) if len(folders) > MOST else (folders, [])
     for folder in folders:
         why = left.pop(folder.parent.name, "")
         try:
@@ -60,7 +66,9 @@ def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Ma
     content = {
         "name": printable(logs.resolve().name),
         "songs": [{key: song[key] for key in song if key != "values"} for song in songs],
-        "failures": failures,
+        "lines": lines,
+        "failures": failures[:MOST],
+        "failure_count": len(failures),
         "published": {key: published()[key] for key in ("source", "count")},
         "parameters": distributions,
         "written": datetime.now().isoformat(sep=" ", timespec="minutes"),
@@ -70,6 +78,32 @@ def write_batch(logs: str | Path, path: str | Path | None = None, *, reasons: Ma
     title, styles = f"{content['name']}: songs", ("look.css", "charts.css", "report.css")
     write_text(target, fill("batch.html", title, content, styles, scripts, SOURCES))
     return target
+
+
+def _worst(folders: list[Path], logs: Path) -> tuple[list[Path], list[tuple]]:
+    """The MOST runs that need a look first, and name, folder, steps, first and lowest loss and end of each other one.
+
+    Runs whose record cannot be read are among the first, where their error is shown.
+    """
+    lines: list[tuple[tuple[bool, float], Path, tuple]] = []
+    for folder in folders:
+        try:
+            meta = runs.read_meta(folder)
+        except UsageError:
+            lines.append(((True, math.inf), folder, ()))
+            continue
+        first, lowest, steps = _losses(meta)
+        ended = meta["terminated_by"] or ""
+        line = _name(folder, logs), folder.name, steps, first, lowest, ended
+        lines.append(((bool(ended), math.inf if lowest is None else lowest), folder, line))
+    lines.sort(key=itemgetter(0), reverse=True)
+    return [folder for _, folder, _ in lines[:MOST]], sorted((line for *_, line in lines[MOST:]), key=itemgetter(0))
+
+
+def _losses(meta: Mapping[str, Any]) -> tuple[float | None, float | None, int]:
+    """The first and the lowest finite loss of a record, and the number of steps."""
+    losses = [loss for loss in meta["losses"] or () if math.isfinite(loss)]
+    return (losses[0] if losses else None), min(losses, default=None), len(meta["losses"] or ())
 
 
 def newest_runs(logs: Path) -> list[Path]:
@@ -86,7 +120,7 @@ def _name(folder: Path, logs: Path) -> str:
 
 def _song(run: FittedRun, logs: Path, beside: Path) -> dict[str, Any]:
     """A row of the table, with links relative to the folder `beside`."""
-    losses = [loss for loss in run.meta["losses"] or () if math.isfinite(loss)]
+    first, lowest, steps = _losses(run.meta)
     effects, certainty = read_effects(run.folder), read_certainty(run.folder)
     response, drawn = equaliser(run.chain, run.values), others(run.chain, run.values)
     curves = [{"title": "equaliser", "x": response["x"], "y": response["sum"], "log": True}] if response else []
@@ -97,9 +131,9 @@ def _song(run: FittedRun, logs: Path, beside: Path) -> dict[str, Any]:
         "name": _name(run.folder, logs),
         "run": run.folder.name,
         "created": run.meta["created"].isoformat(sep=" ", timespec="minutes") if run.meta["created"] else "",
-        "steps": len(run.meta["losses"] or ()),
-        "first": losses[0] if losses else None,
-        "lowest": effects.loss if effects else min(losses, default=None),
+        "steps": steps,
+        "first": first,
+        "lowest": effects.loss if effects else lowest,
         "ended": run.meta["terminated_by"] or "",
         "reason": _last_error(run.folder) if run.meta["terminated_by"] == "error" else "",
         "findings": run.findings,
