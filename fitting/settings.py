@@ -133,7 +133,7 @@ class FitSettings:
 
     def start_rows(self, chain: Effect) -> list[dict[str, Tensor]]:
         """The raw parameters of the presets of `start_presets`; UsageError for a set of another chain."""
-        return [p.raws for p in load_presets(self.start_presets, chain)] if self.start_presets else []
+        return [dict(p.raws) for p in load_presets(self.start_presets, chain)] if self.start_presets else []
 
     def check(self) -> None:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
