@@ -15,7 +15,7 @@ effect where it is uncertain, and is no effect where the recording is unlike wha
 above the recording's highest frequency (an mp3 or a low sample rate) are not estimated.
 """
 
-from reknob.runtime.program import print_error, program
+from reknob.runtime.program import MISTAKE, print_error, program
 
 import argparse
 import sys
@@ -40,7 +40,6 @@ from reknob.runtime.files import atomic_path, check_output, input_path, write_te
 from reknob.runtime.output import result, to_json
 
 DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
-FAILED = 2  # exit status where some of several recordings could not be estimated
 FIGURES = (".png", ".svg", ".pdf")
 
 
@@ -76,16 +75,18 @@ def main(argv: list[str]) -> int:
         check_audio_output(args.output, next(iter(estimators.values())).settings["sr"], 2)
     if len(recordings) == 1:
         record = estimate_one(args, estimators, recordings[0])
-        result(**record)
-        failed = False
+        failed = []
     else:
         records = [estimate_of_several(args, estimators, recording) for recording in recordings]
-        failed = any("error" in each for each in records)
+        failed = [each["input"] for each in records if "error" in each]
         record = {"recordings": records}
-        result(**record)
+    result(**record)
     if json_file := vars(args).get("json"):
         write_text(json_file, to_json(record))
-    return FAILED if failed else 0
+    if not failed:
+        return 0
+    print_error(f"estimate.py: {len(failed)} of {len(recordings)} recordings not estimated: {', '.join(failed)}")
+    return MISTAKE
 
 
 def estimate_of_several(args: argparse.Namespace, estimators: dict[str, Estimator], recording: Path) -> dict:
@@ -93,7 +94,7 @@ def estimate_of_several(args: argparse.Namespace, estimators: dict[str, Estimato
     try:
         return estimate_one(args, estimators, recording)
     except UsageError as error:
-        print_error(str(error))
+        print_error(f"{recording}: failed: {error}")
         return {"input": str(recording), "error": str(error)}
 
 

@@ -99,7 +99,7 @@ def test_another_thread_changes_no_handlers() -> None:
 
 
 def test_an_exception_before_the_first_epoch_is_not_masked() -> None:
-    callback, trainer = StopWhenAsked(Interrupt()), SimpleNamespace(should_stop=False)
+    callback, trainer = StopWhenAsked(Interrupt()), SimpleNamespace(should_stop=False, world_size=1)
     callback.on_exception(trainer)
     callback.on_train_start(trainer)
     send(signal.SIGTERM)
