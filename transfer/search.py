@@ -97,7 +97,7 @@ def search(
         style = retrieval.metric(embed(y, renderer.sr), target) / lowest
         return style - options.alpha / moved.shape[1] * prior.log_density(moved).to(y.dtype)
 
-    candidates, found = nearest, distances
+    candidates = nearest
     if options.steps and options.starts:
         refined, _ = optimise(
             renderer,
@@ -108,16 +108,14 @@ def search(
             on_step=on_step,
             stopped=stopped,
         )
-        with torch.no_grad():
-            moved = retrieval.metric(torch.cat([embed(renderer(row), renderer.sr) for row in refined.split(1)]), target)
-        candidates, found = torch.cat([refined, nearest]), torch.cat([moved, distances])
-    found = found.nan_to_num(torch.inf)
-    weights = (-(found - found.min()) / found.min().clamp(min=1e-6) / TEMPERATURE).softmax(0)
+        candidates = torch.cat([nearest, refined])
+    # Refined rows are candidates only: what descends on a distance may be near in it and sound like nothing.
+    weights = (-(distances - distances[0]) / lowest / TEMPERATURE).softmax(0)
     return candidates[_least_risk(renderer, candidates, weights)]
 
 
 def _least_risk(renderer: Renderer, candidates: Tensor, weights: Tensor) -> int:
-    """The number of the candidate (N, F) with the least mean loss to all of them, weighted by weights (N,)."""
+    """The number of the candidate (N, F) with the least mean loss to the first of them, weighted by weights (M,)."""
     loss = VocalLoss(renderer.sr)
     with torch.no_grad():
         outputs = torch.stack([at_level(renderer(row)[0], renderer.sr) for row in candidates.split(1)])
