@@ -84,9 +84,9 @@ def search(
     """The row (F,) of the least expected loss among the nearest presets and those refined from the first of them.
 
     Refining minimises distance² / (that of the nearest) - α·log p(row) / F. Then every candidate is scored by the mean
-    vocal loss of its output to those of the nearest presets, weighted by a softmax of their distances: as the true
-    settings are not known, the candidate that is close to many likely ones is better than one close to the likeliest
-    only (minimum Bayes risk).
+    vocal loss of its output to those of all, weighted by how near they are: as the true settings are not known, the
+    candidate that is close to many likely ones is better than one close to the likeliest only (minimum Bayes risk).
+    A refined row whose loss to the nearest presets is above the largest of theirs is left out.
     """
     numbers = retrieval.nearest(options.nearest)
     nearest, distances = rows[numbers], retrieval.distances[numbers]
@@ -97,7 +97,7 @@ def search(
         style = retrieval.metric(embed(y, renderer.sr), target) / lowest
         return style - options.alpha / moved.shape[1] * prior.log_density(moved).to(y.dtype)
 
-    candidates = nearest
+    candidates, found = nearest, distances
     if options.steps and options.starts:
         refined, _ = optimise(
             renderer,
@@ -108,20 +108,23 @@ def search(
             on_step=on_step,
             stopped=stopped,
         )
-        candidates = torch.cat([nearest, refined])
-    # Refined rows are candidates only: what descends on a distance may be near in it and sound like nothing.
-    weights = (-(distances - distances[0]) / lowest / TEMPERATURE).softmax(0)
-    return candidates[_least_risk(renderer, candidates, weights)]
+        with torch.no_grad():
+            moved = retrieval.metric(torch.cat([embed(renderer(row), renderer.sr) for row in refined.split(1)]), target)
+        candidates, found = torch.cat([nearest, refined]), torch.cat([distances, moved.nan_to_num(torch.inf)])
+    losses = _mutual_losses(renderer, candidates)
+    # What descends on a distance may be near in it and sound like no preset: such a row counts for nothing.
+    to_presets = losses[:, : len(nearest)].mean(1)
+    strange = to_presets > to_presets[: len(nearest)].max()
+    found = found.masked_fill(strange, torch.inf)
+    weights = (-(found - found.min()) / lowest / TEMPERATURE).exp()
+    return candidates[int((losses @ weights).masked_fill(strange, torch.inf).argmin())]
 
 
-def _least_risk(renderer: Renderer, candidates: Tensor, weights: Tensor) -> int:
-    """The number of the candidate (N, F) with the least mean loss to the first of them, weighted by weights (M,)."""
+def _mutual_losses(renderer: Renderer, rows: Tensor) -> Tensor:
+    """Vocal losses (N, N) of the outputs of rows (N, F) to each other's: entry i, j of output i to target j."""
     loss = VocalLoss(renderer.sr)
     with torch.no_grad():
-        outputs = torch.stack([at_level(renderer(row)[0], renderer.sr) for row in candidates.split(1)])
-        risks = torch.zeros(len(candidates))
-        for number, weight in enumerate(weights.tolist()):
-            if weight > 1e-3:
-                target = loss.prepare(outputs[number : number + 1])
-                risks += weight * torch.stack([loss(y[None], target)[0] for y in outputs])
-    return int(risks.nan_to_num(torch.inf).argmin())
+        outputs = torch.stack([at_level(renderer(row)[0], renderer.sr) for row in rows.split(1)])
+        targets = [loss.prepare(y[None]) for y in outputs]
+        losses = [torch.stack([loss(y[None], target)[0] for target in targets]) for y in outputs]
+    return torch.stack(losses).nan_to_num(1e6, 1e6)
