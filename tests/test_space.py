@@ -97,7 +97,9 @@ def test_the_decay_of_noise_is_read_by_octave() -> None:
 def test_the_transposed_network_has_the_same_mono_response(chain: Effect, raws: dict[str, Tensor]) -> None:
     c = torch.linspace(0.1, 0.3, 6).expand(2, -1)
     same = {n.removeprefix("sends."): raw for n, raw in raws.items() if n.startswith("sends.")} | {"reverb.c": c}
-    search = space._Search(chain.sends, ResponseEstimate(torch.randn(1, 1, SR), torch.randn(1, 2, SR), SR, SR), same, lambda: None)
+    search = space._Search(
+        chain.sends, ResponseEstimate(torch.randn(1, 1, SR), torch.randn(1, 2, SR), SR, SR), same, lambda: None
+    )
     row = search.columns.join(same)
     with torch.no_grad():
         trees = [
