@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from reknob.afx.functional.torchaudio_import import torchaudio
 from reknob.runtime.errors import UsageError
 
 N_FFT, HOP = 2048, 1024
@@ -29,7 +30,8 @@ def mfcc(x: Tensor, sr: int) -> Tensor:
     128 mel bands from 0 Hz to sr / 2 of 2048-point spectra, hop 1024; power in dB; orthonormal cosine transform. The
     coefficients are those named by Yu et al., arXiv 2505.11315; the statistics over time are this project's choice.
     """
-    mel = torch.einsum("bkt,km->bmt", _power(x), _mel_weights(sr).to(x)).clamp(min=FLOOR)
+    bands = torchaudio.functional.melscale_fbanks(N_FFT // 2 + 1, 0.0, sr / 2, N_MELS, sr)
+    mel = torch.einsum("bkt,km->bmt", _power(x), bands.to(x)).clamp(min=FLOOR)
     index = torch.arange(N_MELS, dtype=torch.float64)
     basis = (math.pi / N_MELS * (index[:, None] + 0.5) * torch.arange(N_MFCC)).cos() * math.sqrt(2 / N_MELS)
     basis[:, 0] *= math.sqrt(0.5)
@@ -90,16 +92,6 @@ def _power(x: Tensor) -> Tensor:
     window = torch.hann_window(N_FFT, dtype=x.dtype, device=x.device)
     spectra = torch.stft(x, N_FFT, HOP, window=window * (2 / window.sum()), center=False, return_complex=True)
     return torch.view_as_real(spectra).square().sum(-1)
-
-
-def _mel_weights(sr: int) -> Tensor:
-    """Triangular weights (1025, 128) of bands equally spaced on the mel scale."""
-    highest = 2595 * math.log10(1 + sr / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, highest, N_MELS + 2, dtype=torch.float64) / 2595) - 1)
-    freq = torch.linspace(0, sr / 2, N_FFT // 2 + 1, dtype=torch.float64)[:, None]
-    rising = (freq - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - freq) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rising, falling).clamp(min=0).float()
 
 
 def _deviation(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reknob.afx.functional.torchaudio_import import torchaudio
 from reknob.runtime.errors import UsageError
 
 N_FFT, HOP = 2048, 1024
@@ -109,12 +110,9 @@ def band_power(y: Tensor, sr: int) -> Tensor:
 
 def band_weights(sr: int) -> Tensor:
     """Weights (N_FFT / 2 + 1, BANDS) of triangular bands, equally spaced on the mel scale, each of sum 1."""
-    low, high = (2595 * math.log10(1 + f / 700) for f in (LOWEST_HZ, min(HIGHEST_HZ, sr / 2)))
-    edges = 700 * (10 ** (torch.linspace(low, high, BANDS + 2, dtype=torch.float64) / 2595) - 1)
-    freq = torch.linspace(0, sr / 2, N_FFT // 2 + 1, dtype=torch.float64)[:, None]
-    rising = (freq - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - freq) / (edges[2:] - edges[1:-1])
-    weights = torch.minimum(rising, falling).clamp(min=0) + 1e-9
+    high = min(HIGHEST_HZ, sr / 2)
+    bands = torchaudio.functional.melscale_fbanks(N_FFT // 2 + 1, LOWEST_HZ, high, BANDS, sr)
+    weights = bands.double() + 1e-9
     return (weights / weights.sum(0)).float()
 
 
