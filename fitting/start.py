@@ -1,11 +1,12 @@
 """The start of a fit that is read from the recordings: every effect in turn, by what shows it best."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 
-from reknob.afx.chain import Sends
+from reknob.afx.chain import Sends, Serial
 from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect
 from reknob.afx.stereo import Placement
@@ -81,20 +82,23 @@ def other_reverbs(
     Everything in the sends of the chain is taken from the preset but the delay and the direct sound's position.
 
     Args:
-        chain: whose last effect may be sends; otherwise none is returned.
+        chain: effects in series of which the last may be sends; for another one, none is returned.
         raws: of the whole chain, by name.
         presets: the same, of other fits.
         losses: of raw parameters.
         pause: called between presets; may raise.
     """
-    *_, (last, sends) = chain.parts()
-    if not isinstance(sends, Sends):
+    parts = list(chain.parts())
+    if not isinstance(chain, Serial) or not isinstance(parts[-1][1], Sends):
         return []
+    last, sends = parts[-1]
     kept = [f"{last}.{name}." for name, part in sends.parts() if isinstance(part, (PingPongDelay, Placement))]
     names = [name for name in raws if name.startswith(f"{last}.") and not name.startswith(tuple(kept))]
     candidates = []
     for preset in presets:
         pause()
         trial = raws | {name: preset[name].float() for name in names if name in preset}
-        candidates.append((losses(trial), len(candidates), trial))
-    return [trial for *_, trial in sorted(candidates)[:OTHERS]]
+        loss = losses(trial)
+        if math.isfinite(loss):
+            candidates.append((loss, trial))
+    return [trial for _, trial in sorted(candidates, key=lambda each: each[0])[:OTHERS]]

@@ -64,6 +64,9 @@ def test_the_reverb_of_another_fit_is_taken_where_it_is_the_nearest() -> None:
     assert torch.equal(first["sends.reverb.c"], presets[2]["sends.reverb.c"])
     assert torch.equal(first["sends.delay.delay"], presets[0]["sends.delay.delay"])
     assert other_reverbs(build(CHAIN, SR), {}, presets, losses) == []
+    assert other_reverbs(build({"effect": "panning"}, SR), {}, presets, losses) == []
+    broken = presets[2] | {"sends.reverb.c": presets[2]["sends.reverb.c"] * torch.nan}
+    assert len(other_reverbs(chain, presets[0], [broken, presets[2]], losses)) == 1
 
 
 def test_presets_of_another_chain_and_of_another_start_are_refused() -> None:
