@@ -1,16 +1,20 @@
 """Whether a fit finds the values that are truly there: presets rendered on dry voices, then fitted and compared.
 
-    python -m benchmarks.recovery VOICE... [--preset-set presets/own] [--rows 0,5-9] [--known FOLDER]
+    python -m benchmarks.recovery VOICE... [--preset-set presets/own] [--rows 0,5-9 | --stratified 16] [--known FOLDER]
         [--start defaults --start signals] [--steps 200] [--method annealed] [--certainty]
         [--figure F.png] [--json F]
 
-VOICE is a dry recording, of which the first 12 s are taken; the rows of the preset set are rendered on the voices in
-turn. --known adds real pairs whose row is known: FOLDER/truth.csv with the columns pair and preset_row, the recordings
-as FOLDER/<pair>/anchor.* and oracle.*. A row of the table is the median over the cases, and the 90 % point: the final
-loss over the loss of the true values without delay and reverb; the error of the delay time; of the equaliser's response
-from 80 Hz to 14 kHz and of the compressor's curve at the levels that occur, RMS about their mean; of the reverberation
-time. Delay and reverb count only in cases where leaving them out costs more than 0.1. --certainty adds how many of the
-intervals of parameters that are called found or bounded hold the true value: 68 % of them should.
+VOICE is a dry recording, of which the first 12 s are taken. Each of the rows of the preset set is rendered on each
+voice; the order is such that the first cases hold all rows, on the voices in turn. --stratified N takes N rows, from
+the one whose delay is least audible to the most audible one. --known adds real pairs whose row is known:
+FOLDER/truth.csv with the columns pair and preset_row, the recordings as FOLDER/<pair>/anchor.* and oracle.*.
+
+A row of the table is the median over the cases, and the 90 % point: the final loss over the loss of the true values
+without delay and reverb; the error of the delay time; of the equaliser's response from 80 Hz to 14 kHz and of the
+compressor's curve at the levels that occur, RMS about their mean; of the reverberation time. Delay and reverb count
+only in cases where leaving them out costs more than 0.1. --certainty adds how many of the intervals of parameters that
+are called found or bounded hold the true value: 68 % of them should. --json holds the scores, written after every case;
+cases that it holds already are not fitted again.
 """
 
 from reknob.runtime.program import program
@@ -92,30 +96,43 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     config, sr, _ = read_chain(args.preset_set, None)
     chain = build(config, sr).eval()
-    scores: list[Score] = []
+    is_begun = args.json and args.json.exists()
+    scores = [Score(**score) for score in json.loads(args.json.read_text())] if is_begun else []
+    done = {(score.case, score.start) for score in scores}
     for case in cases(args, chain):
         for start in args.start or STARTS:
+            if (case.name, start) in done:
+                continue
             scores.append(evaluate(case, chain, start, args))
             print(line(scores[-1]), flush=True)
+            if args.json:
+                write_text(args.json, json.dumps([asdict(score) for score in scores], indent=1))
     print(summary(scores))
-    if args.json:
-        write_text(args.json, json.dumps([asdict(score) for score in scores], indent=1))
     if args.figure:
         figure(scores).savefig(args.figure, dpi=120)
     return 0
 
 
 def cases(args: argparse.Namespace, chain: Effect) -> Iterator[Case]:
-    """The presets on the voices in turn, and the known pairs."""
+    """The presets on the voices, and the known pairs."""
     presets = load_presets(args.preset_set, chain)
-    rows = read_rows(args.rows, presets) if args.rows else range(len(presets))
     voices = {path.stem if path.stem != "dry" else path.parent.name: voice(path, chain.sr) for path in args.voices}
-    for number, row in enumerate(rows if voices else ()):
-        name = list(voices)[number % len(voices)]
+    names = list(voices)
+
+    def rendered(name: str, row: int) -> Case:
         dry, values = voices[name], presets[row].values(chain, torch.device("cpu"))
         with torch.no_grad():
             wet = render(chain, values, dry)[:, : dry.shape[-1]]
-        yield Case(f"{name}+{row}", dry, wet, values)
+        return Case(f"{name}+{row}", dry, wet, values)
+
+    rows = read_rows(args.rows, presets) if args.rows else list(range(len(presets)))
+    if args.stratified and names:
+        costs = {row: _loss_without(rendered(names[0], row), chain, ("delay",)) for row in rows}
+        at = np.linspace(0, len(rows) - 1, min(args.stratified, len(rows))).round().astype(int)
+        rows = [sorted(rows, key=costs.__getitem__)[i] for i in at]
+    for shift in range(len(names)):
+        for number, row in enumerate(rows):
+            yield rendered(names[(number + shift) % len(names)], row)
     if args.known:
         with open(args.known / "truth.csv", newline="") as file:
             truths = list(csv.DictReader(file))
@@ -218,6 +235,7 @@ def _static_difference(a: Curve, b: Curve, levels_a: np.ndarray, levels_b: np.nd
     return float(np.std(np.interp(at + shift, b.x, b.y) - np.interp(at, a.x, a.y)))
 
 
+@torch.no_grad()
 def _loss_without(case: Case, chain: Effect, names: tuple[str, ...]) -> float:
     """The vocal loss of the true values with effects of the sends off."""
     sends = dict(case.values["sends"])
@@ -283,13 +301,14 @@ def parser() -> argparse.ArgumentParser:
     own = Path("presets/own")
     p.add_argument("--preset-set", type=file_path, default=own, metavar="FOLDER", help="default %(default)s")
     p.add_argument("--rows", metavar="ROWS", help="rows of the preset set: 0,5-9 (default: all)")
+    p.add_argument("--stratified", type=positive_int, metavar="N", help="N of the rows, by how audible their delay is")
     p.add_argument("--known", type=file_path, metavar="FOLDER", help="pairs whose row is known")
     p.add_argument("--start", action="append", choices=STARTS, help="repeatable (default: both)")
     p.add_argument("--steps", type=positive_int, default=200, help="of each fit (default %(default)s)")
     p.add_argument("--method", default="annealed", help="of the optimiser (default %(default)s)")
     p.add_argument("--certainty", action="store_true", help="count the intervals that hold the truth; 20 s a fit")
     p.add_argument("--figure", type=file_path, metavar="F", help="image of found against true values, by parameter")
-    p.add_argument("--json", type=file_path, metavar="F", help="file of all scores")
+    p.add_argument("--json", type=file_path, metavar="F", help="file of all scores, continued if there is one")
     return p
 
 
