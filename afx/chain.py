@@ -274,9 +274,13 @@ class Sends(Effect):
 
     def shortened(self, samples: int) -> Self:
         short = copy.deepcopy(self)
-        for name, part in self.parts():
-            setattr(short, name, part.shortened(samples))
         short.most = samples
+        for name, part in self.parts():
+            if name != "direct" and part.response_start >= samples:
+                delattr(short, name)
+                short.sends = [send for send in short.sends if name not in send]
+            else:
+                setattr(short, name, part.shortened(samples))
         return short
 
     def _response(self, values: Values, most: int | None = None) -> Tensor:

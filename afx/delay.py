@@ -102,8 +102,9 @@ class PingPongDelay(Effect):
                 f"delay: the range {delays.allowed} ms does not fit into the response of {longest_ms / 1000:g} s; "
                 f"allowed: {self.LEAST_MS} to below {longest_ms:g} ms"
             )
+        self._shortest = int(delays.lo / 1000 * sr)
         # Echoes that the response can hold at the shortest delay.
-        self._max_echoes = self.ir_length // (int(delays.lo / 1000 * sr) + 1)
+        self._max_echoes = self.ir_length // (self._shortest + 1)
         if render == "realtime" and eq is not None and not recursive_eq:
             raise UsageError("render='realtime' filters inside the loop only; use recursive_eq=true")
         if eq is not None:
@@ -173,6 +174,10 @@ class PingPongDelay(Effect):
         h = pan_gains(values["odd_pan"]["pan"]).unsqueeze(-1) * odd.unsqueeze(-2)
         h = h + pan_gains(values["even_pan"]["pan"]).unsqueeze(-1) * even.unsqueeze(-2)
         return (h * values["gain"][..., None, None]).unsqueeze(-2)
+
+    @property
+    def response_start(self) -> int:
+        return self._shortest
 
     def shortened(self, samples: int) -> Self:
         short = copy.deepcopy(self)

@@ -105,6 +105,11 @@ class Effect(nn.Module):
         """Curves for figures of the effect with one set of values; empty where no curve describes it."""
         return []
 
+    @property
+    def response_start(self) -> int:
+        """Samples before which its impulse response is zero at all values, but for the ripple of a fractional delay."""
+        return 0
+
     def shortened(self, samples: int) -> Self:
         """A copy whose `response` holds the first samples only, at a fraction of the cost, where it is a long one."""
         return copy.deepcopy(self)

@@ -15,6 +15,7 @@ from reknob.runtime.errors import UsageError
 
 # Tolerance at both ends of a range for values computed in float32, relative to the width of the range.
 ROUNDING = 1e-5
+INSIDE = 0.01, 0.99  # positions that are away from the ends of a range
 # A level in dB is fitted without a range; a value beyond this is a mistake, and overflows as a factor.
 MOST_DB = 200.0
 
@@ -36,6 +37,10 @@ class Mapping(ABC):
     @abstractmethod
     def contains(self, value: Tensor) -> bool:
         """Whether all elements are allowed values, or ends of the range, which only rounding reaches."""
+
+    def inside(self, value: Tensor) -> Tensor:
+        """The values moved away from the ends of the range, where gradients vanish."""
+        return value
 
 
 class Bounded(Mapping):
@@ -59,6 +64,10 @@ class Bounded(Mapping):
     def contains(self, value: Tensor) -> bool:
         position = self.to_unit(value.double())
         return bool(((position >= -ROUNDING) & (position <= 1 + ROUNDING)).all())
+
+    def inside(self, value: Tensor) -> Tensor:
+        low, high = self.from_unit(torch.tensor(INSIDE, dtype=torch.float64)).sort().values.tolist()
+        return value.clamp(low, high)
 
 
 @dataclass(frozen=True)
@@ -302,9 +311,7 @@ class Param:
             return self
         ends = (self.default.lo, self.default.hi) if isinstance(self.default, Uniform) else (self.default,)
         if not all(self._reaches(value) for value in ends):
-            raise UsageError(
-                f"{self.name}: the default {self.default} lies outside its range; allowed: {self.allowed}"
-            )
+            raise UsageError(f"{self.name}: the default {self.default} lies outside its range; allowed: {self.allowed}")
         return self
 
     def _reaches(self, number: float | tuple[float, ...]) -> bool:

@@ -190,6 +190,10 @@ class FDN(Effect):
         network = values["U"], values["b"], values["c"], delays
         return fdn.impulse_response(gains, *network, self.ir_length, truncated=self.truncated)
 
+    @property
+    def response_start(self) -> int:
+        return 0 if any(p.name == "delays" for p in self.params) else int(self.lines.min())
+
     def shortened(self, samples: int) -> Self:
         short = copy.deepcopy(self)
         short.ir_length, short.truncated = samples, True

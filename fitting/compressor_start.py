@@ -13,7 +13,6 @@ from reknob.afx.compressor import SoftKneeCompressor, reduction
 from reknob.afx.dynamics import CompressorExpander
 from reknob.afx.effect import Effect, Tensors
 from reknob.afx.functional.level import tau_to_coef
-from reknob.afx.param import Bounded, Mapping
 
 BLOCK_MS, FRAME, HOP = 1, 10, 5  # of power; blocks of a frame, whose gain is compared, and between frames
 RANGE_DB = 55  # below the loudest frame, levels are left out: noise, and the tail of a reverb
@@ -49,7 +48,11 @@ class CompressorStart:
             given |= {"avg_coef": 1 - tau_to_coef(torch.tensor(self.average), effect.sr).item()}
         else:
             given = vars(self) if isinstance(effect, SoftKneeCompressor) else {}
-        return {p.name: _inside(p.mapping, given[p.name]) for p in effect.params if p.name in given}
+        return {
+            p.name: p.mapping.inside(torch.tensor(given[p.name], dtype=torch.float64))
+            for p in effect.params
+            if p.name in given
+        }
 
 
 def compressor_start(dry: Tensor, wet: Tensor, sr: int) -> CompressorStart | None:
@@ -185,11 +188,3 @@ def _from_vector(vector: np.ndarray) -> CompressorStart:
     threshold, slope, knee, makeup = map(float, vector[:4])
     attack, release, average = map(float, np.exp(vector[4:]))
     return CompressorStart(threshold, 1 / (1 - slope), knee, attack, release, average, makeup)
-
-
-def _inside(mapping: Mapping, value: float) -> Tensor:
-    """A value moved inside the range of a mapping, away from its ends, where gradients vanish."""
-    if isinstance(mapping, Bounded):
-        lo, hi = mapping.from_unit(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-        value = min(max(value, lo), hi)
-    return torch.tensor(value, dtype=torch.float64)

@@ -15,12 +15,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from reknob.afx.chain import Sends, Serial, render_series
-from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect, Knobs, own_values, part_values
 from reknob.afx.functional.fft import fast_length
-from reknob.afx.param import Bounded
-from reknob.afx.reverb import FDN
 from reknob.data.chunks import Chunks
+from reknob.fitting.gauss_newton import minimise
 from reknob.fitting.response import least_squares, whitening
 from reknob.fitting.track import ParameterLayout
 from reknob.fitting.trial import Raws
@@ -31,8 +29,6 @@ ITERATIONS, LEAST_GAIN = 20, 0.003  # it ends where an iteration lowers the erro
 LEAST_ERROR = 2e-4  # and where the error is this share of the energy of wet: lossy coding leaves more
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
 LEVELS = 3.0  # the farthest step of levels in dB, relative to others
-DAMPING, LESS, TRIES = 1e-3, 6.0, 7  # of Levenberg and Marquardt
-LEAST_SLOPE = 1e-7  # of a squared derivative, relative to the largest, so that no parameter is undamped
 #: A level of 12 dB, and a raw parameter 3 from its start, each cost this share of the error: what the recordings do not
 #: determine stays where it is, and none wanders to the end of its range, where gradients vanish.
 PRIOR, PRIOR_DB, PRIOR_RAW = 0.01, 12.0, 3.0
@@ -77,7 +73,7 @@ class _Problem:
         self.last, self.before = last, before if self.sends else list(chain.parts())
         self.knobs, self.layout, self.chunks, self.sr = Knobs(chain), ParameterLayout(chain), chunks, chain.sr
         self.length = round(RESPONSE_S * chain.sr) if self.sends else 1
-        self.first = round(EARLIER * _shortest(self.sends)) if self.sends else 1
+        self.first = round(EARLIER * _earliest(self.sends)) if self.sends else 1
         self.n = fast_length(chunks.dry.shape[-1] + self.length)
         number, direct, levels = 0, [], []
         for name, p in chain.walk():
@@ -93,22 +89,15 @@ class _Problem:
         row = self.layout.join(raws).float()
         self.start = row[self.columns]
         self.widths = torch.where(self.levels, PRIOR_DB, PRIOR_RAW)
-        point, damping = self._prepared(row), DAMPING
-        for _ in range(ITERATIONS):
-            pause()
-            curvature, slope = self._derivatives(point)
-            scale = curvature.diagonal().clamp(min=LEAST_SLOPE * float(curvature.diagonal().max()))
-            for _ in range(TRIES):
-                step = torch.linalg.solve(curvature + damping * scale.diag(), slope).float()
-                new = self._moved(point, step)
-                if new.cost < point.cost:
-                    break
-                damping *= LESS
-            else:
-                break
-            gain, point, damping = 1 - new.cost / point.cost, new, damping / LESS
-            if gain < LEAST_GAIN or point.cost < LEAST_ERROR:
-                break
+        point = minimise(
+            self._prepared(row),
+            self._derivatives,
+            self._moved,
+            iterations=ITERATIONS,
+            least_gain=LEAST_GAIN,
+            least_cost=LEAST_ERROR,
+            pause=pause,
+        )
         found = set(self.columns.tolist())
         numbers = self.layout.split(torch.arange(len(point.row)))
         return {n: raw for n, raw in self.layout.split(point.row).items() if numbers[n].flatten()[0].item() in found}
@@ -192,12 +181,6 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return (a.conj() * b).real.sum()
 
 
-def _shortest(sends: Sends) -> float:
-    """The shortest delay of sends in samples."""
-    times = [float(part.lines.min()) for _, part in sends.parts() if isinstance(part, FDN)]
-    for _, part in sends.parts():
-        if isinstance(part, PingPongDelay):
-            mapping = next(p.mapping for p in part.params if p.name == "delay")
-            assert isinstance(mapping, Bounded)
-            times.append(float(mapping.from_unit(torch.tensor(0.0))) / 1000 * sends.sr)
-    return min(times, default=0.0)
+def _earliest(sends: Sends) -> int:
+    """The first sample at which the effects of sends can be heard beside the direct sound."""
+    return min((part.response_start for name, part in sends.parts() if name != "direct"), default=0)

@@ -18,7 +18,7 @@ from torch import Tensor
 from reknob.afx.chain import Sends
 from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect, Knobs, Tensors
-from reknob.afx.param import Bounded, Linear, Param
+from reknob.afx.param import Linear
 
 RESPONSE_S = 3.0  # length of the estimated response
 REGULARISATION = 0.05  # of the deconvolution, as a share of the power of dry around each frequency
@@ -178,15 +178,9 @@ def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.n
         measured = echo(h, delay.sr, ms)
         values = {"delay": ms, "gain": measured.gain, "feedback": measured.feedback}
         values |= {"odd_pan.pan": measured.odd_pan, "even_pan.pan": measured.even_pan, "eq.freq": measured.cutoff_hz}
-        candidates.append({prefix + name: _inside(p, values[name]) for name, p in delay.walk() if name in values})
+        found = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        candidates.append({prefix + name: p.mapping.inside(found[name]) for name, p in delay.walk() if name in found})
     return candidates
-
-
-def _inside(p: Param, value: float) -> Tensor:
-    """A value moved inside its range, away from its ends, where gradients vanish."""
-    assert isinstance(p.mapping, Bounded)
-    lo, hi = p.mapping.from_unit(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-    return torch.tensor(min(max(value, lo), hi), dtype=torch.float64)
 
 
 def to_raws(chain: Effect, values: Tensors) -> dict[str, Tensor]:

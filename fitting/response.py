@@ -20,6 +20,7 @@ STEPS = 60  # of the conjugate gradients; more fit the noise
 DIRECT_S = 0.004  # of the response; what follows is echo and reverb
 OCTAVES_HZ = np.array([90, 180, 355, 710, 1420, 2840, 5680, 11360])
 FRAME_S, BEGINNING_S = 0.02, 0.05  # of the energies from which a decay is read
+LEAST_FALL_DB = 6  # into the noise, that shows a decay
 
 
 class ResponseEstimate:
@@ -76,6 +77,24 @@ class Distance:
     def __call__(self, h: Tensor) -> Tensor:
         """Of responses (…, 2, samples), (…)."""
         return self._of(h - self.target) / self._energy
+
+    def left(self, h: Tensor) -> Tensor:
+        """What a response (2, samples) leaves of the target, as its correlation with the input shows it.
+
+        There, what the recording does not show is small, while in the target it is noise.
+        """
+        return _filtered(self.target - h, self._spectrum, self._n)
+
+    def derivatives(self, h: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the second derivatives (p, p), and half the negative gradient (p,), of the distance of a response.
+
+        Args:
+            h: the response (2, samples).
+            slopes: its derivatives by p parameters, (p, 2, samples).
+        """
+        weighted = (_filtered(slopes, self._spectrum, self._n) / self._energy).flatten(1)
+        curvature = (slopes.flatten(1) @ weighted.T).double()
+        return (curvature + curvature.T) / 2, (weighted @ (self.target - h).flatten()).double()
 
 
 def whitening(power: Tensor, n: int, sr: int) -> Tensor:
@@ -139,7 +158,7 @@ def decay_times(h: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray]:
 
     Source: Theil 1950, Sen 1968.
     """
-    hop, centres, times = round(FRAME_S * sr), [], []
+    hop, centres, times, tiny = round(FRAME_S * sr), [], [], np.finfo(float).tiny
     for low, high in zip(OCTAVES_HZ, OCTAVES_HZ[1:], strict=False):
         if high >= 0.45 * sr:
             break
@@ -150,9 +169,13 @@ def decay_times(h: Tensor, sr: int) -> tuple[np.ndarray, np.ndarray]:
         first = round(BEGINNING_S / FRAME_S)
         lost = np.flatnonzero(frames[first:] < 3 * noise)
         last = first + (int(lost[0]) if len(lost) else len(frames))
-        level = 10 * np.log10(frames[first:last] + np.finfo(float).tiny)
+        level = 10 * np.log10(frames[first:last] + tiny)
         centres.append(np.sqrt(low * high))
-        slope = np.asarray(theilslopes(level, FRAME_S * np.arange(len(level))))[0] if len(level) > 4 else np.nan
+        if len(level) > 4:
+            slope = np.asarray(theilslopes(level, FRAME_S * np.arange(len(level))))[0]
+        else:  # over too soon for a line: from the frame before the beginning to where the noise begins
+            fall = 10 * np.log10((frames[first - 1] + tiny) / (3 * noise + tiny))
+            slope = -fall / (FRAME_S * (last - first + 1)) if fall > LEAST_FALL_DB else np.nan
         times.append(-60 / slope if slope < 0 else np.nan)
     known = np.isfinite(times)
     if not known.any():

@@ -2,8 +2,8 @@
 
 Gradient descent on audio rarely finds the inside of a reverb: its loss compares spectra over time, for which most
 networks of one decay are alike. The response between the input of the sends and wet, by least squares, shows each
-reflection; a network that reproduces the first 90 ms is found in seconds, as its response costs little, and then
-extended to longer times.
+reflection. Of a feedback delay network it shows one line, then two in series, and so on: a fit to a window that grows
+finds one unknown after the other. While it does, the feedback matrix may be any matrix; the nearest rotation follows.
 """
 
 import math
@@ -17,46 +17,39 @@ from torch.func import functional_call
 
 from reknob.afx.chain import Sends, Serial, render_series
 from reknob.afx.delay import PingPongDelay
-from reknob.afx.effect import Effect, Knobs, own_values, part_values
-from reknob.afx.functional import fdn
-from reknob.afx.param import Bounded
+from reknob.afx.effect import Effect, Knobs
+from reknob.afx.param import Linear, Mapping
 from reknob.afx.reverb import FDN
 from reknob.data.chunks import Chunks
-from reknob.fitting.optimiser import METHODS, AdamState
-from reknob.fitting.response import Distance, ResponseEstimate, decay_times
+from reknob.fitting.free_network import balanced
+from reknob.fitting.gauss_newton import minimise
+from reknob.fitting.initialise import echo_times
+from reknob.fitting.response import ResponseEstimate, decay_times
 from reknob.fitting.track import ParameterLayout
 from reknob.fitting.trial import Raws
 
 ESTIMATED_S = 1.5  # length of the estimated response
-SEEDS = 4  # random networks that are tried at first
-LEVEL = 0.05  # standard deviation of the outputs of a random network
-DECAY_RATE = 0.2  # of the decay, which is read from the response, relative to the rate of the other parameters
-TIME_RATE = 1e-3  # of an echo's time
+#: Windows in which a network is read, in times of the shortest line. In the first one, no sound has passed two lines.
+WINDOWS = (2.0, 2.4, 3.0, 3.6, 4.4)
+DECAYS, NEAR = (1.0, 2.5, 0.4), 0.03  # factors on the decay to begin with, until a network is as near as this
+GROWTH, LONGEST_S = 1.3, 0.4  # of the windows that follow, up to the first echo
+CANDIDATES = 3  # echoes of each kind
+#: Windows in s in which echo and network are fitted together, and in how many pieces of the decay over frequency.
+TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 100))
+READING, ADAPTING, ECHO, REFINING = 25, 12, 3, 6  # iterations in a window
+LEAST_GAIN, LAST_GAIN = 0.002, 0.01  # while the network is read, and afterwards
+DAMPING, LEAST_SLOPE = 1e-2, 1e-3
+STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
+TIME = 5e-4  # of the raw time of an echo, relative to others: some 0.1 ms an iteration
+BATCH = 16  # responses at once
 
 
-class Stage(NamedTuple):
-    """A descent on the first part of the response."""
-
-    seconds: float
-    steps: int
-    rate: float
-
-
-#: The network alone, from random starts; then of the best ones and their transposes. The delays are longer.
-NETWORK = (Stage(0.09, 400, 0.05), Stage(0.2, 250, 0.03))
-#: All, for every candidate of the echo.
-ECHOES = Stage(ESTIMATED_S, 40, 0.03)
-#: All, for the best candidate.
-TOGETHER = Stage(ESTIMATED_S, 80, 0.03)
-
-
-@torch.enable_grad()
+@torch.no_grad()
 def find_space(
     chain: Effect,
     chunks: Chunks,
     raws: Raws,
     echoes: Sequence[Raws],
-    seed: int = 0,
     pause: Callable[[], object] = lambda: None,
 ) -> Raws:
     """Raw parameters of delay, reverb and direct position whose response is that from the input of the sends to wet.
@@ -66,7 +59,6 @@ def find_space(
         chunks: of a pair, loud ones.
         raws: of the chain, adapted in what comes before the sends.
         echoes: raw parameters of the delay by full name, one set for each candidate; may be empty.
-        seed: of the random networks.
         pause: called between steps; may raise.
 
     By full name; empty for another chain, and where the sends hold neither a delay nor a reverb.
@@ -81,7 +73,7 @@ def find_space(
     estimate = ResponseEstimate(x, chunks.wet, chain.sr, round(ESTIMATED_S * chain.sr))
     prefix = f"{last}."
     search = _Search(sends.eval(), estimate, _within(prefix, raws), pause)
-    found = search.run([_within(prefix, echo) for echo in echoes], seed)
+    found = search.run([_within(prefix, echo) for echo in echoes])
     return {prefix + name: raw for name, raw in search.columns.split(found).items()}
 
 
@@ -99,110 +91,201 @@ def _within(prefix: str, raws: Raws) -> Raws:
     return {name.removeprefix(prefix): raw for name, raw in raws.items() if name.startswith(prefix)}
 
 
+class _Point(NamedTuple):
+    """Raw parameters of the sends, their response, and its distance from the estimate."""
+
+    row: Tensor  # (P,)
+    h: Tensor  # (2, samples)
+    cost: float
+
+
 class _Search:
     """A search for the raw parameters of sends (P,) by the distance of their response from an estimate."""
 
     def __init__(self, sends: Sends, estimate: ResponseEstimate, raws: Raws, pause: Callable[[], object]) -> None:
         self.sends, self.estimate, self.raws, self.pause = sends, estimate, raws, pause
         self.knobs, self.columns = Knobs(sends), ParameterLayout(sends)
-        self.reverbs = [name for name, part in sends.parts() if isinstance(part, FDN)]
-        self.delays = [name for name, part in sends.parts() if isinstance(part, PingPongDelay)]
+        self.mappings: dict[str, Mapping] = {name: p.mapping for name, p in sends.walk()}
+        self.reverbs = {name: part for name, part in sends.parts() if isinstance(part, FDN)}
+        self.delays = {name: part for name, part in sends.parts() if isinstance(part, PingPongDelay)}
 
-    def run(self, echoes: list[Raws], seed: int) -> Tensor:
+    def run(self, echoes: list[Raws]) -> Tensor:
         """The raw parameters (P,) of the nearest response."""
-        network = self._networks(echoes[0] if echoes else {}, seed)
-        # Echoes and sends are beyond these stages, or shorter ones part of the noise.
-        fixed = [*(f"{name}." for name in self.delays), *(name for _, _, name in self.sends.sends)]
+        row = self.columns.join(self.raws)
         if self.reverbs:
-            two = self._descend(network, NETWORK[0], fixed)[:2]
-            with torch.no_grad():
-                transposed = [self._transposed(row) for row in two]
-            network = self._descend(torch.stack([*two, *transposed]), NETWORK[1], fixed)
-        candidates = [self._changed(network[0], echo) for echo in echoes] or [network[0]]
-        nearest = self._descend(torch.stack(candidates), ECHOES)[:1]
-        return self._descend(nearest, TOGETHER)[0]
+            row = self._network(row, self._first_echo(echoes))
+            echoes = self._more_echoes(row, echoes)
+        # The decay moves too: in the windows before, there is little of it.
+        ways = self._directions(lambda name: not self._is_of_network(name) or name.endswith(".gamma"))
+        found = [self._nearest(self._changed(row, echo), ESTIMATED_S, ways, ECHO, LAST_GAIN) for echo in echoes]
+        if found:
+            row = min(found, key=lambda point: point.cost).row
+        for seconds, pieces in TOGETHER:
+            ways = self._directions(lambda name: True, mono=False, pieces=pieces)
+            row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
+        return row
 
-    def _networks(self, echo: Raws, seed: int) -> Tensor:
-        """Random networks of the decay that the response shows, (SEEDS, P)."""
-        rows = []
-        for number in range(SEEDS if self.reverbs else 1):
-            generator = torch.Generator().manual_seed(seed + number)
-            drawn, changes = Knobs(self.sends, generator).state_dict(), dict(echo)
-            for name in self.reverbs:
-                reverb = getattr(self.sends, name)
-                changes[f"{name}.U"] = drawn[f"{name}.U"]
-                changes[f"{name}.b"] = drawn[f"{name}.b"]
-                changes[f"{name}.c"] = LEVEL * torch.randn(drawn[f"{name}.c"].shape, generator=generator)
-                changes[f"{name}.gamma"] = self._decay(reverb, drawn[f"{name}.gamma"])
-            rows.append(self._changed(self.columns.join(self.raws), changes))
-        return torch.stack(rows)
+    def _first_echo(self, echoes: list[Raws]) -> float:
+        """The time in s of the likeliest echo, if twice that time is another candidate; else the response's end."""
+        found = [(name, raw) for each in echoes for name, raw in each.items() if name.endswith(".delay")]
+        times = [float(self.mappings[name].value(raw)) for name, raw in found]
+        repeats = any(abs(2 * times[0] - other) < 1 for other in times[1:])
+        return times[0] / 1000 if repeats else ESTIMATED_S
 
-    def _decay(self, reverb: FDN, drawn: Tensor) -> Tensor:
-        """Raw line gains with the decay of the response; those drawn where it shows none."""
+    def _more_echoes(self, row: Tensor, echoes: list[Raws]) -> list[Raws]:
+        """The likeliest of some echoes, and those that stand out of what a row's network leaves of the response."""
+        samples = self.estimate.h.shape[-1]
+        found = echoes[:CANDIDATES]
+        for name in self.delays:
+            times, gain = (self.mappings[f"{name}.{own}"] for own in ("delay", "gain"))
+            assert isinstance(times, Linear)
+            off = self._changed(row, {f"{name}.gain": gain.raw(gain.inside(torch.tensor(0.0)))})
+            h = self._responses(self.sends.shortened(samples), off[None], free=False)[0]
+            left = self.estimate.distance(samples).left(h).double().numpy()
+            for ms in echo_times(left, self.sends.sr, times.lo, times.hi, 2 * CANDIDATES):
+                known = [float(times.value(echo[f"{name}.delay"])) for echo in found if f"{name}.delay" in echo]
+                if all(abs(ms - other) > 1 for other in known):
+                    found = [*found, {f"{name}.delay": times.raw(times.inside(torch.tensor(ms).double()))}]
+        return found
+
+    def _network(self, row: Tensor, echo: float) -> Tensor:
+        """A row (P,) with the reverb and the direct position that the response shows before an echo, at a time in s."""
+        shortest = min(int(reverb.lines.min()) for reverb in self.reverbs.values()) / self.sends.sr
+        # An echo would be taken for the reverb.
+        quiet = min((delay.response_start / self.sends.sr for delay in self.delays.values()), default=ESTIMATED_S)
+        windows = [min(window * shortest, quiet) for window in WINDOWS]
+        best = self._read(row, windows, DECAYS[0])
+        for factor in DECAYS[1:]:
+            if best.cost > NEAR:
+                best = min(best, self._read(row, windows, factor), key=lambda point: point.cost)
+        ways, seconds, row = self._directions(self._is_of_network), windows[-1], best.row
+        while GROWTH * seconds < min(echo, LONGEST_S):
+            seconds *= GROWTH
+            row = self._nearest(row, seconds, ways, ADAPTING, LAST_GAIN).row
+        return row
+
+    def _read(self, row: Tensor, windows: list[float], decay: float) -> _Point:
+        """The network that windows of the response show, the decay at first that of the response times a factor."""
+        for name, reverb in self.reverbs.items():
+            lines = len(reverb.lines)
+            network = {"b": torch.full((lines, 2), 0.5), "c": torch.zeros(2, lines), "U": torch.zeros(lines, lines)}
+            network["gamma"] = self._decay(name, reverb, decay)
+            row = self._changed(row, {f"{name}.{own}": raw for own, raw in network.items()})
+        unseen = (".b", ".U", ".gamma")
+        ways = self._directions(lambda name: self._is_of_network(name) and not name.endswith(unseen))
+        row = self._nearest(row, windows[0], ways, READING, LEAST_GAIN, free=True).row
+        # A gain at the input of a line is one at its output.
+        ways = self._directions(lambda name: self._is_of_network(name) and not name.endswith(".b"), free=True)
+        for seconds in windows[1:]:
+            row = self._nearest(row, seconds, ways, READING, LEAST_GAIN, free=True).row
+        ways = self._directions(self._is_of_network)
+        return self._nearest(self._with_rotations(row), windows[-1], ways, ADAPTING, LEAST_GAIN)
+
+    def _is_of_network(self, name: str) -> bool:
+        return name.split(".")[0] in self.reverbs or name.startswith("direct.")
+
+    def _decay(self, name: str, reverb: FDN, factor: float) -> Tensor:
+        """Raw gains of the lines with the reverberation times of the response times a factor.
+
+        With those of the start, times the factor, where the response shows no decay.
+        """
+        mapping, start = self.mappings[f"{name}.gamma"], self.raws[f"{name}.gamma"]
+        gains = mapping.value(start.double())
         frequencies, times = decay_times(self.estimate.h, self.sends.sr)
-        mapping = next(p.mapping for p in reverb.params if p.name == "gamma")
-        if not len(times) or not isinstance(mapping, Bounded) or not reverb.shared_decay:
-            return drawn
-        grid = np.linspace(0, self.sends.sr / 2, len(drawn))
-        seconds = np.exp(np.interp(np.log(np.maximum(grid, 1)), np.log(frequencies), np.log(times)))
-        gains = 10 ** (-3 * float(reverb.lines.min()) / (self.sends.sr * seconds))
-        low, high = mapping.from_unit(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-        return mapping.raw(torch.tensor(gains.clip(low, high))).float().reshape(drawn.shape)
+        if len(times) and reverb.shared_decay:
+            grid = np.linspace(0, self.sends.sr / 2, len(start))
+            seconds = np.exp(np.interp(np.log(np.maximum(grid, 1)), np.log(frequencies), np.log(times)))
+            gains = torch.from_numpy(10 ** (-3 * float(reverb.lines.min()) / (self.sends.sr * seconds)))
+        return mapping.raw(mapping.inside(gains ** (1 / factor))).float().reshape(start.shape)
 
     def _changed(self, row: Tensor, changes: Raws) -> Tensor:
         return self.columns.join(self.columns.split(row) | changes)
 
-    def _transposed(self, row: Tensor) -> Tensor:
-        """The network whose inputs are the outputs, and the reverse: from and to mono, it has the same response.
-
-        With Γ the gains of the lines, cᵀ(D - UΓ)⁻¹b = (Γb)ᵀ(D - UᵀΓ)⁻¹(Γ⁻¹c). Where both outputs resemble each other, a
-        descent may end at the wrong one of both networks.
-        """
-        raws, values = dict(self.columns.split(row)), functional_call(self.knobs, self.columns.split(row), ())
+    def _with_rotations(self, row: Tensor) -> Tensor:
+        """A row whose feedback matrices are any matrix as one of rotations, with nearly the same response."""
+        raws = dict(self.columns.split(row))
         for name in self.reverbs:
-            reverb, network = getattr(self.sends, name), own_values(part_values(values, name))
-            gain = fdn.line_gains(network["gamma"], reverb.lines, len(network["gamma"]), reverb.shared_decay)
-            gain = gain.median(-1).values
-            left, strength, right = torch.linalg.svd(network["c"], full_matrices=False)
-            inputs = network["b"].shape[1]
-            raws[f"{name}.c"] = torch.outer(left[:, 0], network["b"].sum(1) * gain)
-            raws[f"{name}.b"] = (strength[0] * right[0] / gain)[:, None].expand(-1, inputs) / inputs
-            # The raw matrix is the skew-symmetric logarithm.
-            raws[f"{name}.U"] = -raws[f"{name}.U"]
-        return self.columns.join(raws)
+            rotation, units, factor = balanced(raws[f"{name}.U"])
+            outputs = raws[f"{name}.c"] / units
+            level = (outputs.norm() / units.norm()).sqrt().clamp(min=1e-3)
+            raws[f"{name}.U"] = self.mappings[f"{name}.U"].raw(rotation)
+            raws[f"{name}.b"] = (units * level / 2)[:, None].expand(-1, 2)
+            raws[f"{name}.c"] = outputs / level
+            decay = self.mappings[f"{name}.gamma"]
+            raws[f"{name}.gamma"] = decay.raw(decay.inside(decay.value(raws[f"{name}.gamma"].double()) * factor))
+        return self.columns.join({name: raw.float() for name, raw in raws.items()})
 
-    def _descend(self, rows: Tensor, stage: Stage, fixed: Sequence[str] = ()) -> Tensor:
-        """Rows (G, P) after a descent, the nearest first."""
-        samples = round(stage.seconds * self.sends.sr)
+    def _directions(
+        self, moves: Callable[[str], bool], *, free: bool = False, mono: bool = True, pieces: int = 10
+    ) -> Tensor:
+        """Directions (p, P) in which raw parameters change.
+
+        Args:
+            moves: whether a parameter changes, by name.
+            free: feedback matrices are any matrix.
+            mono: both inputs of a network are alike; without an echo, which is stereo, only their sum can be heard.
+            pieces: of a decay over frequency, at most.
+        """
+        blocks = []
+        for name, shape in self.columns.shapes.items():
+            kind, ways = name.split(".")[-1], torch.eye(math.prod(shape))
+            if not moves(name) or kind == "damping":
+                ways = ways[:0]
+            elif kind == "delay":
+                ways = TIME * ways
+            elif name.split(".")[0] in self.reverbs:
+                if kind == "b" and mono:
+                    ways = torch.eye(shape[0]).repeat_interleave(shape[1], 1)
+                elif kind == "U" and not free:  # a rotation reads the upper triangle only
+                    ways = ways[torch.ones(shape, dtype=torch.bool).triu(1).flatten()]
+                elif kind == "gamma":
+                    ways = _hats(shape[0], pieces).repeat_interleave(shape[1], 1)
+            blocks.append(ways)
+        return torch.block_diag(*blocks)
+
+    def _nearest(
+        self, row: Tensor, seconds: float, directions: Tensor, iterations: int, least_gain: float, *, free: bool = False
+    ) -> _Point:
+        """The point of the lowest distance in a window, from a row (P,) along directions (p, P).
+
+        `free`: the raw feedback matrix of a network is the matrix itself.
+        """
+        samples = round(seconds * self.sends.sr)
         distance, short = self.estimate.distance(samples), self.sends.shortened(samples)
-        rates = torch.cat(
-            [torch.full((math.prod(shape),), self._rate(name, fixed)) for name, shape in self.columns.shapes.items()]
+
+        def point_at(row: Tensor) -> _Point:
+            h = self._responses(short, row[None], free)[0]
+            cost = float(distance(h))
+            return _Point(row, h, cost if math.isfinite(cost) else math.inf)
+
+        def derivatives(point: _Point) -> tuple[Tensor, Tensor]:
+            changed = self._responses(short, point.row + STEP * directions, free)
+            return distance.derivatives(point.h, (changed - point.h) / STEP)
+
+        return minimise(
+            point_at(row),
+            derivatives,
+            lambda point, step: point_at(point.row + step.clamp(-FARTHEST, FARTHEST) @ directions),
+            iterations=iterations,
+            least_gain=least_gain,
+            damping=DAMPING,
+            least_slope=LEAST_SLOPE,
+            pause=self.pause,
         )
-        method = METHODS["annealed"]
-        state = AdamState(rows, torch.zeros_like(rows), torch.zeros_like(rows), torch.zeros(len(rows)).double())
-        best, lowest = rows, torch.full((len(rows),), math.inf)
-        for step in range(stage.steps):
-            self.pause()
-            at = state.raws
-            distances, gradients = self._evaluate(short, distance, at)
-            better = distances < lowest
-            best, lowest = torch.where(better[:, None], at, best), torch.where(better, distances, lowest)
-            rate = method.rate(torch.tensor(step / stage.steps))
-            state = method.move(state, gradients.nan_to_num(), stage.rate * rate * rates)
-        return best[lowest.argsort()]
 
-    def _rate(self, name: str, fixed: Sequence[str]) -> float:
-        """The factor on the rate of a parameter."""
-        kind = name.split(".")[-1]
-        if kind == "damping" or any(name.startswith(beginning) for beginning in fixed):
-            return 0.0
-        return TIME_RATE if kind == "delay" else DECAY_RATE if kind == "gamma" else 1.0
+    def _responses(self, short: Sends, rows: Tensor, free: bool) -> Tensor:
+        """Responses (n, 2, samples) of rows (n, P)."""
+        found = []
+        for batch in rows.split(BATCH):
+            raws = self.columns.split(batch)
+            values = functional_call(self.knobs, raws, ())
+            if free:
+                values |= {name: values[name] | {"U": raws[f"{name}.U"]} for name in self.reverbs}
+            found.append(short.response(**values)[..., 0, :])
+        return torch.cat(found)
 
-    def _evaluate(self, short: Sends, distance: Distance, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances (G,) of rows (G, P), and their gradients (G, P)."""
-        rows = rows.detach().requires_grad_()
-        values = functional_call(self.knobs, self.columns.split(rows), ())
-        h = short.response(**values)[..., 0, :]
-        distances = distance(h)
-        gradients = torch.autograd.grad(distances.sum(), rows)[0]
-        return distances.detach(), gradients
+
+def _hats(count: int, most: int) -> Tensor:
+    """Piecewise linear functions (q, count) that are 1 at some of the points 0 … count - 1, dense at the beginning."""
+    at = np.unique(np.geomspace(1, count, most).round()) - 1
+    return torch.from_numpy(np.stack([np.interp(np.arange(count), at, hat) for hat in np.eye(len(at))])).float()

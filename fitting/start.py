@@ -49,7 +49,7 @@ def start_from_signals(
         losses: the loss of raw parameters on some chunks.
         echoes: most echo times that are tried.
         presets: raw parameters of fits to other recordings, whose reverbs are tried too.
-        seed: of random defaults and networks.
+        seed: of random defaults.
         stopped: asked between steps; Interrupted is raised where it says so.
     """
     few = loudest(chunks, CHUNKS)
@@ -64,7 +64,7 @@ def start_from_signals(
     adapted = descend(chain, one, [adapted], make, ADAPTING, pause)[0]
     adapted = better_parts(chain, losses(one), adapted, find_direct_sound(chain, one, adapted, pause))
     delays = read(sends_input(chain, adapted, pair.dry[None])[0])
-    space = find_space(chain, few, adapted, delays, seed, pause)
+    space = find_space(chain, few, adapted, delays, pause)
     found = [adapted | space] if space else [adapted | delay for delay in delays]
     found += other_reverbs(chain, adapted, presets, losses(one), pause)
     return best_start(chain, one, [*found, adapted], make, pause)

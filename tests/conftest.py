@@ -35,10 +35,8 @@ def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(start, "ADAPTING", 12)
     monkeypatch.setattr(direct_sound, "ITERATIONS", 2)
-    monkeypatch.setattr(space, "SEEDS", 2)
-    monkeypatch.setattr(space, "NETWORK", (space.Stage(0.09, 120, 0.05), space.Stage(0.2, 60, 0.03)))
-    monkeypatch.setattr(space, "ECHOES", space.Stage(1.0, 20, 0.03))
-    monkeypatch.setattr(space, "TOGETHER", space.Stage(1.0, 30, 0.03))
+    monkeypatch.setattr(space, "DECAYS", (1.0,))
+    monkeypatch.setattr(space, "TOGETHER", ((0.6, 10),))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -174,12 +174,17 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
 @pytest.fixture
 def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of each kind in a start from the signals, and of a trial without an effect."""
-    steps = ((start, "ADAPTING"), (direct_sound, "ITERATIONS"), (restarts, "STEPS"), (space, "SEEDS"))
-    for module, name in (*steps, (pruning, "STEPS"), (response, "STEPS")):
+    steps = (
+        (start, "ADAPTING"),
+        (direct_sound, "ITERATIONS"),
+        (restarts, "STEPS"),
+        (pruning, "STEPS"),
+        (response, "STEPS"),
+    )
+    for module, name in (*steps, *((space, name) for name in ("READING", "ADAPTING", "ECHO", "REFINING"))):
         monkeypatch.setattr(module, name, 2)
-    for name in ("ECHOES", "TOGETHER"):
-        monkeypatch.setattr(space, name, getattr(space, name)._replace(steps=2))
-    monkeypatch.setattr(space, "NETWORK", tuple(stage._replace(steps=2) for stage in space.NETWORK))
+    for name in ("DECAYS", "WINDOWS", "TOGETHER"):
+        monkeypatch.setattr(space, name, getattr(space, name)[:1])
 
 
 @pytest.mark.parametrize("line", runnable())

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from reknob.afx.effect import Effect, Knobs, Values, flatten
+from reknob.afx.param import Orthogonal
 from reknob.afx.registry import build
 from reknob.afx.stream import render
 from reknob.data.audio import normalise_loudness, resample
 from reknob.data.chunks import Chunks
-from reknob.fitting import space
+from reknob.fitting.free_network import balanced
 from reknob.fitting.initialise import raws_from, to_raws
 from reknob.fitting.response import ResponseEstimate, decay_times
 from reknob.fitting.space import find_space
@@ -63,6 +64,7 @@ def test_a_truncated_response_is_the_beginning_of_the_response(chain: Effect, ra
     for samples in (1440, 16000):
         short = chain.sends.shortened(samples).response(**values)
         assert short.shape[-1] == samples
+        assert ("delay" in dict(chain.sends.shortened(samples).parts())) == (samples > 0.1 * SR)
         error = (short - whole[..., :samples]).square().sum() / whole.square().sum()
         assert error.sqrt() < 1e-3, (samples, error)
     assert chain.sends.response(**values).shape == whole.shape
@@ -94,19 +96,20 @@ def test_the_decay_of_noise_is_read_by_octave() -> None:
     assert len(decay_times(torch.zeros(2, SR), SR)[0]) == 0
 
 
-def test_the_transposed_network_has_the_same_mono_response(chain: Effect, raws: dict[str, Tensor]) -> None:
-    c = torch.linspace(0.1, 0.3, 6).expand(2, -1)
-    same = {n.removeprefix("sends."): raw for n, raw in raws.items() if n.startswith("sends.")} | {"reverb.c": c}
-    search = space._Search(
-        chain.sends, ResponseEstimate(torch.randn(1, 1, SR), torch.randn(1, 2, SR), SR, SR), same, lambda: None
-    )
-    row = search.columns.join(same)
-    with torch.no_grad():
-        trees = [
-            functional_call(search.knobs, search.columns.split(each), ()) for each in (row, search._transposed(row))
-        ]
-        responses = [chain.sends.reverb.response(**tree["reverb"]).sum(-2) for tree in trees]
-    torch.testing.assert_close(*responses, rtol=1e-3, atol=1e-5)
+def test_a_matrix_in_other_units_is_the_rotation_it_was_made_from() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rotation = Orthogonal().value(torch.randn(6, 6, generator=generator).double())
+    units = (0.5 * torch.randn(6, generator=generator).double()).exp()
+    units /= units.log().mean().exp()
+    found, found_units, factor = balanced(0.8 * rotation * units / units[:, None])
+    torch.testing.assert_close(found, rotation, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found_units, units, rtol=1e-6, atol=0)
+    assert factor == pytest.approx(0.8)
+    # Of a matrix that says nothing, still a rotation.
+    for matrix in (torch.zeros(6, 6), torch.eye(6), torch.ones(6, 6)):
+        found, _, _ = balanced(matrix)
+        torch.testing.assert_close(found @ found.T, torch.eye(6).double(), rtol=0, atol=1e-6)
+        assert torch.linalg.det(found) == pytest.approx(1)
 
 
 def test_the_search_finds_echo_and_reverb(
