@@ -24,6 +24,7 @@ CHAIN = Path(__file__).parents[1] / "cfg" / "model" / "diffvox.yaml"
 SECONDS, WARM_UP = 12, 5 * SR
 LENGTH = SECONDS * SR
 LR = 0.01
+COUNTS = (1, 4)  # of chunks
 
 
 def chunks(count: int, seconds: float = SECONDS) -> Chunks:
@@ -42,12 +43,10 @@ def start(delay_ms: float = 400.0) -> tuple[Effect, Knobs]:
     return chain, Knobs(chain, torch.Generator().manual_seed(0))
 
 
-def peer_step(
-    count: int, onednn: bool = True, seconds: float = SECONDS, delay_ms: float = 400.0, device: str = "cpu"
-) -> Task:
+def peer_step(count: int, onednn: bool = True, seconds: float = SECONDS, device: str = "cpu") -> Task:
     """Make the peer's step on `count` chunks; `onednn` as in `PeerLoss`."""
-    chain, knobs = start(delay_ms)
-    chain, knobs = chain.train(), knobs.to(device)
+    chain, knobs = start()
+    knobs = knobs.to(device)
     loss, batch = PeerLoss(onednn).to(device), chunks(count, seconds)
     dry, wet = batch.dry.to(device), batch.wet[..., WARM_UP:].to(device)
     first = {name: raw.clone() for name, raw in knobs.state_dict().items()}
@@ -97,15 +96,15 @@ def quicker_peer(count: int) -> Task:
     return tasks[quickest(tasks)]
 
 
-def rows(repeats: int, counts: tuple[int, ...] = (1, 4)) -> list[Comparison]:
-    """Compare the steps on so many chunks, each side in a process of its own."""
+def rows(repeats: int) -> list[Comparison]:
+    """Compare the steps, each side in a process of its own."""
     compared_steps = []
-    for n in counts:
+    for n in COUNTS:
         with Worker(our_step, n) as ours, Worker(quicker_peer, n) as peer:
             compared_steps.append(compared(f"{n} × 12 s", ours.run, peer.run, repeats))
     return compared_steps
 
 
-def memory_rows(counts: tuple[int, ...] = (1, 4)) -> list[Memory]:
+def memory_rows() -> list[Memory]:
     """Compare peak memory."""
-    return [Memory(f"{n} × 12 s", peak_memory(our_step, n), peak_memory(peer_step, n)) for n in counts]
+    return [Memory(f"{n} × 12 s", peak_memory(our_step, n), peak_memory(peer_step, n)) for n in COUNTS]

@@ -147,10 +147,10 @@ class Worker:
             raise RuntimeError(f"{self.name} ended without a figure; its message is above") from None
 
 
-def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> float:
-    """Peak resident memory in GB of a new process that builds a task and runs it `runs` times, imports included."""
+def peak_memory(make: Callable[..., Task], *args: object) -> float:
+    """Peak resident memory in GB of a new process that builds a task and runs it twice, imports included."""
     with Worker(make, *args) as worker:
-        for _ in range(runs):
+        for _ in range(2):
             worker.run()
         return worker.peak()
 
