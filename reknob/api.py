@@ -222,7 +222,7 @@ def fit(
     run(recipe.fit([track]), report, lambda _: None, stop)
     if track.error:
         raise UsageError(f"{pair.name}: {track.error}")
-    if track.has_ended:
+    if track.has_ended and recipe.prunes(track):
         recipe.prune(track, stop)
     values = track.best_values(recipe.chain)
     return Fit(recipe.chain, values, chosen.lufs, recipe=recipe, pair=pair, track=track)
