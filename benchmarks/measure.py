@@ -63,7 +63,7 @@ def music(batch: int, channels: int, samples: int) -> Tensor:
 
 def relative_rms(a: Tensor, b: Tensor) -> float:
     """rms(a - b) / rms(b)."""
-    return float((a - b).norm() / b.norm())
+    return float((a - b).detach().norm() / b.detach().norm())
 
 
 def clock(task: Task) -> tuple[float, float]:
