@@ -68,8 +68,7 @@ def main(argv: list[str]) -> int:
         scores.append(evaluate(files, args))
         print(f"{scores[-1].pair}: {shown(scores[-1].values)}", flush=True)
     print(table(scores))
-    if args.json:
-        write_json(args.json, {"scores": scores})
+    write_json(args.json, {"scores": scores})
     return 0
 
 

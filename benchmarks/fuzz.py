@@ -75,8 +75,7 @@ def main(argv: list[str]) -> int:
         print(f"| {name} | {counts} | {len(result.failures)} |", flush=True)
         for line in result.failures:
             print(f"failed: {line}", flush=True)
-    if args.json:
-        write_json(args.json, {"results": results})
+    write_json(args.json, {"results": results})
     return 1 if any(result.failures for result in results) else 0
 
 

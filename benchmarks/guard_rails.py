@@ -153,8 +153,7 @@ def main(argv: list[str]) -> int:
                 print(f"{case.outcome}: {case.name}{': ' if case.detail else ''}{case.detail}", flush=True)
     counts = {outcome: sum(case.outcome == outcome for case in cases) for outcome in ("finite", "refused", "failed")}
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    if args.json:
-        write_json(args.json, {"cases": cases})
+    write_json(args.json, {"cases": cases})
     return 1 if counts["failed"] else 0
 
 

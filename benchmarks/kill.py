@@ -48,8 +48,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="reknob-kill-") as folder:
         outcomes = list(measured(args.jobs, args.kills, args.seed, Path(folder), disturb=not args.no_faults))
-    if args.json:
-        write_json(args.json, {"outcomes": outcomes})
+    write_json(args.json, {"outcomes": outcomes})
     return 1 if any(outcome.lost for outcome in outcomes) else 0
 
 

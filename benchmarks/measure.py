@@ -249,7 +249,9 @@ def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
     return read
 
 
-def write_json(path: Path, results: dict[str, list]) -> None:
-    """Write named lists of records (dataclasses) with the machine they were taken on."""
+def write_json(path: Path | None, results: dict[str, list]) -> None:
+    """Write named lists of records (dataclasses) with the machine they were taken on, where a file is given."""
+    if path is None:
+        return
     records = {name: [asdict(row) for row in rows] for name, rows in results.items()}
     path.write_text(json.dumps({"machine": machine(), **records}, indent=2) + "\n")

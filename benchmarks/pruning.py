@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import parser, write_json
-from reknob.afx.effect import Effect, Knobs, Tensors, flatten
+from reknob.afx.effect import Effect, Knobs, Tensors, flatten, values_at
 from reknob.afx.param import Bounded
 from reknob.afx.registry import build
 from reknob.afx.stream import render
@@ -101,8 +101,7 @@ def main(argv: list[str]) -> int:
         scores.append(evaluate(seed, args, theirs, presets))
         print(line(scores[-1]), flush=True)
     print(summary(scores))
-    if args.json:
-        write_json(args.json, {"scores": scores})
+    write_json(args.json, {"scores": scores})
     return 0
 
 
@@ -162,11 +161,9 @@ def converted(preset: Preset, theirs: Effect, chain: Effect) -> Tensors:
 @torch.no_grad()
 def rendered(chain: Effect, raws: Tensors, absent: list[str], dry: Tensor) -> tuple[Chunks, float]:
     """The case as one chunk, wet at -18 LUFS too, and the gain in dB that brought it there."""
-    knobs = Knobs(chain)
-    knobs.load_state_dict(raws)
     left_out = {name for name in absent if name in FILTERS}
     made = build({name: entry for name, entry in CHAIN.items() if name not in left_out}, SR).eval()
-    values = {name: value for name, value in knobs().items() if name not in left_out}
+    values = {name: value for name, value in values_at(chain, raws).items() if name not in left_out}
     wet = render(made, values, dry)[:, : dry.shape[-1]]
     gain_db = LUFS - loudness(wet, SR)
     return Chunks(dry[None], normalise_loudness(wet, SR, LUFS)[None], round(WARM_UP_S * SR), (0,)), gain_db

@@ -40,8 +40,7 @@ def main(argv: list[str]) -> int:
     args = p.parse_args(argv)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
     results = dict(measured(args.what, args.repeats))
-    if args.json:
-        write_json(args.json, results)
+    write_json(args.json, results)
     return 0
 
 

@@ -229,8 +229,7 @@ def main(argv: list[str]) -> int:
                 costs.append(cost)
                 figures = (cost.seconds, cost.cpu_seconds, cost.peak_mb, cost.written_mb)
                 print(f"| {what} | {count} | {' | '.join(f'{figure:.1f}' for figure in figures)} |", flush=True)
-    if args.json:
-        write_json(args.json, {"costs": costs})
+    write_json(args.json, {"costs": costs})
     return 0
 
 

@@ -84,8 +84,7 @@ def main(argv: list[str]) -> int:
     check_output(args.figure)
     measured = points(args.repeats)
     draw(measured, args.figure)
-    if args.json:
-        write_json(args.json, {"points": measured})
+    write_json(args.json, {"points": measured})
     return 0
 
 
