@@ -14,11 +14,11 @@ from reknob.runtime.errors import UsageError
 
 from . import stages
 from .curve import Curve, in_series
-from .effect import Effect, HasResponse, Values, own_values, part_values, repeat_for_items
+from .effect import Effect, HasResponse, Part, Values, own_values, part_values, repeat_for_items
 from .eq import Biquad
 from .functional import biquad, convolve
 from .functional.level import centre_and_peak
-from .options import Flag, Part
+from .options import Flag
 from .param import Linear, Param
 from .stages import Stage
 from .stereo import Panning

@@ -10,11 +10,11 @@ from torch import Tensor
 from reknob.afx import kernels
 from reknob.runtime.errors import UsageError
 
-from .effect import Effect, Tensors, Values, own_values, part_values
+from .effect import Effect, Part, Tensors, Values, own_values, part_values
 from .eq import Biquad
 from .functional import biquad, convolve, echo
 from .functional.fft import irfft, rfft
-from .options import Choice, Flag, Number, Part
+from .options import Choice, Flag, Number
 from .param import Linear, Negative, Param, Precise
 from .stages import Stage, convolution
 from .stereo import Panning, pan_gains

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
@@ -12,8 +13,8 @@ from reknob.runtime.errors import UsageError
 
 from .curve import Curve
 from .options import Bound
-from .param import Bounded, Mapping, Param
-from .plain import are_tensors, to_tensors
+from .param import Bounded, Param
+from .param import Mapping as ParamMapping
 from .stages import Stage
 
 #: Values by name, as an effect with parts takes them: a tensor per parameter of its own, a tree of them per part.
@@ -65,9 +66,47 @@ class Effect(nn.Module):
 
     def __call__(self, x: Tensor, **values: Any) -> Tensor:  # noqa: ANN401 - numbers, lists and arrays of any kind
         """The output of audio x (B, C, T); values as of `forward`, or plain numbers and lists, nested in dicts."""
-        if not are_tensors(values):
-            values = to_tensors(self, values, x)
-        return super().__call__(x, **values)
+        return super().__call__(x, **self.tensors(values, x))
+
+    def tensors(self, values: Mapping[str, Any], like: Tensor) -> Values:
+        """Values as `forward` takes them, from numbers, lists and arrays of the declared shapes, or one more dimension
+        for the items of a batch; as they are where all are tensors.
+
+        Args:
+            values: by name, in the declared units; those of parts as nested dicts.
+            like: has the dtype and the device of the result.
+
+        Raises UsageError for a name that the effect does not have, a value that is missing, has another shape or lies
+        outside its range, and what is no number.
+        """
+        return dict(values) if are_tensors(values) else self._tensors(values, like)
+
+    def _tensors(self, values: Mapping[str, Any], like: Tensor, place: str = "") -> Values:
+        """The same of values that are checked; `place` is where they stand, for messages: "sends.delay."."""
+        declared, parts = {p.name: p for p in self.params}, dict(self.parts())
+        # A parameter that presets do not store may be missing from values made of one.
+        needed = [name for name in (*declared, *parts) if name in parts or declared[name].preset]
+        missing = [name for name in needed if name not in values]
+        unknown = [name for name in values if name not in declared and name not in parts]
+        if missing or unknown:
+            # The unknown name first: a misspelt one is unknown and missing, and the spelling is the mistake.
+            problem = f"{place}{unknown[0]} is unknown" if unknown else f"{place}{missing[0]} is missing"
+            raise UsageError(
+                f"values: {problem}; {type(self).__name__} has: {', '.join((*declared, *parts)) or 'none'}"
+            )
+        tensors: Values = {}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[name] = value
+            elif name in parts:
+                if not isinstance(value, Mapping):
+                    raise UsageError(f"values: {place}{name}={str(value)[:80]}: give its values by name, in a dict")
+                tensors[name] = parts[name]._tensors(value, like, f"{place}{name}.")
+            else:
+                tensors[name] = checked = as_tensor(value, declared[name].shape, like, place + name)
+                declared[name].check(checked, place + name)
+        # Presets do not hold these, so that a user has none to give.
+        return tensors | {n: p.mapping.value(p.initial_raw()).to(like) for n, p in declared.items() if n not in values}
 
     def channels(self, given: int, place: str = "chain") -> int:
         """Number of output channels for `given` input channels; UsageError, naming `place`, for an input it rejects."""
@@ -204,7 +243,7 @@ class Knobs(nn.Module):
 
     def __init__(self, effect: Effect, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.mappings: dict[str, Mapping] = {p.name: p.mapping for p in effect.params}
+        self.mappings: dict[str, ParamMapping] = {p.name: p.mapping for p in effect.params}
         for p in effect.params:
             self.register_parameter(p.name, nn.Parameter(p.initial_raw(generator)))
         for name, part in effect.parts():
@@ -223,6 +262,57 @@ class Knobs(nn.Module):
             for name, part in self.named_children():
                 if isinstance(part, Knobs):
                     part.set_values(part_values(values, name))
+
+
+def values_at(effect: Effect, raws: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Values:
+    """The values of raw parameters by name; absent ones, which presets do not store, are at their defaults."""
+    knobs = Knobs(effect).requires_grad_(False).to(device)
+    knobs.load_state_dict(raws, strict=False)
+    return knobs()
+
+
+@dataclass(frozen=True)
+class Part(Bound):
+    """An effect of the class `kind` or, with `of`, a chain `kind` of effects of the class `of`; it may be left out."""
+
+    kind: type[Effect]
+    of: type[Effect] | None = None
+
+    def read(self, name: str, value: object) -> Effect:
+        # A configuration may give any effect here, and only a chain has parts that `of` restricts.
+        inside = [part for _, part in value.parts()] if self.of and isinstance(value, self.kind) else []
+        if not isinstance(value, self.kind) or (self.of and not all(isinstance(part, self.of) for part in inside)):
+            wanted = f"a chain of {_kinds(self.of)}" if self.of else _kinds(self.kind)
+            raise UsageError(f"{name}: {type(value).__name__} is not allowed here; give {wanted}")
+        if self.of and not inside:
+            raise UsageError(f"{name}: an empty chain; put effects into it, or leave it out")
+        return value
+
+
+def _kinds(kind: type) -> str:
+    """A class and its direct subclasses in words, for messages."""
+    below = [sub.__name__ for sub in kind.__subclasses__()]
+    return f"a {kind.__name__}" + (f" ({', '.join(below)}, …)" if below else "")
+
+
+def are_tensors(values: Mapping[str, Any]) -> bool:
+    """Whether all values are tensors already, also those of the parts: some microseconds for a chain of 60."""
+    for value in values.values():
+        if not isinstance(value, Tensor) and not (isinstance(value, dict) and are_tensors(value)):
+            return False
+    return True
+
+
+def as_tensor(value: object, shape: tuple[int, ...], like: Tensor, name: str) -> Tensor:
+    """A value of a declared shape, or one for each item of the batch `like`; UsageError for anything else."""
+    try:
+        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"values: {name}={str(value)[:80]}: expected numbers") from error
+    if tuple(tensor.shape) not in (shape, (len(like), *shape)):
+        wanted = f"{shape or 'one number'}, or {(len(like), *shape)} for the items"
+        raise UsageError(f"values: {name} has the shape {tuple(tensor.shape)}; expected {wanted}")
+    return tensor
 
 
 def own_values(values: Values) -> Tensors:

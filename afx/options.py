@@ -4,13 +4,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 from reknob.runtime.errors import UsageError
-
-# Not at run time: effect.py imports this module.
-if TYPE_CHECKING:
-    from .effect import Effect
 
 
 class Bound(ABC):
@@ -90,33 +86,9 @@ class Choice(Bound):
         return value
 
 
-@dataclass(frozen=True)
-class Part(Bound):
-    """An effect of the class `kind` or, with `of`, a chain `kind` of effects of the class `of`; it may be left out."""
-
-    kind: "type[Effect]"
-    of: "type[Effect] | None" = None
-
-    def read(self, name: str, value: object) -> "Effect":
-        # A configuration may give any effect here, and only a chain has parts that `of` restricts.
-        inside = [part for _, part in value.parts()] if self.of and isinstance(value, self.kind) else []
-        if not isinstance(value, self.kind) or (self.of and not all(isinstance(part, self.of) for part in inside)):
-            wanted = f"a chain of {_kinds(self.of)}" if self.of else _kinds(self.kind)
-            raise UsageError(f"{name}: {type(value).__name__} is not allowed here; give {wanted}")
-        if self.of and not inside:
-            raise UsageError(f"{name}: an empty chain; put effects into it, or leave it out")
-        return value
-
-
 def _is_number(value: object) -> TypeGuard[float]:
     # A boolean is an int in Python, but a mistake in a configuration.
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _kinds(kind: type) -> str:
-    """A class and its direct subclasses in words, for messages."""
-    below = [sub.__name__ for sub in kind.__subclasses__()]
-    return f"a {kind.__name__}" + (f" ({', '.join(below)}, …)" if below else "")
 
 
 def _shown(value: object) -> str:

@@ -16,10 +16,10 @@ from .compressor import SoftKneeCompressor
 from .deesser import DeEsser
 from .delay import PingPongDelay
 from .dynamics import Compressor, CompressorExpander, SimpleCompressor
-from .effect import Effect, Knobs
+from .effect import Effect, Knobs, Part
 from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
 from .equaliser import graphic_equaliser, parametric_equaliser
-from .options import Choice, Flag, Part
+from .options import Choice, Flag
 from .proxy import ProxyCompressor
 from .reverb import FDN, FIR, NoiseReverb
 from .stereo import Panning, StereoWidth

@@ -15,10 +15,10 @@ from reknob.runtime.errors import UsageError
 
 from .chain import Serial, cascade_coefs
 from .curve import FREQUENCIES, Curve
-from .effect import Effect, Tensors, Values
+from .effect import Effect, Part, Tensors, Values
 from .eq import Biquad
 from .functional import biquad, convolve, fdn
-from .options import Choice, Flag, Integer, Integers, Number, Part
+from .options import Choice, Flag, Integer, Integers, Number
 from .param import Ceilings, Free, Linear, Negative, Orthogonal, Param, RawNormal, Uniform
 from .stages import Stage, at_once, convolution, overlapping
 

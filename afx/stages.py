@@ -3,8 +3,8 @@
 A stage is a closure over its state (past samples, filter states), so one stage serves one recording.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,15 +13,20 @@ from . import kernels
 from .functional.fft import fast_length, forward, inverse
 from .kernels import spectral_product
 
-if TYPE_CHECKING:
-    from .effect import Effect, Tensors, Values
-
 #: From the next block (C, T), and whether it is the last, to the output samples that are ready, (C', T'): T' < T while
 #: a lookahead delays the output, and T' > T when it is flushed with the last block.
 Stage = Callable[[Tensor, bool], Tensor]
 
 
-def overlapping(effect: "Effect", values: "Values | Tensors", memory: int = 0) -> Stage:
+class Renders(Protocol):
+    """What an effect is to its stages: a function of audio (B, C, T) and values, with a number of output channels."""
+
+    def __call__(self, x: Tensor, **values: Any) -> Tensor: ...  # noqa: ANN401 - a tree of tensors
+
+    def channels(self, given: int) -> int: ...
+
+
+def overlapping(effect: Renders, values: Mapping[str, Any], memory: int = 0) -> Stage:
     """A stage for an effect with a memory of `memory` samples, which are prepended to each block."""
     past = None
 
@@ -34,7 +39,7 @@ def overlapping(effect: "Effect", values: "Values | Tensors", memory: int = 0) -
     return process
 
 
-def at_once(effect: "Effect", values: "Values | Tensors") -> Stage:
+def at_once(effect: Renders, values: Mapping[str, Any]) -> Stage:
     """A stage for an effect that needs the complete input (mean, peak, STFT): one call, with the last block."""
     blocks: list[Tensor] = []
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .effect import Effect, Values
-from .plain import are_tensors, to_tensors
 
 # 24 s at 44100 Hz: longer than a default response (12 s), so that transforms hold more audio than tail.
 BLOCK = 2**20
@@ -38,9 +37,8 @@ class Stream:
     """
 
     def __init__(self, chain: Effect, values: Values) -> None:
-        tensors = values if are_tensors(values) else to_tensors(chain, values, torch.empty(1))
         with torch.no_grad():
-            self._chain, self._stage = chain, chain.stage(tensors)
+            self._chain, self._stage = chain, chain.stage(chain.tensors(values, torch.empty(1)))
         # Zero samples in the channels, type and device of the input, known from its first block on.
         self._empty: Tensor | None = None
         self._has_begun = self._has_ended = False

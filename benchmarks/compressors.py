@@ -12,17 +12,17 @@ level in dB of a sine, 3 dB above its RMS level.
 from reknob.runtime.program import program
 
 import argparse
-import json
 import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.measure import parser, write_json
 from reknob.afx.effect import Effect, Values, flatten
 from reknob.afx.stream import render
 from reknob.data.chunks import cut_chunks
@@ -35,8 +35,7 @@ from reknob.fitting.settings import STARTS, FitSettings
 from reknob.fitting.track import TrackState
 from reknob.losses import ErrorToSignal
 from reknob.report.tables import text_table
-from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
-from reknob.runtime.files import write_text
+from reknob.runtime.arguments import file_path, positive_float, positive_int
 
 PATTERNS = (("*_dry.*", "_dry.", "_wet."), ("Input_*.*", "Input_", "GT_"))
 WARM_UP_S = 0.25
@@ -63,14 +62,13 @@ class Score:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    args = parser().parse_args(argv)
+    args = arguments().parse_args(argv)
     scores = []
     for files in pairs(args.folders):
         scores.append(evaluate(files, args))
         print(f"{scores[-1].pair}: {shown(scores[-1].values)}", flush=True)
     print(table(scores))
-    if args.json:
-        write_text(args.json, json.dumps([asdict(score) for score in scores], indent=1))
+    write_json(args.json, {"scores": scores})
     return 0
 
 
@@ -155,8 +153,8 @@ def table(scores: list[Score]) -> str:
     return text_table(header, rows)
 
 
-def parser() -> argparse.ArgumentParser:
-    p = Parser(__doc__, has_result=False)
+def arguments() -> argparse.ArgumentParser:
+    p = parser(__doc__)
     p.add_argument("folders", nargs="+", type=file_path, metavar="FOLDER", help="of pairs")
     p.add_argument("--model", default="compressor", help="chain file in cfg/model, or a path (default %(default)s)")
     p.add_argument("--loss", default="vocal", help="loss of the fit (default %(default)s)")
@@ -165,7 +163,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seconds", type=positive_float, default=10.0, help="of each pair (default %(default)s)")
     p.add_argument("--method", default="annealed", help="of the optimiser (default %(default)s)")
     p.add_argument("--lr", type=positive_float, default=0.01, help="learning rate (default %(default)s)")
-    p.add_argument("--json", type=file_path, metavar="F", help="file of all scores")
     return p
 
 

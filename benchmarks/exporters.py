@@ -28,7 +28,7 @@ import yaml
 from scipy.signal import fftconvolve, lfilter
 from torch import Tensor
 
-from reknob.afx.effect import Knobs, flatten
+from reknob.afx.effect import Knobs, flatten, values_at
 from reknob.afx.registry import build
 from reknob.data.audio import normalise_loudness, read_audio, write_audio
 from reknob.formats.changes import changed
@@ -54,13 +54,12 @@ CHANGES = (
 Coefs = tuple[np.ndarray, np.ndarray]
 
 
-def example(model: str = "diffvox", changes: tuple[str, ...] = CHANGES) -> PresetDocument:
-    """The preset that is exported: a chain of cfg/model at its defaults, with some values changed."""
-    config = read_yaml(ROOT / "cfg" / "model" / f"{model}.yaml")
+def example() -> PresetDocument:
+    """The preset that is exported: the vocal chain at its defaults, with some values changed."""
+    config = read_yaml(ROOT / "cfg" / "model" / "diffvox.yaml")
     chain = build(config, SR).eval()
-    knobs = Knobs(chain, torch.Generator().manual_seed(0)).requires_grad_(False)
-    kept = tuple(change for change in changes if change.partition("=")[0] in dict(chain.walk()))
-    values = flatten(changed(chain, knobs(), kept))
+    raws = Knobs(chain, torch.Generator().manual_seed(0)).state_dict()
+    values = flatten(changed(chain, values_at(chain, raws), CHANGES))
     stored = {name: values[name] for name, p in chain.walk() if p.preset}
     return PresetDocument(config, SR, -18.0, stored, name="example")
 
@@ -296,10 +295,10 @@ def without_dynamics(document: PresetDocument) -> PresetDocument:
     )
 
 
-def lag(y: np.ndarray, truth: np.ndarray, most: int = 2000) -> int:
-    """By how many samples `y` (T,) is later than `truth`, 0 to `most`."""
+def lag(y: np.ndarray, truth: np.ndarray) -> int:
+    """By how many samples `y` (T,) is later than `truth`, 0 to 2000."""
     correlation = fftconvolve(y, truth[::-1])[len(truth) - 1 :]
-    return int(correlation[:most].argmax())
+    return int(correlation[:2000].argmax())
 
 
 def run_pedalboard(document: PresetDocument, x: np.ndarray, sr: int, python: str) -> np.ndarray:
@@ -327,9 +326,8 @@ def main(argv: list[str]) -> int:
     dry, sr = read_audio(ROOT / "data" / "demo" / "dry.flac")
     assert sr == SR
     x = normalise_loudness(dry.mean(0, keepdim=True)[:, : SECONDS * sr], sr, -18.0).double().numpy()
-    rows = measure(example(), x, sr, args.pedalboard)
     header = ["format", "part", "error dB", "level, median dB", "level, 95 % dB"]
-    print(text_table(header, rows))
+    print(text_table(header, measure(example(), x, sr, args.pedalboard)))
     return 0
 
 

@@ -30,42 +30,18 @@ from typing import NoReturn
 import torch
 import yaml
 
-from benchmarks.measure import write_json
+from benchmarks.measure import parser, some_of, write_json
 from benchmarks.readers import READERS, Reader
-from reknob.runtime.arguments import Parser, file_path, positive_int
+from reknob.runtime.arguments import file_path, positive_int
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import check_output
 
 SECONDS = 20
 MORE_BYTES = 3 << 30
 ODD: tuple[object, ...] = (
     *(None, True, 0, -1, 1, 2**31, 2**63, 10**400, 1.5, -0.0, 1e-320, 1e300, float("nan"), float("inf"), -1e30),
-    *(
-        "",
-        " ",
-        "a\0b",
-        "../../../x",
-        "/etc/passwd",
-        "/dev/zero",
-        "~nosuchuser/x",
-        "${sr}",
-        "${a.b}",
-        "\ud800",
-        "x" * 3000,
-    ),
-    *(
-        [],
-        {},
-        [[]],
-        [None],
-        ["a"],
-        {"effect": "peak"},
-        {"effect": 5},
-        [0.0] * 1000,
-        [[1], [2, 3]],
-        {"": {}},
-        {"a": {"b": []}},
-    ),
+    *("", " ", "a\0b", "../../../x", "/etc/passwd", "/dev/zero", "~nosuchuser/x", "${sr}", "${a.b}", "\ud800"),
+    *("x" * 3000, [], {}, [[]], [None], ["a"], {"effect": "peak"}, {"effect": 5}, [0.0] * 1000, [[1], [2, 3]]),
+    *({"": {}}, {"a": {"b": []}}),
 )
 
 
@@ -84,29 +60,22 @@ class Result:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a reader failed."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--inputs", type=positive_int, default=10_000, help="of each reader (default %(default)s)")
-    parser.add_argument("--readers", default=",".join(READERS), help="names with commas between (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the damage (default 0)")
-    parser.add_argument("--keep", type=file_path, default=Path("fuzz_failures"), help="folder for inputs that fail")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
-    names = args.readers.split(",")
-    if unknown := set(names) - set(READERS):
-        parser.error(f"unknown readers {', '.join(sorted(unknown))}; known: {', '.join(READERS)}")
-    if args.json:
-        check_output(args.json)
+    p = parser(__doc__)
+    p.add_argument("--inputs", type=positive_int, default=10_000, help="of each reader (default %(default)s)")
+    p.add_argument("--readers", type=some_of(READERS), default=list(READERS), help="with commas between (default: all)")
+    p.add_argument("--seed", type=int, default=0, help="of the damage (default 0)")
+    p.add_argument("--keep", type=file_path, default=Path("fuzz_failures"), help="folder for inputs that fail")
+    args = p.parse_args(argv)
     results = []
     print("| reader | inputs | read | refused | slowest s | failures |\n|---|---|---|---|---|---|", flush=True)
-    for name in names:
+    for name in args.readers:
         result = fuzz(name, args.inputs, args.seed, args.keep)
         results.append(result)
         counts = f"{result.inputs} | {result.read} | {result.refused} | {result.slowest_s:.2f}"
         print(f"| {name} | {counts} | {len(result.failures)} |", flush=True)
         for line in result.failures:
             print(f"failed: {line}", flush=True)
-    if args.json:
-        write_json(args.json, {"results": results})
+    write_json(args.json, {"results": results})
     return 1 if any(result.failures for result in results) else 0
 
 

@@ -22,12 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks import fit, train
-from benchmarks.measure import Task, machine
+from benchmarks.measure import Task, machine, parser
 from benchmarks.peer_encoders import PEERS
 from reknob.fitting.batch import SHARE
-from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
+from reknob.runtime.arguments import positive_float, positive_int
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import check_output
 from reknob.runtime.memory import free_bytes, peak_bytes
 
 # On paper, of a chunk of 12 s: what a step reads and writes, and the operations of its transforms.
@@ -162,21 +161,18 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
 @program
 def main(argv: list[str]) -> int:
     """Measures the parts; 1 where one failed."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--chunks", type=positive_int, default=35, help="of a step")
-    parser.add_argument("--seconds", type=positive_float, default=12.0, help="length of a chunk, above 6")
-    parser.add_argument("--steps", type=positive_int, default=2000, help="of a song")
-    parser.add_argument("--batch", type=positive_int, default=16, help="excerpts of a blind-estimation step")
-    parser.add_argument("--most_tracks", type=positive_int, default=256, help="short tracks together")
-    parser.add_argument("--repeats", type=positive_int, default=5, help="timed runs")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
+    p = parser(__doc__)
+    p.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
+    p.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    p.add_argument("--chunks", type=positive_int, default=35, help="of a step")
+    p.add_argument("--seconds", type=positive_float, default=12.0, help="length of a chunk, above 6")
+    p.add_argument("--steps", type=positive_int, default=2000, help="of a song")
+    p.add_argument("--batch", type=positive_int, default=16, help="excerpts of a blind-estimation step")
+    p.add_argument("--most_tracks", type=positive_int, default=256, help="short tracks together")
+    p.add_argument("--repeats", type=positive_int, default=5, help="timed runs")
+    args = p.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch finds no GPU here; --device cpu measures the CPU")
-    if args.json:
-        check_output(args.json)
     figures = machine() | ({"gpu": torch.cuda.get_device_name()} if args.device == "cuda" else {})
     print(*(f"{key}: {value}" for key, value in figures.items()), "", sep="\n", flush=True)
     failed = False

@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.measure import write_json
+from benchmarks.measure import parser, some_of, write_json
 from reknob.afx.effect import Effect, nest
 from reknob.afx.registry import EFFECTS, build
 from reknob.data.audio import write_audio
 from reknob.formats import runs
 from reknob.losses import LOSSES
-from reknob.runtime.arguments import Parser, file_path, positive_int
-from reknob.runtime.files import check_output, read_json, read_tensors
+from reknob.runtime.arguments import positive_int
+from reknob.runtime.files import read_json, read_tensors
 
 FIT_PROGRAM = import_module("main").main  # a program is run here, as from a command line
 SR, SECONDS = 16000, 1.5
@@ -139,30 +139,21 @@ def fit(name: str, folder: Path, arguments: list[str]) -> Case:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a case failed."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--steps", type=positive_int, default=2000, help="of each fit (default %(default)s)")
-    parser.add_argument("--what", default="effects,fits", help="effects, fits, or both with a comma between")
-    parser.add_argument("--losses", default="vocal,esr", help="with commas between (default %(default)s)")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
-    chosen, losses = args.what.split(","), args.losses.split(",")
-    for names, known in ((chosen, ("effects", "fits")), (losses, tuple(LOSSES))):
-        if unknown := set(names) - set(known):
-            # Of a fit it would be a refusal, as of a signal.
-            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-    if args.json:
-        check_output(args.json)
+    p = parser(__doc__)
+    p.add_argument("--steps", type=positive_int, default=2000, help="of each fit (default %(default)s)")
+    p.add_argument("--what", type=some_of(("effects", "fits")), default="effects,fits", help="with commas between")
+    p.add_argument("--losses", type=some_of(LOSSES), default="vocal,esr", help="with commas between")
+    args = p.parse_args(argv)
     cases = []
     with tempfile.TemporaryDirectory(prefix="reknob-guard-") as folder:
-        parts = {"effects": effects(), "fits": fits(args.steps, losses, Path(folder))}
-        for what in chosen:
+        parts = {"effects": effects(), "fits": fits(args.steps, args.losses, Path(folder))}
+        for what in args.what:
             for case in parts[what]:
                 cases.append(case)
                 print(f"{case.outcome}: {case.name}{': ' if case.detail else ''}{case.detail}", flush=True)
     counts = {outcome: sum(case.outcome == outcome for case in cases) for outcome in ("finite", "refused", "failed")}
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    if args.json:
-        write_json(args.json, {"cases": cases})
+    write_json(args.json, {"cases": cases})
     return 1 if counts["failed"] else 0
 
 

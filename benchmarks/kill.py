@@ -24,9 +24,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.kill_jobs import JOBS, Job, Outcome, faults, kill_at_random
-from benchmarks.measure import write_json
-from reknob.runtime.arguments import Parser, file_path, positive_int
-from reknob.runtime.files import check_output
+from benchmarks.measure import parser, some_of, write_json
+from reknob.runtime.arguments import positive_int
 
 THREADS = "NUMBA_NUM_THREADS"
 # Of the kills, by job.
@@ -36,27 +35,20 @@ SHARES = {"fit": 0.3, "batch": 0.15, "few chunks": 0.15, "training": 0.05, "stat
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where anything was lost."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--kills", type=positive_int, default=200, help="in all (default %(default)s)")
-    parser.add_argument("--jobs", default=",".join(JOBS), help=f"of {', '.join(JOBS)}, with commas between")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("--no-faults", action="store_true", help="kills only")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
-    names = args.jobs.split(",")
-    if unknown := set(names) - set(JOBS):
-        parser.error(f"unknown jobs {', '.join(sorted(unknown))}; known: {', '.join(JOBS)}")
-    if args.json:
-        check_output(args.json)
+    p = parser(__doc__)
+    p.add_argument("--kills", type=positive_int, default=200, help="in all (default %(default)s)")
+    p.add_argument("--jobs", type=some_of(JOBS), default=list(JOBS), help="with commas between (default: all)")
+    p.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    p.add_argument("--no-faults", action="store_true", help="kills only")
+    args = p.parse_args(argv)
     if os.environ.get(THREADS) != "1":
         # A process that has run kernels in several threads cannot be forked.
         command = [sys.executable, "-m", "benchmarks.kill", *argv]
         os.execve(sys.executable, command, os.environ | {THREADS: "1"})  # noqa: S606 - this program itself
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="reknob-kill-") as folder:
-        outcomes = list(measured(names, args.kills, args.seed, Path(folder), disturb=not args.no_faults))
-    if args.json:
-        write_json(args.json, {"outcomes": outcomes})
+        outcomes = list(measured(args.jobs, args.kills, args.seed, Path(folder), disturb=not args.no_faults))
+    write_json(args.json, {"outcomes": outcomes})
     return 1 if any(outcome.lost for outcome in outcomes) else 0
 
 

@@ -1,5 +1,6 @@
-"""Timing two programs in turns, the peak memory of one alone, and the machine that the numbers belong to."""
+"""Timing two programs in turns, the peak memory of one alone, the machine that the numbers belong to, and arguments."""
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -7,7 +8,7 @@ import platform
 import re
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from reknob.runtime.arguments import Parser
+from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
 
 Task = Callable[[], object]
 Timed = Callable[[], tuple[float, float]]
@@ -39,11 +45,40 @@ class Comparison:
     difference: float | None  # relative RMS between the two programs' results, where it was computed
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Peak resident memory in GB of two runs in a process of their own, imports included."""
+
+    name: str
+    ours: float
+    peer: float
+
+
+def music(batch: int, channels: int, samples: int) -> Tensor:
+    """Noise (batch, channels, samples) that falls off towards high frequencies and swings in level to silence."""
+    spectrum = torch.fft.rfft(torch.randn(batch, channels, samples)) / torch.linspace(1, 200, samples // 2 + 1)
+    noise = torch.fft.irfft(spectrum, samples)
+    return 0.1 * noise / noise.std() * torch.sin(torch.linspace(0, 20, samples)).clamp(min=0)
+
+
+def relative_rms(a: Tensor, b: Tensor) -> float:
+    """rms(a - b) / rms(b)."""
+    return float((a - b).detach().norm() / b.detach().norm())
+
+
 def clock(task: Task) -> tuple[float, float]:
     """Wall and CPU seconds of one run."""
     wall, cpu = time.perf_counter(), time.process_time()
     task()
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def quickest(tasks: Sequence[Task]) -> int:
+    """The number of the task that takes the fewest CPU seconds, after one untimed run each."""
+    for task in tasks:
+        task()
+    seconds = [clock(task)[1] for task in tasks]
+    return seconds.index(min(seconds))
 
 
 def paired(name: str, ours: Task, peer: Task, repeats: int, difference: float | None = None) -> Comparison:
@@ -112,10 +147,10 @@ class Worker:
             raise RuntimeError(f"{self.name} ended without a figure; its message is above") from None
 
 
-def peak_memory(make: Callable[..., Task], *args: object, runs: int = 2) -> float:
-    """Peak resident memory in GB of a new process that builds a task and runs it `runs` times, imports included."""
+def peak_memory(make: Callable[..., Task], *args: object) -> float:
+    """Peak resident memory in GB of a new process that builds a task and runs it twice, imports included."""
     with Worker(make, *args) as worker:
-        for _ in range(runs):
+        for _ in range(2):
             worker.run()
         return worker.peak()
 
@@ -180,7 +215,43 @@ def table(rows: list[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: Path, results: dict[str, list]) -> None:
-    """Write named lists of records (dataclasses) with the machine they were taken on."""
+def memory_table(rows: list[Memory]) -> str:
+    """Lay peak memory out as a Markdown table."""
+    return "\n".join(
+        ["| | GB | peer |", "|---|---|---|"] + [f"| {m.name} | {m.ours:.2f} | {m.peer:.2f} |" for m in rows]
+    )
+
+
+def parser(description: str | None) -> Parser:
+    """A parser of a measurement, with `--json` for the file of its figures."""
+    p = Parser(description, has_result=False)
+    p.add_argument("--json", metavar="F", type=_output, help="file for the figures")
+    return p
+
+
+def _output(text: str) -> Path:
+    """A file to write, refused before anything is measured."""
+    try:
+        return check_output(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """An argument type: known names with commas between."""
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := sorted(set(names) - set(known)):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+        return names
+
+    return read
+
+
+def write_json(path: Path | None, results: dict[str, list]) -> None:
+    """Write named lists of records (dataclasses) with the machine they were taken on, where a file is given."""
+    if path is None:
+        return
     records = {name: [asdict(row) for row in rows] for name, rows in results.items()}
     path.write_text(json.dumps({"machine": machine(), **records}, indent=2) + "\n")

@@ -50,6 +50,13 @@ class PeerLoss(nn.Module):
         self.mss_lr, self.mss_ms = peer_mss(sum_and_difference=False), peer_mss(sum_and_difference=True)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self.spectral(pred, target) + 0.5 * self.loudness(pred, target)
+
+    def spectral(self, pred: Tensor, target: Tensor) -> Tensor:
+        """1 MSS(L,R) + 1/2 MSS(M,S)."""
         with torch.backends.mkldnn.flags(enabled=self.onednn):
-            spectral = self.mss_lr(pred, target) + 0.5 * self.mss_ms(pred, target)
-        return spectral + 0.5 * peer_mldr(pred, target) + 0.25 * peer_mldr(mid_side(pred), mid_side(target))
+            return self.mss_lr(pred, target) + 0.5 * self.mss_ms(pred, target)
+
+    def loudness(self, pred: Tensor, target: Tensor) -> Tensor:
+        """1 MLDR(L,R) + 1/2 MLDR(M,S)."""
+        return peer_mldr(pred, target) + 0.5 * peer_mldr(mid_side(pred), mid_side(target))

@@ -12,19 +12,19 @@ last lines score all cases, and those whose fit came near.
 from reknob.runtime.program import program
 
 import argparse
-import json
 import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Knobs, Tensors, flatten
+from benchmarks.measure import parser, write_json
+from reknob.afx.effect import Effect, Knobs, Tensors, flatten, values_at
 from reknob.afx.param import Bounded
 from reknob.afx.registry import build
 from reknob.afx.stream import render
@@ -36,8 +36,7 @@ from reknob.fitting.track import TrackState
 from reknob.fitting.trial import Losses
 from reknob.formats.presets import Preset, load_presets, read_chain
 from reknob.losses import VocalLoss
-from reknob.runtime.arguments import Parser, file_path, positive_int
-from reknob.runtime.files import write_text
+from reknob.runtime.arguments import file_path, positive_int
 
 SR, SECONDS, WARM_UP_S, LUFS = 16000, 4.5, 0.5, -18.0
 ABSENT = 0.4  # probability
@@ -93,7 +92,7 @@ class Score:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    args = parser().parse_args(argv)
+    args = arguments().parse_args(argv)
     config, sr, _ = read_chain(args.preset_set, None)
     theirs = build(config, sr)
     presets = load_presets(args.preset_set, theirs)
@@ -102,8 +101,7 @@ def main(argv: list[str]) -> int:
         scores.append(evaluate(seed, args, theirs, presets))
         print(line(scores[-1]), flush=True)
     print(summary(scores))
-    if args.json:
-        write_text(args.json, json.dumps([asdict(score) for score in scores], indent=1))
+    write_json(args.json, {"scores": scores})
     return 0
 
 
@@ -163,11 +161,9 @@ def converted(preset: Preset, theirs: Effect, chain: Effect) -> Tensors:
 @torch.no_grad()
 def rendered(chain: Effect, raws: Tensors, absent: list[str], dry: Tensor) -> tuple[Chunks, float]:
     """The case as one chunk, wet at -18 LUFS too, and the gain in dB that brought it there."""
-    knobs = Knobs(chain)
-    knobs.load_state_dict(raws)
     left_out = {name for name in absent if name in FILTERS}
     made = build({name: entry for name, entry in CHAIN.items() if name not in left_out}, SR).eval()
-    values = {name: value for name, value in knobs().items() if name not in left_out}
+    values = {name: value for name, value in values_at(chain, raws).items() if name not in left_out}
     wet = render(made, values, dry)[:, : dry.shape[-1]]
     gain_db = LUFS - loudness(wet, SR)
     return Chunks(dry[None], normalise_loudness(wet, SR, LUFS)[None], round(WARM_UP_S * SR), (0,)), gain_db
@@ -209,14 +205,13 @@ def summary(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
-def parser() -> argparse.ArgumentParser:
-    p = Parser(__doc__, has_result=False)
+def arguments() -> argparse.ArgumentParser:
+    p = parser(__doc__)
     p.add_argument("voices", nargs="+", type=file_path, metavar="VOICE", help="dry recordings")
     own = Path("presets/own")
     p.add_argument("--preset-set", type=file_path, default=own, metavar="FOLDER", help="default %(default)s")
     p.add_argument("--cases", type=positive_int, default=12, help="default %(default)s")
     p.add_argument("--steps", type=positive_int, default=120, help="of each fit (default %(default)s)")
-    p.add_argument("--json", type=file_path, metavar="F", help="file of all scores")
     return p
 
 

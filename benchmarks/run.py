@@ -3,7 +3,7 @@
     python -m benchmarks.run [--what fit,train,kernels] [--repeats 3] [--json figures.json]
 
 fit: a whole training step against the peer's, with peak memory, and every part of it forward and backward. train: a
-blind-estimation step against its plain build. kernels: the loops and losses, each against the public libraries.
+blind-estimation step against its plain build, and its memory. kernels: the loops, each against the public libraries.
 Where other programs share the cores, OMP_WAIT_POLICY=PASSIVE keeps waiting threads out of the CPU seconds.
 """
 
@@ -13,46 +13,34 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from benchmarks import fdn_response, fit, kernels, losses, parts, train
-from benchmarks.measure import machine, table, write_json
-from reknob.runtime.arguments import Parser, file_path, positive_int
-from reknob.runtime.files import check_output
+from benchmarks import fit, kernels, parts, train
+from benchmarks.measure import machine, memory_table, parser, some_of, table, write_json
+from reknob.runtime.arguments import positive_int
 
 # Of each benchmark: the name of a table, what measures its rows given the repeats, and what lays them out.
 Section = tuple[str, Callable[[int], list], Callable[[list], str]]
 BENCHMARKS: dict[str, list[Section]] = {
     "fit": [
         ("fit", fit.rows, table),
-        ("memory", lambda repeats: fit.memory_rows(), fit.memory_table),
+        ("fit, memory", lambda repeats: fit.memory_rows(), memory_table),
         ("parts, 1 chunk", parts.rows, parts.table),
         ("parts, 4 chunks", partial(parts.rows, count=4), parts.table),
     ],
-    "train": [("train", train.rows, table)],
-    "kernels": [
-        ("kernels", kernels.rows, table),
-        ("losses", losses.rows, table),
-        ("fdn_response", fdn_response.rows, table),
-    ],
+    "train": [("train", train.rows, table), ("train, memory", lambda repeats: train.memory_rows(), memory_table)],
+    "kernels": [("kernels", kernels.rows, table)],
 }
 
 
 @program
 def main(argv: list[str]) -> int:
     """Run what is asked for."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--what", default=",".join(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}, with commas between")
-    parser.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
-    names = args.what.split(",")
-    if unknown := set(names) - set(BENCHMARKS):
-        parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
-    if args.json:
-        check_output(args.json)
+    p = parser(__doc__)
+    p.add_argument("--what", type=some_of(BENCHMARKS), default=list(BENCHMARKS), help="with commas between; all")
+    p.add_argument("--repeats", type=positive_int, default=3, help="interleaved pairs of runs")
+    args = p.parse_args(argv)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
-    results = dict(measured(names, args.repeats))
-    if args.json:
-        write_json(args.json, results)
+    results = dict(measured(args.what, args.repeats))
+    write_json(args.json, results)
     return 0
 
 

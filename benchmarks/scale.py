@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import write_json
+from benchmarks.measure import parser, some_of, write_json
 from reknob.afx.effect import Knobs
 from reknob.afx.registry import build
 from reknob.analysis.features import load_features
@@ -40,9 +40,8 @@ from reknob.fleet.store import Store
 from reknob.fleet.task import Result, Task, tasks_of
 from reknob.formats import runs
 from reknob.report.page.batch import write_batch
-from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.arguments import file_path
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import check_output
 from reknob.runtime.settings import read_yaml
 
 # Not by an import statement: a program is here what is run, as from a command line.
@@ -209,20 +208,15 @@ def measure(what: str, count: int, folder: Path) -> Cost:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--runs", default="1000,10000,100000", help="numbers with commas between (default %(default)s)")
-    parser.add_argument("--what", default=",".join(PROGRAMS), help="names with commas between (default: all)")
-    parser.add_argument(
-        "--folder", type=file_path, help="for the runs, 40 kB each (default: the system's for files that go)"
-    )
-    parser.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
+    p = parser(__doc__)
+    p.add_argument("--runs", default="1000,10000,100000", help="numbers with commas between (default %(default)s)")
+    p.add_argument("--what", type=some_of(PROGRAMS), default=list(PROGRAMS), help="with commas between (default: all)")
+    p.add_argument("--folder", type=file_path, help="for the runs, 40 kB each (default: the system's temporary one)")
+    p.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
+    args = p.parse_args(argv)
     if args.only:
         PROGRAMS[args.only](args.folder)
         return 0
-    if args.json:
-        check_output(args.json)
     costs = []
     print("| what | runs | s | CPU s | peak MB | written MB |\n|---|---|---|---|---|---|", flush=True)
     for count in map(int, args.runs.split(",")):
@@ -230,13 +224,12 @@ def main(argv: list[str]) -> int:
             folder = Path(text)
             generate(folder / "logs", count)
             generate_songs(folder, count)
-            for what in args.what.split(","):
+            for what in args.what:
                 cost = measure(what, count, folder)
                 costs.append(cost)
                 figures = (cost.seconds, cost.cpu_seconds, cost.peak_mb, cost.written_mb)
                 print(f"| {what} | {count} | {' | '.join(f'{figure:.1f}' for figure in figures)} |", flush=True)
-    if args.json:
-        write_json(args.json, {"costs": costs})
+    write_json(args.json, {"costs": costs})
     return 0
 
 

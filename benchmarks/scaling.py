@@ -1,6 +1,6 @@
 """How the time of a step grows with chunks, their length and the delay's echoes: a figure.
 
-    python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
+python -m benchmarks.scaling [--repeats 3] [--figure benchmarks/scaling.png] [--json scaling.json]
 """
 
 from reknob.runtime.program import program
@@ -13,8 +13,8 @@ import matplotlib
 import numpy as np
 
 from benchmarks import fit
-from benchmarks.measure import clock, write_json
-from reknob.runtime.arguments import Parser, file_path, positive_int
+from benchmarks.measure import clock, parser, write_json
+from reknob.runtime.arguments import file_path, positive_int
 from reknob.runtime.files import check_output
 
 # Before pyplot is imported, which may otherwise look for a display.
@@ -77,18 +77,14 @@ def draw(points: list[Point], path: Path) -> None:
 @program
 def main(argv: list[str]) -> int:
     """Measure, draw and write."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--repeats", type=positive_int, default=3, help="timed runs of each")
-    parser.add_argument("--figure", type=file_path, default=Path(__file__).parent / "scaling.png", help="file of it")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
-    for path in (args.figure, args.json):
-        if path:
-            check_output(path)
+    p = parser(__doc__)
+    p.add_argument("--repeats", type=positive_int, default=3, help="timed runs of each")
+    p.add_argument("--figure", type=file_path, default=Path(__file__).parent / "scaling.png", help="file of it")
+    args = p.parse_args(argv)
+    check_output(args.figure)
     measured = points(args.repeats)
     draw(measured, args.figure)
-    if args.json:
-        write_json(args.json, {"points": measured})
+    write_json(args.json, {"points": measured})
     return 0
 
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.measure import write_json
+from benchmarks.measure import parser, write_json
 from reknob.fitting.settings import FitSettings
 from reknob.fleet import watch
 from reknob.fleet.backends import Finished
@@ -28,8 +28,7 @@ from reknob.fleet.driver import Driver
 from reknob.fleet.songs import Song, State
 from reknob.fleet.store import Store
 from reknob.fleet.task import Result, Task, tasks_of
-from reknob.runtime.arguments import Parser, file_path, positive_int
-from reknob.runtime.files import check_output
+from reknob.runtime.arguments import positive_int
 
 MEDIAN_S, SIGMA = 450.0, 0.5  # 400 steps of two chunks on four minutes (docs/first-fit.md), and its spread
 CHECKPOINT_S = 20.0
@@ -200,13 +199,10 @@ def cases(workers: int) -> list[Case]:
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a song is neither finished nor failed."""
-    parser = Parser(__doc__, has_result=False)
-    parser.add_argument("--songs", type=positive_int, default=100_000, help="default %(default)s")
-    parser.add_argument("--workers", type=positive_int, default=1000, help="default %(default)s")
-    parser.add_argument("--json", type=file_path, help="file for the figures")
-    args = parser.parse_args(argv)
-    if args.json:
-        check_output(args.json)
+    p = parser(__doc__)
+    p.add_argument("--songs", type=positive_int, default=100_000, help="default %(default)s")
+    p.add_argument("--workers", type=positive_int, default=1000, help="default %(default)s")
+    args = p.parse_args(argv)
     outcomes = []
     print("| fleet | finished | failed (bad) | lost workers | h | ideal h | used | repeated | driver s |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
@@ -216,8 +212,7 @@ def main(argv: list[str]) -> int:
         shares = f"{100 * o.used:.1f} % | {100 * o.repeated:.2f} %"
         counts = f"{o.finished} | {o.failed} ({o.bad}) | {o.lost_workers} | {o.hours:.1f} | {o.ideal_hours:.1f}"
         print(f"| {o.case} | {counts} | {shares} | {o.driver_s:.2f} |", flush=True)
-    if args.json:
-        write_json(args.json, {"outcomes": outcomes})
+    write_json(args.json, {"outcomes": outcomes})
     return 1 if any(outcome.unaccounted for outcome in outcomes) else 0
 
 

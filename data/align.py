@@ -319,18 +319,6 @@ def _median_slope(t: np.ndarray, lags: np.ndarray, pieces: list[np.ndarray]) -> 
     return float(np.median(slopes)) if len(slopes) else 0.0
 
 
-def find_lag(x: Tensor, y: Tensor) -> int:
-    """The delay k in samples of `y` `(.., M)` relative to `x` `(.., N)`, as in y[n] = x[n - k].
-
-    k = argmax of sum_n x[n] y[n + k] over -N < k < M, by FFT in float64 on the channel means.
-    """
-    a, b = _mono(x), _mono(y)
-    size = next_fast_len(len(a) + len(b) - 1)
-    correlation = irfft(rfft(b, size) * rfft(a, size).conj(), size)
-    lags = np.roll(correlation, len(a) - 1)[: len(a) + len(b) - 1]
-    return int(lags.argmax()) - (len(a) - 1)
-
-
 def gcc_phat_peak(x: Tensor, y: Tensor, sr: int) -> float:
     """Peak of the whitened cross-correlation of `x` and `y` `(.., T)`: 1 for a pure delay, near 0 for unrelated sounds.
 

@@ -188,14 +188,14 @@ class Fit:
             n = len(track.chunks.dry)
             if track.lacks_choice:
                 index = torch.arange(first, first + n, device=self.device)
-                losses = [self._loss_of(index, raws.to(self.device)) for raws in track.candidates()]
+                losses = [self.loss_of(raws.to(self.device), index) for raws in track.candidates()]
                 best = min(range(len(losses)), key=losses.__getitem__)
                 if losses[best] < math.inf:
                     track.choose(track.candidates()[best], losses[best])
             first += n
 
     @torch.no_grad()
-    def _loss_of(self, index: Tensor, raws: Tensor) -> float:
+    def loss_of(self, raws: Tensor, index: Tensor) -> float:
         """The loss of the chunks `index` (N,) at raw parameters (P,), infinite where it is not finite.
 
         Of more than batch_size chunks it is the mean of batches. As many are rendered at once as take the memory of a
@@ -204,11 +204,14 @@ class Fit:
         values, total = self.values(raws), 0.0
         for batch in index.split(self.batch_size):
             parts = [self._render(self.dry[some], values) for some in batch.split(2 * self.shares.numel())]
-            wet = torch.cat(parts)
-            terms = self.loss.terms(wet, self.target.select(batch), wet.new_ones(1, len(batch)))
-            total += self.loss.weigh(terms).item() * len(batch) / len(index)
+            total += self.difference(torch.cat(parts), batch) * len(batch) / len(index)
         loss = total + float(self.chain.penalty(values))
         return loss if math.isfinite(loss) else math.inf
+
+    @torch.no_grad()
+    def difference(self, wet: Tensor, index: Tensor) -> float:
+        """The loss of wet chunks (N, 2, T - W) beside the recorded ones `index` (N,), without penalties."""
+        return self.loss.weigh(self.loss.terms(wet, self.target.select(index), wet.new_ones(1, len(index)))).item()
 
     def _draw(self) -> Tensor | None:
         """Indices (G n,) of the step's chunks, each track padded to n with its first; None for all in order."""

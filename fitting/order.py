@@ -8,20 +8,18 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from torch import Tensor
-
 from reknob.afx.chain import Serial, is_biquad
 from reknob.afx.effect import Effect
-from reknob.data.chunks import Chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
-from reknob.fitting.track import Best, TrackState
-from reknob.fitting.trial import CHUNKS, loudest
+from reknob.fitting.track import Best
+from reknob.fitting.trial import CHUNKS, Make, Raws, loudest, short_fit
 from reknob.formats.runs import CONFIG, read_chain_file
 
 log = logging.getLogger(__name__)
@@ -80,35 +78,19 @@ def ordered(recipe: Recipe, pair: Pair, stopped: Callable[[], bool] = lambda: Fa
         return recipe
     track = recipe.track(pair)
     chunks, start = loudest(track.chunks, CHUNKS), track.columns.split(track.state.raws)
-    reached = [_trial(each, chunks, start, STEPS, stopped) for each in candidates]
+
+    def reach(each: Recipe, raws: Raws, steps: int, make: Make) -> Best:
+        return short_fit(each.chain, chunks, raws, steps, make=make, stopped=stopped)
+
+    reached = [reach(each, start, STEPS, partial(each.fit, method="annealed")) for each in candidates]
     sums = []
     for each in candidates:
-        losses = [_trial(each, chunks, best.raws or start, REFINED, stopped, refine=True).loss for best in reached]
+        losses = [reach(each, best.raws, REFINED, each.refine).loss for best in reached]
         sums.append(sum(math.log(max(loss, LEAST)) for loss in losses))
         mean = math.exp(sums[-1] / len(losses))
         log.info("%s: loss %.3f in the order %s", pair.name, mean, names_of(each))
     # A loss that is not finite is the largest.
     return recipe if stopped() else candidates[min(range(len(sums)), key=sums.__getitem__)]
-
-
-def _trial(
-    recipe: Recipe,
-    chunks: Chunks,
-    raws: dict[str, Tensor],
-    steps: int,
-    stopped: Callable[[], bool],
-    *,
-    refine: bool = False,
-) -> Best:
-    """The best that some steps reach from raw parameters."""
-    track = TrackState(recipe.chain, chunks, epochs=steps, raws=raws)
-    fit = recipe.refine([track]) if refine else recipe.fit([track], method="annealed")
-    for _ in range(steps):
-        if stopped():
-            break
-        fit.step()
-    fit.write_back()
-    return track.best
 
 
 def recipes(recipe: Recipe) -> list[Recipe]:

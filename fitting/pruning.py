@@ -5,9 +5,9 @@ removed where the loss hardly rises without it, or where it hardly does so once 
 """
 
 import logging
-import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,10 +15,8 @@ from torch import Tensor
 from reknob.afx.effect import Effect
 from reknob.afx.param import Bounded, Param
 from reknob.afx.stereo import Placement
-from reknob.data.chunks import Chunks
-from reknob.fitting.fit import Fit
 from reknob.fitting.track import Best, TrackState
-from reknob.fitting.trial import CHUNKS, Losses, Raws, loudest
+from reknob.fitting.trial import CHUNKS, Losses, Make, Raws, loudest, short_fit
 from reknob.formats.effects import EffectsRecord
 from reknob.losses import FitLoss
 
@@ -33,8 +31,6 @@ STEPS = 40  # of a trial
 FINAL = 10  # The last fit takes a tenth of the steps of the first.
 # The least distance of a position from the ends of its range, whose raw parameters are infinite.
 END = 1e-5
-
-Make = Callable[[Sequence[TrackState]], Fit]
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def prune(
         stopped: asked between trials and between steps.
     """
     few, parts = loudest(track.chunks, CHUNKS), switches(chain)
-    losses, refine = Losses(chain, few, loss, device), _Refiner(chain, make, stopped)
+    losses, refine = Losses(chain, few, loss, device), partial(short_fit, chain, make=make, stopped=stopped)
     raws = refine(few, track.best.raws, STEPS).raws
     if tolerance is None:
         tolerance = max(TOLERANCE * losses(raws), losses.of_level(TOLERANCE_DB))
@@ -143,29 +139,3 @@ def _eliminate(
             raws, base, held = trial, min(base, reached), held | tried.held
             costs = {part.name: losses(raws | part.off) for part in untried}
     return raws, removed
-
-
-@dataclass(frozen=True)
-class _Refiner:
-    """Fits that begin near the best parameters."""
-
-    chain: Effect
-    make: Make
-    stopped: Callable[[], bool]
-
-    def __call__(
-        self, chunks: Chunks, raws: Raws, steps: int, held: Collection[str] = (), most: float = math.inf
-    ) -> Best:
-        """The lowest loss in some steps, with `held` parameters as they are; half the steps if that is above `most`."""
-        track = TrackState(self.chain, chunks, epochs=steps, raws=raws, held=held)
-        fit = self.make([track])
-        for step in range(steps):
-            if self.stopped():
-                break
-            fit.step()
-            if 2 * step == steps:
-                fit.read_reports()
-                if track.best.loss > most:
-                    break
-        fit.write_back()
-        return track.best if track.best.raws else Best(math.inf, raws)

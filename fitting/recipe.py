@@ -121,10 +121,12 @@ class Recipe:
             stopped=stopped,
         )
 
-    def prune(self, track: TrackState, stopped: Callable[[], bool]) -> bool:
-        """Removes the effects that a fit that has ended does not need; False if that is not set, or was stopped."""
-        if not self.settings.prune or not track.best.raws:
-            return False
+    def prunes(self, track: TrackState) -> bool:
+        """Whether effects are removed of a fit that has ended."""
+        return self.settings.prune and bool(track.best.raws)
+
+    def prune(self, track: TrackState, stopped: Callable[[], bool]) -> None:
+        """Removes the effects that a fit that has ended does not need; none where it was stopped."""
         log.info("removing effects that are not needed")
         tolerance = self.settings.prune_tolerance
         pruned = prune(
@@ -132,9 +134,8 @@ class Recipe:
         )
         if pruned is None:
             log.info("stopped: no effect was removed; resume=true does that")
-            return False
-        track.chosen, track.effects = pruned
-        return True
+        else:
+            track.chosen, track.effects = pruned
 
     def lacks_pruning(self, run: Path) -> bool:
         """Whether effects are still to be removed of a run that has ended."""

@@ -9,7 +9,7 @@ import torch
 
 from reknob.data.pair_files import PairFiles
 from reknob.fitting.fit import Fit, Terms
-from reknob.fitting.session import Outcome, Session, Song
+from reknob.fitting.session import Observer, Outcome, Session, Song
 from reknob.fitting.settings import FitSettings
 from reknob.formats import runs
 from reknob.formats.fields import RUN_RECORD, read_fields
@@ -90,24 +90,15 @@ def repeat_run(folder: Path, log_dir: Path, dry: Path | None = None, wet: Path |
     return Repetition(again, len(reached), first, largest, values, changes)
 
 
-class _Counter:
+class _Counter(Observer):
     """An observer that counts the steps, and asks to stop after the last."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def begin(self, song: Song) -> None:
-        """Nothing to do."""
-
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
         """Counts a step."""
         self.left -= 1
-
-    def pause(self, song: Song) -> None:
-        """Nothing to do."""
-
-    def end(self, song: Song) -> None:
-        """Nothing to do."""
 
 
 def _fit(settings: FitSettings, log_dir: Path, files: PairFiles, steps: int) -> Song:

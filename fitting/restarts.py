@@ -4,13 +4,10 @@ from collections.abc import Callable, Sequence
 
 from reknob.afx.effect import Effect
 from reknob.data.chunks import Chunks
-from reknob.fitting.fit import Fit
 from reknob.fitting.track import TrackState
-from reknob.fitting.trial import Raws
+from reknob.fitting.trial import Make, Raws
 
 STEPS = 12  # of the first round
-
-Make = Callable[[Sequence[TrackState]], Fit]
 
 
 def descend(

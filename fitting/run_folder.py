@@ -98,17 +98,20 @@ class RunFolder:
         """Writes checkpoint, record, best values and the audio rendered with them.
 
         `ended` is the reason why the fit ended early: "interrupted" or "error"; None where all steps were taken. Then
-        effects are removed if the settings say so, until `stopped()`.
+        effects are removed if the settings say so, until `stopped()`, and the certainty of what is left is computed.
         """
         try:
-            self._close(ended)
-            # Only now, as the run is complete without it.
-            if ended is None and stopped and self._recipe.prune(self.track, stopped):
+            if ended or stopped is None or not self._recipe.prunes(self.track):
                 self._close(ended)
+                return
+            self._close(None, certain=False)
+            # Only now, as the run is complete without it.
+            self._recipe.prune(self.track, stopped)
+            self._close(None)
         finally:
             self._lock.release()
 
-    def _close(self, ended: str | None) -> None:
+    def _close(self, ended: str | None, *, certain: bool = True) -> None:
         track, pair = self.track, self.pair
         self.save()
         self.values = track.best_values(self.chain)
@@ -124,7 +127,7 @@ class RunFolder:
             moved = nest({name: value.to(self.device) for name, value in flat.items()})
             self.fitted = render(self.chain.eval(), moved, pair.dry.to(self.device)).cpu()
             record["audio_gain_db"] = write_run_audio(self.path, self.sounds, pair.sr)
-            if self._loss and not ended:
+            if self._loss and certain and not ended:
                 self.certainty = certainty(self.chain, track.chunks, self._loss, moved)
                 write_certainty(self.path, self.certainty)
             write_run_preset(self.path, pair, track, self._recipe)

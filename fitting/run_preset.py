@@ -2,14 +2,15 @@
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from reknob.afx.effect import Knobs, flatten
 from reknob.data.pairs import Pair
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.track import TrackState
+from reknob.formats.as_document import document_of
 from reknob.formats.certainty import CERTAINTY
 from reknob.formats.preset_document import DOCUMENT, LICENCE_OF_A_FIT, PresetDocument, write_document
 from reknob.formats.provenance import provenance
@@ -23,30 +24,21 @@ def fit_document(pair: Pair, track: TrackState, recipe: Recipe, certainty: dict 
     """The values of lowest loss as a preset document."""
     settings = recipe.settings
     best: dict[str, Tensor] = track.best.raws or track.columns.split(track.state.raws)
-    chain = settings.build_chain()
-    knobs = Knobs(chain).requires_grad_(False)
-    knobs.load_state_dict(best)
-    stored = [name for name, p in chain.walk() if p.preset]
-    values = flatten(knobs())
+    document = document_of(settings.chain, settings.build_chain(), best, pair.name, LICENCE_OF_A_FIT)
     losses = {"first": track.losses[0], "lowest": track.best.loss} if track.losses else {}
-    return PresetDocument(
-        settings.chain,
-        settings.sr,
-        settings.lufs,
-        {name: values[name] for name in stored},
-        {name: best[name].detach().cpu() for name in stored},
-        pair.name[:200],
-        {name: entry for name, entry in (certainty or {}).items() if name in stored},
-        {"shift": pair.alignment_shift, "polarity": list(pair.check.polarity)},
-        {**{name: loss for name, loss in losses.items() if math.isfinite(loss)}, "steps": track.step_count},
-        provenance(
+    return replace(
+        document,
+        lufs=settings.lufs,
+        certainty={name: entry for name, entry in (certainty or {}).items() if name in document.values},
+        alignment={"shift": pair.alignment_shift, "polarity": list(pair.check.polarity)},
+        losses={**{name: loss for name, loss in losses.items() if math.isfinite(loss)}, "steps": track.step_count},
+        provenance=provenance(
             {"dry": pair.dry_path, "wet": pair.wet_path},
             device=recipe.device.type,
             seed=settings.seed,
             loss=settings.loss.name,
             method=settings.optimiser.method,
         ),
-        LICENCE_OF_A_FIT,
     )
 
 

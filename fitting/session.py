@@ -1,6 +1,6 @@
 """Fits of several pairs with the same settings: their run folders, their outcomes, and the observers of their steps."""
 
-from reknob.runtime.program import explain, one_line
+from reknob.runtime.program import explain, reason
 
 import contextlib
 import logging
@@ -68,7 +68,7 @@ class Song:
 
 class Observer(Protocol):
     """Receives the events of a session. If it raises, the error is logged and the fit continues; of that song it then
-    receives only `end`.
+    receives only `end`. What a subclass does not define does nothing.
 
     `song.run` is the run folder, with pair and track; None at the end of a song whose fit never began.
     """
@@ -218,14 +218,14 @@ class Session:
         if song.outcome is Outcome.FAILED:
             return song.reason
         line = explain(error)
-        reason = place + (line or f"internal error: {one_line(f'{type(error).__name__}: {error}')}")
+        why = place + (line or f"internal error: {reason(error)}")
         if isinstance(error, UsageError):
-            song.fail(f"{song.files.name}: {reason}" if place else reason)
-            return reason
+            song.fail(f"{song.files.name}: {why}" if place else why)
+            return why
         log_file = write_error(folder, error)
-        reason += f"; the traceback is in {log_file}" if log_file else ""
-        song.fail(f"{song.files.name}: {reason}", is_fault=line is None)
-        return reason
+        why += f"; the traceback is in {log_file}" if log_file else ""
+        song.fail(f"{song.files.name}: {why}", is_fault=line is None)
+        return why
 
     def _notify(self, event: str, song: Song, *details: object) -> None:
         """Calls a method of all observers; one that raises gets no more events of this song but its end."""
@@ -238,9 +238,8 @@ class Session:
             except Exception as error:
                 self._silent.add((observer, song))
                 if not silent:
-                    reason = explain(error) or one_line(f"{type(error).__name__}: {error}")
-                    name = type(observer).__name__
-                    log.warning("%s: %s fails and is left out, the fit goes on: %s", song.files.name, name, reason)
+                    name, why = type(observer).__name__, reason(error)
+                    log.warning("%s: %s fails and is left out, the fit goes on: %s", song.files.name, name, why)
 
 
 def _length(files: PairFiles) -> float:

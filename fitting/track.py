@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Knobs, Values
+from reknob.afx.effect import Effect, Knobs, Values, values_at
 from reknob.data.chunks import Chunks
 from reknob.fitting.optimiser import AdamState
 from reknob.formats.effects import EffectsRecord
@@ -158,9 +158,7 @@ class TrackState:
 
     def best_values(self, chain: Effect) -> Values:
         """Values of the step of lowest loss, or the initial ones before the first step."""
-        knobs = Knobs(chain).requires_grad_(False)
-        knobs.load_state_dict(self.best.raws or self.columns.split(self.state.raws))
-        return knobs()
+        return values_at(chain, self.best.raws or self.columns.split(self.state.raws))
 
     def record(self, loss: float, raws: Tensor) -> None:
         """Records the loss of a step, and the raw parameters (P,) that it was computed with."""

@@ -1,15 +1,21 @@
-"""What parameters are compared on before a whole fit: the loss of a pair's loudest chunks."""
+"""What parameters are compared on before a whole fit: the loss of a pair's loudest chunks, and short fits to them."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Knobs
+from reknob.afx.effect import Effect
 from reknob.data.chunks import Chunks
+from reknob.fitting.fit import Fit
+from reknob.fitting.track import Best, TrackState
 from reknob.losses import FitLoss
 
 CHUNKS = 2  # so that the cost of a comparison does not grow with the length of the recording
 
 Raws = dict[str, Tensor]
+Make = Callable[[Sequence[TrackState]], Fit]
 
 
 def loudest(chunks: Chunks, count: int) -> Chunks:
@@ -19,7 +25,7 @@ def loudest(chunks: Chunks, count: int) -> Chunks:
 
 
 class Losses:
-    """The loss of raw parameters on some chunks, penalties included.
+    """The loss of raw parameters on some chunks, as a fit computes it.
 
     Args:
         chain: the effects, on the device.
@@ -29,27 +35,16 @@ class Losses:
     """
 
     def __init__(self, chain: Effect, chunks: Chunks, loss: FitLoss, device: torch.device) -> None:
-        self.chain, self.loss, self.warm_up = chain.train(), loss.to(device), chunks.warm_up
-        self.knobs = Knobs(chain).requires_grad_(False).to(device)
-        self.dry, self.wet = chunks.dry.to(device), chunks.wet[..., chunks.warm_up :].to(device)
-        self.target = self.loss.prepare(self.wet)
+        count = len(chunks.dry)
+        self.fit = Fit(chain, [TrackState(chain, chunks)], loss, lr=1.0, batch_size=count, device=device)
+        self.wet, self.index = chunks.wet[..., chunks.warm_up :].to(device), torch.arange(count, device=device)
 
-    @torch.no_grad()
     def __call__(self, raws: Raws) -> float:
-        self.knobs.load_state_dict(raws)
-        values = self.knobs()
-        items = self.chain.for_items(values, len(self.dry))
-        wet = self.chain.render_after_warm_up(self.dry, self.warm_up, **items)
-        return self._compared(wet) + float(self.chain.penalty(values))
+        return self.fit.loss_of(self.fit.columns.join(raws).to(self.wet), self.index)
 
-    @torch.no_grad()
     def of_level(self, db: float) -> float:
         """The loss of the recording itself, `db` louder."""
-        return self._compared(self.wet * 10 ** (db / 20))
-
-    def _compared(self, wet: Tensor) -> float:
-        shares = torch.ones(1, len(wet), device=wet.device)
-        return self.loss.weigh(self.loss.terms(wet, self.target, shares)).item()
+        return self.fit.difference(self.wet * 10 ** (db / 20), self.index)
 
 
 def better_parts(chain: Effect, losses: Losses, before: Raws, found: Raws) -> Raws:
@@ -72,3 +67,40 @@ def better_parts(chain: Effect, losses: Losses, before: Raws, found: Raws) -> Ra
         if reached < lowest:
             raws, lowest = trial, reached
     return raws if lowest < losses(before) else before
+
+
+def short_fit(
+    chain: Effect,
+    chunks: Chunks,
+    raws: Raws,
+    steps: int,
+    held: Collection[str] = (),
+    most: float = math.inf,
+    *,
+    make: Make,
+    stopped: Callable[[], bool],
+) -> Best:
+    """The lowest loss in some steps from raw parameters; infinite, with these parameters, where none is finite.
+
+    Args:
+        chain: the effects.
+        chunks: that are compared.
+        raws: by name.
+        steps: how many.
+        held: names of parameters that no step moves.
+        most: half the steps are taken where the lowest loss is above this then.
+        make: a fit of some tracks.
+        stopped: asked between steps.
+    """
+    track = TrackState(chain, chunks, epochs=steps, raws=raws, held=held)
+    fit = make([track])
+    for step in range(steps):
+        if stopped():
+            break
+        fit.step()
+        if 2 * step == steps and most < math.inf:
+            fit.read_reports()
+            if track.best.loss > most:
+                break
+    fit.write_back()
+    return track.best if track.best.raws else Best(math.inf, raws)

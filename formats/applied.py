@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from reknob.afx.effect import Effect, Knobs, Values, nest
+from reknob.afx.effect import Effect, Values, nest, values_at
 from reknob.afx.registry import EFFECTS, build
 from reknob.formats.changes import changed
 from reknob.formats.preset_document import build_chain, is_document, read_document, values_of
@@ -72,11 +70,7 @@ def load_chain(
         assert values is not None
         applied = nest(load_values(values, chain))
     else:
-        # Not strict: a preset lacks the parameters that no preset stores, which keep their defaults.
-        knobs = Knobs(chain)
-        knobs.load_state_dict(raws, strict=False)
-        with torch.no_grad():
-            applied = knobs()
+        applied = values_at(chain, raws)
     return chain, switch_off(chain, changed(chain, applied, changes, amount), muted)
 
 

@@ -1,11 +1,12 @@
 """Any preset as a preset document: a document itself, a run folder, a row of a preset set."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Knobs, flatten
+from reknob.afx.effect import Effect, flatten, values_at
 from reknob.afx.registry import build
 from reknob.formats.applied import LUFS
 from reknob.formats.preset_document import (
@@ -39,7 +40,7 @@ def open_preset(path: str | Path, row: int = 0) -> PresetDocument:
     if not (path / VECTORS).exists():
         run = load_run(path)
         effect = build(run.config, run.sr)
-        return _document(run.config, effect, run.raws, path.name, LICENCE_OF_A_FIT, {})
+        return document_of(run.config, effect, run.raws, path.name, LICENCE_OF_A_FIT)
     config, sr, _ = read_chain(path)
     effect = build(config, sr)
     presets = load_presets(path, effect)
@@ -52,20 +53,14 @@ def row_document(preset: Preset, config: dict, effect: Effect) -> PresetDocument
     """A row of a preset set, whose chain has the configuration `config`, as a document."""
     files = {"dry": preset.dry_file, "wet": preset.wet_file}
     inputs = {role: {"file": printable(Path(file).name)} for role, file in files.items()}
-    alignment = {"shift": preset.alignment_shift}
-    name = f"{preset.track} {preset.stem}".strip()
-    document = _document(config, effect, preset.raws, name, LICENCE_OF_A_SET, alignment)
-    document.provenance.update(row=preset.row, inputs=inputs)
-    return document
+    document = document_of(config, effect, preset.raws, f"{preset.track} {preset.stem}".strip(), LICENCE_OF_A_SET)
+    provenance = {"row": preset.row, "inputs": inputs}
+    return replace(document, alignment={"shift": preset.alignment_shift}, provenance=provenance)
 
 
-def _document(
-    config: dict, effect: Effect, raws: Mapping[str, Tensor], name: str, licence: str, alignment: dict
-) -> PresetDocument:
-    knobs = Knobs(effect).requires_grad_(False)
-    # Not strict: a preset lacks the parameters that no preset stores.
-    knobs.load_state_dict(raws, strict=False)
-    values, stored = flatten(knobs()), [name for name, p in effect.walk() if p.preset]
+def document_of(config: dict, effect: Effect, raws: Mapping[str, Tensor], name: str, licence: str) -> PresetDocument:
+    """The raw parameters of a chain, whose configuration is `config`, as a document for an input at LUFS."""
+    values, stored = flatten(values_at(effect, raws)), [name for name, p in effect.walk() if p.preset]
     return PresetDocument(
         config,
         effect.sr,
@@ -73,6 +68,5 @@ def _document(
         {key: values[key] for key in stored},
         {key: raws[key].detach().float() for key in stored},
         printable(name)[:200],
-        alignment=alignment,
         licence=licence,
     )

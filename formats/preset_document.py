@@ -26,9 +26,9 @@ from reknob.runtime.files import input_path, read_json, write_text
 DOCUMENT, FORMAT = "preset.json", "reknob-preset/1"
 SCHEMA = Path(__file__).with_name("preset.schema.json")
 MOST_BYTES = 1 << 22
+EQUALISER = "peq"  # the word of blind estimation whose bands are named like those of chain files
 #: A raw parameter is used where it gives the value that stands beside it, to the rounding of float32: a value that
 #: somebody has changed takes the place of its raw parameter.
-EQUALISER = "peq"  # the word of blind estimation whose bands are named like those of chain files
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 LICENCE_OF_A_FIT = "Numbers fitted to recordings, which are not part of this file and keep their own licence."
 LICENCE_OF_A_SET = "A row of a preset set; the terms of that set apply."

@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Knobs, Values
+from reknob.afx.effect import Effect, Values, values_at
 from reknob.formats.fields import PRESET_SET, read_fields
 from reknob.formats.published import entries, feature_mask, from_published, split_vector
 from reknob.formats.runs import CONFIG, read_chain_file
@@ -67,9 +67,7 @@ class Preset:
 
     def values(self, effect: Effect, device: torch.device | str = "cpu") -> Values:
         """The parameters in physical units."""
-        knobs = Knobs(effect).requires_grad_(False).to(device)
-        knobs.load_state_dict(self.raws, strict=False)
-        return knobs()
+        return values_at(effect, self.raws, device)
 
 
 def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:

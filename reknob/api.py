@@ -11,7 +11,6 @@ from torch import Tensor
 
 from reknob.afx.amount import MOST
 from reknob.afx.effect import Effect, Values
-from reknob.afx.plain import are_tensors, to_tensors
 from reknob.afx.registry import build
 from reknob.data.audio import read_audio
 from reknob.data.doctor import Finding
@@ -73,8 +72,7 @@ class Processor:
     lufs: float | None = LUFS
 
     def __post_init__(self) -> None:
-        if not are_tensors(self.tensors):
-            object.__setattr__(self, "tensors", to_tensors(self.chain, self.tensors, torch.empty(1)))
+        object.__setattr__(self, "tensors", self.chain.tensors(self.tensors, torch.empty(1)))
 
     @property
     def values(self) -> Numbers:
@@ -224,7 +222,7 @@ def fit(
     run(recipe.fit([track]), report, lambda _: None, stop)
     if track.error:
         raise UsageError(f"{pair.name}: {track.error}")
-    if track.has_ended:
+    if track.has_ended and recipe.prunes(track):
         recipe.prune(track, stop)
     values = track.best_values(recipe.chain)
     return Fit(recipe.chain, values, chosen.lufs, recipe=recipe, pair=pair, track=track)

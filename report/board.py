@@ -11,7 +11,7 @@ from torch.utils.tensorboard.summary import hparams
 from reknob.afx.effect import Values, flatten
 from reknob.data.audio import normalise_loudness
 from reknob.fitting.fit import Fit, Terms
-from reknob.fitting.session import Song
+from reknob.fitting.session import Observer, Song
 from reknob.report.tables import certainty_rows, value_rows
 from reknob.runtime.errors import UsageError
 
@@ -29,7 +29,7 @@ COMPARED = (
 )
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(Observer):
     """An observer of a session that writes every song's scalars, figures and audio into its run folder.
 
     A resumed run continues the curves of the earlier one. As a context manager it closes the open files at exit.
@@ -54,9 +54,6 @@ class TensorBoardWriter:
                 writer.close()
         self._quiet.__exit__(None, None, None)
 
-    def begin(self, song: Song) -> None:
-        """Nothing to do: the file is opened by the first write."""
-
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
         """Writes the loss terms of a step, every PARAMETERS_EVERY steps the values, and at some steps the curves."""
         assert song.run is not None
@@ -70,9 +67,6 @@ class TensorBoardWriter:
             _write_values(writer, song, fit.values(track.raws), step)
         if _has_curves(step):
             _write_curves(writer, song, fit.values(track.raws), step)
-
-    def pause(self, song: Song) -> None:
-        """Nothing to do: the file is written continuously."""
 
     def end(self, song: Song) -> None:
         """Writes values, curves, settings and intervals, and the loudest excerpt of the recordings that are kept.

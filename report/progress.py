@@ -12,7 +12,7 @@ from tqdm import tqdm
 from reknob.afx import kernels
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
-from reknob.fitting.session import Outcome, Song
+from reknob.fitting.session import Observer, Outcome, Song
 from reknob.formats.effects import EffectsRecord
 from reknob.report.tables import value_rows, values_table
 from reknob.runtime.bars import progress_bar
@@ -68,7 +68,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class Progress:
+class Progress(Observer):
     """An observer of a session with a progress bar over the steps of all songs, and messages above it.
 
     `records` has an entry per song that ended: name, outcome, reason, and of a fit its run, losses, values and effects.
@@ -121,9 +121,6 @@ class Progress:
         # The steps of all songs of a fit are reported one after another.
         if song.open_run.track is fit.tracks[-1] and (each := self._pace.step(time.monotonic())):
             self._write(estimate(fit, each, self.songs - self._ended - len(fit.tracks)))
-
-    def pause(self, song: Song) -> None:
-        """Nothing to do."""
 
     def end(self, song: Song) -> None:
         run = song.run

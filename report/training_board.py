@@ -1,6 +1,6 @@
 """Output of a training: one progress bar, and TensorBoard with the first item of each validation."""
 
-from reknob.runtime.program import explain, one_line
+from reknob.runtime.program import reason
 
 import logging
 import time
@@ -71,8 +71,8 @@ class CarefulLogger(TensorBoardLogger):
 
     def _fail(self, error: Exception) -> None:
         if not self._has_failed:
-            reason = explain(error.__cause__ or error) or one_line(f"{type(error).__name__}: {error}")
-            log.warning("TensorBoard fails and is left out, the training goes on: %s", reason)
+            why = reason(error.__cause__ or error)
+            log.warning("TensorBoard fails and is left out, the training goes on: %s", why)
         self._has_failed = True
 
     @property

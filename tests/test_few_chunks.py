@@ -73,7 +73,7 @@ def test_the_end_chooses_the_lowest_loss_over_all_chunks(chain: dict, batch_size
     chunks = replace(chunks, wet=chunks.wet * torch.linspace(0.5, 2, 4)[:, None, None])
     fit = fit_of(chunks, chain=chain, batch_size=batch_size)
     track = ended(fit)
-    losses = [fit._loss_of(torch.arange(4), raws) for raws in track.candidates()]
+    losses = [fit.loss_of(raws, torch.arange(4)) for raws in track.candidates()]
     assert track.best is track.chosen and track.best.loss == min(losses) and len(set(losses)) == 3
     if batch_size == 35:
         candidates = [loss_of_all(chunks, track.columns.split(raws), chain) for raws in track.candidates()]

@@ -183,7 +183,7 @@ def test_a_fit_whose_group_is_told_to_end_saves(tmp_path: Path) -> None:
 def test_a_training_whose_group_is_told_to_end_saves_workers_included(tmp_path: Path) -> None:
     for seed in range(4):
         write_audio(tmp_path / "music" / f"take{seed}.wav", take(2.0, seed), SR)
-    tiny = "--encoder=percentiles --loss=params --seconds=1 --batch_size=2 --valid_items=2 --workers=2".split()
+    tiny = "--encoder=percentiles --loss=params --seconds=1 --batch_size=2 --valid_items=2 --workers=1".split()
     argv = ["train_analysis_net.py", *tiny, "--data=folder", f"--data_dir={tmp_path / 'music'}"]
     argv += ["--epochs=10000", "--epoch_items=4", f"--log_dir={tmp_path}"]
     status, said = ended_by(signal.SIGTERM, argv, tmp_path, "*/last.ckpt")

@@ -11,7 +11,6 @@ from takes import QUICK, RUN_FILES, SR, mixed, take
 import main
 from reknob.data.audio import write_audio
 from reknob.data.pair_files import find_songs
-from reknob.runtime.files import read_json
 from scripts import get_medley_vocal_txt
 
 ROOT = Path(__file__).parents[1]
@@ -109,19 +108,6 @@ def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again
     assert main.main([f"data_dir=@{tmp_path / 'list.txt'}", f"log_dir={logs}", "resume=true", *QUICK]) == 0
     assert "1 fitted, 2 done before, 0 failed" in capsys.readouterr().out
     assert not (logs / "A Song" / "A Song_STEM_01" / "run_1").exists()
-
-
-def test_songs_fitted_together_reach_what_each_reaches_alone(tmp_path: Path) -> None:
-    for seed, song in enumerate("ABC"):
-        write_take(tmp_path / song, seed)
-        (tmp_path / "alone.txt").write_text(str(tmp_path / song))
-        assert main.main([f"data_dir=@{tmp_path / 'alone.txt'}", f"log_dir={tmp_path / 'alone'}", *QUICK]) == 0
-    (tmp_path / "all.txt").write_text("\n".join(str(tmp_path / song) for song in "ABC"))
-    assert main.main([f"data_dir=@{tmp_path / 'all.txt'}", f"log_dir={tmp_path / 'all'}", *QUICK]) == 0
-    for song in "ABC":
-        alone, together = (tmp_path / kind / song / f"{song}_STEM_01" / "run_0" for kind in ("alone", "all"))
-        losses = [read_json(folder / "meta.json")["losses"] for folder in (alone, together)]
-        assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 3
 
 
 def test_songs_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_fit_gives_plain_numbers_renders_and_can_be_saved(
         on_step=lambda step, terms: seen.append((step, terms["loss"])),
     )
     assert [step for step, _ in seen] == [1, 2, 3] and fit.losses == [loss for _, loss in seen]
-    assert fit.loss == min(fit.losses)
+    assert fit.loss == min(fit.losses) and fit.effects is None
     assert isinstance(fit.values["comp"]["attack"], float)
     assert fit.render(np.random.default_rng(0).normal(size=SR).astype(np.float32), SR).shape == (2, SR)
     folder = fit.save(tmp_path / "voice")

@@ -14,7 +14,7 @@ from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.data.doctor import PairCheck
 from reknob.data.pairs import Pair
-from reknob.fitting import order, pruning
+from reknob.fitting import order, pruning, run_folder
 from reknob.fitting.fit import Fit
 from reknob.fitting.initialise import raws_from
 from reknob.fitting.order import ordered, orders
@@ -149,9 +149,13 @@ def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [*files, *TINY, "epochs=2", "align=false", "check_pair=false", "device=cpu", "prune=true"]
 
 
-def test_a_run_folder_says_what_was_removed(one: list[str], tmp_path: Path) -> None:
-    (song,) = session_of(one).values()
+def test_a_run_folder_says_what_was_removed(one: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = []
+    monkeypatch.setattr(run_folder, "certainty", lambda *args: values.append(args[-1]) or {})
+    (song,) = session_of([*one, "certainty=true"]).values()
     run = tmp_path / "logs" / "song" / "run_0"
+    # Once, of what is left.
+    assert [value["peak"]["gain"].item() for value in values] == [0] and (run / "certainty.json").exists()
     record = read_effects(run)
     assert song.outcome == "fitted" and list(record.removed) == ["peak"] and record.costs == {}
     assert load_run(run).raws["peak.gain"] == 0

@@ -194,14 +194,14 @@ FILES = {
 
 @pytest.mark.parametrize(("text", "message"), FILES.values(), ids=FILES)
 def test_a_file_from_a_stranger_ends_in_one_line_within_seconds(text: str, message: str, tmp_path: Path) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()  # of which other programs take none
     path = tmp_path / "a.yaml"
     path.write_text(text)
     assert message in refusal([f"model={path}"])
     if "_target_" not in text:
         path.write_text(f"model: null\nchain:\n{''.join(f'  {line}' for line in text.splitlines(True))}")
         refusal([f"--config={path}"])
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize("b", ["{effect: fdn, ir_duration: 0.5}", "{effect: noise_reverb, downsample_factor: 4}"])

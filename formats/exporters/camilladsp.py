@@ -6,14 +6,10 @@ import yaml
 
 from reknob.formats.exporters.impulse import in_two, space_response
 from reknob.formats.exporters.parts import (
-    HIGH_PASS,
-    HIGH_SHELF,
-    LOW_PASS,
-    LOW_SHELF,
-    PEAK,
     Band,
     Dynamics,
     Export,
+    Kind,
     Rig,
     band_of,
     comments,
@@ -22,9 +18,17 @@ from reknob.formats.exporters.parts import (
     lacks,
     number,
     pan_of,
+    without,
 )
 
-KINDS = {PEAK: "Peaking", LOW_SHELF: "Lowshelf", HIGH_SHELF: "Highshelf", LOW_PASS: "Lowpass", HIGH_PASS: "Highpass"}
+KINDS = {
+    Kind.PEAK: "Peaking",
+    Kind.LOW_SHELF: "Lowshelf",
+    Kind.HIGH_SHELF: "Highshelf",
+    Kind.LOW_PASS: "Lowpass",
+    Kind.HIGH_PASS: "Highpass",
+}
+DETECTOR = "its level follows the peaks in dB, the chain smooths the gain"
 SPACE = "-space.wav"  # what follows the stem in the name of the response
 NOTES = (
     "For CamillaDSP 3, below your `devices`: two channels in, averaged to mono as the chain takes it, two out.",
@@ -46,7 +50,7 @@ def camilladsp(rig: Rig) -> Export:
         elif dynamics:
             processors[name] = _compressor(dynamics)
             pipeline.append({"type": "Processor", "name": name})
-            lacking += _without(step.name, dynamics)
+            lacking += without(step.name, dynamics, DETECTOR, expander=False)
         else:
             lacking.append(lacks(step))
     gains = pan_of(space[0]) if len(space) == 1 else None
@@ -83,18 +87,6 @@ def _compressor(dynamics: Dynamics) -> dict:
         "makeup_gain": _rounded(dynamics.makeup),
     }
     return {"type": "Compressor", "parameters": parameters}
-
-
-def _without(name: str, dynamics: Dynamics) -> list[str]:
-    """What CamillaDSP's compressor does not have of one."""
-    missing = [f"{name}: its level follows the peaks in dB, the chain smooths the gain: the transients differ"]
-    if dynamics.expands:
-        missing.append(f"{name}: the expander (1 : {dynamics.exp_ratio:.2f} below {dynamics.exp_threshold:.1f} dB)")
-    if dynamics.lookahead > 0.1:
-        missing.append(f"{name}: the lookahead of {dynamics.lookahead:.2f} ms")
-    if dynamics.knee:
-        missing.append(f"{name}: the knee of {dynamics.knee:.1f} dB")
-    return missing
 
 
 def _mixer(inputs: int, sources: list[list[tuple[int, float]]]) -> dict:

@@ -3,22 +3,15 @@
 import json
 
 from reknob.formats.exporters.impulse import in_two, space_response
-from reknob.formats.exporters.parts import (
-    HIGH_PASS,
-    HIGH_SHELF,
-    LOW_PASS,
-    LOW_SHELF,
-    PEAK,
-    Band,
-    Dynamics,
-    Export,
-    Rig,
-    grouped,
-    heading,
-    number,
-)
+from reknob.formats.exporters.parts import Band, Dynamics, Export, Kind, Rig, grouped, heading, number
 
-KINDS = {PEAK: "Bell", LOW_SHELF: "Lo-shelf", HIGH_SHELF: "Hi-shelf", LOW_PASS: "Lo-pass", HIGH_PASS: "Hi-pass"}
+KINDS = {
+    Kind.PEAK: "Bell",
+    Kind.LOW_SHELF: "Lo-shelf",
+    Kind.HIGH_SHELF: "Hi-shelf",
+    Kind.LOW_PASS: "Lo-pass",
+    Kind.HIGH_PASS: "Hi-pass",
+}
 #: The mode of the equaliser that follows the RBJ cookbook, as Equalizer APO does.
 MODE = "APO (DR)"
 MOST_BANDS = 32

@@ -1,24 +1,11 @@
 """The equaliser as the filter text of Equalizer APO, and of REW (Room EQ Wizard)."""
 
-from reknob.formats.exporters.parts import (
-    HIGH_PASS,
-    HIGH_SHELF,
-    LOW_PASS,
-    LOW_SHELF,
-    PEAK,
-    Export,
-    Rig,
-    band_of,
-    comments,
-    heading,
-    lacks,
-    number,
-)
+from reknob.formats.exporters.parts import Export, Kind, Rig, band_of, comments, heading, lacks, number
 
 #: With Q, both programs design these filters by the formulas of the RBJ cookbook, as this project does. Equalizer APO
 #: reads LSC and HSC, unlike LS and HS, as shelves whose frequency is the centre of the slope.
-APO = {PEAK: "PK", LOW_SHELF: "LSC", HIGH_SHELF: "HSC", LOW_PASS: "LPQ", HIGH_PASS: "HPQ"}
-REW = {PEAK: "PK", LOW_SHELF: "LS Q", HIGH_SHELF: "HS Q", LOW_PASS: "LPQ", HIGH_PASS: "HPQ"}
+APO = {Kind.PEAK: "PK", Kind.LOW_SHELF: "LSC", Kind.HIGH_SHELF: "HSC", Kind.LOW_PASS: "LPQ", Kind.HIGH_PASS: "HPQ"}
+REW = {Kind.PEAK: "PK", Kind.LOW_SHELF: "LS Q", Kind.HIGH_SHELF: "HS Q", Kind.LOW_PASS: "LPQ", Kind.HIGH_PASS: "HPQ"}
 Q_NOTE = "Q as in the RBJ cookbook; of a shelf, Fc is where it has half of its gain in dB"
 
 
@@ -44,7 +31,7 @@ def rew(rig: Rig) -> Export:
     return Export("\n".join([*head, *lines]) + "\n", lacking)
 
 
-def _filters(rig: Rig, types: dict[str, str]) -> tuple[list[str], list[str]]:
+def _filters(rig: Rig, types: dict[Kind, str]) -> tuple[list[str], list[str]]:
     """A line for each band, and what is no band."""
     lines, lacking = [], []
     for step in rig.steps:

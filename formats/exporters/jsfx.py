@@ -6,22 +6,7 @@ Written in a subset of EEL2, one assignment a line, so that a test can run the v
 from reknob.afx.dynamics import CompressorExpander
 from reknob.afx.effect import own_values
 from reknob.afx.param import Linear
-from reknob.formats.exporters.parts import (
-    HIGH_PASS,
-    HIGH_SHELF,
-    LOW_PASS,
-    LOW_SHELF,
-    PEAK,
-    Export,
-    Rig,
-    Step,
-    band_of,
-    comments,
-    heading,
-    lacks,
-    number,
-    pan_of,
-)
+from reknob.formats.exporters.parts import Export, Kind, Rig, Step, band_of, comments, heading, lacks, number, pan_of
 
 NOTES = (
     "Runs on the mean of left and right, as the chain takes mono, at any sample rate; every value is a slider.",
@@ -31,14 +16,14 @@ MOST_SLIDERS = 64
 
 #: Numerator and denominator of the cookbook, before the division by a0.
 _DESIGN = {
-    LOW_PASS: ("(1 - c)/2", "1 - c", "(1 - c)/2", "1 + al", "-2*c", "1 - al"),
-    HIGH_PASS: ("(1 + c)/2", "-(1 + c)", "(1 + c)/2", "1 + al", "-2*c", "1 - al"),
-    PEAK: ("1 + al*A", "-2*c", "1 - al*A", "1 + al/A", "-2*c", "1 - al/A"),
-    LOW_SHELF: (
+    Kind.LOW_PASS: ("(1 - c)/2", "1 - c", "(1 - c)/2", "1 + al", "-2*c", "1 - al"),
+    Kind.HIGH_PASS: ("(1 + c)/2", "-(1 + c)", "(1 + c)/2", "1 + al", "-2*c", "1 - al"),
+    Kind.PEAK: ("1 + al*A", "-2*c", "1 - al*A", "1 + al/A", "-2*c", "1 - al/A"),
+    Kind.LOW_SHELF: (
         *("A*(A + 1 - (A - 1)*c + sl)", "2*A*(A - 1 - (A + 1)*c)", "A*(A + 1 - (A - 1)*c - sl)"),
         *("A + 1 + (A - 1)*c + sl", "-2*(A - 1 + (A + 1)*c)", "A + 1 + (A - 1)*c - sl"),
     ),
-    HIGH_SHELF: (
+    Kind.HIGH_SHELF: (
         *("A*(A + 1 + (A - 1)*c + sl)", "-2*A*(A - 1 + (A + 1)*c)", "A*(A + 1 + (A - 1)*c - sl)"),
         *("A + 1 - (A - 1)*c + sl", "2*(A - 1 - (A + 1)*c)", "A + 1 - (A - 1)*c - sl"),
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 
 from torch import Tensor
 
@@ -17,15 +18,29 @@ from reknob.afx.reverb import FIR
 from reknob.afx.stereo import Panning, StereoWidth, pan_gains
 from reknob.formats.preset_document import PresetDocument
 
-PEAK, LOW_SHELF, HIGH_SHELF, LOW_PASS, HIGH_PASS = "peak", "low_shelf", "high_shelf", "low_pass", "high_pass"
-_KINDS: dict[type[Effect], str] = {
-    Peak: PEAK,
-    LowShelf: LOW_SHELF,
-    HighShelf: HIGH_SHELF,
-    LowPass: LOW_PASS,
-    HighPass: HIGH_PASS,
+
+class Kind(StrEnum):
+    """What a filter of the RBJ cookbook is."""
+
+    PEAK = auto()
+    LOW_SHELF = auto()
+    HIGH_SHELF = auto()
+    LOW_PASS = auto()
+    HIGH_PASS = auto()
+
+
+_KINDS: dict[type[Effect], Kind] = {
+    Peak: Kind.PEAK,
+    LowShelf: Kind.LOW_SHELF,
+    HighShelf: Kind.HIGH_SHELF,
+    LowPass: Kind.LOW_PASS,
+    HighPass: Kind.HIGH_PASS,
 }
-_DESIGNS: dict[Design, str] = {biquad.peak: PEAK, biquad.low_shelf: LOW_SHELF, biquad.high_shelf: HIGH_SHELF}
+_DESIGNS: dict[Design, Kind] = {
+    biquad.peak: Kind.PEAK,
+    biquad.low_shelf: Kind.LOW_SHELF,
+    biquad.high_shelf: Kind.HIGH_SHELF,
+}
 #: ln 9: a one-pole average rises from 10 to 90 % in this many time constants, as afx.functional.level has it.
 RISE = 2.2
 
@@ -103,7 +118,7 @@ class Band:
     """A second-order filter of the RBJ cookbook. `gain_db` is None for a low- or high-pass."""
 
     name: str
-    kind: str
+    kind: Kind
     freq: float
     Q: float
     gain_db: float | None
@@ -154,7 +169,7 @@ def band_of(step: Step) -> Band | None:
     if kind is None:
         return None
     Q = effect.steepness if isinstance(effect, (LowShelf, HighShelf)) else step.scalar("Q")
-    gain = None if kind in (LOW_PASS, HIGH_PASS) else step.scalar("gain")
+    gain = None if kind in (Kind.LOW_PASS, Kind.HIGH_PASS) else step.scalar("gain")
     return Band(step.name, kind, step.scalar("freq"), Q, gain)
 
 
@@ -223,6 +238,18 @@ def lacks(step: Step) -> str:
     if dynamics_of(step):
         return f"{step}: not in this export, which has no dynamics"
     return f"{step}: cannot be exported"
+
+
+def without(name: str, dynamics: Dynamics, detector: str, *, expander: bool) -> list[str]:
+    """What a program's compressor does not have of one: lines on its detector, lookahead and knee, and the expander."""
+    missing = [f"{name}: {detector}: the transients differ"]
+    if dynamics.expands and not expander:
+        missing.append(f"{name}: the expander (1 : {dynamics.exp_ratio:.2f} below {dynamics.exp_threshold:.1f} dB)")
+    if dynamics.lookahead > 0.1:
+        missing.append(f"{name}: the lookahead of {dynamics.lookahead:.2f} ms")
+    if dynamics.knee:
+        missing.append(f"{name}: the knee of {dynamics.knee:.1f} dB")
+    return missing
 
 
 def comments(lines: Sequence[str], sign: str) -> str:

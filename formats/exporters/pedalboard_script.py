@@ -4,14 +4,10 @@ from pathlib import Path
 
 from reknob.formats.exporters.impulse import in_two, space_response
 from reknob.formats.exporters.parts import (
-    HIGH_PASS,
-    HIGH_SHELF,
-    LOW_PASS,
-    LOW_SHELF,
-    PEAK,
     Band,
     Dynamics,
     Export,
+    Kind,
     Rig,
     band_of,
     comments,
@@ -19,11 +15,13 @@ from reknob.formats.exporters.parts import (
     heading,
     lacks,
     number,
+    without,
 )
 
-KINDS = {PEAK: "PeakFilter", LOW_SHELF: "LowShelfFilter", HIGH_SHELF: "HighShelfFilter"}
+KINDS = {Kind.PEAK: "PeakFilter", Kind.LOW_SHELF: "LowShelfFilter", Kind.HIGH_SHELF: "HighShelfFilter"}
 #: Its compressor (of JUCE) falls by exp(-2π) in the time it is given: 2π time constants.
 TIME = 6.2832
+DETECTOR = "pedalboard smooths the level, the chain the gain"
 SPACE = "-space.wav"
 NOTES = (
     "Bands: Q as in the RBJ cookbook. Low- and high-pass are scipy's, as those of pedalboard have 6 dB per octave.",
@@ -43,7 +41,7 @@ def pedalboard_script(rig: Rig) -> Export:
             steps.append((_band(band), step.name))
         elif dynamics:
             steps += [(code, step.name) for code in _dynamics(dynamics)]
-            lacking += _without(step.name, dynamics)
+            lacking += without(step.name, dynamics, DETECTOR, expander=True)
         else:
             lacking.append(lacks(step))
     if space:
@@ -57,8 +55,8 @@ def pedalboard_script(rig: Rig) -> Export:
 
 def _band(band: Band) -> str:
     if band.gain_db is None:
-        kind = "low" if band.kind == LOW_PASS else "high"
-        assert band.kind in (LOW_PASS, HIGH_PASS)
+        kind = "low" if band.kind == Kind.LOW_PASS else "high"
+        assert band.kind in (Kind.LOW_PASS, Kind.HIGH_PASS)
         return f'second_order("{kind}", {number(band.freq)}, {number(band.Q)})'
     return f"plug(pb.{KINDS[band.kind]}({number(band.freq)}, {number(band.gain_db)}, {number(band.Q)}))"
 
@@ -70,12 +68,3 @@ def _dynamics(dynamics: Dynamics) -> list[str]:
         steps.append(f"plug(pb.NoiseGate({number(dynamics.exp_threshold)}, {number(dynamics.exp_ratio)}, {times}))")
     steps.append(f"plug(pb.Compressor({number(dynamics.threshold)}, {number(dynamics.ratio)}, {times}))")
     return [*steps, f"plug(pb.Gain({number(dynamics.makeup)}))"]
-
-
-def _without(name: str, dynamics: Dynamics) -> list[str]:
-    missing = [f"{name}: pedalboard smooths the level, the chain the gain: the transients differ"]
-    if dynamics.lookahead > 0.1:
-        missing.append(f"{name}: the lookahead of {dynamics.lookahead:.2f} ms")
-    if dynamics.knee:
-        missing.append(f"{name}: the knee of {dynamics.knee:.1f} dB")
-    return missing
