@@ -41,7 +41,7 @@ LEAST_GAIN, LAST_GAIN = 0.002, 0.01  # while the network is read, and afterwards
 DAMPING, LEAST_SLOPE = 1e-2, 1e-3
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
 TIME = 5e-4  # of the raw time of an echo, relative to others: some 0.1 ms an iteration
-BATCH = 16  # responses at once
+BATCH = 32  # responses at once
 
 
 @torch.no_grad()

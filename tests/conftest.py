@@ -35,7 +35,9 @@ def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(start, "ADAPTING", 12)
     monkeypatch.setattr(direct_sound, "ITERATIONS", 2)
+    monkeypatch.setattr(space, "READING", 10)
     monkeypatch.setattr(space, "DECAYS", (1.0,))
+    monkeypatch.setattr(space, "LONGEST_S", 0.15)
     monkeypatch.setattr(space, "TOGETHER", ((0.6, 10),))
 
 
