@@ -33,7 +33,7 @@ ESTIMATED_S = 1.5  # length of the estimated response
 WINDOWS = (2.0, 2.4, 3.0, 3.6, 4.4)
 DECAYS, NEAR = (1.0, 2.5, 0.4), 0.03  # factors on the decay to begin with, until a network is as near as this
 GROWTH, LONGEST_S = 1.3, 0.4  # of the windows that follow, up to the first echo
-CANDIDATES = 3  # echoes of each kind
+CANDIDATES, CLEAR = 3, 0.1  # echoes that are tried, and as many others where none is as near as this
 #: Windows in s in which echo and network are fitted together, and in how many pieces of the decay over frequency.
 TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 100))
 READING, ADAPTING, ECHO, REFINING = 25, 12, 3, 6  # iterations in a window
@@ -114,16 +114,20 @@ class _Search:
         row = self.columns.join(self.raws)
         if self.reverbs:
             row = self._network(row, self._first_echo(echoes))
-            echoes = self._more_echoes(row, echoes)
-        # The decay moves too: in the windows before, there is little of it.
-        ways = self._directions(lambda name: not self._is_of_network(name) or name.endswith(".gamma"))
-        found = [self._nearest(self._changed(row, echo), ESTIMATED_S, ways, ECHO, LAST_GAIN) for echo in echoes]
-        if found:
-            row = min(found, key=lambda point: point.cost).row
+        heard = [self._with_echo(row, echo) for echo in echoes[:CANDIDATES]]
+        if self.reverbs and min((point.cost for point in heard), default=math.inf) > CLEAR:
+            heard += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
+        if heard:
+            row = min(heard, key=lambda point: point.cost).row
         for seconds, pieces in TOGETHER:
             ways = self._directions(lambda name: True, mono=False, pieces=pieces)
             row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
         return row
+
+    def _with_echo(self, row: Tensor, echo: Raws) -> _Point:
+        """A row with an echo, whose other parameters follow; the decay too, of which short windows show little."""
+        ways = self._directions(lambda name: not self._is_of_network(name) or name.endswith(".gamma"))
+        return self._nearest(self._changed(row, echo), ESTIMATED_S, ways, ECHO, LAST_GAIN)
 
     def _first_echo(self, echoes: list[Raws]) -> float:
         """The time in s of the likeliest echo, if twice that time is another candidate; else the response's end."""
@@ -133,20 +137,22 @@ class _Search:
         return times[0] / 1000 if repeats else ESTIMATED_S
 
     def _more_echoes(self, row: Tensor, echoes: list[Raws]) -> list[Raws]:
-        """The likeliest of some echoes, and those that stand out of what a row's network leaves of the response."""
-        samples = self.estimate.h.shape[-1]
-        found = echoes[:CANDIDATES]
+        """Echoes, other than these, that stand out of what the network of a row leaves of the response."""
+        samples, found = self.estimate.h.shape[-1], []
         for name in self.delays:
             times, gain = (self.mappings[f"{name}.{own}"] for own in ("delay", "gain"))
             assert isinstance(times, Linear)
             off = self._changed(row, {f"{name}.gain": gain.raw(gain.inside(torch.tensor(0.0)))})
             h = self._responses(self.sends.shortened(samples), off[None], free=False)[0]
             left = self.estimate.distance(samples).left(h).double().numpy()
-            for ms in echo_times(left, self.sends.sr, times.lo, times.hi, 2 * CANDIDATES):
-                known = [float(times.value(echo[f"{name}.delay"])) for echo in found if f"{name}.delay" in echo]
-                if all(abs(ms - other) > 1 for other in known):
-                    found = [*found, {f"{name}.delay": times.raw(times.inside(torch.tensor(ms).double()))}]
-        return found
+            known = [float(times.value(echo[f"{name}.delay"])) for echo in echoes if f"{name}.delay" in echo]
+            others = [
+                ms
+                for ms in echo_times(left, self.sends.sr, times.lo, times.hi, 2 * CANDIDATES)
+                if all(abs(ms - other) > 1 for other in known)
+            ]
+            found += [{f"{name}.delay": times.raw(times.inside(torch.tensor(ms).double()))} for ms in others]
+        return found[:CANDIDATES]
 
     def _network(self, row: Tensor, echo: float) -> Tensor:
         """A row (P,) with the reverb and the direct position that the response shows before an echo, at a time in s."""
