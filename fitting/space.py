@@ -31,13 +31,13 @@ from reknob.fitting.trial import Raws
 ESTIMATED_S = 1.5  # length of the estimated response
 #: Windows in which a network is read, in times of the shortest line. In the first one, no sound has passed two lines.
 WINDOWS = (2.0, 2.4, 3.0, 3.6, 4.4)
-DECAYS, NEAR = (1.0, 2.5, 0.4), 0.03  # factors on the decay to begin with, until a network is as near as this
+DECAYS, NEAR = (1.0, 2.5), 0.03  # factors on the decay to begin with, until a network is as near as this
 GROWTH, LONGEST_S = 1.3, 0.4  # of the windows that follow, up to the first echo
-CANDIDATES, CLEAR = 3, 0.1  # echoes that are tried, and as many others where none is as near as this
+CANDIDATES, CLEAR = 3, 0.3  # echoes that are tried, and as many others where none is as near as this
 #: Windows in s in which echo and network are fitted together, and in how many pieces of the decay over frequency.
-TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 100))
-READING, ADAPTING, ECHO, REFINING = 25, 12, 3, 6  # iterations in a window
-LEAST_GAIN, LAST_GAIN = 0.002, 0.01  # while the network is read, and afterwards
+TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 25))
+READING, ADAPTING, ECHO, REFINING = 20, 10, 3, 6  # iterations in a window
+LEAST_GAIN, LAST_GAIN = 0.005, 0.01  # while the network is read, and afterwards
 DAMPING, LEAST_SLOPE = 1e-2, 1e-3
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
 TIME = 5e-4  # of the raw time of an echo, relative to others: some 0.1 ms an iteration
