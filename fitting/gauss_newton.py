@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 LESS, TRIES = 6.0, 7  # factor on the damping after each trial step; trial steps of an iteration
+TINY = 1e-30
 
 
 class Point(Protocol):
@@ -49,7 +50,8 @@ def minimise(
     for _ in range(iterations):
         pause()
         curvature, slope = derivatives(point)
-        scale = curvature.diagonal().clamp(min=least_slope * float(curvature.diagonal().max()))
+        # Where nothing changes the cost, as in silence, steps are 0.
+        scale = curvature.diagonal().clamp(min=least_slope * float(curvature.diagonal().max()) + TINY)
         for _ in range(TRIES):
             new = moved(point, torch.linalg.solve(curvature + damping * scale.diag(), slope).float())
             if new.cost < point.cost:

@@ -142,3 +142,9 @@ def test_a_chain_without_delay_and_reverb_has_no_space(dry: Tensor) -> None:
     for config in ({"peak1": CHAIN["peak1"]}, {"sends": {"effect": "sends"}}):
         chain = build(config, SR)
         assert find_space(chain, Chunks(dry[None], wet, 0, (0,)), raws_from(chain, {}), []) == {}
+
+
+@pytest.mark.usefixtures("brief_search")
+def test_silence_has_a_space_of_finite_values(chain: Effect, raws: dict[str, Tensor]) -> None:
+    found = find_space(chain, Chunks(torch.zeros(1, 1, SR), torch.zeros(1, 2, SR), 0, (0,)), raws, [])
+    assert found and all(raw.isfinite().all() for raw in found.values())
