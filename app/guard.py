@@ -1,9 +1,11 @@
-"""What requests the server answers: those of its own page, from this machine."""
+"""What requests the server answers: those of its own page, from this machine and of the user who started it."""
 
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,14 +40,19 @@ class Guard:
     - `Origin`, where there is one, must be that of this server, and whatever changes something must have one: forms and
       scripts of other pages have their own (cross-site request forgery).
     - `Sec-Fetch-Site`, where there is one, must say that the request is not another page's, except for the start page.
+    - A cookie must hold the token, as other users of the machine reach the server as well. The start page sets it for
+      whoever opens it with `?token=…`.
 
     Args:
         app: the application behind it.
         port: of the server.
+        token: a secret of this start of the server.
     """
 
-    def __init__(self, app: App, port: int) -> None:
-        self._app = app
+    def __init__(self, app: App, port: int, token: str) -> None:
+        self._app, self._token = app, token
+        # With the port, as a browser sends the cookies of one server on this machine to the others too.
+        self._cookie = f"reknob-{port}"
         # Browsers leave out the port of http.
         self._hosts = {name if port == 80 else f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
         self._origins = {f"http://{host}" for host in self._hosts}
@@ -54,8 +61,15 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reason = self._refusal(scope)
-        answer: App | Response = JSONResponse({"error": reason}, 403) if reason else self._app
+        answer: App | Response = self._app
+        if reason := self._refusal(scope):
+            answer = JSONResponse({"error": reason}, 403)
+        elif scope["path"] == "/" and self._is_token(parse_qs(scope["query_string"].decode("latin-1")).get("token")):
+            answer = RedirectResponse("/", 303)
+            # Lax, as the page may be opened by a link in another program, whose request counts as another page's.
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
+        elif not self._is_token(_cookies(scope, self._cookie)):
+            answer = JSONResponse({"error": "open the address that reknob app printed when it was started"}, 401)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -65,6 +79,9 @@ class Guard:
             await send(message)
 
         await answer(scope, receive, send_with_headers)
+
+    def _is_token(self, given: list[str] | None) -> bool:
+        return any(secrets.compare_digest(one.encode(), self._token.encode()) for one in given or ())
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> str:
         """Why a request is refused; "" for one that is answered."""
@@ -82,3 +99,13 @@ class Guard:
         if site not in (["none"], ["same-origin"]) and scope["path"] != "/":
             return "the request comes from another page"
         return ""
+
+
+def _cookies(scope: MutableMapping[str, Any], name: str) -> list[str]:
+    """The values of a cookie."""
+    found = []
+    for key, value in scope["headers"]:
+        if key == b"cookie":
+            pairs = (part.strip().partition("=") for part in value.decode("latin-1").split(";"))
+            found += [content for one, _, content in pairs if one == name]
+    return found

@@ -42,7 +42,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def client(page: Page) -> TestClient:
-    return TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN})
+    return TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies=known(page))
+
+
+def known(page: Page, port: int = PORT) -> dict[str, str]:
+    """The cookie of a browser that has opened the page by its address."""
+    return {f"reknob-{port}": page.token}
 
 
 # What is refused.
@@ -65,7 +70,8 @@ def client(page: Page) -> TestClient:
 )
 def test_requests_of_other_pages_are_refused(page: Page, method: str, path: str, headers: dict[str, str]) -> None:
     before = len(page.queue.all())
-    answer = TestClient(build_app(page, PORT), base_url=ORIGIN).request(method, path, headers=headers)
+    client = TestClient(build_app(page, PORT), base_url=ORIGIN, cookies=known(page))
+    answer = client.request(method, path, headers=headers)
     assert answer.status_code == 403
     assert len(page.queue.all()) == before
 
@@ -76,9 +82,24 @@ def test_the_page_is_served_to_this_machine_with_a_strict_policy(client: TestCli
     assert "default-src 'none'; script-src 'self'" in start.headers["content-security-policy"]
     assert start.headers["x-content-type-options"] == "nosniff"
     # Browsers leave out the port 80.
-    assert TestClient(build_app(page, 80), base_url="http://127.0.0.1").get("/").status_code == 200
+    other = TestClient(build_app(page, 80), base_url="http://127.0.0.1", cookies=known(page, 80))
+    assert other.get("/").status_code == 200
     for path in ("/look.css", "/charts.css", "/charts.js", "/player.js", "/static/main.js", "/static/worklet.js"):
         assert client.get(path).status_code == 200
+
+
+def test_another_user_of_the_machine_needs_the_token(page: Page) -> None:
+    before = len(page.queue.all())
+    for cookies in ({}, {f"reknob-{PORT}": "guessed"}, {f"reknob-{PORT + 1}": page.token}):
+        stranger = TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies=cookies)
+        for path in ("/", "/api/state", "/look.css", f"/api/state?token={page.token}", "/?token=", "/?token=guessed"):
+            assert stranger.get(path).status_code == 401
+        assert stranger.post("/api/checks", json={"dry": "demo-dry", "wet": "demo-wet"}).status_code == 401
+    assert len(page.queue.all()) == before
+    answer = stranger.get("/", params={"token": page.token}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/"), "the address bar keeps no token"
+    assert "HttpOnly" in answer.headers["set-cookie"] and "SameSite=lax" in answer.headers["set-cookie"]
+    assert stranger.get("/api/state").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py"])
