@@ -55,7 +55,9 @@ function result(job) {
   const sliders = make("a", { className: "button", href: `#presets/${source}` }, "Change and export it");
   const curves = make("div", { className: "grid curves" });
   draw(curves, job.curves);
-  const windows = `The median over ${job.windows} windows of the recording${job.windows > 1 ? ", with the central 68 % of them; not a confidence interval" : ""}.`;
+  const interval = job.calibrated ? "intervals of 68 %, calibrated on test recordings" : "the central 68 % of the windows, not a confidence interval";
+  const known = job.rows.some(({ low }) => low !== null);
+  const windows = `From ${job.windows} window${job.windows > 1 ? "s" : ""} of 10 s${known ? `; ${interval}` : ""}.`;
   return [
     make("div", { className: "card" }, make("h2", {}, job.title), ...remarks, make("p", { className: "muted small" }, windows), player.element, make("div", { className: "row downloads" }, document_, sliders, lacking)),
     curves,
