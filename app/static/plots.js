@@ -14,12 +14,15 @@ export function card(figure, before = null) {
 function curve(figure, before) {
   const [, name, unit] = figure.yLabel.match(/^(.*?)(?: \((.*)\))?$/);
   const series = [{ name: name || figure.title, colour: "var(--fitted)", x: figure.x, y: figure.y }];
+  // A high-pass falls without end: below -24 dB its slope would make the bands flat.
+  const isResponse = figure.log && unit === "dB";
+  const low = isResponse ? Math.min(Math.max(Math.min(...figure.y.filter((v) => v !== null)), -24), -6) - 1 : undefined;
   if (before) series.push({ colour: "var(--muted)", x: before.x, y: before.y, dash: true, width: 1.3 });
   return {
     title: figure.title,
     note: figure.note,
     x: { label: figure.xLabel, log: figure.log, min: figure.x[0], max: figure.x.at(-1), whole: figure.xLabel === "step" },
-    y: { label: figure.yLabel, unit, least: figure.least ?? undefined },
+    y: { label: figure.yLabel, unit, least: figure.least ?? undefined, min: low },
     series,
   };
 }

@@ -188,7 +188,7 @@ class PresetsView {
         const row = this.line(v.label, v.lo, v.hi, v.value, NaN, (x) => { this.point.changes[v.name] = x; }, { log: v.log, unit: v.unit, name: v.name });
         this.sliders[v.name] = row;
         const known = v.certainty;
-        if (known && known.low !== null) row.append(make("span", { className: "interval-note muted" }, `${number(known.low)} to ${number(known.high)} ${v.unit}, ${known.word}`));
+        if (known && known.low !== null) row.append(make("span", { className: "interval-note muted" }, `${[number(known.low), "to", number(known.high), v.unit].filter(Boolean).join(" ")}, ${known.word}`));
         else if (known) row.append(make("span", { className: "interval-note muted" }, known.word));
         groups.get(v.group).push(row);
       }
