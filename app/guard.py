@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+MISSING = "open the address that reknob app printed when it was started; its token is missing here"
 SAFE_METHODS = ("GET", "HEAD")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -69,7 +70,7 @@ class Guard:
             # Lax, as the page may be opened by a link in another program, whose request counts as another page's.
             answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
         elif not self._is_token(_cookies(scope, self._cookie)):
-            answer = JSONResponse({"error": "open the address that reknob app printed when it was started"}, 401)
+            answer = PlainTextResponse(MISSING, 401) if scope["path"] == "/" else JSONResponse({"error": MISSING}, 401)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
