@@ -213,7 +213,7 @@ class PresetsView {
     });
     const heads = ["row", "name", ...this.columns].map((name) => {
       const isSorted = this.sort.name === name;
-      const text = columns[name] ? `${name.split(".").slice(-2).join(".").replaceAll("_", " ")}${columns[name].unit && ` ${columns[name].unit}`}` : name;
+      const text = columns[name] ? `${name.split(".").slice(/\.(gain|freq|Q|pan)$/.test(name) ? -2 : -1).join(" ").replaceAll("_", " ")}${columns[name].unit && ` ${columns[name].unit}`}` : name;
       const button = make("button", { type: "button", onclick: () => { this.sort = { name, down: isSorted && !this.sort.down }; this.drawTable(); } }, `${text}${isSorted ? (this.sort.down ? " ↓" : " ↑") : ""}`);
       return make("th", { className: columns[name] ? "number" : "", "aria-sort": isSorted ? (this.sort.down ? "descending" : "ascending") : "none", title: name }, button);
     });
