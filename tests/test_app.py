@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import socket
 import sys
 import threading
@@ -402,6 +403,25 @@ def test_without_its_extra_the_program_says_what_to_install(
     assert capsys.readouterr().err == (
         "app.py: uvicorn is not installed: pip install starlette uvicorn (the extra of reknob is called app)\n"
     )
+
+
+def test_the_token_reaches_the_browser_by_a_file_of_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+
+    async def serve(*_: object) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Page, "warm_up", lambda _: None)
+    monkeypatch.setattr("uvicorn.Server.serve", serve)
+    monkeypatch.setattr(program.webbrowser, "open", lambda uri: opened.append(Path(uri[7:]).read_text()))
+    assert program.main(["--port", "0", "--log-dir", str(tmp_path / "logs")]) == 0
+    (folder,) = (tmp_path / "logs").iterdir()
+    address = capsys.readouterr().out.split()[0]
+    assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/\?token=[\w-]{32}", address)
+    assert f'url={address}"' in opened[0]
+    assert folder.stat().st_mode & 0o077 == 0 and list(folder.iterdir()) == []
 
 
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -376,11 +376,11 @@ function recordings() {
 function commands() {
   const box = byId("commands"), p = data.provenance;
   const block = (title, text) => box.append(html("h3", { text: title }), html("pre", { tabindex: 0 }, html("code", { text })));
-  block("Fit again", data.repeat);
   if (data.preset) {
     const href = URL.createObjectURL(new Blob([data.preset], { type: "application/json" }));
-    box.append(html("p", { class: "screen" }, html("a", { class: "button", id: "save", href, download: "preset.json", text: "Save preset.json" })));
+    box.append(html("p", { class: "row screen" }, html("a", { class: "button", id: "save", href, download: "preset.json", text: "Save preset.json" }), html("span", { class: "muted small", text: "The fitted chain with all its values, for the commands below." })));
   }
+  block("Fit again", data.repeat);
   block("Apply to another recording", "python scripts/render.py --preset preset.json in.wav out.wav");
   block("Take into another program", "python scripts/export.py preset.json --to jsfx --output voice.jsfx\npython scripts/export.py --help    # all formats");
   const versions = Object.entries(p.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");
