@@ -43,7 +43,7 @@ export function setUpEstimate(state) {
 function result(job) {
   const source = `job-${job.key}`;
   const remarks = job.remarks.map((text) => make("p", { className: "small" }, make("span", { className: "chip warning" }, "note"), ` ${text}`));
-  const rows = job.rows.map((row) => make("tr", {}, make("td", {}, row.name), make("td", { className: "number" }, number(row.value)), make("td", {}, row.unit), make("td", { className: "number" }, row.low === null ? "" : `${number(row.low)} to ${number(row.high)}`), make("td", { className: "muted" }, row.note)));
+  const rows = job.rows.map((row) => make("tr", { className: row.note ? "muted" : "" }, make("td", {}, row.name), make("td", { className: "number" }, number(row.value)), make("td", {}, row.unit), make("td", { className: "number" }, row.low === null ? "" : `${number(row.low)} to ${number(row.high)}`), make("td", { className: "muted" }, row.note)));
   const head = make("tr", {}, ...["parameter", "value", "unit", "interval", ""].map((text, i) => make("th", { className: i === 1 || i === 3 ? "number" : "" }, text)));
   const table = make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
   const player = new PlayerView([
