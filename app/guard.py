@@ -3,8 +3,8 @@
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs
 
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 Message = MutableMapping[str, Any]
@@ -65,11 +65,11 @@ class Guard:
         answer: App | Response = self._app
         if reason := self._refusal(scope):
             answer = JSONResponse({"error": reason}, 403)
-        elif scope["path"] == "/" and self._is_token(parse_qs(scope["query_string"].decode("latin-1")).get("token")):
+        elif scope["path"] == "/" and self._is_token(HTTPConnection(scope).query_params.get("token")):
             answer = RedirectResponse("/", 303)
             # Lax, as the page may be opened by a link in another program, whose request counts as another page's.
             answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
-        elif not self._is_token(_cookies(scope, self._cookie)):
+        elif not self._is_token(HTTPConnection(scope).cookies.get(self._cookie)):
             answer = PlainTextResponse(MISSING, 401) if scope["path"] == "/" else JSONResponse({"error": MISSING}, 401)
 
         async def send_with_headers(message: Message) -> None:
@@ -81,8 +81,8 @@ class Guard:
 
         await answer(scope, receive, send_with_headers)
 
-    def _is_token(self, given: list[str] | None) -> bool:
-        return any(secrets.compare_digest(one.encode(), self._token.encode()) for one in given or ())
+    def _is_token(self, given: str | None) -> bool:
+        return given is not None and secrets.compare_digest(given.encode(), self._token.encode())
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> str:
         """Why a request is refused; "" for one that is answered."""
@@ -100,13 +100,3 @@ class Guard:
         if site not in (["none"], ["same-origin"]) and scope["path"] != "/":
             return "the request comes from another page"
         return ""
-
-
-def _cookies(scope: MutableMapping[str, Any], name: str) -> list[str]:
-    """The values of a cookie."""
-    found = []
-    for key, value in scope["headers"]:
-        if key == b"cookie":
-            pairs = (part.strip().partition("=") for part in value.decode("latin-1").split(";"))
-            found += [content for one, _, content in pairs if one == name]
-    return found
