@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
     shipped = [SHIPPED / "presets" / name for name in SETS if (SHIPPED / "presets" / name).is_dir()]
     with listening(args.port) as listener:
         folder = args.log_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # for this user alone, as are the recordings in it
         page = Page(folder, [*args.presets, *shipped])
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # for this user alone, as are the recordings in it
         port = listener.getsockname()[1]
         address = f"http://{HOST}:{port}/?token={page.token}"
         print(f"{address}  (Ctrl-C stops; what is written lies in {folder})", flush=True)
