@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import re
 import socket
 import sys
 import threading
@@ -43,69 +42,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def client(page: Page) -> TestClient:
-    return TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies=known(page))
+    cookies = {f"reknob-{PORT}": page.token}
+    return TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies=cookies)
 
 
-def known(page: Page, port: int = PORT) -> dict[str, str]:
-    """The cookie of a browser that has opened the page by its address."""
-    return {f"reknob-{port}": page.token}
-
-
-# What is refused.
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "headers"),
-    [
-        ("GET", "/", {"host": "evil.example"}),  # DNS rebinding
-        ("GET", "/", {"host": f"evil.example:{PORT}"}),
-        ("GET", "/api/state", {"host": "127.0.0.1"}),  # another port
-        ("GET", "/api/state", {"origin": "http://evil.example"}),
-        ("GET", "/api/state", {"sec-fetch-site": "cross-site"}),
-        ("POST", "/api/checks", {"origin": "http://evil.example"}),
-        ("POST", "/api/checks", {"origin": "null"}),
-        ("POST", "/api/checks", {"origin": f"http://localhost:{PORT + 1}"}),
-        ("POST", "/api/checks", {"origin": ORIGIN, "sec-fetch-site": "same-site"}),
-        ("POST", "/api/checks", {}),  # a form of another page, in a browser without Origin
-    ],
-)
-def test_requests_of_other_pages_are_refused(page: Page, method: str, path: str, headers: dict[str, str]) -> None:
-    before = len(page.queue.all())
-    client = TestClient(build_app(page, PORT), base_url=ORIGIN, cookies=known(page))
-    answer = client.request(method, path, headers=headers)
-    assert answer.status_code == 403
-    assert len(page.queue.all()) == before
-
-
-def test_the_page_is_served_to_this_machine_with_a_strict_policy(client: TestClient, page: Page) -> None:
-    start = client.get("/", headers={"host": f"localhost:{PORT}", "sec-fetch-site": "cross-site"})  # a link to it
-    assert start.status_code == 200
-    assert "default-src 'none'; script-src 'self'" in start.headers["content-security-policy"]
-    assert start.headers["x-content-type-options"] == "nosniff"
-    # Browsers leave out the port 80.
-    other = TestClient(build_app(page, 80), base_url="http://127.0.0.1", cookies=known(page, 80))
-    assert other.get("/").status_code == 200
-    for path in ("/look.css", "/charts.css", "/charts.js", "/player.js", "/static/main.js", "/static/worklet.js"):
-        assert client.get(path).status_code == 200
-
-
-def test_another_user_of_the_machine_needs_the_token(page: Page) -> None:
-    before = len(page.queue.all())
-    for cookies in ({}, {f"reknob-{PORT}": "guessed"}, {f"reknob-{PORT + 1}": page.token}):
-        stranger = TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies=cookies)
-        for path in ("/", "/api/state", "/look.css", f"/api/state?token={page.token}", "/?token=", "/?token=guessed"):
-            assert stranger.get(path).status_code == 401
-        assert stranger.post("/api/checks", json={"dry": "demo-dry", "wet": "demo-wet"}).status_code == 401
-    assert len(page.queue.all()) == before
-    answer = stranger.get("/", params={"token": page.token}, follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/"), "the address bar keeps no token"
-    assert "HttpOnly" in answer.headers["set-cookie"] and "SameSite=lax" in answer.headers["set-cookie"]
-    assert stranger.get("/api/state").status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py"])
-def test_no_path_of_the_browser_leads_out_of_the_static_files(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 404
+# What is refused (of requests: test_app_guard.py).
 
 
 def sent(client: TestClient, path: Path, name: str = "") -> dict[str, Any]:
@@ -403,25 +344,6 @@ def test_without_its_extra_the_program_says_what_to_install(
     assert capsys.readouterr().err == (
         "app.py: uvicorn is not installed: pip install starlette uvicorn (the extra of reknob is called app)\n"
     )
-
-
-def test_the_token_reaches_the_browser_by_a_file_of_this_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened: list[str] = []
-
-    async def serve(*_: object) -> None:
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(Page, "warm_up", lambda _: None)
-    monkeypatch.setattr("uvicorn.Server.serve", serve)
-    monkeypatch.setattr(program.webbrowser, "open", lambda uri: opened.append(Path(uri[7:]).read_text()))
-    assert program.main(["--port", "0", "--log-dir", str(tmp_path / "logs")]) == 0
-    (folder,) = (tmp_path / "logs").iterdir()
-    address = capsys.readouterr().out.split()[0]
-    assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/\?token=[\w-]{32}", address)
-    assert f'url={address}"' in opened[0]
-    assert folder.stat().st_mode & 0o077 == 0 and list(folder.iterdir()) == []
 
 
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
