@@ -63,11 +63,14 @@ export function map(places, names, chosen) {
     const far = places.map((p) => { const [cx, cy] = at(p); return (cx - mx) ** 2 + (cy - my) ** 2; });
     chosen(far.indexOf(Math.min(...far)));
   });
-  const mark = (here, near, other) => dots.forEach((dot, row) => {
-    const kind = row === here ? " here" : row === other ? " other" : near.includes(row) ? " near" : "";
-    dot.setAttribute("class", `point${kind}`);
-    dot.setAttribute("r", row === here ? 8 : row === other ? 7 : 5);
-    if (kind) plot.append(dot);
-  });
+  const mark = (here, near, other) => {
+    dots.forEach((dot, row) => {
+      const kind = row === here ? " here" : row === other ? " other" : near.includes(row) ? " near" : "";
+      dot.setAttribute("class", `point${kind}`);
+      dot.setAttribute("r", row === here ? 8 : row === other ? 7 : 5);
+      if (kind) plot.append(dot);
+    });
+    if (dots[here]) plot.append(dots[here]); // over its neighbours
+  };
   return { plot, mark };
 }
