@@ -65,6 +65,7 @@ class EstimateWork:
             "remarks": estimate.remarks,
             "curves": curves_of(estimator.analysis, first),
             "windows": estimate.windows,
+            "calibrated": estimate.wide is not None,
         }
 
     def record(self, since: int) -> dict[str, Any]:

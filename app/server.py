@@ -54,6 +54,8 @@ class Page:
 
     def __init__(self, folder: Path, sets: Sequence[str | Path] = (), limits: Limits | None = None) -> None:
         self.folder, self.queue = folder, JobQueue()
+        #: Opens the page, once per start of the server (see Guard).
+        self.token = secrets.token_urlsafe(24)
         self.uploads = Uploads(folder / "uploads", limits)
         self.uploads.add_file(DEMO_DRY, "demo voice", next(DEMO.glob("dry.*")))
         self.uploads.add_file(DEMO_WET, "demo mix", next(DEMO.glob("wet.*")))
@@ -122,7 +124,7 @@ def build_app(page: Page, port: int) -> Guard:
         ],
         exception_handlers={UsageError: _mistake, OSError: _mistake},
     )
-    return Guard(app, port)
+    return Guard(app, port, page.token)
 
 
 async def _file(path: Path, _: Request) -> Response:

@@ -106,7 +106,8 @@ class PairCheck:
     def summary(self) -> str:
         """Lag, polarity and drift in one line."""
         signs = "".join("+" if sign > 0 else "-" for sign in self.polarity)
-        return f"lag {self.lag_samples:.2f} samples, polarity {signs}, drift {round(self.drift_ppm, 1) + 0.0:.1f} ppm"
+        lag, drift = round(self.lag_samples, 2) + 0.0, round(self.drift_ppm, 1) + 0.0  # never -0
+        return f"lag {lag:.2f} samples, polarity {signs}, drift {drift:.1f} ppm"
 
 
 def check_file(check: PairCheck, side: str, x: Tensor, sr: int, sr_fit: int, name: object) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ def render_recording(
     tail: float | str = AUTO,
     mix: float = 1.0,
     stereo: bool | None = None,
+    watched: Callable[[Iterable[Tensor]], Iterable[Tensor]] = iter,
 ) -> Tensor:
     """A recording through a chain, at the recording's sample rate.
 
@@ -49,6 +51,7 @@ def render_recording(
             fall 60 dB below its peak, at most LONGEST_TAIL.
         mix: share of the chain's output, 0 to 1; the rest is its input, in stereo if `x` is.
         stereo: whether the chain gets both channels, mono copied to two; None: of a stereo recording, if it takes them.
+        watched: is given the blocks of the input, and passes them on: a progress bar.
 
     Returns:
         (C', T + tail), of as many channels as the chain makes of its input, or as `x` has where that is mixed in.
@@ -63,7 +66,7 @@ def render_recording(
     dry = chain_input(chain, x, stereo)
     dry = dry if sr == chain.sr else resample(dry, sr, chain.sr)
     gain = 1.0 if lufs is None else loudness_gain(loudness(dry, chain.sr), lufs)
-    y = _with_tail(chain, values, gain * dry, tail)
+    y = _with_tail(chain, values, gain * dry, tail, watched)
     if sr != chain.sr:
         y = resample(y, chain.sr, sr)
     if not y.isfinite().all():
@@ -101,14 +104,20 @@ def takes(chain: Effect, channels: int) -> bool:
     return True
 
 
-def _with_tail(chain: Effect, values: Values, x: Tensor, tail: float | str) -> Tensor:
+def _with_tail(
+    chain: Effect,
+    values: Values,
+    x: Tensor,
+    tail: float | str,
+    watched: Callable[[Iterable[Tensor]], Iterable[Tensor]],
+) -> Tensor:
     """`x` `(C, T)` and a tail of silence through a chain, at the chain's rate.
 
     With "auto" the silence ends with SILENCE s of quiet output.
     """
     # In training mode a hybrid compressor renders by its network, an approximation.
     stream = Stream(chain.eval(), values)
-    blocks = [stream.process(block) for block in x.split(BLOCK, -1)]
+    blocks = [stream.process(block) for block in watched(x.split(BLOCK, -1))]
     if not isinstance(tail, str):
         # At least as long as the tail at the rate of the recording.
         blocks.append(stream.process(x.new_zeros(len(x), math.ceil(tail * chain.sr))))

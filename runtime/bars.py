@@ -49,6 +49,7 @@ def progress_bar(
     unit: str,
     initial: int = 0,
     drawing: str | None = None,
+    delay: float = 0.0,
 ) -> tqdm:
     """A bar of tqdm on standard error, to iterate over or to update.
 
@@ -59,6 +60,7 @@ def progress_bar(
         unit: one step, in the singular.
         initial: steps done before.
         drawing: the format of a bar that is drawn (tqdm's `bar_format`).
+        delay: s before it is drawn; what takes less time shows none.
     """
     drawn = is_drawn()
     is_sizeless = drawn and not _has_size()
@@ -74,6 +76,7 @@ def progress_bar(
         dynamic_ncols=drawn and not is_sizeless,
         ncols=COLUMNS if is_sizeless else None,
         nrows=ROWS if is_sizeless else None,
+        delay=delay,
     )
 
 

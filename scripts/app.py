@@ -4,9 +4,10 @@
     python scripts/app.py my_presets               also shows a preset set of your own
     python scripts/app.py --port 8123 --log-dir logs/app
 
-The page is for this machine alone: it listens at 127.0.0.1, and refuses requests of other web pages. What it writes,
-recordings that were dropped and runs, lies in a folder of its own below --log-dir. Ctrl-C stops it, and a fit that runs
-ends as one in a terminal does: what it reached is kept. It needs an extra: pip install 'reknob[app]'.
+The page is for this machine and its user alone: it listens at 127.0.0.1, refuses requests of other web pages, and opens
+only by the address with the token that is printed. What it writes, recordings that were dropped and runs, lies in a
+folder of its own below --log-dir. Ctrl-C stops it, and a fit that runs ends as one in a terminal does: what it reached
+is kept. It needs an extra: pip install 'reknob[app]'.
 """
 
 from reknob.runtime.program import program
@@ -22,10 +23,11 @@ from pathlib import Path
 
 from reknob.runtime.arguments import Parser, file_path, input_file, integer
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import SHIPPED
+from reknob.runtime.files import SHIPPED, write_text
 from reknob.runtime.memory import keep_freed_memory
 
 HOST, PORT = "127.0.0.1", 8765
+OPEN = "open.html"
 GRACE_S = 3  # for requests under way when the server is stopped
 SETS = ("own", "internal", "medleydb")
 
@@ -48,20 +50,28 @@ def main(argv: list[str]) -> int:
     with listening(args.port) as listener:
         folder = args.log_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         page = Page(folder, [*args.presets, *shipped])
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # for this user alone, as are the recordings in it
         port = listener.getsockname()[1]
-        address = f"http://{HOST}:{port}/"
+        address = f"http://{HOST}:{port}/?token={page.token}"
         print(f"{address}  (Ctrl-C stops; what is written lies in {folder})", flush=True)
         threading.Thread(target=page.warm_up, daemon=True).start()
         if not args.no_browser:
-            webbrowser.open(address)
+            webbrowser.open(opening(folder / OPEN, address).resolve().as_uri())
         try:
             config = uvicorn.Config(
                 build_app(page, port), log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_S
             )
             asyncio.run(uvicorn.Server(config).serve([listener]))
         finally:
+            (folder / OPEN).unlink(missing_ok=True)
             page.close()
     return 0
+
+
+def opening(path: Path, address: str) -> Path:
+    """Writes a page that opens an address: as an argument of the browser, other users would see the token."""
+    write_text(path, f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={address}">\n')
+    return path
 
 
 def listening(port: int) -> socket.socket:

@@ -22,6 +22,7 @@ import logging
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,11 +43,13 @@ from reknob.data.file_lists import is_list, list_outputs
 from reknob.data.rendering import AUTO, CHAIN, KEEP, LONGEST_TAIL, render_recording, takes
 from reknob.formats.applied import input_loudness, load_chain
 from reknob.runtime.arguments import Parser, chain_inputs, chain_options, file_path, integer, level, real
+from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
 from reknob.runtime.output import result
 
 FLOAT = 32  # bits, of `--bits float`
+BAR_AFTER_S = 3.0
 
 
 class Rendered(NamedTuple):
@@ -153,9 +156,10 @@ def render_file(args: argparse.Namespace, chain: Effect, values: Values, source:
         lost = f", so that nothing above {chain.sr / 2:g} Hz is left of it" if sr > chain.sr else ""
         logging.info("%s: resampled from %d to %d Hz for the chain%s", source, sr, chain.sr, lost)
     started, lufs = time.perf_counter(), input_loudness(args.loudness, args.preset)
-    levels = {"lufs": lufs, "output": args.output_loudness}
+    options = {"lufs": lufs, "output": args.output_loudness, "tail": args.tail, "mix": args.mix}
+    bar = partial(progress_bar, title=source.name, unit="block", delay=BAR_AFTER_S)
     try:
-        y = render_recording(chain, values, x, sr, **levels, tail=args.tail, mix=args.mix, stereo=args.stereo or None)
+        y = render_recording(chain, values, x, sr, **options, stereo=args.stereo or None, watched=bar)
     except LoudnessError as error:
         remedy = f"--output-loudness {KEEP}" if lufs is None else "--loudness off"
         raise UsageError(f"{source}: {error}; {remedy} leaves its level") from error

@@ -42,48 +42,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def client(page: Page) -> TestClient:
-    return TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN})
+    cookies = {f"reknob-{PORT}": page.token}
+    return TestClient(build_app(page, PORT), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies=cookies)
 
 
-# What is refused.
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "headers"),
-    [
-        ("GET", "/", {"host": "evil.example"}),  # DNS rebinding
-        ("GET", "/", {"host": f"evil.example:{PORT}"}),
-        ("GET", "/api/state", {"host": "127.0.0.1"}),  # another port
-        ("GET", "/api/state", {"origin": "http://evil.example"}),
-        ("GET", "/api/state", {"sec-fetch-site": "cross-site"}),
-        ("POST", "/api/checks", {"origin": "http://evil.example"}),
-        ("POST", "/api/checks", {"origin": "null"}),
-        ("POST", "/api/checks", {"origin": f"http://localhost:{PORT + 1}"}),
-        ("POST", "/api/checks", {"origin": ORIGIN, "sec-fetch-site": "same-site"}),
-        ("POST", "/api/checks", {}),  # a form of another page, in a browser without Origin
-    ],
-)
-def test_requests_of_other_pages_are_refused(page: Page, method: str, path: str, headers: dict[str, str]) -> None:
-    before = len(page.queue.all())
-    answer = TestClient(build_app(page, PORT), base_url=ORIGIN).request(method, path, headers=headers)
-    assert answer.status_code == 403
-    assert len(page.queue.all()) == before
-
-
-def test_the_page_is_served_to_this_machine_with_a_strict_policy(client: TestClient, page: Page) -> None:
-    start = client.get("/", headers={"host": f"localhost:{PORT}", "sec-fetch-site": "cross-site"})  # a link to it
-    assert start.status_code == 200
-    assert "default-src 'none'; script-src 'self'" in start.headers["content-security-policy"]
-    assert start.headers["x-content-type-options"] == "nosniff"
-    # Browsers leave out the port 80.
-    assert TestClient(build_app(page, 80), base_url="http://127.0.0.1").get("/").status_code == 200
-    for path in ("/look.css", "/charts.css", "/charts.js", "/player.js", "/static/main.js", "/static/worklet.js"):
-        assert client.get(path).status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py"])
-def test_no_path_of_the_browser_leads_out_of_the_static_files(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 404
+# What is refused (of requests: test_app_guard.py).
 
 
 def sent(client: TestClient, path: Path, name: str = "") -> dict[str, Any]:

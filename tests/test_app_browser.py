@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
-from takes import write_pair
+from takes import SR, take, write_pair
 
 from reknob.app.server import Page, build_app
+from reknob.data.audio import write_audio
 from scripts.app import listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     page.warm_up()
-    yield f"http://127.0.0.1:{port}/"
+    yield f"http://127.0.0.1:{port}/?token={page.token}"
     server.should_exit = True
     thread.join(10)
     page.close()
@@ -61,10 +62,10 @@ def tab(browser: "Browser", address: str) -> Iterator["Tab"]:
     """The page in a tab; it must log no error, and ask no other server for anything."""
     context: BrowserContext = browser.new_context(accept_downloads=True)
     context.add_init_script(COUNT)
-    tab, wrong = context.new_page(), []
+    tab, wrong, site = context.new_page(), [], address.partition("?")[0]
     tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("request", lambda one: None if one.url.startswith((address, "blob:")) else wrong.append(one.url))
+    tab.on("request", lambda one: None if one.url.startswith((site, "blob:")) else wrong.append(one.url))
     tab.goto(address)
     tab.wait_for_selector("body[data-ready]")
     yield tab
@@ -123,6 +124,11 @@ def test_presets_are_chosen_morphed_heard_and_exported(tab: "Tab") -> None:
     tab.get_by_label("Morph, exactly").fill("1")
     tab.get_by_label("Morph, exactly").press("Tab")
     sync_api.expect(makeup).not_to_have_value(before)
+    before = makeup.input_value()
+    component = tab.get_by_label(re.compile(r"^1 \([0-9]+ %\), exactly"))
+    component.fill("1.5")
+    component.press("Tab")
+    sync_api.expect(makeup).not_to_have_value(before)
     makeup.fill("6")
     makeup.press("Tab")
     sync_api.expect(tab.locator("#health")).to_contain_text("changes heard after", timeout=30 * S)
@@ -130,9 +136,25 @@ def test_presets_are_chosen_morphed_heard_and_exported(tab: "Tab") -> None:
     tab.click("#play")
     document = saved(tab, "Preset document")
     assert '"comp.makeup": {"value": 6.0, "unit": "dB"}' in document
-    assert "morph 1 to row 3" in document
+    assert "morph 1 to row 3, component 1 +1.5, comp.makeup=6" in document
     tab.select_option("#export-to", "csv")
     assert "comp.makeup" in saved(tab, "Export")
+
+
+def test_a_record_is_dropped_estimated_heard_and_taken_along(tab: "Tab", tmp_path: Path) -> None:
+    write_audio(tmp_path / "record.wav", take(12.0), SR)
+    tab.click("text=Estimate")
+    tab.select_option("#estimate-chain", "dist")
+    tab.set_input_files("#drop-recording input", tmp_path / "record.wav")
+    job = tab.locator("#estimate-job")
+    sync_api.expect(job.locator("h2")).to_have_text("record (dist)", timeout=30 * S)
+    sync_api.expect(job).to_contain_text("From 1 window of 10 s; intervals of 68 %")
+    job.get_by_text("Play").click()
+    sync_api.expect(job.get_by_text("Pause")).to_be_visible(timeout=20 * S)
+    assert tab.evaluate("sounding") > 0
+    assert '"licence": "Numbers estimated' in saved(tab, "Preset document")
+    job.get_by_text("Change and export it").click()
+    sync_api.expect(tab.locator("#preset-name")).to_have_text("record (dist)")
 
 
 def test_a_mistake_is_told_on_a_phone_in_the_dark(browser: "Browser", address: str, tmp_path: Path) -> None:

@@ -165,7 +165,9 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def test_compiled_looks_in_the_folder_in_use(kept: Path) -> None:
     assert kernels.compiled() is False
-    (kept / "loop.nbc").touch()
+    (kept / "loops.forward-0.nbc").touch()
+    assert kernels.compiled() is False, "a render compiles the loops without gradients"
+    (kept / "loops.backward-0.nbc").touch()
     assert kernels.compiled() is True
 
 

@@ -47,14 +47,30 @@ def notebook_about(first: Path, second: Path) -> NotebookNode:
     return notebook
 
 
-def executed(monkeypatch: pytest.MonkeyPatch, first: Path, second: Path) -> tuple[str, int]:
-    """What the notebook prints about two sets, and how many figures it shows."""
+#: A result while a bar is drawn, as at the end of a song.
+BAR = """
+from reknob.runtime.bars import progress_bar
+from reknob.runtime.output import result
+with progress_bar(title="fit", total=9, unit="step") as bar:
+    for step in range(9):
+        bar.set_postfix(loss="0.5", refresh=False)
+        bar.update()
+        bar.refresh()
+        if step == 4:
+            result("a song")
+"""
+
+
+def executed(monkeypatch: pytest.MonkeyPatch, first: Path, second: Path) -> tuple[str, int, str]:
+    """What the notebook prints about two sets, how many figures it shows, and the bar of another cell."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = notebook_about(first, second)
+    notebook.cells.append(nbformat.v4.new_code_cell(BAR))
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs: list[NotebookNode] = [output for c in notebook.cells for output in c.get("outputs", [])]
     text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    return text, sum("image/png" in output.get("data", {}) for output in outputs)
+    bar = "".join(output.text for output in notebook.cells[-1].outputs if output.get("name") == "stderr")
+    return text, sum("image/png" in output.get("data", {}) for output in outputs), bar
 
 
 def printed(first: Path, second: Path) -> str:
@@ -70,8 +86,9 @@ def printed(first: Path, second: Path) -> str:
 def test_the_notebook_runs_on_two_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_yaml(ROOT / "presets" / "fx_config.yaml")
     sets = [write_set(tmp_path / name, config, rows, seed) for seed, (name, rows) in enumerate((("a", 20), ("b", 24)))]
-    text, shown = executed(monkeypatch, *sets)
+    text, shown, bar = executed(monkeypatch, *sets)
     assert shown == 7
+    assert "9/9" in bar and bar.count("\r") >= 9 and bar.count("\n") == 1 and text.endswith("a song\n")
     assert "a, 54 pairs of effects" in text and "strongest in b" in text and "b on a" in text
     assert "a: the first 5 whitened components of 20 presets" in text
     assert "b: the first 6 whitened components of 24 presets" in text

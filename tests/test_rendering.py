@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,15 @@ def test_a_tail_ends_60_db_below_the_peak_and_a_length_given_is_kept() -> None:
     x = torch.zeros(1, SR)
     x[0, SR // 2] = 0.5
     auto = render_recording(chain, values, x, SR, lufs=None, output="chain")
-    fixed = render_recording(chain, values, x, SR, lufs=None, output="chain", tail=2.0)
+    seen: list[int] = []
+
+    def watched(blocks: Iterable[Tensor]) -> Iterable[Tensor]:
+        for block in blocks:
+            seen.append(block.shape[1])
+            yield block
+
+    fixed = render_recording(chain, values, x, SR, lufs=None, output="chain", tail=2.0, watched=watched)
+    assert seen == [SR], "a bar is given the blocks of the input"
     none = render_recording(chain, values, x, SR, lufs=None, output="chain", tail=0.0)
     assert fixed.shape[1] == 3 * SR and none.shape[1] == SR
     peak = float(fixed.abs().max())

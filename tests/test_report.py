@@ -23,6 +23,7 @@ import main
 from reknob.afx.effect import Effect, Knobs, flatten, nest
 from reknob.afx.registry import build
 from reknob.data.audio import loudness, write_audio
+from reknob.formats.exporters.registry import EXPORTERS
 from reknob.report.page import curves, write_report
 from reknob.report.page.batch import newest_runs, write_batch
 from reknob.report.page.encode import RATE, bitrate_for, opus
@@ -118,6 +119,9 @@ def test_a_report_says_what_the_run_says(page: Elements, run: Path) -> None:
     assert {"mono_dry", "lag"} >= {finding["code"] for finding in data["findings"]}
     assert data["repeat"] == "python scripts/reproduce.py song/run_0 --dry DRY --wet WET"
     assert data["settings"] == "model=null, chunk_duration=1.2, chunk_overlap=0.1, epochs=3"
+    assert data["beside"] == {name: f"{name}.flac" for name in ("dry", "wet", "fitted")}
+    named = re.findall(r"--to ([a-z-]+)", (Path(curves.__file__).with_name("report.js")).read_text())
+    assert named and set(named) <= set(EXPORTERS)
     assert rows["peak1.freq"]["word"] == "bounded" and rows["peak1.freq"]["low"] == "1.00"
 
 

@@ -130,6 +130,11 @@ def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, repor
     for answer in "AAB":
         page.click(f"[data-answer={answer}]")
     assert "2 of 3 right; guessing does as well in 50 % of tests" in page.inner_text(".blind output")
+    run = reported / "song" / "run_0"
+    with page.expect_download() as download:
+        page.click("#save")
+    assert Path(download.value.path()).read_bytes() == (run / "preset.json").read_bytes()
+    assert [page.get_attribute(f"a >> text=/^{name}$/", "href") for name in ("dry", "wet")] == ["dry.flac", "wet.flac"]
     assert len(told) == 1
 
 

@@ -52,9 +52,12 @@ def backend(family: str) -> Callable[..., Any]:
 
 
 def compiled() -> bool:
-    """Whether compiled loops of the CPU are on disk from an earlier run, so that they need not be compiled."""
+    """Whether the loops of gradients are on disk from an earlier fit, so that they need not be compiled for the CPU.
+
+    Those of a render are compiled sooner, and do not say it.
+    """
     folder = import_module("reknob.afx.kernels.numba_cpu.cache").folder()
-    return folder is not None and any(folder.glob("*.nbc"))
+    return folder is not None and any(folder.glob("*backward*.nbc"))
 
 
 def _function(package: str, family: str, name: str) -> Callable[..., Any]:

@@ -43,7 +43,7 @@ export function setUpEstimate(state) {
 function result(job) {
   const source = `job-${job.key}`;
   const remarks = job.remarks.map((text) => make("p", { className: "small" }, make("span", { className: "chip warning" }, "note"), ` ${text}`));
-  const rows = job.rows.map((row) => make("tr", {}, make("td", {}, row.name), make("td", { className: "number" }, number(row.value)), make("td", {}, row.unit), make("td", { className: "number" }, row.low === null ? "" : `${number(row.low)} to ${number(row.high)}`), make("td", { className: "muted" }, row.note)));
+  const rows = job.rows.map((row) => make("tr", { className: row.note ? "muted" : "" }, make("td", {}, row.name), make("td", { className: "number" }, number(row.value)), make("td", {}, row.unit), make("td", { className: "number" }, row.low === null ? "" : `${number(row.low)} to ${number(row.high)}`), make("td", { className: "muted" }, row.note)));
   const head = make("tr", {}, ...["parameter", "value", "unit", "interval", ""].map((text, i) => make("th", { className: i === 1 || i === 3 ? "number" : "" }, text)));
   const table = make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
   const player = new PlayerView([
@@ -55,7 +55,9 @@ function result(job) {
   const sliders = make("a", { className: "button", href: `#presets/${source}` }, "Change and export it");
   const curves = make("div", { className: "grid curves" });
   draw(curves, job.curves);
-  const windows = `The median over ${job.windows} windows of the recording${job.windows > 1 ? ", with the central 68 % of them; not a confidence interval" : ""}.`;
+  const interval = job.calibrated ? "intervals of 68 %, calibrated on test recordings" : "the central 68 % of the windows, not a confidence interval";
+  const known = job.rows.some(({ low }) => low !== null);
+  const windows = `From ${job.windows} window${job.windows > 1 ? "s" : ""} of 10 s${known ? `; ${interval}` : ""}.`;
   return [
     make("div", { className: "card" }, make("h2", {}, job.title), ...remarks, make("p", { className: "muted small" }, windows), player.element, make("div", { className: "row downloads" }, document_, sliders, lacking)),
     curves,

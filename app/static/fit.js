@@ -187,7 +187,10 @@ class FitView {
   offer(job) {
     if (!this.actions.hidden) return;
     const source = `job-${this.key}`;
-    if (this.player.loaded.has("so-far")) guarded(() => this.player.renew("so-far"))(); // that of before the end
+    if (this.player.loaded.has("so-far")) { // that of before the end
+      this.note.textContent = "All three at the same loudness.";
+      guarded(() => this.player.renew("so-far"))();
+    }
     const path = `/api/jobs/${this.key}/report`;
     const report = make("button", { type: "button", onclick: guarded(async () => {
       report.disabled = true;

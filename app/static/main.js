@@ -48,7 +48,10 @@ const MODELS = {
   eq_comp_delay: "vocal: EQ, compressor, echo",
   eq_comp_reverb: "vocal: EQ, compressor, reverb",
   compressor: "compressor alone",
-  master: "mastering",
+  drums: "drums",
+  bass: "bass",
+  guitar: "guitar",
+  master: "mix: mastering bus",
 };
 const CHAINS = {
   peq: "equaliser",

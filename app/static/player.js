@@ -51,7 +51,13 @@ export class PlayerView {
 
   async toggle() {
     if (this.isPlaying) { this.pause(); return; }
-    await this.load(this.current);
+    this.play.textContent = "Loading …";
+    try {
+      await this.load(this.current);
+    } catch (error) {
+      this.pause();
+      throw error;
+    }
     await context.resume();
     if (this.isPlaying) return; // pressed twice while it was loading
     if (playing !== this) playing?.pause();

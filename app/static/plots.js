@@ -14,12 +14,15 @@ export function card(figure, before = null) {
 function curve(figure, before) {
   const [, name, unit] = figure.yLabel.match(/^(.*?)(?: \((.*)\))?$/);
   const series = [{ name: name || figure.title, colour: "var(--fitted)", x: figure.x, y: figure.y }];
+  // A high-pass falls without end: below -24 dB its slope would make the bands flat.
+  const isResponse = figure.log && unit === "dB";
+  const low = isResponse ? Math.min(Math.max(Math.min(...figure.y.filter((v) => v !== null)), -24), -6) - 1 : undefined;
   if (before) series.push({ colour: "var(--muted)", x: before.x, y: before.y, dash: true, width: 1.3 });
   return {
     title: figure.title,
     note: figure.note,
     x: { label: figure.xLabel, log: figure.log, min: figure.x[0], max: figure.x.at(-1), whole: figure.xLabel === "step" },
-    y: { label: figure.yLabel, unit, least: figure.least ?? undefined },
+    y: { label: figure.yLabel, unit, least: figure.least ?? undefined, min: low },
     series,
   };
 }
@@ -60,11 +63,14 @@ export function map(places, names, chosen) {
     const far = places.map((p) => { const [cx, cy] = at(p); return (cx - mx) ** 2 + (cy - my) ** 2; });
     chosen(far.indexOf(Math.min(...far)));
   });
-  const mark = (here, near, other) => dots.forEach((dot, row) => {
-    const kind = row === here ? " here" : row === other ? " other" : near.includes(row) ? " near" : "";
-    dot.setAttribute("class", `point${kind}`);
-    dot.setAttribute("r", row === here ? 8 : row === other ? 7 : 5);
-    if (kind) plot.append(dot);
-  });
+  const mark = (here, near, other) => {
+    dots.forEach((dot, row) => {
+      const kind = row === here ? " here" : row === other ? " other" : near.includes(row) ? " near" : "";
+      dot.setAttribute("class", `point${kind}`);
+      dot.setAttribute("r", row === here ? 8 : row === other ? 7 : 5);
+      if (kind) plot.append(dot);
+    });
+    if (dots[here]) plot.append(dots[here]); // over its neighbours
+  };
   return { plot, mark };
 }

@@ -188,7 +188,7 @@ class PresetsView {
         const row = this.line(v.label, v.lo, v.hi, v.value, NaN, (x) => { this.point.changes[v.name] = x; }, { log: v.log, unit: v.unit, name: v.name });
         this.sliders[v.name] = row;
         const known = v.certainty;
-        if (known && known.low !== null) row.append(make("span", { className: "interval-note muted" }, `${number(known.low)} to ${number(known.high)} ${v.unit}, ${known.word}`));
+        if (known && known.low !== null) row.append(make("span", { className: "interval-note muted" }, `${[number(known.low), "to", number(known.high), v.unit].filter(Boolean).join(" ")}, ${known.word}`));
         else if (known) row.append(make("span", { className: "interval-note muted" }, known.word));
         groups.get(v.group).push(row);
       }
@@ -213,7 +213,7 @@ class PresetsView {
     });
     const heads = ["row", "name", ...this.columns].map((name) => {
       const isSorted = this.sort.name === name;
-      const text = columns[name] ? `${name.split(".").slice(-2).join(".").replaceAll("_", " ")}${columns[name].unit && ` ${columns[name].unit}`}` : name;
+      const text = columns[name] ? `${name.split(".").slice(/\.(gain|freq|Q|pan)$/.test(name) ? -2 : -1).join(" ").replaceAll("_", " ")}${columns[name].unit && ` ${columns[name].unit}`}` : name;
       const button = make("button", { type: "button", onclick: () => { this.sort = { name, down: isSorted && !this.sort.down }; this.drawTable(); } }, `${text}${isSorted ? (this.sort.down ? " ↓" : " ↑") : ""}`);
       return make("th", { className: columns[name] ? "number" : "", "aria-sort": isSorted ? (this.sort.down ? "descending" : "ascending") : "none", title: name }, button);
     });

@@ -164,6 +164,8 @@ def _value(effect: Effect, name: str, value: Tensor, unit: str) -> str:
     x = float(value)
     if unit == "Hz":
         return _hertz(x)
+    if unit == "dB":
+        return f"{x:+.1f} dB"
     if isinstance(effect, PingPongDelay) and name == "delay":
         return f"{x:.1f} ms (a quarter note at {60000 / x:.1f} BPM, an eighth at {30000 / x:.1f} BPM)"
     if isinstance(effect, Sends) or (isinstance(effect, PingPongDelay) and name in ("gain", "feedback")):

@@ -7,7 +7,9 @@ project: reports have them inside, and the local web page is served them.
 from pathlib import Path
 
 from reknob.data.pairs import Pair
-from reknob.report.page.files import fill
+from reknob.formats.preset_document import DOCUMENT
+from reknob.formats.run_audio import run_audio
+from reknob.report.page.files import fill, link
 from reknob.report.page.measure import measure
 from reknob.report.page.source import open_run
 from reknob.runtime.files import check_output, user_path, write_text
@@ -33,5 +35,9 @@ def write_report(
     source = open_run(run, pair)
     target = check_output(path or user_path(run) / REPORT)
     styles, scripts = ("look.css", "charts.css", "report.css"), ("charts.js", "player.js", "report.js")
-    write_text(target, fill("report.html", f"{source.name}: report", measure(source, seconds), styles, scripts))
+    content, document = measure(source, seconds), source.folder / DOCUMENT
+    # As text: the numbers of a document are read back bit for bit.
+    content["preset"] = document.read_text(encoding="utf-8") if source.document else ""
+    content["beside"] = {name: link(path, target.parent) for name, path in run_audio(source.folder).items()}
+    write_text(target, fill("report.html", f"{source.name}: report", content, styles, scripts))
     return target

@@ -1,13 +1,11 @@
 """The page of a log folder: its songs in a table, their values among the published presets, and what failed."""
 
 import math
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from reknob import __version__
 from reknob.afx.effect import flatten
@@ -17,7 +15,7 @@ from reknob.formats.effects import read_effects
 from reknob.formats.run_audio import run_audio
 from reknob.report.page import REPORT
 from reknob.report.page.curves import equaliser, others
-from reknob.report.page.files import fill
+from reknob.report.page.files import fill, link
 from reknob.report.page.published import published
 from reknob.report.page.source import FittedRun, open_run
 from reknob.report.page.tracks import label_of
@@ -140,8 +138,8 @@ def _song(run: FittedRun, logs: Path, beside: Path) -> dict[str, Any]:
         "removed": [label_of(name, list(effects.removed)) for name in effects.removed] if effects else [],
         "certainty": _count(certainty),
         "curves": [each | {"x": each["x"][::THUMBNAIL], "y": each["y"][::THUMBNAIL]} for each in curves[:3]],
-        "report": _link(report, beside) if report.exists() else "",
-        "audio": {name: _link(path, beside) for name, path in _sounds(run).items()},
+        "report": link(report, beside) if report.exists() else "",
+        "audio": {name: link(path, beside) for name, path in _sounds(run).items()},
         "values": {
             name: [float(f"{values[name].item():.5g}"), p.unit]
             for name, p in run.chain.walk()
@@ -161,12 +159,6 @@ def _sounds(run: FittedRun) -> dict[str, Path]:
     recorded = {name: Path(run.meta[key]) for name, key in RECORDED.items() if run.meta[key]}
     found = {name: path for name, path in recorded.items() if path.is_file()} | run_audio(run.folder)
     return {name: found[name] for name in ("dry", "fitted", "wet") if name in found}
-
-
-def _link(path: Path, beside: Path) -> str:
-    """A relative address of a file, so that the log folder may be moved as a whole."""
-    # As bytes: a name in another encoding than UTF-8 is no text.
-    return quote(os.fsencode(Path(os.path.relpath(path.resolve(), beside.resolve())).as_posix()))
 
 
 def _last_error(folder: Path) -> str:

@@ -2,9 +2,11 @@
 
 import html
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 HERE = Path(__file__).parent
 
@@ -46,6 +48,12 @@ def fill(
         name, _, after = piece.partition("}}")
         filled += [parts[name], after]
     return "".join(filled)
+
+
+def link(path: Path, beside: Path) -> str:
+    """A relative address of a file in a page of the folder `beside`, so that both may be moved together."""
+    # As bytes: a name in another encoding than UTF-8 is no text.
+    return quote(os.fsencode(Path(os.path.relpath(path.resolve(), beside.resolve())).as_posix()))
 
 
 def _finite(content: Mapping[str, Any]) -> dict[str, Any]:

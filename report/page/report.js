@@ -158,6 +158,11 @@ function listen() {
   const cut = data.excerpt.whole > seconds + 0.5 ? `The loudest ${format(seconds, 0)} s of ${format(data.excerpt.whole, 0)} s, from ${clock(data.excerpt.begin)} on. ` : "";
   host.append(wave, transport, mains, without, blindTest({ state, load, show, select, start: async () => { if (!player?.playing) await toggle(); } }));
   host.append(html("p", { class: "muted small keys screen" }, `${cut}Keys: `, html("kbd", { text: "Space" }), " play, ", html("kbd", { text: "1" }), "–", html("kbd", { text: "3" }), " switch, ", html("kbd", { text: "[" }), " ", html("kbd", { text: "]" }), " loop from and to here, ", html("kbd", { text: "Esc" }), " clear; or drag over the waveform to loop a part."));
+  // The local web page serves a report without its folder.
+  if (location.protocol === "file:" && Object.keys(data.beside).length) {
+    const links = Object.entries(data.beside).flatMap(([name, href]) => [html("a", { href, text: name }), " "]);
+    host.append(html("p", { class: "muted small screen" }, "Whole recordings, in the run folder: ", ...links));
+  }
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|SUMMARY)$/.test(event.target.tagName)) return;
     const number = Number(event.key);
@@ -371,9 +376,13 @@ function recordings() {
 function commands() {
   const box = byId("commands"), p = data.provenance;
   const block = (title, text) => box.append(html("h3", { text: title }), html("pre", { tabindex: 0 }, html("code", { text })));
+  if (data.preset) {
+    const href = URL.createObjectURL(new Blob([data.preset], { type: "application/json" }));
+    box.append(html("p", { class: "row screen" }, html("a", { class: "button", id: "save", href, download: "preset.json", text: "Save preset.json" }), html("span", { class: "muted small", text: "The fitted chain with all its values, for the commands below." })));
+  }
   block("Fit again", data.repeat);
   block("Apply to another recording", "python scripts/render.py --preset preset.json in.wav out.wav");
-  block("Take into another program", "python scripts/export.py preset.json --to reaper");
+  block("Take into another program", "python scripts/export.py preset.json --to jsfx --output voice.jsfx\npython scripts/export.py --help    # all formats");
   const versions = Object.entries(p.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");
   box.append(facts([["run", data.run], ["settings", data.settings], ["versions", versions], ["device", p.device], ["seed", p.seed == null ? "" : String(p.seed)], ["dry, SHA-256", p.inputs?.dry?.sha256], ["wet, SHA-256", p.inputs?.wet?.sha256], ["licence", data.licence]]));
   byId("foot").textContent = `Written ${data.written} by reknob ${data.version}. This file is complete: it loads nothing.`;
