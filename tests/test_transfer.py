@@ -16,9 +16,9 @@ from reknob.formats.preset_document import read_document
 from reknob.formats.presets import Preset, write_presets
 from reknob.runtime.errors import UsageError
 from reknob.transfer import embeddings
-from reknob.transfer.levels import band_power, frame_levels, style_distances, style_statistics
+from reknob.transfer.levels import band_power, style_statistics
 from reknob.transfer.published import nearest_in_parameters, optimise, style_distance
-from reknob.transfer.search import least_expected, search
+from reknob.transfer.search import regress, search
 from reknob.transfer.space import PresetSpace, Renderer, at_level
 from reknob.transfer.task import Transfer, TransferOptions, active_passage
 from scripts import transfer as program
@@ -86,7 +86,7 @@ def test_style_ignores_gain_and_follows_width_and_compression_more_than_an_equal
 
     def moved(other: Tensor) -> float:
         styles = [style_statistics(band_power(each[None], SR)) for each in (other, y)]
-        return float(style_distances(styles[0], styles[1]))
+        return float((styles[0] - styles[1]).norm())
 
     spectrum = torch.fft.rfft(y)
     spectrum[..., torch.fft.rfftfreq(y.shape[-1], 1 / SR) > 3000] *= 2
@@ -98,11 +98,14 @@ def test_style_ignores_gain_and_follows_width_and_compression_more_than_an_equal
         band_power(y[None, :, :SR], SR)
 
 
-def test_the_least_expected_loss_is_in_the_middle_of_the_likely_ones() -> None:
-    levels, distances = torch.full((44, 1), 99.0), torch.full((44,), torch.inf)
-    levels[:4, 0], distances[:4] = torch.tensor([0.0, 10.0, 9.0, 9.5]), torch.tensor([1.0, 1.1, 1.2, 1.3])
-    assert least_expected(distances, levels) == 2
-    assert least_expected(distances.index_fill(0, torch.tensor([2]), torch.inf), levels) == 3
+def test_regression_moves_towards_the_style_and_not_beyond_the_presets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, axes = torch.randn(40, 3, generator=generator), torch.randn(3, 20, generator=generator)
+    styles, truth = rows @ axes, torch.tensor([0.8, -0.4, 0.3])
+    found = regress(rows, styles, truth @ axes)
+    assert (found - truth).norm() < 0.6 * (rows.mean(0) - truth).norm()
+    assert regress(rows, styles, 1000 * truth @ axes).abs().max() < 2
+    torch.testing.assert_close(regress(rows, styles, styles.mean(0)), rows.mean(0))
 
 
 def test_rows_give_the_values_and_the_audio_of_their_presets(chain: Effect, presets: list[Preset]) -> None:
@@ -122,14 +125,13 @@ def test_both_methods_find_settings_nearer_than_where_they_start(chain: Effect, 
     renderer = Renderer(space, raw)
     reference = Renderer(space, other).at_level(truth[None])[0]
     wanted = renderer.at_level(truth[None])
-    target = frame_levels(band_power(wanted, SR))
 
     def miss(row: Tensor) -> float:
-        return float((frame_levels(band_power(renderer.at_level(row[None]), SR)) - target).abs().mean())
+        return float((renderer.at_level(row[None]) - wanted).norm())
 
     found = search(renderer, reference, rows)
-    assert miss(found) < 0.7 * sum(map(miss, rows)) / len(rows)
     mean = rows.mean(0)[None]
+    assert miss(found) < 0.9 * miss(mean[0])
     distance = style_distance(embeddings.mfcc, reference, SR)
     best, lowest = optimise(renderer, lambda _, y: distance(y), mean, steps=5, rate=0.2)
     assert lowest[0] < distance(renderer(mean))[0]

@@ -1,4 +1,4 @@
-"""Levels of stereo audio in bands: how a recording is processed, apart from who sings, and how far two renders are."""
+"""Statistics of levels of stereo audio in bands: how a recording is processed, apart from who sings."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ CHANGES = (0.05, 0.2, 0.5, 0.8, 0.95)
 LAG = 5  # of HOP samples: 116 ms at 44.1 kHz
 QUIET = 1e-6  # floor of power, as a share of the mean power of the mid: pauses and noise of codecs do not count
 SHORTEST_S = 2.5
-EVERY = 4  # frames of which one is compared between two renders
-WEIGHTS = (1.0, 1.0, 0.3)  # of width, changes and spectrum in the style
+EVERY = 4  # frames of which one counts in the long-term levels
+WEIGHTS = (1.0, 1.0, 0.3)  # of the three groups of statistics
 
 
 def band_power(y: Tensor, sr: int) -> Tensor:
@@ -36,14 +36,16 @@ def band_power(y: Tensor, sr: int) -> Tensor:
     return torch.stack([ll, rr, (ll + rr + 2 * lr) / 4, ((ll + rr - 2 * lr) / 4).clamp(min=0)], 1)
 
 
-def style_statistics(power: Tensor) -> list[Tensor]:
-    """Three groups of statistics in dB of `band_power` (B, 4, F, frames), each (B, …), of the first the most reliable.
+def style_statistics(power: Tensor) -> Tensor:
+    """Statistics in dB of `band_power` (B, 4, F, frames) that a voice changes less than effects do, (B, E).
 
-    - How much weaker the side is than the mid, (B, 6, F): percentiles over time of its level in each band, less those
-      of the mid. It shows width, echoes and reverb; a voice is the same in both.
-    - How the mid changes over 116 ms, (B, 5, 8): percentiles in groups of bands, which compression and reverb narrow.
-    - The long-term levels in each band relative to the mean of the mid's, (B, 4, F), which equalisers and pans set, but
-      voices as well.
+    - How much weaker the side is than the mid, 6 × F: percentiles over time of its level in each band, less those of
+      the mid. It shows width, echoes and reverb; a voice is the same in both.
+    - How the mid changes over 116 ms, 5 × 8: percentiles in groups of bands, which compression and reverb narrow.
+    - The long-term levels in each band relative to the mean of the mid's, 4 × F, which equalisers and pans set, but
+      voices as well; they weigh 0.3.
+
+    Each group is divided by the root of its size.
     """
     mid, side = power[:, 2], power[:, 3]
     floor = QUIET * mid.mean((1, 2), keepdim=True) + 1e-20
@@ -51,23 +53,10 @@ def style_statistics(power: Tensor) -> list[Tensor]:
     width = _percentiles(levels[1], LEVELS) - _percentiles(levels[0], LEVELS)
     grouped = levels[0].unflatten(1, (GROUPS, -1)).mean(2)
     changes = _percentiles(grouped[..., LAG:] - grouped[..., :-LAG], CHANGES)
-    spectrum = frame_levels(power).mean(3)
-    return [width, changes, spectrum - spectrum[:, 2:3].mean(2, keepdim=True)]
-
-
-def style_distances(styles: list[Tensor], reference: list[Tensor]) -> Tensor:
-    """How far `style_statistics` of B outputs are from those of a reference, (B,): weighted mean differences in dB."""
-    found = [(own - other).abs().flatten(1).mean(1) for own, other in zip(styles, reference, strict=True)]
-    return torch.stack(found, 1) @ torch.tensor(WEIGHTS).to(found[0])
-
-
-def frame_levels(power: Tensor) -> Tensor:
-    """Levels in dB of every fourth frame of `band_power`, (B, 4, F, frames / 4), to compare renders of one voice.
-
-    The mean absolute difference of two of them is close to the vocal loss: over presets of one target, its correlation
-    with it is 0.81 to 0.99.
-    """
-    return 10 * (power[..., ::EVERY] + 1e-10).log10()
+    spectrum = (10 * (power[..., ::EVERY] + 1e-10).log10()).mean(3)
+    spectrum = spectrum - spectrum[:, 2:3].mean(2, keepdim=True)
+    groups = zip(WEIGHTS, (width, changes, spectrum), strict=True)
+    return torch.cat([weight * group.flatten(1) / group[0].numel() ** 0.5 for weight, group in groups], 1)
 
 
 def band_weights(sr: int) -> Tensor:

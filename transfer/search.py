@@ -1,4 +1,4 @@
-"""The project's transfer: of all presets, the one of the least expected loss, given how near each is in style."""
+"""The project's transfer: settings estimated from the reference's style by a linear regression over all presets."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from reknob.runtime.errors import UsageError
-from reknob.transfer.levels import band_power, frame_levels, style_distances, style_statistics
+from reknob.transfer.levels import band_power, style_statistics
 from reknob.transfer.space import Renderer
-
-PLACES = 15.0  # within which the weight of presets falls to 1/e
-SHARE = 12.0  # or within a twelfth of a small set
 
 
 def search(
@@ -20,34 +17,39 @@ def search(
     on_row: Callable[[int], None] = lambda done: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """The row (F,) among rows (N, F) whose output is on average the nearest to those of rows likely to be true.
+    """The row (F,) that `regress` estimates from the style of a reference (2, T).
 
-    Every row renders the raw recording. How near its style is to the reference's (2, T) orders the rows, and a row's
-    weight is exp(-place / 15), in small sets exp(-12 place / N): a record of another voice tells so little that many
-    rows are likely. Of the least expected loss is not the likeliest row but one in the middle of the likely ones
-    (minimum Bayes risk). Stopped early, it is one of those that were rendered. UsageError where none of them sounds.
+    Every row (N, F) renders the raw recording, and the styles of these renders are what is regressed on. Stopped early,
+    those that were rendered are. UsageError where fewer than two of them sound.
     """
-    target = style_statistics(band_power(reference[None], renderer.sr))
-    distances, levels = [], []
+    target = style_statistics(band_power(reference[None], renderer.sr))[0]
+    used, styles = [], []
     for number, row in enumerate(rows.split(1), 1):
         with torch.no_grad():
             y = renderer.at_level(row)  # silence where it is not finite
-            power = band_power(y, renderer.sr)
-            distances.append(style_distances(style_statistics(power), target) if y.any() else y.new_tensor([torch.inf]))
-            levels.append(frame_levels(power).flatten(1).half())
+            if y.any():
+                used.append(row)
+                styles.append(style_statistics(band_power(y, renderer.sr)))
         on_row(number)
-        if stopped():
+        if stopped() and len(used) > 1:
             break
-    return rows[least_expected(torch.cat(distances), torch.cat(levels))]
+    if len(used) < 2:
+        raise UsageError("fewer than two presets give sound: a transfer needs a set fitted to recordings like these")
+    return regress(torch.cat(used), torch.cat(styles), target)
 
 
-def least_expected(distances: Tensor, levels: Tensor) -> int:
-    """The number of the least expected mean difference in levels (N, L), by distances (N,) from the reference."""
-    places = min(PLACES, len(distances) / SHARE)
-    near = distances.argsort()[: round(8 * places) + 1]  # of the others, the weights are too small to count
-    near = near[distances[near].isfinite()]
-    if not len(near):
-        raise UsageError("no preset of the set gives sound: a transfer needs a set fitted to recordings like these")
-    weights = (-torch.arange(len(near)) / places).exp()
-    differences = torch.cdist(levels[near].float(), levels[near].float(), p=1)
-    return int(near[(differences @ weights).argmin()])
+def regress(rows: Tensor, styles: Tensor, target: Tensor) -> Tensor:
+    """The row (F,) of a style (E,), by ridge regression of rows (N, F) on their styles (N, E).
+
+    With X and S rows and styles without their means x̄ and s̄, d = target - s̄, no component of which counts as more than
+    one standard deviation of S, and λ the mean of the diagonal of S·Sᵀ: x̄ + Xᵀ (S·Sᵀ + λ)⁻¹ S·d. The style of another
+    voice's record is partly that of the voice: limit and λ keep the estimate near the mean, where presets are.
+    """
+    x, s = rows.double(), styles.double()
+    x_mean, s_mean = x.mean(0), s.mean(0)
+    x, s = x - x_mean, s - s_mean
+    limit = s.std(0)
+    d = (target.double() - s_mean).clamp(-limit, limit)
+    products = s @ s.mT
+    ridge = products.diagonal().mean().clamp(min=1e-12) * torch.eye(len(s), dtype=s.dtype)
+    return (x_mean + x.mT @ torch.linalg.solve(products + ridge, s @ d)).float()
