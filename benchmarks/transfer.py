@@ -1,10 +1,10 @@
 """Style transfer to references whose settings are known: the vocal loss of each method to the true render.
 
-    python -m benchmarks.transfer KNOWN presets/medleydb --methods search nearest mean --steps 40 --json scores.json
+    python -m benchmarks.transfer KNOWN presets/internal presets/medleydb --methods search mean --outputs mfcc_1 --json
 
-KNOWN has a folder per pair with `anchor` (raw), `ref` (another passage with the same settings) and `oracle` (the raw
-recording with them), and `truth.csv` with columns pair and preset_row, the true row of the set. Only anchor and ref are
-read by the methods. Presets of the true row's track are left out, unless --with-truth.
+KNOWN has a folder per pair with `anchor` (raw), `ref` (the reference) and `oracle` (the raw recording with the settings
+fitted to it), and `truth.csv` with columns pair and dry_stem, what these settings were fitted to. The methods get only
+anchor and ref, and presets of other tracks than that of dry_stem, unless --with-truth.
 """
 
 from reknob.runtime.program import program
@@ -25,6 +25,7 @@ from reknob.report.tables import text_table
 from reknob.runtime.arguments import Parser, input_file, integer
 from reknob.runtime.errors import UsageError
 from reknob.runtime.output import result
+from reknob.transfer.published import STEPS
 from reknob.transfer.space import Renderer, at_level
 from reknob.transfer.task import METHODS, Transfer, TransferOptions
 
@@ -33,19 +34,21 @@ from reknob.transfer.task import METHODS, Transfer, TransferOptions
 def main(argv: list[str]) -> int:
     """Runs the benchmark; its exit status."""
     args = parser().parse_args(argv)
-    config, sr, _ = read_chain(args.prior)
+    config, sr, _ = read_chain(args.priors[0])
     chain = build(config, sr).eval()
-    presets = load_presets(args.prior, chain)
+    presets = [preset for prior in args.priors for preset in load_presets(prior, chain)]
     loss = VocalLoss(sr)
     with (args.known / "truth.csv").open(encoding="utf-8") as file:
-        truth = {line["pair"]: int(line["preset_row"]) for line in csv.DictReader(file)}
+        truth = {line["pair"]: line["dry_stem"] for line in csv.DictReader(file)}
     records = []
     for pair in args.pairs or sorted(truth):
         raw, reference, oracle = (read(args.known / pair, name, sr) for name in ("anchor", "ref", "oracle"))
         target = loss.prepare(at_level(oracle, sr)[None])
-        track = presets[truth[pair]].track
+        track = next((preset.track for preset in presets if preset.stem == truth[pair]), None)
         kept = [preset for preset in presets if args.with_truth or preset.track != track]
         record: dict[str, float | str] = {"pair": pair, "dry": float(loss(at_level(raw, sr)[None], target)[0])}
+        for name in args.outputs:
+            record[name] = float(loss(at_level(read(args.known / pair, name, sr), sr)[None], target)[0])
         for method in args.methods:
             transfer = Transfer(config, chain, kept, TransferOptions(method, steps=args.steps))
             begun = time.process_time()
@@ -55,7 +58,7 @@ def main(argv: list[str]) -> int:
             record[method] = float(loss(y, target)[0])
         records.append(record)
         result(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else v for k, v in record.items()))
-    medians = [(name, median(float(r[name]) for r in records)) for name in ("dry", *args.methods)]
+    medians = [(name, median(float(r[name]) for r in records)) for name in ("dry", *args.outputs, *args.methods)]
     result(text_table(["method", f"median of {len(records)}"], medians), pairs=records)
     return 0
 
@@ -73,11 +76,12 @@ def parser() -> Parser:
     """The program's options."""
     p = Parser(__doc__)
     p.add_argument("known", type=input_file, metavar="KNOWN", help="folder of the pairs")
-    p.add_argument("prior", type=input_file, metavar="PRESETS", help="folder of the preset set")
+    p.add_argument("priors", type=input_file, nargs="+", metavar="PRESETS", help="folders of preset sets of one chain")
     p.add_argument("--methods", nargs="+", choices=METHODS, default=["search"], help="(default search)")
     p.add_argument("--pairs", nargs="+", help="names of pairs (default: all)")
-    p.add_argument("--steps", type=integer(0), help="of Adam (default: the method's)")
-    p.add_argument("--with-truth", action="store_true", help="leave the presets of the true row's track in")
+    p.add_argument("--outputs", nargs="+", default=[], help="other outputs in the pairs' folders to score beside")
+    p.add_argument("--steps", type=integer(1), default=STEPS, help=f"of Adam, of published (default {STEPS})")
+    p.add_argument("--with-truth", action="store_true", help="leave the presets of the true track in")
     return p
 
 

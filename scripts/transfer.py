@@ -22,7 +22,6 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from reknob.afx.registry import build
-from reknob.analysis.prior import PRIORS
 from reknob.data.audio import FORMATS, loudness, write_audio
 from reknob.data.rendering import render_recording
 from reknob.formats.preset_document import DOCUMENT, write_document
@@ -33,7 +32,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.output import result
 from reknob.transfer.embeddings import EMBEDDINGS
-from reknob.transfer.published import ALPHA
+from reknob.transfer.published import ALPHA, STEPS
 from reknob.transfer.space import LUFS
 from reknob.transfer.task import CHUNK_S, METHODS, Transfer, TransferOptions, read_recording
 
@@ -41,11 +40,10 @@ OUTPUT = "output.wav"
 
 
 class Done(NamedTuple):
-    """A folder that was written, the seconds it took, and the log density of the prior there, per parameter."""
+    """A folder that was written, and the seconds it took."""
 
     folder: str
     seconds: float
-    log_density: float
 
 
 @program
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> int:
     pairs = [
         (raw, ref) for raw, ref in find_pairs(args.raw, args.reference) if args.overwrite or not is_done(args, raw, ref)
     ]
-    options = TransferOptions(args.method, args.embedding, args.density, args.alpha, args.steps, args.seconds)
+    options = TransferOptions(args.method, args.embedding, args.alpha, args.steps, args.seconds)
     config, sr, _ = read_chain(args.prior, args.fx_config)
     chain = build(config, sr).eval()
     presets = load_presets(args.prior, chain)
@@ -104,7 +102,7 @@ def transfer_one(args: argparse.Namespace, transfer: Transfer, raw: Path, refere
     folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / OUTPUT, out, sr)
     write_document(folder / DOCUMENT, document)
-    return Done(str(folder), time.perf_counter() - begun, transfer.log_density(row))
+    return Done(str(folder), time.perf_counter() - begun)
 
 
 def find_pairs(raw: Path, reference: Path) -> list[tuple[Path, Path]]:
@@ -152,9 +150,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--embedding", choices=list(EMBEDDINGS), default="mfcc", help="of published and nearest (default mfcc)"
     )
-    p.add_argument("--density", choices=PRIORS, default=PRIORS[0], help=f"prior of search (default {PRIORS[0]})")
-    p.add_argument("--alpha", type=real(0, 1e6), default=ALPHA, help=f"weight of the prior (default {ALPHA})")
-    p.add_argument("--steps", type=integer(0), help="of Adam (default: 60 of search, 1000 of published)")
+    p.add_argument(
+        "--alpha", type=real(0, 1e6), default=ALPHA, help=f"weight of the prior of published (default {ALPHA})"
+    )
+    p.add_argument("--steps", type=integer(1), default=STEPS, help=f"of Adam, of published (default {STEPS})")
     p.add_argument(
         "--seconds", type=positive_float, default=CHUNK_S, help=f"of the passages compared (default {CHUNK_S:g})"
     )

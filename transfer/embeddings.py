@@ -11,55 +11,51 @@ from reknob.runtime.errors import UsageError
 
 N_FFT, HOP = 2048, 1024
 N_MELS, N_MFCC = 128, 25
-FLOOR = 1e-8  # of power: -80 dB
-#: What is subtracted from the MIR features and what they are divided by, so that all count alike in an angle:
-#: level in dB, crest factor in dB, centroid and bandwidth in octaves above 1 Hz, flatness in dB, flux in dB.
-MIR_CENTRES = (-30.0, 12.0, 10.5, 10.5, -20.0, 3.0)
-MIR_SCALES = (10.0, 3.0, 0.7, 0.5, 6.0, 1.5)
+RANGE_DB = 80.0  # of the levels in bands, below the highest of an item
+TINY = 1e-8
 
 
 class Embedding(Protocol):
-    """Mono audio (B, T) at `sr` Hz to vectors (B, E), with gradients."""
+    """Mid and side (B, 2, T) at `sr` Hz to a vector of each, (B, 2, E), with gradients."""
 
     def __call__(self, x: Tensor, sr: int) -> Tensor: ...
 
 
 def mfcc(x: Tensor, sr: int) -> Tensor:
-    """Mean, standard deviation and maximum over time of 25 MFCC, (B, 75).
+    """Moments over time of 25 MFCC, (B, 2, 100), as `torchaudio.transforms.MFCC` defines them and the release uses it.
 
-    128 mel bands from 0 Hz to sr / 2 of 2048-point spectra, hop 1024; power in dB; orthonormal cosine transform. The
-    coefficients are those named by Yu et al., arXiv 2505.11315; the statistics over time are this project's choice.
+    128 mel bands from 0 Hz to sr / 2 of 2048-point spectra, hop 1024; power in dB, at most 80 dB below the highest of
+    mid and side; orthonormal cosine transform. Source: Yu et al., arXiv 2505.11315, and its release.
     """
     bands = torchaudio.functional.melscale_fbanks(N_FFT // 2 + 1, 0.0, sr / 2, N_MELS, sr)
-    mel = torch.einsum("bkt,km->bmt", _power(x), bands.to(x)).clamp(min=FLOOR)
+    mel = torch.einsum("bckt,km->bcmt", _magnitudes(x).square(), bands.to(x)).clamp(min=1e-10)
+    level = 10 * mel.log10()
+    level = level.maximum(level.amax((1, 2, 3), keepdim=True) - RANGE_DB)
     index = torch.arange(N_MELS, dtype=torch.float64)
     basis = (math.pi / N_MELS * (index[:, None] + 0.5) * torch.arange(N_MFCC)).cos() * math.sqrt(2 / N_MELS)
     basis[:, 0] *= math.sqrt(0.5)
-    coefs = torch.einsum("bmt,mc->bct", 10 * mel.log10(), basis.to(x))
-    return torch.cat([coefs.mean(-1), _deviation(coefs), coefs.amax(-1)], 1)
+    return _moments(torch.einsum("bcmt,mk->bckt", level, basis.to(x)))
 
 
 def mir(x: Tensor, sr: int) -> Tensor:
-    """Mean and standard deviation over time of six features of frames, each centred and scaled, (B, 12).
+    """Moments over time of six features of frames, in natural logarithms, (B, 2, 24).
 
-    Level and crest factor in dB, spectral centroid and bandwidth in octaves, flatness in dB, and the mean change of
-    the spectrum's levels from frame to frame in dB.
+    Root mean square, crest factor, mean distance of |x| from it, spectral centroid, bandwidth and flatness; the same
+    at any `sr`. Source: the release of Yu et al., arXiv 2505.11315.
     """
     frames = x.unfold(-1, N_FFT, HOP)
-    level = 10 * (frames.square().mean(-1) + FLOOR).log10()
-    crest = 20 * (frames.abs().amax(-1) + FLOOR**0.5).log10() - level
-    power = _power(x) + FLOOR
-    freq = torch.linspace(0, sr / 2, power.shape[1], dtype=x.dtype, device=x.device)[:, None]
-    shares = power / power.sum(1, keepdim=True)
-    centroid = (shares * freq).sum(1)
-    width = ((shares * (freq - centroid[:, None]).square()).sum(1) + 1).sqrt()
-    decibels = 10 * power.log10()
-    flatness = decibels.mean(1) - 10 * power.mean(1).log10()
-    flux = decibels.diff(dim=-1, prepend=decibels[..., :1]).abs().mean(1)
-    features = torch.stack([level, crest, centroid.log2(), width.log2(), flatness, flux], 1)
-    centres, scales = (features.new_tensor(numbers)[:, None] for numbers in (MIR_CENTRES, MIR_SCALES))
-    features = (features - centres) / scales
-    return torch.cat([features.mean(-1), _deviation(features)], 1)
+    rms = (frames.square().mean(-1) + TINY**2).sqrt().log()
+    crest = (frames.abs().amax(-1) + TINY).log() - rms
+    distance = (frames.abs() + TINY).log().mean(-1) - rms
+    spectra = _magnitudes(x)
+    shares = spectra / spectra.sum(-2, keepdim=True).clamp(min=TINY)
+    freq = torch.linspace(0, 1, spectra.shape[-2], dtype=x.dtype, device=x.device)[:, None]
+    centroid = (shares * freq).sum(-2)
+    width = (shares * (freq - centroid[..., None, :]).square()).sum(-2)
+    power = spectra.clamp(min=TINY).square()
+    flatness = power.log().mean(-2) - power.mean(-2).log()
+    features = [rms, crest, distance, (centroid + TINY).log(), (width + TINY).log() / 2, flatness]
+    return _moments(torch.stack(features, 2))
 
 
 #: By name; `register` adds others, as a network with weights of your own (AFx-Rep, Fx-Encoder++).
@@ -73,10 +69,9 @@ def register(name: str, embedding: Embedding) -> None:
     EMBEDDINGS[name] = embedding
 
 
-def mid_side(embedding: Embedding, y: Tensor, sr: int) -> Tensor:
-    """Embeddings of mid and side of stereo audio (B, 2, T), (B, 2, E)."""
-    channels = torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], 1) / 2
-    return embedding(channels.flatten(0, 1), sr).unflatten(0, (-1, 2))
+def mid_side(y: Tensor) -> Tensor:
+    """Mid and side (B, 2, T), of equal total power, of stereo audio (B, 2, T)."""
+    return torch.stack([y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]], 1) * math.sqrt(0.5)
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:
@@ -87,13 +82,18 @@ def angles(a: Tensor, b: Tensor) -> Tensor:
     return 2 * half.clamp(max=1 - 1e-6).arcsin()
 
 
-def _power(x: Tensor) -> Tensor:
-    """Power spectra (B, 1025, frames) of x (B, T), of a full-scale sine 1 at its peak."""
+def _magnitudes(x: Tensor) -> Tensor:
+    """Magnitudes (B, 2, 1025, frames) of the spectra of x (B, 2, T), with a gradient where they are zero."""
     window = torch.hann_window(N_FFT, dtype=x.dtype, device=x.device)
-    spectra = torch.stft(x, N_FFT, HOP, window=window * (2 / window.sum()), center=False, return_complex=True)
-    return torch.view_as_real(spectra).square().sum(-1)
+    spectra = torch.stft(x.flatten(0, 1), N_FFT, HOP, window=window, center=False, return_complex=True)
+    return (torch.view_as_real(spectra).square().sum(-1) + 1e-20).sqrt().unflatten(0, (-1, 2))
 
 
-def _deviation(x: Tensor) -> Tensor:
-    """Standard deviation over the last dimension, with a gradient where it is zero."""
-    return (x.var(-1, correction=0) + 1e-12).sqrt()
+def _moments(x: Tensor) -> Tensor:
+    """Mean, standard deviation, skewness and excess kurtosis over the last dimension of x (B, 2, K, T), (B, 2, 4 K)."""
+    mean = x.mean(-1, keepdim=True)
+    deviation = ((x - mean).square().mean(-1, keepdim=True) + 1e-12).sqrt()
+    z = (x - mean) / deviation
+    third, fourth = (z**power for power in (3, 4))
+    moments = [mean, deviation, third.mean(-1, keepdim=True), fourth.mean(-1, keepdim=True) - 3]
+    return torch.cat(moments, -1).flatten(2)

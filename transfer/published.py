@@ -5,13 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from reknob.analysis.prior import Prior
 from reknob.transfer.embeddings import Embedding, angles, mid_side
 from reknob.transfer.space import Renderer
 
 STEPS, RATE, ALPHA = 1000, 0.01, 0.1
-PASSAGES = 4  # of the reference, whose angles give the deviation
-LEAST_ANGLE = 0.01  # rad
 OnStep = Callable[[int, float], None]
 
 
@@ -55,42 +52,20 @@ def optimise(
     return best, lowest
 
 
-def style_objective(
-    embedding: Embedding, reference: Tensor, prior: Prior, sr: int, alpha: float = ALPHA
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The published loss of rows (G, F) and their output (G, 2, T): -log p(style) - α·log p(row), (G,).
+def style_distance(embedding: Embedding, reference: Tensor, sr: int) -> Callable[[Tensor], Tensor]:
+    """The published distance of output (G, 2, T) from a reference (2, T) in style, -log p(style) + const, (G,).
 
-    The angle between the embeddings of output and reference (2, T) is Gaussian about 0, for mid and side each with the
-    root mean square of the angles between passages of the reference as its deviation. Source: Yu et al.,
-    arXiv 2505.11315, section 3; the publication's deviations may be of other passages.
+    The angle between the embeddings of output and reference is Gaussian about 0, for mid and side each with its own
+    root mean square as the deviation: of one passage, the sum of the logarithms of the two angles remains. Both are
+    scaled by the peak of the reference. Source: Yu et al., arXiv 2505.11315, section 3, and its release.
     """
-    targets, deviations = mid_side(embedding, reference[None], sr)[0], passage_angles(embedding, reference, sr)
+    gain = 1 / reference.abs().max().clamp(min=1e-6)
+    target = embedding(mid_side(gain * reference[None]), sr)
 
-    def losses(rows: Tensor, y: Tensor) -> Tensor:
-        found = angles(mid_side(embedding, y, sr), targets)
-        return (found / deviations).square().sum(1) / 2 - alpha * prior.log_density(rows).to(y.dtype)
+    def distance(y: Tensor) -> Tensor:
+        return angles(embedding(mid_side(gain * y), sr), target).log().sum(1)
 
-    return losses
-
-
-def passage_angles(embedding: Embedding, reference: Tensor, sr: int) -> Tensor:
-    """The root mean square (2,) of the angles between the embeddings of passages of a reference, mid and side."""
-    length = reference.shape[-1] // PASSAGES
-    passages = torch.stack(reference[:, : length * PASSAGES].split(length, 1))
-    found = mid_side(embedding, passages, sr)
-    first, second = torch.triu_indices(PASSAGES, PASSAGES, 1)
-    return angles(found[first], found[second]).square().mean(0).sqrt().clamp(min=LEAST_ANGLE)
-
-
-def nearest_in_embedding(renderer: Renderer, embedding: Embedding, reference: Tensor, rows: Tensor) -> Tensor:
-    """The squared angles of mid and side together, (N,), between the reference and the output of every row (N, F)."""
-    target = mid_side(embedding, reference[None], renderer.sr)[0]
-    found = []
-    with torch.no_grad():
-        for row in rows.split(1):
-            y = renderer(row).nan_to_num(0.0, 0.0, 0.0)
-            found.append(angles(mid_side(embedding, y, renderer.sr), target).square().sum(1))
-    return torch.cat(found)
+    return distance
 
 
 def nearest_in_parameters(rows: Tensor, own: Tensor) -> int:

@@ -16,19 +16,12 @@ from reknob.formats.presets import Preset
 from reknob.runtime.errors import UsageError
 from reknob.transfer.embeddings import EMBEDDINGS
 from reknob.transfer.levels import SHORTEST_S
-from reknob.transfer.published import (
-    ALPHA,
-    RATE,
-    STEPS,
-    nearest_in_embedding,
-    optimise,
-    style_objective,
-)
-from reknob.transfer.search import SearchOptions, retrieve, search
+from reknob.transfer.published import ALPHA, RATE, STEPS, optimise, style_distance
+from reknob.transfer.search import search
 from reknob.transfer.space import PresetSpace, Renderer, at_level
 
 METHODS = ("search", "published", "mean", "nearest")
-CHUNK_S, RETRIEVAL_S = 11.0, 5.0
+CHUNK_S, SEARCH_S = 11.0, 4.0
 HOP_S = 0.1
 LICENCE = "Numbers estimated from recordings and a preset set, which are no part of this file and keep their own terms."
 
@@ -41,17 +34,14 @@ class TransferOptions:
         method: `search` (the project's), `published` (arXiv 2505.11315), or a baseline: `mean` of the prior, `nearest`
             preset in embedding.
         embedding: of `published` and `nearest`, a key of `transfer.embeddings.EMBEDDINGS`.
-        prior: `student` or `gaussian`; of `published` always `gaussian`.
-        alpha: weight of the prior.
-        steps: of Adam; None for the method's: 1000 of `published`, 60 of `search`.
+        alpha, steps: of `published`: weight of the prior, and steps of Adam.
         seconds: length of the passages that are compared.
     """
 
     method: str = METHODS[0]
     embedding: str = "mfcc"
-    prior: str = "student"
     alpha: float = ALPHA
-    steps: int | None = None
+    steps: int = STEPS
     seconds: float = CHUNK_S
 
     def __post_init__(self) -> None:
@@ -79,7 +69,7 @@ class Transfer:
         self.rows = rows[rows.isfinite().all(1)]
         if len(self.rows) < 2:
             raise UsageError(f"{len(self.rows)} finite presets: a transfer needs a set of two or more")
-        self.prior = fit_prior(self.rows, "gaussian" if options.method == "published" else options.prior)
+        self.prior = fit_prior(self.rows, "gaussian")
 
     def __call__(
         self,
@@ -95,34 +85,30 @@ class Transfer:
         """
         options, sr = self.options, self.chain.sr
         raw = active_passage(raw.mean(0, keepdim=True), sr, options.seconds, "the raw recording")
-        renderer = Renderer(self.space, raw)
         reference = reference if len(reference) == 2 else reference.mean(0, keepdim=True).expand(2, -1)
         reference = at_level(active_passage(reference, sr, options.seconds, "the reference"), sr)
         if options.method == "mean":
             return self.prior.mean.float()
-        embedding = EMBEDDINGS[options.embedding]
+        if options.method == "search":
+            # Every preset is rendered: on a shorter passage, which is what takes the time.
+            short = Renderer(self.space, active_passage(raw, sr, SEARCH_S))
+            return search(short, reference, self.rows, lambda n: on_progress("preset", n, len(self.rows)), stopped)
+        renderer = Renderer(self.space, raw)
+        distance = style_distance(EMBEDDINGS[options.embedding], reference, sr)
         if options.method == "nearest":
-            return self.rows[nearest_in_embedding(renderer, embedding, reference, self.rows).argmin()]
-        usual = STEPS if options.method == "published" else SearchOptions.steps
-        steps = usual if options.steps is None else options.steps
+            with torch.no_grad():
+                found = [distance(renderer(row).nan_to_num(0.0, 0.0, 0.0)) for row in self.rows.split(1)]
+            return self.rows[torch.cat(found).argmin()]
+
+        def objective(rows: Tensor, y: Tensor) -> Tensor:
+            return distance(y) - options.alpha * self.prior.log_density(rows).to(y.dtype)
 
         def on_step(step: int, loss: float) -> None:
-            on_progress("step", step, steps)
+            on_progress("step", step, options.steps)
 
-        if options.method == "published":
-            objective = style_objective(embedding, reference, self.prior, sr, options.alpha)
-            start = self.prior.mean.float()[None]
-            best, _ = optimise(renderer, objective, start, steps=steps, rate=RATE, on_step=on_step, stopped=stopped)
-            return best[0]
-        # Every preset is rendered: on a shorter passage, which is what takes the time.
-        short = Renderer(self.space, active_passage(raw, sr, RETRIEVAL_S))
-        retrieval = retrieve(short, reference, self.rows, lambda n: on_progress("preset", n, len(self.rows)))
-        own = SearchOptions(alpha=options.alpha, steps=steps)
-        return search(renderer, reference, self.rows, self.prior, retrieval, own, on_step=on_step, stopped=stopped)
-
-    def log_density(self, row: Tensor) -> float:
-        """The natural logarithm of the prior's density at a row (F,), per parameter."""
-        return float(self.prior.log_density(row)) / len(row)
+        start = self.prior.mean.float()[None]
+        best, _ = optimise(renderer, objective, start, steps=options.steps, rate=RATE, on_step=on_step, stopped=stopped)
+        return best[0]
 
     def document(self, row: Tensor, raw: Path, reference: Path, preset_set: Path) -> PresetDocument:
         """A row (F,) as a preset document that names the recordings and the set."""
