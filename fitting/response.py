@@ -17,7 +17,6 @@ BAND_HZ = (40, 16000)
 SMOOTH_HZ = 400  # width of the average of the input's power spectrum by which frequencies are weighted
 FLOOR = 1e-3  # of that average, relative to its mean
 STEPS = 60  # of the conjugate gradients; more fit the noise
-DIRECT_S = 0.004  # of the response; what follows is echo and reverb
 OCTAVES_HZ = np.array([90, 180, 355, 710, 1420, 2840, 5680, 11360])
 FRAME_S, BEGINNING_S = 0.02, 0.05  # of the energies from which a decay is read
 LEAST_FALL_DB = 6  # into the noise, that shows a decay
@@ -53,37 +52,39 @@ class ResponseEstimate:
         rest = cross - _filtered(h, *_metric(self._correlation))
         self.h, self.explained = h.float(), float((h * (cross + rest)).sum())
 
-    def distance(self, samples: int) -> "Distance":
-        """The distance of responses from the estimate over the first samples."""
+    def distance(self, samples: int, first: int = 0) -> "Distance":
+        """The distance of responses from the estimate between two samples."""
         spectrum, n = _metric(self._correlation[:samples].float())
-        return Distance(self.h[:, :samples], spectrum.clamp(min=0), n, round(DIRECT_S * self.sr))
+        return Distance(self.h[:, :samples], spectrum.clamp(min=0), n, first)
 
 
 class Distance:
-    """Energy of the difference of responses from a target, relative to the target's energy after the direct sound.
+    """Energy of the difference of responses from a target from the sample `first` on, relative to the target's.
 
     Made by `ResponseEstimate.distance`.
     """
 
-    def __init__(self, target: Tensor, spectrum: Tensor, n: int, direct: int) -> None:
-        self.target, self._spectrum, self._n = target, spectrum, n
-        late = target.clone()
-        late[:, :direct] = 0
-        self._energy = self._of(late).clamp(min=torch.finfo(late.dtype).tiny)
+    def __init__(self, target: Tensor, spectrum: Tensor, n: int, first: int) -> None:
+        self._spectrum, self._n, self._first = spectrum, n, first
+        self.target = self._late(target)
+        self._energy = self._of(self.target).clamp(min=torch.finfo(target.dtype).tiny)
+
+    def _late(self, h: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(h[..., : self._first]), h[..., self._first :]], -1)
 
     def _of(self, h: Tensor) -> Tensor:
         return (h * _filtered(h, self._spectrum, self._n)).sum((-2, -1))
 
     def __call__(self, h: Tensor) -> Tensor:
         """Of responses (…, 2, samples), (…)."""
-        return self._of(h - self.target) / self._energy
+        return self._of(self._late(h) - self.target) / self._energy
 
     def left(self, h: Tensor) -> Tensor:
         """What a response (2, samples) leaves of the target, as its correlation with the input shows it.
 
         There, what the recording does not show is small, while in the target it is noise.
         """
-        return _filtered(self.target - h, self._spectrum, self._n)
+        return _filtered(self.target - self._late(h), self._spectrum, self._n)
 
     def derivatives(self, h: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
         """Half the second derivatives (p, p), and half the negative gradient (p,), of the distance of a response.
@@ -92,9 +93,10 @@ class Distance:
             h: the response (2, samples).
             slopes: its derivatives by p parameters, (p, 2, samples).
         """
+        slopes = self._late(slopes)
         weighted = (_filtered(slopes, self._spectrum, self._n) / self._energy).flatten(1)
         curvature = (slopes.flatten(1) @ weighted.T).double()
-        return (curvature + curvature.T) / 2, (weighted @ (self.target - h).flatten()).double()
+        return (curvature + curvature.T) / 2, (weighted @ (self.target - self._late(h)).flatten()).double()
 
 
 def whitening(power: Tensor, n: int, sr: int) -> Tensor:

@@ -52,7 +52,7 @@ def find_space(
     echoes: Sequence[Raws],
     pause: Callable[[], object] = lambda: None,
 ) -> Raws:
-    """Raw parameters of delay, reverb and direct position whose response is that from the input of the sends to wet.
+    """Raw parameters of delay and reverb whose response is that from the input of the sends to wet.
 
     Args:
         chain: ends in its sends, after which nothing comes; on the CPU.
@@ -108,6 +108,8 @@ class _Search:
         self.mappings: dict[str, Mapping] = {name: p.mapping for name, p in sends.walk()}
         self.reverbs = {name: part for name, part in sends.parts() if isinstance(part, FDN)}
         self.delays = {name: part for name, part in sends.parts() if isinstance(part, PingPongDelay)}
+        # What comes before is direct sound, whose error no echo and no reverb should make up for.
+        self.first = min(part.response_start for part in (self.reverbs | self.delays).values())
 
     def run(self, echoes: list[Raws]) -> Tensor:
         """The raw parameters (P,) of the nearest response."""
@@ -120,13 +122,15 @@ class _Search:
         if heard:
             row = min(heard, key=lambda point: point.cost).row
         for seconds, pieces in TOGETHER:
-            ways = self._directions(lambda name: True, mono=False, pieces=pieces)
+            ways = self._directions(lambda name: not name.startswith("direct."), mono=False, pieces=pieces)
             row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
         return row
 
     def _with_echo(self, row: Tensor, echo: Raws) -> _Point:
         """A row with an echo, whose other parameters follow; the decay too, of which short windows show little."""
-        ways = self._directions(lambda name: not self._is_of_network(name) or name.endswith(".gamma"))
+        ways = self._directions(
+            lambda name: name.endswith(".gamma") or not (self._is_of_network(name) or name.startswith("direct."))
+        )
         return self._nearest(self._changed(row, echo), ESTIMATED_S, ways, ECHO, LAST_GAIN)
 
     def _first_echo(self, echoes: list[Raws]) -> float:
@@ -144,7 +148,7 @@ class _Search:
             assert isinstance(times, Linear)
             off = self._changed(row, {f"{name}.gain": gain.raw(gain.inside(torch.tensor(0.0)))})
             h = self._responses(self.sends.shortened(samples), off[None], free=False)[0]
-            left = self.estimate.distance(samples).left(h).double().numpy()
+            left = self.estimate.distance(samples, self.first).left(h).double().numpy()
             known = [float(times.value(echo[f"{name}.delay"])) for echo in echoes if f"{name}.delay" in echo]
             others = [
                 ms
@@ -155,7 +159,7 @@ class _Search:
         return found[:CANDIDATES]
 
     def _network(self, row: Tensor, echo: float) -> Tensor:
-        """A row (P,) with the reverb and the direct position that the response shows before an echo, at a time in s."""
+        """A row (P,) with the reverb that the response shows before an echo, at a time in s."""
         shortest = min(int(reverb.lines.min()) for reverb in self.reverbs.values()) / self.sends.sr
         # An echo would be taken for the reverb.
         quiet = min((delay.response_start / self.sends.sr for delay in self.delays.values()), default=ESTIMATED_S)
@@ -188,7 +192,7 @@ class _Search:
         return self._nearest(self._with_rotations(row), windows[-1], ways, ADAPTING, LEAST_GAIN)
 
     def _is_of_network(self, name: str) -> bool:
-        return name.split(".")[0] in self.reverbs or name.startswith("direct.")
+        return name.split(".")[0] in self.reverbs
 
     def _decay(self, name: str, reverb: FDN, factor: float) -> Tensor:
         """Raw gains of the lines with the reverberation times of the response times a factor.
@@ -257,7 +261,7 @@ class _Search:
         `free`: the raw feedback matrix of a network is the matrix itself.
         """
         samples = round(seconds * self.sends.sr)
-        distance, short = self.estimate.distance(samples), self.sends.shortened(samples)
+        distance, short = self.estimate.distance(samples, self.first), self.sends.shortened(samples)
 
         def point_at(row: Tensor) -> _Point:
             h = self._responses(short, row[None], free)[0]
