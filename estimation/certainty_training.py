@@ -104,22 +104,22 @@ def choose_edges(
     `off`, untouched. Of all processed ones the share is that expected of new ones, (k + 1) / (n + 1) (Angelopoulos et
     al., Conformal risk control, ICLR 2024, eq. 4).
     """
-    mel = trials.mel
-    groups = [off, *(~off & (trials.source == source) for source in trials.source.unique())]
-    members = torch.stack([*groups, ~off]).float()  # (groups, M)
-    most = WORSE * members.sum(1)
-    most[-1] = WORSE * ((~off).sum() + 1) - 1
-    best = float(mel[:, 0].mean())
+    groups = [off, *(~off & (trials.source == source) for source in trials.source.unique()), ~off]
+    members = torch.stack(groups).float()  # (groups, M)
+    most = WORSE * members.sum(1, keepdim=True)
+    most[-1] += WORSE - 1
+    none = trials.mel[:, :1]
+    best = none.mean()
     found = replace(found, weights=torch.zeros(2), edges=torch.full((len(AMOUNTS),), NEVER))
     shares = torch.linspace(0, 1, STEPS_OF_CERTAINTY + 1)
     for weights in torch.cartesian_prod(PENALTIES, SIZE_WEIGHTS):
         tried = replace(found, weights=weights)
         certainties = tried.certainty(processed, strangeness, trials.size)
         ends = torch.cat([certainties.quantile(shares[:-1]) - 1e-4, torch.tensor([NEVER])])
-        for edges in torch.combinations(ends, len(AMOUNTS), with_replacement=True):
-            kept = (certainties[:, None] > edges).sum(1, keepdim=True)
-            chosen = mel.gather(1, kept)[:, 0]
-            worse = members @ (chosen > mel[:, 0]).float()
-            if (worse <= most).all() and float(chosen.mean()) < best:
-                best, found = float(chosen.mean()), replace(tried, edges=edges)
+        edges = torch.combinations(ends, len(AMOUNTS), with_replacement=True)
+        mel = trials.mel.gather(1, (certainties[:, None, None] > edges).sum(-1))  # (M, len(edges))
+        allowed = (members @ (mel > none).float() <= most).all(0)
+        means = mel.mean(0).where(allowed, torch.inf)
+        if means.min() < best:
+            best, found = means.min(), replace(tried, edges=edges[means.argmin()])
     return found

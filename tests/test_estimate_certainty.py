@@ -180,6 +180,7 @@ def test_certainty_is_saved_and_older_files_load_without_it(tmp_path: Path) -> N
     first, second = (estimate_recording(each, x, SR) for each in (made, again))
     assert first.wide is not None and second.wide is not None
     assert torch.allclose(first.q, second.q, atol=5e-3) and torch.allclose(first.wide, second.wide, atol=2e-2)
+    assert second.amount == 1 and estimate_recording(again, band_limit(x, SR, 4000.0), SR).amount == 0
     entry = as_record(again, second)["dist.drive"]
     assert entry["low_95"] <= entry["low"] <= entry["high"] <= entry["high_95"]
     content = read_tensors(tmp_path / "new.pt")
