@@ -12,8 +12,8 @@ from reknob.estimation.estimator import STEADY, Estimator, temporal_flatness, to
 from reknob.estimation.judgement import judge, point, without_unseen_bands
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
-#: Lowest band edge in Hz of recordings that anything is estimated of: telephone speech, which ends below, has fewer
-#: than half of the mel bands, and its estimates, by any limits of certainty, were no better than no effect.
+#: Lowest band edge in Hz of recordings that anything is estimated of. Telephone speech ends below it: up to 8 of 20
+#: excerpts became worse by their estimates, for a gain in Mel of 0.03 at most.
 NARROWEST = 5000.0
 # Closer to an end of its range, the true value may well lie beyond it.
 MARGIN = 0.02
