@@ -23,8 +23,9 @@ class Excerpts(Dataset):
     """Excerpts of `seconds` s at `sr` Hz, each determined by `seed` and its index; any index >= 0 is valid.
 
     An item is `dry`, `(1, N)` float32: a random stretch of a random recording, not silent, of peak 1 and random sign;
-    and `q`, `(n_controls,)` float32: uniform in [0, 1). `sources` has one list of recordings per data set; data sets
-    are drawn with equal probability. `length` is the number of excerpts in an epoch.
+    `q`, `(n_controls,)` float32: uniform in [0, 1); and `source`, `()`: the number of its data set. `sources` has one
+    list of recordings per data set; data sets are drawn with equal probability. `length` is the number of excerpts in
+    an epoch.
     UsageError for no recordings, and for recordings that are too short or cannot be resampled to `sr`.
     """
 
@@ -61,14 +62,15 @@ class Excerpts(Dataset):
         q = torch.from_numpy(rng.random(self.n_controls, dtype=np.float32))
         sign = rng.choice((-1.0, 1.0))
         for _ in range(TRIES):
-            recordings = self.sources[int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0]
+            source = int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0
+            recordings = self.sources[source]
             recording = recordings[int(rng.integers(len(recordings)))]
             for _ in range(TRIES):
                 start = rng.uniform(0.0, recording.duration - self.seconds)
                 x = recording.read(start, self.seconds, self.sr)
                 peak = float(x.abs().max())
                 if SILENT <= peak < float("inf"):  # false for NaN, too
-                    return {"dry": x[None] * sign / peak, "q": q}
+                    return {"dry": x[None] * sign / peak, "q": q, "source": torch.tensor(source)}
         raise UsageError(
             f"{TRIES * TRIES} random excerpts in a row, the last of {recording.path}, peak below {SILENT:g} "
             "or are not finite: leave out the recordings that are mostly silent"

@@ -1,17 +1,14 @@
 """The certainty of an estimator from its settings: excerpts of each split, their statistics and trials, the fit."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
 
 from reknob.data.excerpts import Excerpts
 from reknob.estimation.certainty_training import calibrate, fit_certainty
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import MusicSettings, Sources
-from reknob.estimation.statistics_cache import Processed, Trials, cache_parts, cache_statistics
-from reknob.estimation.trials import Tried
+from reknob.estimation.statistics_cache import Processed, Trials, cache_statistics, join_parts
+from reknob.estimation.trials import Described, Tried
 from reknob.runtime.seeds import stream_seed
 
 #: Settings that an estimator's record leaves out: paths of the machine that it was calibrated on.
@@ -62,12 +59,11 @@ def add_certainty(settings: CertaintySettings, estimator: Estimator, sources: di
     train = _processed(settings, estimator, sources["train"], "train")
     held_out = _processed(settings, estimator, sources["valid"], "valid")
     statistics = cache_statistics(train, folder, settings.workers, "train: statistics")
-    weights = hashlib.sha256(Path(settings.checkpoint).read_bytes()).hexdigest()
-    parts = list(cache_parts(Tried(held_out, weights), folder, settings.workers, "valid: trials"))
-    trials = Trials(*(torch.cat([part[name] for part in parts]) for name in Trials._fields))
-    model = fit_certainty(estimator, statistics, settings.seed)
-    estimator.calibration = calibrate(estimator, model, statistics, trials)
-    estimator.certainty = model
+    described = Described(held_out)
+    (features,) = join_parts(described, folder, settings.workers, "valid: features")
+    trials = Trials(*join_parts(Tried(described, features), folder, settings.workers, "valid: trials"))
+    estimator.certainty = fit_certainty(estimator, statistics, settings.seed)
+    estimator.calibration = calibrate(estimator, estimator.certainty, statistics, features, trials)
     return trials
 
 

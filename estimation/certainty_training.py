@@ -14,7 +14,6 @@ from reknob.estimation.distribution import (
     Certainty,
     fit_subspace,
     log_density,
-    pooled,
     position,
 )
 from reknob.estimation.estimator import Estimator
@@ -23,13 +22,13 @@ from reknob.estimation.statistics_training import StatisticsSet, percentile_enco
 from reknob.estimation.trials import AMOUNTS
 
 STEPS, BATCH, LR, DECAY = 200, 64, 1e-3, 0.1
-EXPONENTS = [k / 10 for k in range(11)]
 SCALES = [k / 10 for k in range(1, 11)]
 AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
 WORSE = 0.1  # largest share of the processed ones that an estimate may make worse
 STEPS_OF_CERTAINTY = 20
-PENALTIES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+NEVER = 1e9  # an edge that no certainty exceeds
+PENALTIES, SIZE_WEIGHTS = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0]), torch.tensor([0.0, 1.0, 2.0, 4.0])
 
 
 def untouched(estimator: Estimator, q: Tensor) -> Tensor:
@@ -66,39 +65,23 @@ def certainty_loss(model: Certainty, hidden: Tensor, q: Tensor, off: Tensor) -> 
 
 
 @torch.no_grad()
-def calibrate(estimator: Estimator, model: Certainty, train: StatisticsSet, trials: Trials) -> Calibration:
-    """The calibration of a model of certainty: the subspace from `train`, everything else from held-out trials."""
-    centre, axes, spread = fit_subspace(percentile_encoder(estimator).describe(train.spectral, train.wave), AXES)
-    q, off = in_order(estimator.synthesis, trials.q), untouched(estimator, trials.q)
-    information, processed = model(estimator.from_features(trials.features)[1])
-    parts, _ = model(estimator.from_features(trials.parts.flatten(0, 1))[1])
-    parts = parts.unflatten(0, trials.parts.shape[:2])[~off]
-    exponent, scale = choose_pooling(parts, information[~off], q[~off])
-    together = torch.stack([pooled(each, exponent, scale) for each in parts])
-    # Of one window and of three, so that the intervals hold for both.
-    scores = torch.cat([position(each, q[~off]) for each in (scale * information[~off], together)]).sub(0.5).abs()
-    unset = torch.zeros(())
-    pooling = (torch.tensor(exponent), torch.tensor(scale))
-    subspace = (centre, axes, spread)
-    found = Calibration(*pooling, conformal(scores), *subspace, unset, unset, unset, torch.tensor([0.0, *AMOUNTS]))
-    strangeness = found.strangeness(trials.features)
-    penalty, edges = choose_edges(processed, strangeness, trials.mel, off)
-    return replace(found, strange=strangeness.quantile(STRANGEST), penalty=torch.tensor(penalty), edges=edges)
+def calibrate(
+    estimator: Estimator, model: Certainty, train: StatisticsSet, features: Tensor, trials: Trials
+) -> Calibration:
+    """The calibration of a model of certainty: the subspace from `train`, everything else from held-out trials.
 
-
-def choose_pooling(parts: Tensor, information: Tensor, q: Tensor) -> tuple[float, float]:
-    """Exponent and scale of `pooled` with the largest likelihoods of q (M, P).
-
-    The scale, for which a model that is too sure of itself has to be corrected, given the information (M, P, 2) of one
-    window; then the exponent given that of several, `parts` (M, W, P, 2).
+    `features` (M, F) are those of the trials.
     """
-    scale = max(SCALES, key=lambda each: float(log_density(each * information, q).mean()))
-
-    def likelihood(exponent: float) -> float:
-        together = torch.stack([pooled(each, exponent, scale) for each in parts])
-        return float(log_density(together, q).mean())
-
-    return max(EXPONENTS, key=likelihood), scale
+    subspace = fit_subspace(percentile_encoder(estimator).describe(train.spectral, train.wave), AXES)
+    q, off = in_order(estimator.synthesis, trials.q), untouched(estimator, trials.q)
+    information, processed = model(estimator.from_features(features)[1])
+    scale = max(SCALES, key=lambda each: float(log_density(each * information, q)[~off].mean()))
+    reach = conformal((position(scale * information, q) - 0.5)[~off].abs())
+    unset = torch.zeros(())
+    found = Calibration(torch.tensor(scale), reach, *subspace, unset, unset, unset, torch.tensor([0.0, *AMOUNTS]))
+    strangeness = found.strangeness(features)
+    found = replace(found, strange=strangeness.quantile(STRANGEST))
+    return choose_edges(found, processed, strangeness, trials, off)
 
 
 def conformal(scores: Tensor) -> Tensor:
@@ -111,21 +94,32 @@ def conformal(scores: Tensor) -> Tensor:
     return ranked[[rank - 1 for rank in ranks]]
 
 
-def choose_edges(processed: Tensor, strangeness: Tensor, mel: Tensor, off: Tensor) -> tuple[float, Tensor]:
-    """The penalty of strangeness, and the edges (len(AMOUNTS),) of certainty between no effect and the amounts.
+def choose_edges(
+    found: Calibration, processed: Tensor, strangeness: Tensor, trials: Trials, off: Tensor
+) -> Calibration:
+    """A calibration with the weights of certainty, and its edges between no effect and the amounts.
 
-    Those with the lowest mean of `mel` (M, 1 + len(AMOUNTS)), of trials with logits `processed` and `strangeness`, both
-    (M,), for which at most a share `WORSE` of those that are not `off`, untouched, comes out worse than without an
-    effect.
+    Those with the lowest mean Mel of trials with logits `processed` and `strangeness`, both (M,), for which at most a
+    share `WORSE` comes out worse than without an effect: of the processed ones of each data set, and of those that are
+    `off`, untouched. Of all processed ones the share is that expected of new ones, (k + 1) / (n + 1) (Angelopoulos et
+    al., Conformal risk control, ICLR 2024, eq. 4).
     """
-    best, found = float(mel[:, 0].mean()), (0.0, torch.full((len(AMOUNTS),), float(processed.max()) + 1))
+    groups = [off, *(~off & (trials.source == source) for source in trials.source.unique()), ~off]
+    members = torch.stack(groups).float()  # (groups, M)
+    most = WORSE * members.sum(1, keepdim=True)
+    most[-1] += WORSE - 1
+    none = trials.mel[:, :1]
+    best = none.mean()
+    found = replace(found, weights=torch.zeros(2), edges=torch.full((len(AMOUNTS),), NEVER))
     shares = torch.linspace(0, 1, STEPS_OF_CERTAINTY + 1)
-    for penalty in PENALTIES:
-        certainties = processed - penalty * strangeness
-        ends = torch.cat([certainties.quantile(shares[:-1]) - 1e-4, certainties.max()[None] + 1])
-        for edges in torch.combinations(ends, len(AMOUNTS), with_replacement=True):
-            chosen = mel.gather(1, (certainties[:, None] > edges).sum(1, keepdim=True))[:, 0]
-            worse = float((chosen > mel[:, 0])[~off].float().mean())
-            if worse <= WORSE and float(chosen.mean()) < best:
-                best, found = float(chosen.mean()), (penalty, edges)
+    for weights in torch.cartesian_prod(PENALTIES, SIZE_WEIGHTS):
+        tried = replace(found, weights=weights)
+        certainties = tried.certainty(processed, strangeness, trials.size)
+        ends = torch.cat([certainties.quantile(shares[:-1]) - 1e-4, torch.tensor([NEVER])])
+        edges = torch.combinations(ends, len(AMOUNTS), with_replacement=True)
+        mel = trials.mel.gather(1, (certainties[:, None, None] > edges).sum(-1))  # (M, len(edges))
+        allowed = (members @ (mel > none).float() <= most).all(0)
+        means = mel.mean(0).where(allowed, torch.inf)
+        if means.min() < best:
+            best, found = means.min(), replace(tried, edges=edges[means.argmin()])
     return found

@@ -28,12 +28,6 @@ def less(chain: Effect, q: Tensor, amount: float) -> Tensor:
     return to_unit(chain, with_amount(chain, chain.from_unit(q), amount)).to(q)
 
 
-def strengths(chain: Effect) -> list[bool]:
-    """Which controls an absence of the effect determines: gains, thresholds, drives; not frequencies, Q or times."""
-    q = torch.full((1, len(chain.controls())), 0.37)
-    return ((less(chain, q, 0.0) - q).abs() > 1e-3)[0].tolist()
-
-
 def in_order(chain: Effect, q: Tensor) -> Tensor:
     """Controls q (B, P) with peaks that follow each other in an equaliser sorted by frequency, which sounds the same.
 

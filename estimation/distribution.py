@@ -2,20 +2,20 @@
 
 Each control in [0, 1] has a Beta distribution, whose parameters exceed those of the uniform distribution, from which
 controls of training excerpts are drawn, by a nonnegative amount: the information in the recording. Products of such
-densities are such densities, so that the windows of a recording are pooled by adding their information, scaled to what
-overlapping windows of one piece hold together.
+densities are such densities, so that the windows of a recording are pooled by their information: its mean, as windows
+of one piece hold no more together than one (the sum of independent ones would).
 """
 
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
+from scipy import special
 from torch import Tensor, nn
 
 LEVELS = (0.2, 0.4, 0.6, 0.68, 0.8, 0.9, 0.95)  # of intervals
 DROPOUT = 0.5
+SMALLEST = 0.01  # Mel of an effect, below which smaller ones are alike
 CLIP = 6.0  # standard deviations to which a feature is limited before its distance is measured
 
 
@@ -58,24 +58,10 @@ def log_density(information: Tensor, q: Tensor) -> Tensor:
     return scale + information[..., 0] * q.log() + information[..., 1] * (1 - q).log()
 
 
-def pooled(information: Tensor, exponent: float, scale: float = 1.0) -> Tensor:
-    """Information (P, 2) of windows (W, P, 2) together: their mean times scale and W^exponent, 0 to 1 (their sum).
-
-    A logarithmic opinion pool, whose weights sum to W^exponent as windows of one piece are dependent (Genest and Zidek,
-    Combining probability distributions, Statistical Science 1 (1986), eq. 3.4).
-    """
-    return information.mean(0) * (scale * len(information) ** exponent)
-
-
-def mean(information: Tensor) -> Tensor:
-    """Means (..., P) of the distributions."""
-    return (1 + information[..., 0]) / (2 + information.sum(-1))
-
-
 def position(information: Tensor, q: Tensor) -> Tensor:
     """The cumulative probability (..., P) of controls q."""
     a, b = (1 + information).double().numpy().transpose(-1, *range(information.dim() - 1))
-    return torch.from_numpy(np.asarray(stats.beta.cdf(q.double().numpy(), a, b))).float()
+    return torch.from_numpy(special.betainc(a, b, q.double().numpy())).float()
 
 
 def divergence(information: Tensor) -> Tensor:
@@ -91,22 +77,21 @@ class Calibration:
     """What is measured on held-out recordings, as tensors, so that an estimator's file holds it.
 
     Args:
-        exponent, scale: of `pooled`, ().
+        scale: () of the information, for which a model that is too sure of itself is corrected.
         reach: (7, P): an interval of level `LEVELS[i]` has the cumulative probabilities 0.5 ± reach[i].
         centre, axes, spread: of `strangeness`: (F,), (F, K) and (K + 1,).
         strange: () strangeness above which a recording is unlike all music of the training.
-        penalty: () by which strangeness is weighted against the logit that the recording was processed: certainty.
+        weights: (2,) of strangeness and of the logarithm of the effect's size in `certainty`.
         edges, amounts: (K - 1,) and (K,): share of the estimated effect by certainty.
     """
 
-    exponent: Tensor
     scale: Tensor
     reach: Tensor
     centre: Tensor
     axes: Tensor
     spread: Tensor
     strange: Tensor
-    penalty: Tensor
+    weights: Tensor
     edges: Tensor
     amounts: Tensor
 
@@ -118,7 +103,7 @@ class Calibration:
         """
         a, b = (1 + information).double().unbind(-1)
         shares = torch.stack([0.5 - self.reach, 0.5 + self.reach], 1).clamp(0, 1).double()
-        return torch.from_numpy(stats.beta.ppf(shares.numpy(), a.numpy(), b.numpy())).float()
+        return torch.from_numpy(special.betaincinv(a.numpy(), b.numpy(), shares.numpy())).float()
 
     def strangeness(self, features: Tensor) -> Tensor:
         """How unlike the training music features (B, F) are, (B,): 1 for its mean.
@@ -132,10 +117,17 @@ class Calibration:
         axes = (along / self.spread[:-1]).square().mean(1)
         return (axes + beside / (self.spread[-1] ** 2 * (len(self.centre) - self.axes.shape[1]))) / 2
 
-    def amount(self, processed: float, strangeness: float) -> float:
-        """Share of the estimated effect that is kept."""
-        certainty = processed - float(self.penalty) * strangeness
-        return float(self.amounts[int((self.edges < certainty).sum())])
+    def certainty(self, processed: Tensor, strangeness: Tensor, size: Tensor) -> Tensor:
+        """How certain it is that estimated effects help, (B,), from `weights` and three numbers of each recording (B,).
+
+        The logit that it was processed, its strangeness, and the Mel by which the estimated effect changes it: errors
+        of an estimate are about as large for every recording, so that large effects help more surely than small ones.
+        """
+        return processed - self.weights[0] * strangeness + self.weights[1] * size.clamp(min=SMALLEST).log()
+
+    def amount(self, processed: Tensor, strangeness: Tensor, size: Tensor) -> float:
+        """Share of the estimated effect of a recording that is kept; arguments () as of `certainty`."""
+        return float(self.amounts[int((self.edges < self.certainty(processed, strangeness, size)).sum())])
 
     def as_dict(self) -> dict[str, Tensor]:
         """Its tensors by name."""

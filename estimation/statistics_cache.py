@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.data.conditions import random_band_limit, random_level
@@ -34,7 +34,7 @@ class Source(Protocol):
         """The number of parts."""
         ...
 
-    def __getitem__(self, number: int) -> "StatisticsSet | Trials":
+    def __getitem__(self, number: int) -> "StatisticsSet | Features | Trials":
         """The statistics of a part."""
         ...
 
@@ -43,12 +43,18 @@ class Source(Protocol):
         ...
 
 
+class Features(NamedTuple):
+    """The encoder's features of M held-out excerpts."""
+
+    features: Tensor  # (M, F)
+
+
 class Trials(NamedTuple):
     """What an estimator makes of M held-out excerpts."""
 
-    features: Tensor  # (M, F), of the encoder
-    parts: Tensor  # (M, 3, F), of three overlapping halves of each
     q: Tensor  # (M, P), that they were processed with
+    source: Tensor  # (M,), number of the data set that they come from
+    size: Tensor  # (M,), distance by which the estimated effect, applied once more, changes them
     mel: Tensor  # (M, 1 + len(AMOUNTS)), distance to them of their dry recording and of it with amounts of the estimate
 
 
@@ -151,11 +157,11 @@ def cache_statistics(source: Source, folder: Path, workers: int, title: str) -> 
 
     A source's parts are in a folder of their own, named by a hash of its key. `title` is the progress bar's.
     """
-    return StatisticsSet.join(StatisticsSet(**table) for table in cache_parts(source, folder, workers, title))
+    return StatisticsSet(*join_parts(source, folder, workers, title))
 
 
-def cache_parts(source: Source, folder: Path, workers: int, title: str) -> Iterator[dict[str, Tensor]]:
-    """The parts of a source by column, as `cache_statistics` reads and computes them."""
+def join_parts(source: Source, folder: Path, workers: int, title: str) -> tuple[Tensor, ...]:
+    """The columns of all parts of a source, as `cache_statistics` reads and computes them."""
     key = json.dumps([VERSION, type(source).__name__, *source.key()])
     folder = folder / hashlib.sha256(key.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,8 +171,14 @@ def cache_parts(source: Source, folder: Path, workers: int, title: str) -> Itera
     with progress_bar(title=title, total=len(paths), unit="part", initial=len(paths) - len(missing)) as bar:
         for _ in map_processes(partial(_write_part, source), missing, workers):
             bar.update()
-    tables = (read_tensors(path) for path in paths)
-    return ({name: x.float() for name, x in table.items()} for table in tables)
+    columns = zip(*(read_tensors(path).values() for path in paths), strict=True)
+    return tuple(torch.cat(column).float() for column in columns)
+
+
+def digest(module: nn.Module) -> str:
+    """What identifies a module's weights."""
+    weights = (weight.cpu().numpy().tobytes() for weight in module.state_dict().values())
+    return hashlib.sha256(b"".join(weights)).hexdigest()
 
 
 def _write_part(source: Source, job: tuple[int, Path]) -> None:

@@ -5,52 +5,73 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reknob.data.bandwidth import band_edge
 from reknob.estimation.controls import less
-from reknob.estimation.estimator import Estimator
-from reknob.estimation.statistics_cache import Processed, Trials
+from reknob.estimation.estimator import Batch, Estimator
+from reknob.estimation.judgement import effect_size, point, without_unseen_bands
+from reknob.estimation.statistics_cache import Features, Processed, Trials, digest
 from reknob.losses import MelLoss
 from reknob.runtime.seeds import stream
 
 AMOUNTS = (0.5, 1.0)
 PART = 10  # excerpts in a file
-PARTS = 3  # overlapping halves of an excerpt
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What an estimator makes of processed excerpts, `PART` in a part."""
+class Described:
+    """The encoder's features of processed excerpts, `PART` in a part: they do not change with the perceptron."""
 
     processed: Processed
-    checkpoint: str  # what identifies the estimator's weights
 
     def __len__(self) -> int:
         return -(-len(self.processed.excerpts) // PART)
 
     @torch.no_grad()
-    def __getitem__(self, number: int) -> Trials:
-        source = self.processed
-        estimator, sr = source.estimator, source.estimator.settings["sr"]
-        first = PART * number
-        items = [source.excerpts[index] for index in range(first, first + PART)]
+    def __getitem__(self, number: int) -> Features:
+        return Features(self.processed.estimator.controller.encoder(self.batch(number)[1]))
+
+    def batch(self, number: int) -> tuple[Batch, Tensor]:
+        """The excerpts of a part and the audio (B, 1, N) that they become."""
+        excerpts = self.processed.excerpts
+        items = [excerpts[index] for index in range(PART * number, PART * (number + 1))]
         batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-        wet = source.wet(batch, stream(source.excerpts.seed, "tried", number))
-        half = wet.shape[-1] // 2
-        parts = [wet[..., start : start + half] for start in range(0, half + 1, half // 2)][:PARTS]
-        features = estimator.controller.encoder(wet)
-        return Trials(
-            features,
-            torch.stack([estimator.controller.encoder(part) for part in parts], 1),
-            batch["q"],
-            distances(estimator, batch["dry"], wet, estimator.from_features(features)[0], sr),
-        )
+        return batch, self.processed.wet(batch, stream(excerpts.seed, "tried", number))
 
     def key(self) -> list:
-        return [self.checkpoint, *self.processed.key()]
+        return [digest(self.processed.estimator.controller.encoder), *self.processed.key()]
 
 
-def distances(estimator: Estimator, dry: Tensor, wet: Tensor, q: Tensor, sr: int) -> Tensor:
+@dataclass(frozen=True)
+class Tried:
+    """What an estimator makes of processed excerpts with their `features` (M, F), `PART` in a part."""
+
+    described: Described
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.described)
+
+    @torch.no_grad()
+    def __getitem__(self, number: int) -> Trials:
+        estimator = self.described.processed.estimator
+        batch, wet = self.described.batch(number)
+        features = self.features[PART * number : PART * (number + 1)]
+        q = torch.cat([self.estimate(each, x) for each, x in zip(features.split(1), wet, strict=True)])
+        mel = distances(estimator, batch["dry"], wet, q)
+        return Trials(batch["q"], batch["source"], effect_size(estimator, wet, q), mel)
+
+    def estimate(self, features: Tensor, x: Tensor) -> Tensor:
+        """The whole estimate (1, P) of an excerpt x (1, N) with features (1, F)."""
+        estimator = self.described.processed.estimator
+        return without_unseen_bands(estimator, point(estimator, features), band_edge(x, estimator.settings["sr"]))[0]
+
+    def key(self) -> list:
+        return [digest(self.described.processed.estimator.controller), *self.described.key()]
+
+
+def distances(estimator: Estimator, dry: Tensor, wet: Tensor, q: Tensor) -> Tensor:
     """Mel (B, 1 + len(AMOUNTS)) of dry audio (B, 1, N), and of it with each amount of an estimate, to the wet audio."""
-    mel = MelLoss(sr)
+    mel = MelLoss(estimator.settings["sr"])
     target = mel.prepare(wet)
     sounds = [dry, *(estimator.render(dry, less(estimator.analysis, q, amount)) for amount in AMOUNTS)]
     return torch.stack([mel.distances(sound, target) for sound in sounds], 1)

@@ -43,11 +43,11 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print_error("stopped; the same command continues with the excerpts computed so far")
         return INTERRUPTED
-    estimator.save(settings.out, **record, certainty=settings.record())
+    estimator.save(settings.out, **record | {"certainty": settings.record()})
     assert estimator.calibration
-    exponent, strange = float(estimator.calibration.exponent), float(estimator.calibration.strange)
-    line = f"{settings.out}: calibrated on {len(trials.q)} excerpts, pooling exponent {exponent:.1f}"
-    result(line, estimator=settings.out, excerpts=len(trials.q), exponent=exponent, strange=strange)
+    weights, edges = estimator.calibration.weights.tolist(), estimator.calibration.edges.tolist()
+    line = f"{settings.out}: calibrated on {len(trials.q)} excerpts"
+    result(line, estimator=settings.out, excerpts=len(trials.q), weights=weights, edges=edges)
     return 0
 
 

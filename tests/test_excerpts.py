@@ -75,6 +75,17 @@ def test_epochs_and_seeds_draw_anew_and_the_same_epoch_again(recordings: list[Re
     assert not torch.isin(first, loaded(excerpts(recordings, seed=1), 10, 0)["q"]).any()
 
 
+def test_an_item_names_its_data_set(recordings: list[Recording]) -> None:
+    one, other = (
+        Excerpts([recordings[:1], second], 5, 8, 0, sr=SR, seconds=SECONDS)
+        for second in (recordings[1:2], recordings[2:3])
+    )
+    named = [int(one[index]["source"]) for index in range(8)]
+    # Items of the first data set are those that another second one leaves as they are.
+    assert named == [int(not torch.equal(one[index]["dry"], other[index]["dry"])) for index in range(8)]
+    assert set(named) == {0, 1}
+
+
 def test_loading_leaves_the_global_random_numbers_alone(recordings: list[Recording]) -> None:
     torch.manual_seed(3)
     np.random.seed(3)
