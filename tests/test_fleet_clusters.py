@@ -81,10 +81,11 @@ def kill_a_worker(logs: Path, killed: list[str]) -> None:
             continue
         for path in (logs / RUNNING).glob("*.json"):
             with suppress(OSError, ValueError, UsageError):
-                worker = read_json(path)["worker"]
-                os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
-                killed.append(worker)
-                return
+                beat = read_json(path)
+                if not (logs / beat["songs"][0]["id"] / "run_0" / "parametrised.pth").exists():
+                    os.kill(int(beat["worker"].rpartition(":")[2]), signal.SIGKILL)
+                    killed.append(beat["worker"])
+                    return
 
 
 @clusters
@@ -134,6 +135,7 @@ def test_jobs_of_submitit_leave_the_same_runs(small: tuple, tmp_path: Path) -> N
     read, logs = fit_many.command_line.read_settings(settings), str(tmp_path / "logs")
     waiting, begun = tasks_of(found, logs, read, each=-(-COUNT // 2), threads=1), time.monotonic()
     with SlurmBackend(tmp_path / "jobs", 1, 0, cluster="local") as jobs:
+        jobs._executor.update_parameters(timeout_min=30)  # of 2, the default, a busy machine needs one to load torch
         jobs.submit(waiting)
         while waiting:
             for ended in jobs.finished(1.0):
