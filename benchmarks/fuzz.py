@@ -1,6 +1,6 @@
 """Feeds damaged files to every reader of the project: each has to succeed or to refuse with a UsageError.
 
-    python -m benchmarks.fuzz [--inputs 10000] [--readers estimator,preset] [--keep FOLDER] [--json fuzz.json]
+    python -m benchmarks.fuzz [--inputs 10000] [--seconds 25] [--readers estimator,preset] [--keep FOLDER] [--json F]
 
 Every reader begins from valid files (`benchmarks.readers`). Bytes are turned, lost, doubled and inserted; in JSON, YAML
 and torch files values are also replaced by odd ones, which leaves a file that parses. A reader runs in a process of its
@@ -14,6 +14,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 import os
 import random
 import resource
@@ -24,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +34,7 @@ import yaml
 
 from benchmarks.measure import parser, some_of, write_json
 from benchmarks.readers import READERS, Reader
-from reknob.runtime.arguments import file_path, positive_int
+from reknob.runtime.arguments import file_path, positive_float, positive_int
 from reknob.runtime.errors import UsageError
 
 SECONDS = 20
@@ -62,6 +64,7 @@ def main(argv: list[str]) -> int:
     """Runs the program; its exit status, 1 where a reader failed."""
     p = parser(__doc__)
     p.add_argument("--inputs", type=positive_int, default=10_000, help="of each reader (default %(default)s)")
+    p.add_argument("--seconds", type=positive_float, default=math.inf, help="most of CPU for each reader")
     p.add_argument("--readers", type=some_of(READERS), default=list(READERS), help="with commas between (default: all)")
     p.add_argument("--seed", type=int, default=0, help="of the damage (default 0)")
     p.add_argument("--keep", type=file_path, default=Path("fuzz_failures"), help="folder for inputs that fail")
@@ -69,7 +72,7 @@ def main(argv: list[str]) -> int:
     results = []
     print("| reader | inputs | read | refused | slowest s | failures |\n|---|---|---|---|---|---|", flush=True)
     for name in args.readers:
-        result = fuzz(name, args.inputs, args.seed, args.keep)
+        result = fuzz(name, args.inputs, args.seconds, args.seed, args.keep)
         results.append(result)
         counts = f"{result.inputs} | {result.read} | {result.refused} | {result.slowest_s:.2f}"
         print(f"| {name} | {counts} | {len(result.failures)} |", flush=True)
@@ -79,17 +82,19 @@ def main(argv: list[str]) -> int:
     return 1 if any(result.failures for result in results) else 0
 
 
-def fuzz(name: str, inputs: int, seed: int, keep: Path) -> Result:
-    """Feeds a reader in a process of its own; where that is ended by a signal, the next input begins another one."""
+def fuzz(name: str, inputs: int, seconds: float, seed: int, keep: Path) -> Result:
+    """Feeds a reader in a process of its own; where that fails or is ended, the next input begins another one."""
     total, failures = Result(name, 0, 0, 0, 0.0, []), []
     with tempfile.TemporaryDirectory(prefix="reknob-fuzz-") as folder:
         work = Path(folder)
         reader = READERS[name](work / "seeds")
-        while total.inputs < inputs and len(failures) < 20:
+        status, used = 1, 0.0
+        while status and total.inputs < inputs and len(failures) < 20:
             pid = os.fork()
             if pid == 0:
-                _work(reader, work, range(total.inputs, inputs), f"{name}{seed}")
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                _work(reader, work, range(total.inputs, inputs), seconds - used, f"{name}{seed}")
+            _, status, usage = os.wait4(pid, 0)
+            status, used = os.waitstatus_to_exitcode(status), used + usage.ru_utime + usage.ru_stime
             done = json.loads((work / "result.json").read_text())
             total = Result(
                 name,
@@ -108,8 +113,8 @@ def fuzz(name: str, inputs: int, seed: int, keep: Path) -> Result:
     return total
 
 
-def _work(reader: Reader, work: Path, numbers: range, seed: str) -> NoReturn:
-    """Reads damaged files until one fails; the exit status is 1 then. Counts are in result.json at every moment."""
+def _work(reader: Reader, work: Path, numbers: range, seconds: float, seed: str) -> NoReturn:
+    """Reads damaged files; the exit status is 1 where one fails. Counts are in result.json at every moment."""
     counts = {"inputs": 0, "read": 0, "refused": 0, "slowest_s": 0.0, "error": ""}
     status = 1
     try:
@@ -120,6 +125,8 @@ def _work(reader: Reader, work: Path, numbers: range, seed: str) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_AS, (size + MORE_BYTES, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in numbers:
+            if time.process_time() > seconds:
+                break
             counts["inputs"] += 1
             content = damaged(reader.seeds, random.Random(f"{seed}{number}"))  # noqa: S311 - not secret
             # Before it is read, as reading it may end the process.
@@ -174,6 +181,7 @@ def damaged(seeds: list[bytes], draw: random.Random) -> bytes:
     return damaged_bytes(seed, draw)
 
 
+@cache
 def _tree_of(seed: bytes) -> tuple[object, Callable[[object], bytes]] | None:
     """A seed as a tree, and what writes one; None for other formats."""
     if seed[:2] == b"PK" and b"data.pkl" in seed[:200]:

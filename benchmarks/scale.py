@@ -223,7 +223,8 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="reknob-scale-", dir=args.folder) as text:
             folder = Path(text)
             generate(folder / "logs", count)
-            generate_songs(folder, count)
+            if fleet.__name__ in args.what:
+                generate_songs(folder, count)
             for what in args.what:
                 cost = measure(what, count, folder)
                 costs.append(cost)
