@@ -68,9 +68,6 @@ def assert_same(logs: Path, alone: dict[str, dict]) -> None:
         assert state["losses"] == expected["losses"]
         for key, raw in expected["best_model"].items():
             assert torch.equal(state["best_model"][key], raw), key
-    summary = logs / "summary.json"
-    if summary.exists():
-        print(f"\n{read_json(summary)['backend']}: {read_json(summary)['songs_per_hour']:.0f} songs an hour")
 
 
 def kill_a_worker(logs: Path, killed: list[str]) -> None:
@@ -133,7 +130,7 @@ def test_jobs_of_submitit_leave_the_same_runs(small: tuple, tmp_path: Path) -> N
     songs, settings, alone = small
     found = fit_many.songs.find(str(songs), None, tmp_path / "scratch").songs
     read, logs = fit_many.command_line.read_settings(settings), str(tmp_path / "logs")
-    waiting, begun = tasks_of(found, logs, read, each=-(-COUNT // 2), threads=1), time.monotonic()
+    waiting = tasks_of(found, logs, read, each=-(-COUNT // 2), threads=1)
     with SlurmBackend(tmp_path / "jobs", 1, 0, cluster="local") as jobs:
         jobs._executor.update_parameters(timeout_min=30)  # of 2, the default, a busy machine needs one to load torch
         jobs.submit(waiting)
@@ -142,7 +139,6 @@ def test_jobs_of_submitit_leave_the_same_runs(small: tuple, tmp_path: Path) -> N
                 assert {result.state for result in ended.results} == {State.FINISHED} and not ended.lost
                 waiting.remove(ended.task)
     assert_same(tmp_path / "logs", alone)
-    print(f"\nsubmitit, 2 jobs: {3600 * COUNT / (time.monotonic() - begun):.0f} songs an hour")
 
 
 @clusters

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import math
 import re
 import shlex
 import shutil
@@ -185,6 +186,8 @@ def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 2)
     for name in ("DECAYS", "WINDOWS", "TOGETHER"):
         monkeypatch.setattr(space, name, getattr(space, name)[:1])
+    for name, value in (("ESTIMATED_S", 0.2), ("CLEAR", math.inf), ("CANDIDATES", 1)):
+        monkeypatch.setattr(space, name, value)
 
 
 @pytest.mark.parametrize("line", runnable())
