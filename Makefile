@@ -30,8 +30,9 @@ fuzz: $(VENV)/.tested
 kill: $(VENV)/.tested
 	$(PY) -m benchmarks.kill --kills 200
 
+# Each worker begins with a stretch of the list, as neighbouring tests share what takes long to make.
 tests-alone: $(VENV)/.tested
-	$(PY) -m pytest -n auto --maxprocesses=8
+	$(PY) -m pytest -n auto --maxprocesses=8 --dist worksteal
 
 # The tests of effects, kernels, losses, fits and files, on the oldest versions that pyproject.toml allows.
 test-oldest: $(OLDEST)/.installed
