@@ -83,7 +83,10 @@ def argument(flags: list[str], draw: random.Random) -> str:
 def test_no_arguments_are_a_fault(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    # Home and the folder above are empty too: programs look through folders.
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
     # The page decodes its demo whenever it is started.
     monkeypatch.setattr(uploads, "_described", cache(uploads._described))
     main = importlib.import_module(name).main
