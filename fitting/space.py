@@ -122,15 +122,13 @@ class _Search:
         if heard:
             row = min(heard, key=lambda point: point.cost).row
         for seconds, pieces in TOGETHER:
-            ways = self._directions(lambda name: not name.startswith("direct."), mono=False, pieces=pieces)
+            ways = self._directions(lambda name: True, mono=False, pieces=pieces)
             row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
         return row
 
     def _with_echo(self, row: Tensor, echo: Raws) -> _Point:
         """A row with an echo, whose other parameters follow; the decay too, of which short windows show little."""
-        ways = self._directions(
-            lambda name: name.endswith(".gamma") or not (self._is_of_network(name) or name.startswith("direct."))
-        )
+        ways = self._directions(lambda name: name.endswith(".gamma") or not self._is_of_network(name))
         return self._nearest(self._changed(row, echo), ESTIMATED_S, ways, ECHO, LAST_GAIN)
 
     def _first_echo(self, echoes: list[Raws]) -> float:
@@ -228,7 +226,7 @@ class _Search:
     def _directions(
         self, moves: Callable[[str], bool], *, free: bool = False, mono: bool = True, pieces: int = 10
     ) -> Tensor:
-        """Directions (p, P) in which raw parameters change.
+        """Directions (p, P) in which raw parameters change; the direct sound's position, found before, is kept.
 
         Args:
             moves: whether a parameter changes, by name.
@@ -239,7 +237,7 @@ class _Search:
         blocks = []
         for name, shape in self.columns.shapes.items():
             kind, ways = name.split(".")[-1], torch.eye(math.prod(shape))
-            if not moves(name) or kind == "damping":
+            if not moves(name) or kind == "damping" or name.startswith("direct."):
                 ways = ways[:0]
             elif kind == "delay":
                 ways = TIME * ways
