@@ -31,7 +31,7 @@ from reknob.fitting.trial import Raws
 ESTIMATED_S = 1.5  # length of the estimated response
 #: Windows in which a network is read, in times of the shortest line. In the first one, no sound has passed two lines.
 WINDOWS = (2.0, 2.4, 3.0, 3.6, 4.4)
-UNLIKE = 0.6  # distance in the last of them above which the response is that of no network
+UNLIKE, QUIET = 0.6, 0.1  # distance in the last of them above which the response is no network's; a gain
 DECAYS, NEAR = (1.0, 2.5), 0.03  # factors on the decay to begin with, until a network is as near as this
 GROWTH, LONGEST_S = 1.3, 0.4  # of the windows that follow, up to the first echo
 CLEAR, OTHERS = 0.1, 3  # distance above which other echoes are tried too, and how many
@@ -62,8 +62,8 @@ def find_space(
         echoes: raw parameters of the delay by full name, one set for each candidate; may be empty.
         pause: called between steps; may raise.
 
-    By full name; empty for another chain, where the sends hold neither a delay nor a reverb, and where the response is
-    not that of such a reverb.
+    By full name; empty for another chain, and where the sends hold neither a delay nor a reverb. Where the response is
+    not that of such a reverb, outputs of the reverb of the start, quieter: a descent adds to it sooner than it removes.
     """
     if not isinstance(chain, Serial):
         return {}
@@ -114,12 +114,12 @@ class _Search:
         self.first = min(part.response_start for part in (self.reverbs | self.delays).values())
 
     def run(self, echoes: list[Raws]) -> Raws:
-        """The raw parameters of the nearest response; empty where that is no network's."""
+        """The raw parameters of the nearest response; where that is no network's, outputs for a quiet one."""
         row = self.columns.join(self.raws)
         if self.reverbs:
             network = self._network(row, self._first_echo(echoes))
             if network is None:
-                return {}
+                return {f"{name}.c": QUIET * self.raws[f"{name}.c"] for name in self.reverbs}
             row = network
         heard = [self._with_echo(row, echo) for echo in echoes]
         if self.reverbs and min((point.cost for point in heard), default=math.inf) > CLEAR:
