@@ -33,10 +33,15 @@ from reknob.runtime.files import read_json, read_tensors
 FIT_PROGRAM = import_module("main").main  # a program is run here, as from a command line
 SR, SECONDS = 16000, 1.5
 END = 20.0  # of a raw parameter: 1 - σ(20) is 2e-9, beside 1 the spacing of float32 is 1e-7
-SHORT = {"delay": {"ir_duration": 2}, "fdn_reverb": {"ir_duration": 1.0}, "fir": {"length": 64}}
+SHORT = {"ping_pong_delay": {"ir_duration": 2}, "fdn": {"ir_duration": 1.0}, "fir": {"length": 64}}
+# The full chain of a voice with a clipper, below half the sample rate and with short responses.
 CHAIN = [
-    *("model=null", "chain.peak.effect=peak", "chain.peak.freq.range=[33,7000]", "chain.shelf.effect=low_shelf"),
-    *("chain.comp.effect=compressor_expander", "chain.clip.effect=clipper", "chain.pan.effect=panning"),
+    *("chain.peak2.freq.range=[200,7000]", "chain.high_shelf.freq.range=[750,7000]", "chain.clip.effect=clipper"),
+    *("chain.low_pass.freq.range=[200,7000]", "chain.low_pass.freq.default=6000"),
+    *("chain.sends.delay.ir_duration=2", "chain.sends.reverb.ir_duration=0.5"),
+    *("chain.sends.delay.eq.freq.range=[200,7000]", "chain.sends.delay.eq.freq.default=6000"),
+    *("chain.sends.reverb.eq.high_shelf.freq.range=[1500,7000]",),
+    *("chain.sends.reverb.eq.high_shelf.freq.default=6000", "chain.high_shelf.freq.default=4000"),
 ]
 FIT = [f"sr={SR}", "chunk_duration=1.2", "chunk_overlap=0.1", "align=false", "check_pair=false", "device=cpu"]
 
