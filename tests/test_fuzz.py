@@ -96,3 +96,11 @@ def test_inputs_that_once_failed_are_refused(tmp_path: Path) -> None:
     torch.save(state | {"model": dict.fromkeys(state["model"], 5)}, path)
     with pytest.raises(UsageError, match="its checkpoint is of another fit"):
         reader.read(path)
+    for name, part in (("proxy", None), ("estimator", "weights")):
+        reader = READERS[name](tmp_path)
+        content = torch.load(io.BytesIO(reader.seeds[0]), weights_only=True)
+        weights = content[part] if part else content
+        weights |= {next(iter(weights)): next(iter(weights.values())).to(torch.complex64)}
+        torch.save(content, reader.path(tmp_path))
+        with pytest.raises(UsageError, match="not finite real numbers|no weights by name"):
+            reader.read(reader.path(tmp_path))
