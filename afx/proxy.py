@@ -203,7 +203,11 @@ def draw_samples(ends: Tensor, frames: Tensor, attack: Tensor, release: Tensor) 
 def load_weights(network: TCN, path: str | Path) -> None:
     """Loads the weights in a file; UsageError naming the file where it is missing, damaged or of another network."""
     try:
-        network.load_state_dict(_read(Path(path).expanduser()))
+        weights = _read(Path(path).expanduser())
+        # torch casts complex numbers with a warning; and not finite ones load without an error.
+        if not all(weight.is_floating_point() and weight.isfinite().all() for weight in weights.values()):
+            raise ValueError("not finite real numbers")
+        network.load_state_dict(weights)
     except UsageError as error:
         raise UsageError(f"{error}; train weights by scripts/train_proxy.py") from None
     except Exception as error:

@@ -87,6 +87,7 @@ def fuzz(name: str, inputs: int, seconds: float, seed: int, keep: Path) -> Resul
     total, failures = Result(name, 0, 0, 0, 0.0, []), []
     with tempfile.TemporaryDirectory(prefix="reknob-fuzz-") as folder:
         work = Path(folder)
+        (work / "empty").mkdir()
         reader = READERS[name](work / "seeds")
         status, used = 1, 0.0
         while status and total.inputs < inputs and len(failures) < 20:
@@ -124,6 +125,9 @@ def _work(reader: Reader, work: Path, numbers: range, seconds: float, seed: str)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MORE_BYTES, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # Names in a file may lead to the present folder or to the home folder, whose files would be gone through.
+        os.chdir(work / "empty")
+        os.environ["HOME"] = str(work / "empty")
         for number in numbers:
             if time.process_time() > seconds:
                 break

@@ -4,7 +4,7 @@
 
 effects: every registered effect, each of its parameters at both ends of its range (the ends of the raw parameter that
 are distinguished in float32), on every signal; outputs and gradients have to be finite. fits: each signal with the wet
-file that belongs to it, fitted without the check of the pair, which would refuse most of them.
+file that belongs to it, as one batch, without the check of the pair, which would refuse most of them.
 """
 
 from reknob.runtime.program import program
@@ -31,14 +31,19 @@ from reknob.runtime.arguments import positive_int
 from reknob.runtime.files import read_json, read_tensors
 
 FIT_PROGRAM = import_module("main").main  # a program is run here, as from a command line
-SR, SECONDS = 16000, 1.5
+SR, SECONDS = 16000, 1.1  # one chunk, no longer than the losses need
 END = 20.0  # of a raw parameter: 1 - σ(20) is 2e-9, beside 1 the spacing of float32 is 1e-7
-SHORT = {"delay": {"ir_duration": 2}, "fdn_reverb": {"ir_duration": 1.0}, "fir": {"length": 64}}
+SHORT = {"ping_pong_delay": {"ir_duration": 2}, "fdn": {"ir_duration": 1.0}, "fir": {"length": 64}}
+# The full chain of a voice with a clipper, below half the sample rate and with short responses.
 CHAIN = [
-    *("model=null", "chain.peak.effect=peak", "chain.peak.freq.range=[33,7000]", "chain.shelf.effect=low_shelf"),
-    *("chain.comp.effect=compressor_expander", "chain.clip.effect=clipper", "chain.pan.effect=panning"),
+    *("chain.peak2.freq.range=[200,7000]", "chain.high_shelf.freq.range=[750,7000]", "chain.clip.effect=clipper"),
+    *("chain.low_pass.freq.range=[200,7000]", "chain.low_pass.freq.default=6000"),
+    *("chain.sends.delay.ir_duration=2", "chain.sends.reverb.ir_duration=0.5"),
+    *("chain.sends.delay.eq.freq.range=[200,7000]", "chain.sends.delay.eq.freq.default=6000"),
+    "chain.sends.reverb.eq.high_shelf.freq.range=[1500,7000]",
+    *("chain.sends.reverb.eq.high_shelf.freq.default=6000", "chain.high_shelf.freq.default=4000"),
 ]
-FIT = [f"sr={SR}", "chunk_duration=1.2", "chunk_overlap=0.1", "align=false", "check_pair=false", "device=cpu"]
+FIT = [f"sr={SR}", "chunk_duration=1.1", "chunk_overlap=0.1", "align=false", "check_pair=false", "device=cpu"]
 
 
 @dataclass(frozen=True)
@@ -106,34 +111,33 @@ def at_ends(effect: Effect, x: Tensor) -> Iterator[str]:
 
 
 def fits(steps: int, losses: Sequence[str], folder: Path) -> Iterator[Case]:
-    """A fit of every pair with every loss."""
+    """A fit of every pair with every loss; all pairs at once, as a step of a batch takes little longer than of one."""
     for name, (dry, wet) in pairs().items():
-        for loss in losses:
-            here = folder / f"{name} {loss}".replace(" ", "_")
-            here.mkdir()
-            write_audio(here / "dry.wav", dry, SR)
-            write_audio(here / "wet.wav", wet, SR)
-            yield fit(f"fit, {name}, {loss}", here, [*FIT, *CHAIN, f"epochs={steps}", f"loss.name={loss}"])
+        write_audio(folder / f"{name}_dry.wav", dry, SR)
+        write_audio(folder / f"{name}_wet.wav", wet, SR)
+    for loss in losses:
+        logs, error = folder / "logs" / loss, io.StringIO()
+        arguments = [f"data_dir={folder}", f"log_dir={logs}", f"epochs={steps}", f"loss.name={loss}", *FIT, *CHAIN]
+        with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+            FIT_PROGRAM(arguments)
+        for name in pairs():
+            yield fitted(name, loss, logs / name / "run_0", error.getvalue().splitlines())
 
 
-def fit(name: str, folder: Path, arguments: list[str]) -> Case:
-    """The fit of a pair in a folder: all losses and values finite, or refused in one line."""
-    error = io.StringIO()
-    files = [f"dry={folder / 'dry.wav'}", f"wet={folder / 'wet.wav'}", f"log_dir={folder}"]
-    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
-        status = FIT_PROGRAM([*files, *arguments])
-    last = error.getvalue().strip().splitlines()[-1:] or [""]
-    if status == 2:
-        return Case(name, "refused", last[0])
-    if status:
-        return Case(name, "failed", f"status {status}: {last[0]}")
-    run = folder / "wet" / "run_0"
+def fitted(name: str, loss: str, run: Path, errors: Sequence[str]) -> Case:
+    """What became of the fit of a pair: all losses and values finite, or refused in one of the lines `errors`."""
+    title = f"fit, {name}, {loss}"
+    if not (run / runs.VALUES).exists():
+        marks = (f" {name}: ", f"{name}_dry.wav is", f"{name}_wet.wav is")
+        reason = next((line for line in errors if any(mark in line for mark in marks)), "")
+        is_fault = not reason or "internal error" in reason
+        return Case(title, "failed" if is_fault else "refused", reason or "no reason is given")
     losses = torch.tensor(read_json(run / runs.META)["losses"])
     values = read_tensors(run / runs.VALUES)
     bad = [key for key, value in values.items() if not value.isfinite().all()]
     if bad or not losses.isfinite().all():
-        return Case(name, "failed", f"not finite: {', '.join(bad) or 'a loss'}")
-    return Case(name, "finite", f"{len(losses)} steps, loss {losses[0]:.4g} to {losses.min():.4g}")
+        return Case(title, "failed", f"not finite: {', '.join(bad) or 'a loss'}")
+    return Case(title, "finite", f"{len(losses)} steps, loss {losses[0]:.4g} to {losses.min():.4g}")
 
 
 @program

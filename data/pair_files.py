@@ -72,7 +72,7 @@ def _inside(folder: Path, *names: str) -> Path:
     path = Path(*names)
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise UsageError(f"{folder.name}: its metadata names {str(path)[:80]!r}, which is no file inside the folder")
-    return folder / path
+    return user_path(folder / path)  # which refuses what no file can be called
 
 
 def _medley_vocal(data_dir: Path) -> PairListing:

@@ -165,7 +165,8 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     try:
         estimator = Estimator(**settings)
         if not isinstance(weights, dict) or not all(
-            isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+            isinstance(name, str) and isinstance(weight, Tensor) and not weight.is_complex()
+            for name, weight in weights.items()
         ):
             # Caught below, as UsageError is a ValueError: the message then names the file.
             raise UsageError("no weights by name")

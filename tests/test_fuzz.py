@@ -87,9 +87,20 @@ def test_inputs_that_once_failed_are_refused(tmp_path: Path) -> None:
     (tmp_path / "certainty.json").write_text(json.dumps({"a.x": {"low": 0, "high": 10**400, "word": "found"}}))
     with pytest.raises(UsageError, match="no finite number"):
         read_certainty(tmp_path)
+    (tmp_path / "correspondence_pp.yaml").write_text('matched: {"lead_vocal.wav": ["\\uD800"]}')
+    with pytest.raises(UsageError, match="no path that a file can have"):
+        find_pairs("internal_vocal", tmp_path)
     reader = READERS["resumed"](tmp_path)
     state = torch.load(io.BytesIO(reader.seeds[0]), weights_only=True)
     path = reader.path(tmp_path / "run_0")
     torch.save(state | {"model": dict.fromkeys(state["model"], 5)}, path)
     with pytest.raises(UsageError, match="its checkpoint is of another fit"):
         reader.read(path)
+    for name, part in (("proxy", None), ("estimator", "weights")):
+        reader = READERS[name](tmp_path)
+        content = torch.load(io.BytesIO(reader.seeds[0]), weights_only=True)
+        weights = content[part] if part else content
+        weights |= {next(iter(weights)): next(iter(weights.values())).to(torch.complex64)}
+        torch.save(content, reader.path(tmp_path))
+        with pytest.raises(UsageError, match="not finite real numbers|no weights by name"):
+            reader.read(reader.path(tmp_path))
