@@ -200,14 +200,17 @@ def _entry(kind: type[Effect], name: str, value: object, sr: int, place: str, co
 
 def _part(value: object, sr: int, place: str, config: dict) -> Effect:
     """An effect inside a chain; UsageError for an entry that names no effect, and for an empty chain."""
-    if isinstance(value, dict) and "effect" not in value and not any(isinstance(v, dict) for v in value.values()):
+    tree = value if isinstance(value, dict) else {"effect": None}
+    if "effect" not in tree and not any(isinstance(v, dict) and v.keys() - OVERRIDES for v in tree.values()):
         name = place.rpartition(".")[2]
         elsewhere = [path for path in _paths(config, name) if path != name]
-        typo = get_close_matches("effect", value, 1)
+        typo = get_close_matches("effect", tree, 1)
         hint = f"; did you mean {place.removesuffix(name)}{elsewhere[0]}?" if elsewhere else ""
-        hint = f"; did you mean effect: {value[typo[0]]}?" if typo else hint
+        hint = f"; did you mean effect: {tree[typo[0]]}?" if typo else hint
         # Typical mistakes: a path without one of its levels, and a misspelt key.
-        raise UsageError(f"{place}: names no effect{hint or ', as in {effect: peak}; null leaves one out'}")
+        known = [key for key, entry in config.items() if isinstance(entry, dict) and "effect" in entry]
+        usual = f", as in {{effect: peak}}; null leaves one out; in the chain are {', '.join(known) or 'none yet'}"
+        raise UsageError(f"{place}: names no effect{hint or usual}")
     part = build(_checked(value, place), sr, place)
     if isinstance(part, (Serial, Parallel)) and not list(part.parts()):
         raise UsageError(f"{place}: an empty chain; put effects into it, or leave it out by null")

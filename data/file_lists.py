@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from reknob.data.audio import AUDIO_SUFFIXES
@@ -24,8 +25,9 @@ def list_outputs(
 
     Args:
         given: files; folders, with all audio below them; patterns, for programs whose shell expands none.
-        folder: of the outputs. Those of a folder lie below it as the recordings do below theirs. Recordings that lie
-            inside `folder` already are no inputs, unless they are given by name.
+        folder: of the outputs. Those of a folder lie below it as the recordings do below theirs, those of a pattern as
+            the recordings do below its part without wildcards. Recordings that lie inside `folder` already are no
+            inputs, unless they are given by name.
         inputs: other files and folders that are read, and not to be replaced either.
         suffix: of the outputs; None for that of a wav or flac, and .wav for the others.
 
@@ -40,7 +42,8 @@ def list_outputs(
         kept = path.suffix.lower() if path.suffix.lower() in LOSSLESS else LOSSLESS[0]
         target = folder / name.with_suffix(suffix or kept)
         if target in sources:
-            raise UsageError(f"{sources[target]} and {path} would both be {target}; render them one after the other")
+            both = f"{sources[target]} and {path} would both be {target}"
+            raise UsageError(f"{both}; give the folder above them, or render them one after the other")
         check_output(target, [*found, *inputs], new_folder=True)
         sources[target] = path
     return [(path, target) for target, path in sources.items()]
@@ -70,7 +73,12 @@ def _expanded(given: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
     named = [match for match in matches if match.is_dir() or match.suffix.lower() in AUDIO_SUFFIXES]
     if not named:
         raise UsageError(f"{given}: matches no audio file")
-    return [pair for match in named for pair in _expanded(match, outputs)]
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), given.parts))
+    return [
+        (path, match.relative_to(root) / name if match.is_dir() else match.relative_to(root))
+        for match in named
+        for path, name in _expanded(match, outputs)
+    ]
 
 
 def _is_pattern(path: Path) -> bool:

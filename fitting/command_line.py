@@ -2,10 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import asdict
+from pathlib import Path
 
+from reknob.data.audio import AUDIO_SUFFIXES
 from reknob.data.pair_files import DATASETS
 from reknob.fitting.settings import FitSettings
 from reknob.formats.published_config import from_published_settings
+from reknob.runtime.errors import UsageError
 from reknob.runtime.settings import load_settings
 from reknob.runtime.trees import interpolated
 
@@ -21,6 +24,9 @@ def read_settings(argv: list[str], description: str | None = None) -> FitSetting
             of_file.update(tree.pop("chain"))
         return tree
 
+    files = [argument for argument in argv[:2] if Path(argument).suffix.lower() in AUDIO_SUFFIXES]
+    if len(files) == 2 and not any("=" in file or file.startswith("--") for file in files):
+        raise UsageError(f"{files[0]} and {files[1]}: say which is which, as dry={files[0]} wet={files[1]}")
     settings = load_settings(FitSettings, argv, description=description or "", translate=translate)
     settings.read_model(interpolated({"chain": of_file}, asdict(settings))["chain"])
     settings.check()

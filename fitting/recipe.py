@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from reknob.afx import kernels
 from reknob.data.chunks import Chunks, cut_chunks
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
@@ -108,7 +109,8 @@ class Recipe:
         chain = self.settings.build_chain()  # on the CPU, as the recordings are
         if is_document(self.settings.start):
             return raws_of(chain, read_document(self.settings.start), self.settings.seed)
-        log.info("%s: reading a start from the recordings", pair.name)
+        first = "" if kernels.compiled() else "; first the sample loops are compiled, about a minute, once"
+        log.info("%s: reading a start from the recordings, as long as about 120 steps take%s", pair.name, first)
         return start_from_signals(
             chain,
             pair,

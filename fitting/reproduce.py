@@ -65,6 +65,7 @@ def repeat_run(folder: Path, log_dir: Path, dry: Path | None = None, wet: Path |
 
     Raises UsageError for a run without steps or of the release, and where the repetition fails.
     """
+    runs.check_run(folder)
     meta = read_fields(folder / runs.META, RUN_RECORD)
     losses = meta["losses"] or _checkpointed(folder)
     if not losses:

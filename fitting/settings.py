@@ -137,6 +137,8 @@ class FitSettings:
 
     def check(self) -> None:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UsageError(f"dataset={self.dataset}: unknown; known: {', '.join(DATASETS)}")
         if self.optimiser.method not in METHODS:
             raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
         if self.start not in STARTS and not is_document(self.start):
@@ -151,6 +153,8 @@ class FitSettings:
             raws_of(chain, read_document(self.start))
         if self.start_presets and self.start != "signals":
             raise UsageError(f"start_presets={self.start_presets} needs start=signals; given: start={self.start}")
+        if self.prune_tolerance is not None and not self.prune:
+            raise UsageError(f"prune_tolerance={self.prune_tolerance:g} needs prune=true")
         self.start_rows(chain)
 
     def _check_chunks(self, loss: FitLoss) -> None:

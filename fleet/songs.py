@@ -62,24 +62,26 @@ def find(source: str, dataset: str | None, scratch: Path) -> Songs:
     """The songs of a list of folders, of a folder of pairs, or of a folder of such folders; each a path or a URL.
 
     Args:
-        source: a text file with a folder per line, or a folder.
+        source: a text file with a folder per line, also as @FILE, as main.py takes it; or a folder.
         dataset: how pairs are found in a folder (`data.pair_files.DATASETS`); None: by its files.
         scratch: an empty local folder; a folder at a URL is laid out in it by empty files, so that the rules for
             folders on a disk apply. Only files that describe pairs are fetched.
 
     Raises UsageError where the source cannot be read or holds no pair.
     """
-    mirror = _Mirror(scratch)
+    mirror, source = _Mirror(scratch), source.removeprefix("@")
     if is_url(source):
         store = Store(source)
         is_list = reached(source, store.is_file)
         text = reached(source, lambda: store.read("")) if is_list else None
     else:
+        if not Path(source).expanduser().exists():
+            raise UsageError(f"{source}: does not exist; give a text file with a folder per line, or a folder of pairs")
         is_list = Path(source).expanduser().is_file()
         text = Path(source).expanduser().read_bytes() if is_list else None
     if text is not None:
         lines = [mirror.local(line.strip()) for line in text.decode("utf-8-sig", "surrogateescape").splitlines()]
-        found = _listed(lines, dataset, scratch)
+        found = _listed(lines, dataset, scratch, source)
     else:
         found = _in_folder(mirror.local(source), dataset, scratch)
     songs = [
@@ -97,13 +99,15 @@ def find(source: str, dataset: str | None, scratch: Path) -> Songs:
     return Songs(sorted(_distinct(songs), key=lambda song: song.id), *lines)
 
 
-def _listed(lines: list[str], dataset: str | None, scratch: Path) -> tuple:
+def _listed(lines: list[str], dataset: str | None, scratch: Path, source: str) -> tuple:
+    """The pairs in listed folders; errors name `source`, and not the file that `find_songs` gets."""
     path = scratch / "songs.txt"
     write_bytes(path, "\n".join(lines).encode("utf-8", "surrogateescape"))
     try:
         return find_songs(Path(), dataset, f"@{path}")
     except UsageError as error:
-        raise UsageError(str(error).replace(f"data_dir=@{path}: ", "")) from None
+        reason = str(error).removeprefix(f"data_dir=@{path}: ").removeprefix(f"{path} ")
+        raise UsageError(f"{source}: {reason}") from None
 
 
 def _in_folder(folder: str, dataset: str | None, scratch: Path) -> tuple:
@@ -113,7 +117,7 @@ def _in_folder(folder: str, dataset: str | None, scratch: Path) -> tuple:
         return {Path(): listing.files}, listing.skipped, []
     except UsageError:
         below = sorted(str(path) for path in Path(folder).glob("*/") if path.is_dir() and path.name[0] != ".")
-        found = _listed(below, dataset, scratch) if below else ({}, [], [])
+        found = _listed(below, dataset, scratch, folder) if below else ({}, [], [])
         if not found[0]:
             raise  # what was wrong with the folder itself
         return found

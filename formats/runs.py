@@ -267,12 +267,22 @@ class Chains:
         known[name] = chain
 
 
+def check_run(folder: Path) -> None:
+    """Raises UsageError for what is no run folder; of the folder of a song, which holds some, naming the newest."""
+    if os.path.exists(folder / CONFIG):
+        return
+    wrong = f"is no run folder, as it has no {CONFIG}" if folder.is_dir() else "there is no such run folder"
+    runs = numbered(folder)
+    raise UsageError(f"{folder}: {wrong}; give {runs[-1] if runs else '<log_dir>/<name of the wet file>/run_<N>'}")
+
+
 def load_run(folder: str | Path, chains: Chains | None = None) -> Run:
     """A run folder, ours or published; UsageError naming the file that is missing, damaged or of another chain.
 
     `chains` are those of the runs that were read before.
     """
     folder = user_path(folder)
+    check_run(folder)
     config, sr, effect, _ = (chains or Chains()).read(folder / CONFIG)
     path = folder / CHECKPOINT
     state = read_tensors(path).get("best_model")

@@ -109,7 +109,7 @@ class Processor:
             UsageError: audio of other dimensions or without samples, a silent input whose loudness cannot be
                 normalised, and `stereo` for a chain that takes mono.
         """
-        if x.ndim not in (1, 2) or not min(x.shape):
+        if x.ndim not in (1, 2) or not min(x.shape) or (x.ndim == 2 and x.shape[0] > x.shape[1]):
             raise UsageError(f"x has the shape {tuple(x.shape)}; give audio (T,) or (C, T)")
         return render_recording(
             self.chain,

@@ -98,7 +98,8 @@ def input_file(text: str) -> Path:
 
 def integer(lowest: int, highest: int = LARGEST_INT) -> Callable[[str], int]:
     """An argument type: whole numbers from `lowest` to `highest`, both included."""
-    allowed = f"give a whole number from {lowest} to {highest}" if highest < LARGEST_INT else f"give {lowest} or more"
+    least = f"give {lowest} or more" if lowest > -LARGEST_INT else "give one, as -1"
+    allowed = f"give a whole number from {lowest} to {highest}" if highest < LARGEST_INT else least
 
     def read(text: str) -> int:
         try:

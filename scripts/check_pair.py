@@ -78,13 +78,14 @@ def show(check: PairCheck) -> None:
 
 
 def fix_targets(folder: Path, dry: Path, wet: Path) -> tuple[Path, Path]:
-    """The files that `--fix` writes; UsageError where one exists or is an input."""
+    """The files that `--fix` writes; UsageError where one exists, is an input or cannot be written."""
     targets = folder / "dry.wav", folder / "wet.wav"
     for target in targets:
         if any(target.exists() and source.exists() and target.samefile(source) for source in (dry, wet)):
             raise UsageError(f"--fix {folder}: {target} is an input; give another folder")
         if target.exists():
             raise UsageError(f"--fix {folder}: {target} exists; give another folder")
+        check_output(target, new_folder=True)
     return targets
 
 

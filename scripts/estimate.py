@@ -195,13 +195,10 @@ def estimate(estimator: Estimator, checkpoint: str, path: Path) -> Estimate:
 
 
 def load_compared(dry: Path, wet: Path, estimator: Estimator) -> Pair:
-    """The dry recording and the processed one, aligned and checked as a fit does; what the check finds is printed."""
+    """The dry recording and the processed one, aligned and checked as a fit does, which logs what it finds."""
     sr = estimator.settings["sr"]
     check_dry(read(dry, estimator), read(wet, estimator), sr, (f"--dry {dry}", str(wet)))
-    pair = load_pair(PairFiles(dry, wet, wet.stem), sr, lufs=None)
-    for finding in pair.check.findings:
-        result(f"--dry: {finding.severity}: {finding}")
-    return pair
+    return load_pair(PairFiles(dry, wet, wet.stem), sr, lufs=None)
 
 
 def compare(estimator: Estimator, q: Tensor, pair: Pair) -> dict[str, dict[str, float]]:

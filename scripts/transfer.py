@@ -10,25 +10,28 @@ at the loudness of the reference. A pair whose folder has a preset.json is left 
 ends a search early, with the best so far. A pair that fails does not stop the others.
 """
 
-from reknob.runtime.program import MISTAKE, explain, print_error, program, reason
+from reknob.runtime.program import INTERRUPTED, MISTAKE, explain, print_error, program, reason
 
 import argparse
 import logging
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from reknob.afx.registry import build
-from reknob.data.audio import FORMATS, loudness, write_audio
+from reknob.data.audio import loudness, write_audio
+from reknob.data.file_lists import list_recordings
 from reknob.data.rendering import render_recording
 from reknob.formats.preset_document import DOCUMENT, write_document
 from reknob.formats.presets import load_presets, read_chain, read_rows
 from reknob.runtime.arguments import Parser, file_path, input_file, integer, positive_float, real
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.output import result
 from reknob.transfer.embeddings import EMBEDDINGS
@@ -50,9 +53,8 @@ class Done(NamedTuple):
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    pairs = [
-        (raw, ref) for raw, ref in find_pairs(args.raw, args.reference) if args.overwrite or not is_done(args, raw, ref)
-    ]
+    folders = folders_of(args.out, find_pairs(args.raw, args.reference))
+    pairs = {folder: pair for folder, pair in folders.items() if args.overwrite or not (folder / DOCUMENT).exists()}
     options = TransferOptions(args.method, args.embedding, args.alpha, args.steps, args.seconds)
     config, sr, _ = read_chain(args.prior, args.fx_config)
     chain = build(config, sr).eval()
@@ -61,11 +63,11 @@ def main(argv: list[str]) -> int:
     transfer = Transfer(config, chain, [preset for preset in presets if preset.row not in left_out], options)
     written, failed = [], []
     with Interrupt() as stopped:
-        for number, (raw, reference) in enumerate(pairs, 1):
+        for number, (folder, (raw, reference)) in enumerate(pairs.items(), 1):
             if stopped():
                 break
             try:
-                written.append(transfer_one(args, transfer, raw, reference, stopped))
+                written.append(transfer_one(transfer, raw, reference, args.prior, folder, stopped))
                 result(f"{number}/{len(pairs)} {written[-1].folder}: {written[-1].seconds:.0f} s")
             except Exception as error:
                 if explain(error) is None:
@@ -76,10 +78,10 @@ def main(argv: list[str]) -> int:
     if not pairs:
         result(f"nothing to do: every pair has a {DOCUMENT} in {args.out}; --overwrite does them again")
     result(transfers=[done._asdict() for done in written], failed=failed)
-    return MISTAKE if failed else 0
+    return INTERRUPTED if stopped() else MISTAKE if failed else 0
 
 
-def transfer_one(args: argparse.Namespace, transfer: Transfer, raw: Path, reference: Path, stopped: Interrupt) -> Done:
+def transfer_one(transfer: Transfer, raw: Path, reference: Path, prior: Path, folder: Path, stopped: Interrupt) -> Done:
     """Does one pair and writes its folder; what was written."""
     begun = time.perf_counter()
     sr = transfer.chain.sr
@@ -96,9 +98,8 @@ def transfer_one(args: argparse.Namespace, transfer: Transfer, raw: Path, refere
     finally:
         for bar in bars.values():
             bar.close()
-    document = transfer.document(row, raw, reference, args.prior)
+    document = transfer.document(row, raw, reference, prior)
     out = render_recording(transfer.chain, document.tensors(), x, sr, lufs=LUFS, output=loudness(y, sr))
-    folder = folder_of(args.out, raw, reference)
     folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / OUTPUT, out, sr)
     write_document(folder / DOCUMENT, document)
@@ -108,35 +109,35 @@ def transfer_one(args: argparse.Namespace, transfer: Transfer, raw: Path, refere
 def find_pairs(raw: Path, reference: Path) -> list[tuple[Path, Path]]:
     """The pairs of two files, of a folder and a file, or of two folders by name; UsageError where there are none."""
     raws, references = recordings(raw), recordings(reference)
-    if not reference.is_dir():
-        return [(one, reference) for one in raws]
-    if not raw.is_dir():
-        return [(raw, one) for one in references]
-    by_name = {one.stem: one for one in references}
-    pairs = [(one, by_name[one.stem]) for one in raws if one.stem in by_name]
+    if not (raw.is_dir() and reference.is_dir()):
+        return list(product(raws, references))
+    pairs = [(one, other) for one, other in product(raws, references) if one.stem == other.stem]
     if not pairs:
         raise UsageError(f"{raw} and {reference} have no recordings of the same names")
+    for one in sorted({*raws, *references} - {each for pair in pairs for each in pair}):
+        logging.warning("%s: left out, as the other folder has no recording of its name", one)
     return pairs
 
 
 def recordings(path: Path) -> list[Path]:
-    """A file, or the recordings of a folder by name; UsageError for a folder without any."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(each for each in path.iterdir() if each.suffix.lower() in FORMATS)
+    """A file, or the recordings in a folder, but not those in folders of it; UsageError for a folder without any."""
+    found = [each for each in list_recordings([path]) if path in (each, each.parent)]
     if not found:
-        raise UsageError(f"{path}: holds no recordings ({', '.join(FORMATS)})")
+        raise UsageError(f"{path}: its recordings are in folders below it; give one of these")
     return found
 
 
-def folder_of(out: Path, raw: Path, reference: Path) -> Path:
-    """The folder of a pair."""
-    return out / f"{raw.stem}_like_{reference.stem}"
-
-
-def is_done(args: argparse.Namespace, raw: Path, reference: Path) -> bool:
-    """Whether a pair was done before."""
-    return (folder_of(args.out, raw, reference) / DOCUMENT).exists()
+def folders_of(out: Path, pairs: list[tuple[Path, Path]]) -> dict[Path, tuple[Path, Path]]:
+    """The pairs by their folders; UsageError for two pairs of one folder, and for one that cannot be written."""
+    folders: dict[Path, tuple[Path, Path]] = {}
+    for raw, reference in pairs:
+        folder = out / f"{raw.stem}_like_{reference.stem}"
+        if folder in folders:
+            both = " and ".join(str(one) for one in dict.fromkeys([*folders[folder], raw, reference]))
+            raise UsageError(f"{folder}: would be of {both}; rename one, or give another --out for it")
+        check_output(folder / OUTPUT, [raw, reference], new_folder=True)
+        folders[folder] = raw, reference
+    return folders
 
 
 def parser() -> argparse.ArgumentParser:

@@ -46,6 +46,9 @@ def test_nothing_is_overwritten(late: tuple[str, str], tmp_path: Path, capsys: p
     assert "exists; give another folder" in capsys.readouterr().err
     assert check_pair.main([str(tmp_path / "dry.wav"), late[1], "--fix", str(tmp_path)]) == 2
     assert "is an input" in capsys.readouterr().err
+    assert check_pair.main([*late, "--fix", late[0]]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.endswith(f"{late[0]} is no folder; choose another\n") and not shown.out
     assert torch.equal(read_audio(tmp_path / "dry.wav")[0], dry)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -274,6 +275,22 @@ def test_what_cannot_be_done_is_refused_at_once(
     assert fit_many.main([str(small[0]), str(tmp_path / "logs"), *argv]) == 2
     printed = capsys.readouterr().err
     assert message in printed and len(printed.splitlines()) == 1 and not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "songs.txt: does not exist; give a text file with a folder per line"),
+        (b"# none\n", "songs.txt: the list names no folder"),
+        (b"RIFF\0", "songs.txt: is no text file"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "songs.txt").write_bytes(content)
+    for name in ("", "@"):
+        with pytest.raises(UsageError, match=re.escape(f"{tmp_path}/{message}")):
+            songs.find(f"{name}{tmp_path}/songs.txt", None, tmp_path)
 
 
 def test_memory_is_of_one_process(small: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Plain numbers as values: every effect of the tables, whole chains, what is refused, and no change for tensors."""
 
+import re
+
 import pytest
 import torch
 from test_effects import audio, every_effect, make
@@ -76,8 +78,9 @@ def test_a_processor_of_plain_numbers_renders_at_the_rate_of_its_input() -> None
     assert processor.values["eq"] == {"gain": 3.0, "freq": 1000.0, "Q": pytest.approx(0.7)}
     assert processor.render(0.1 * torch.randn(2, 48000), sr=48000).shape == (2, 48000)
     assert reknob.Processor(processor.chain, processor.values).values == processor.values
-    with pytest.raises(UsageError, match=r"x has the shape \(1, 2, 100\); give audio"):
-        processor.render(torch.zeros(1, 2, 100), sr=SR)
+    for shape in ((1, 2, 100), (100, 2)):  # of a batch, and with the samples first, as soundfile reads
+        with pytest.raises(UsageError, match=re.escape(f"x has the shape {shape}; give audio")):
+            processor.render(torch.zeros(shape), sr=SR)
     with pytest.raises(UsageError, match="values: pan is missing"):
         reknob.Processor(processor.chain, {"eq": values["eq"]})
 

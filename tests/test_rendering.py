@@ -13,6 +13,7 @@ from torch import Tensor
 from reknob.afx.effect import Effect, Knobs, Values, flatten
 from reknob.afx.registry import build
 from reknob.data.audio import bits_like, loudness, read_audio, read_bits, write_audio
+from reknob.data.file_lists import list_outputs
 from reknob.data.rendering import render_recording
 from reknob.formats.preset_document import PresetDocument, write_document
 from reknob.runtime.errors import UsageError
@@ -197,6 +198,15 @@ def test_folders_and_patterns_are_rendered_past_a_bad_file_which_is_listed(
     pattern = str(takes / "*.wav")
     assert render.main(["--preset", preset, pattern, str(takes / "c.mp3"), str(tmp_path / "new")]) == 0
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.wav", "c.wav"]
+
+
+@pytest.mark.parametrize("pattern", ["**/*.*", "*", "*/d*"])
+def test_recordings_of_one_name_in_several_folders_match_one_pattern(pattern: str, tmp_path: Path) -> None:
+    for song in ("a", "b"):
+        (tmp_path / "songs" / song).mkdir(parents=True)
+        (tmp_path / "songs" / song / "dry.wav").touch()
+    outputs = [target for _, target in list_outputs([tmp_path / "songs" / pattern], tmp_path / "out")]
+    assert outputs == [tmp_path / "out" / song / "dry.wav" for song in ("a", "b")]
 
 
 def test_no_recording_of_a_list_is_ever_overwritten(

@@ -57,6 +57,10 @@ def refusal(argv: list[str]) -> str:
         ("chain.low_pas=null", "there is no 'low_pas' to leave out; did you mean low_pass?"),
         ("chain.sends=null", "the chain ends in 1 channel, but wet is stereo; end it with {effect: panning}"),
         ("chain.skip.effect=peak", "an effect cannot be called 'skip'"),
+        ("chain.peak9.gain.default=3", "null leaves one out; in the chain are peak1, peak2, low_shelf"),
+        ("dry.wav wet.wav", "dry.wav and wet.wav: say which is which, as dry=dry.wav wet=wet.wav"),
+        ("dataset=foldr", "dataset=foldr: unknown; known: medley_vocal"),
+        ("prune_tolerance=0.02", "prune_tolerance=0.02 needs prune=true"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_before_audio_is_read(argv: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,35 @@ def test_a_transfer_refuses_what_it_cannot_use(chain: Effect, presets: list[Pres
         TransferOptions("nope")
     with pytest.raises(UsageError, match="the raw recording has 1.0 s"):
         Transfer(CONFIG, chain, presets, TransferOptions())(voice(1.0, 0), voice(3.0, 0))
+
+
+def test_pairs_of_folders_have_folders_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raws, references = tmp_path / "raws", tmp_path / "references"
+    for path in (raws / "a.wav", raws / "b.m4a", references / "a.wav", references / "c" / "b.wav"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert program.find_pairs(raws, references) == [(raws / "a.wav", references / "a.wav")]
+    assert f"{raws / 'b.m4a'}: left out" in caplog.text
+    (raws / "a.flac").touch()
+    with pytest.raises(UsageError, match="a_like_a: would be of .*a.flac and .*a.wav"):
+        program.folders_of(tmp_path, program.find_pairs(raws, references))
+    with pytest.raises(UsageError, match="a.wav is no folder"):
+        program.folders_of(raws / "a.wav", [(raws / "b.m4a", references / "a.wav")])
+
+
+def test_a_signal_ends_the_program_after_its_pair(
+    tmp_path: Path, chain: Effect, presets: list[Preset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object) -> program.Done:
+        signal.raise_signal(signal.SIGINT)
+        return program.Done(str(arguments[4]), 0.0)
+
+    monkeypatch.setattr(program, "transfer_one", stopped)
+    write_presets(tmp_path / "set", presets, chain, chain=CONFIG, rejected={})
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).touch()
+    argv = [str(tmp_path), str(tmp_path / "a.wav"), "--prior", str(tmp_path / "set"), "--out", str(tmp_path / "out")]
+    assert program.main(argv) == 130
 
 
 def test_the_program_writes_documents_and_audio_and_leaves_out_what_is_done(
