@@ -27,6 +27,9 @@ RESPONSE_S = 1.5  # length of the free response
 EARLIER = 0.95  # where it begins, relative to the shortest delay of the sends
 ITERATIONS, LEAST_GAIN = 20, 0.003  # it ends where an iteration lowers the error by a smaller share,
 LEAST_ERROR = 2e-4  # and where the error is this share of the energy of wet: lossy coding leaves more
+#: Where more than this share of the energy of wet is left, a slow release is tried too, which no step from a fast one
+#: finds: it changes the gain of all that follows a peak. It must leave less than half.
+UNEXPLAINED, SLOW_MS, SLOW_ITERATIONS = 0.01, 5000.0, 5
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
 LEVELS = 3.0  # the farthest step of levels in dB, relative to others
 #: A level of 12 dB, and a raw parameter 3 from its start, each cost this share of the error: what the recordings do not
@@ -82,6 +85,7 @@ class _Problem:
                 direct += range(number, number + size)
                 levels += [p.is_level] * size
             number += size
+        self.releases = {name: p.mapping for name, p in chain.walk() if p.name == "release"}
         self.columns, self.levels = torch.tensor(direct), torch.tensor(levels)
 
     def solve(self, raws: Raws, pause: Callable[[], object]) -> Raws:
@@ -89,18 +93,33 @@ class _Problem:
         row = self.layout.join(raws).float()
         self.start = row[self.columns]
         self.widths = torch.where(self.levels, PRIOR_DB, PRIOR_RAW)
-        point = minimise(
-            self._prepared(row),
+        point = self._descend(self._prepared(row), ITERATIONS, pause)
+        for slow in self._slow_releases(point) if point.cost > UNEXPLAINED else ():
+            other = self._descend(self._at(slow, point.h, FIRST_STEPS), SLOW_ITERATIONS, pause)
+            if other.cost < point.cost / 2:
+                point = self._descend(other, ITERATIONS, pause)
+        found = set(self.columns.tolist())
+        numbers = self.layout.split(torch.arange(len(point.row)))
+        return {n: raw for n, raw in self.layout.split(point.row).items() if numbers[n].flatten()[0].item() in found}
+
+    def _descend(self, point: _Point, iterations: int, pause: Callable[[], object]) -> _Point:
+        return minimise(
+            point,
             self._derivatives,
             self._moved,
-            iterations=ITERATIONS,
+            iterations=iterations,
             least_gain=LEAST_GAIN,
             least_cost=LEAST_ERROR,
             pause=pause,
         )
-        found = set(self.columns.tolist())
-        numbers = self.layout.split(torch.arange(len(point.row)))
-        return {n: raw for n, raw in self.layout.split(point.row).items() if numbers[n].flatten()[0].item() in found}
+
+    def _slow_releases(self, point: _Point) -> Iterator[Tensor]:
+        """The raw parameters (P,) of a point with the release of each compressor slow, unless it is already."""
+        raws = self.layout.split(point.row)
+        for name, mapping in self.releases.items():
+            if float(mapping.value(raws[name])) < SLOW_MS:
+                slow = mapping.raw(mapping.inside(torch.tensor(SLOW_MS).double()))
+                yield self.layout.join(raws | {name: slow.to(point.row)})
 
     def _prepared(self, row: Tensor) -> _Point:
         """Sets the filter by the input of the sends, and gives the first point."""
@@ -126,7 +145,7 @@ class _Problem:
             yield (torch.fft.rfft(x, self.n) * self._filter).unflatten(0, (len(batch), n)), gains
 
     def _point(self, row: Tensor, spectra: Tensor, gains: Tensor, start: Tensor, steps: int) -> _Point:
-        """The point at raw parameters (P,), its response found from `start` by some steps."""
+        """As `_at`, with the spectra and gains of these raw parameters."""
         h, rest = start, self.target - gains * spectra
         if self.sends:
             h = least_squares(self._correlation(spectra), self._cross(spectra, rest), steps, start, self.first)
@@ -138,8 +157,12 @@ class _Problem:
         """The point after a step (p,) of the parameters of the direct sound."""
         farthest = FARTHEST * torch.where(self.levels, LEVELS, 1.0)
         row = point.row.index_add(0, self.columns, step.clamp(-farthest, farthest))
+        return self._at(row, point.h, RESPONSE_STEPS)
+
+    def _at(self, row: Tensor, start: Tensor, steps: int) -> _Point:
+        """The point at raw parameters (P,), its response found from `start` by some steps."""
         x, gains = next(self._spectra(row[None]))
-        return self._point(row, x[0], gains[0], point.h, RESPONSE_STEPS)
+        return self._point(row, x[0], gains[0], start, steps)
 
     def _derivatives(self, point: _Point) -> tuple[Tensor, Tensor]:
         """Half the second derivatives (p, p) of the squared error, and half its negative gradient (p,).

@@ -81,7 +81,7 @@ class FitSettings:
         None, "few chunks a step, drawn by level and dynamics; null: all", above=0, within=(1, 1_000_000)
     )
     start: str = option("defaults", f"{', '.join(STARTS)} (estimated from the recordings), or a preset.json")
-    restarts: int = option(4, "most starts from the signals that are tried; the best continues", within=(1, 64))
+    restarts: int = option(3, "start=signals: most echo times that are tried; the best continues", within=(1, 64))
     start_presets: str | None = option(None, "start=signals: a preset set, the reverbs of which are tried too")
     order: str = option("given", f"{', '.join(ORDERS)}: the compressor before or after the equaliser, by short fits")
     prune: bool = option(False, "at the end remove the effects without which the loss hardly rises, and fit the others")

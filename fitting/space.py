@@ -31,12 +31,13 @@ from reknob.fitting.trial import Raws
 ESTIMATED_S = 1.5  # length of the estimated response
 #: Windows in which a network is read, in times of the shortest line. In the first one, no sound has passed two lines.
 WINDOWS = (2.0, 2.4, 3.0, 3.6, 4.4)
+UNLIKE, QUIET = 0.6, 0.1  # distance in the last of them above which the response is no network's; a gain
 DECAYS, NEAR = (1.0, 2.5), 0.03  # factors on the decay to begin with, until a network is as near as this
 GROWTH, LONGEST_S = 1.3, 0.4  # of the windows that follow, up to the first echo
-CANDIDATES, CLEAR = 3, 0.3  # echoes that are tried, and as many others where none is as near as this
+CLEAR, OTHERS = 0.1, 3  # distance above which other echoes are tried too, and how many
 #: Windows in s in which echo and network are fitted together, and in how many pieces of the decay over frequency.
 TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 25))
-READING, ADAPTING, ECHO, REFINING = 20, 10, 3, 6  # iterations in a window
+READING, ADAPTING, ECHO, REFINING = 20, 10, 10, 6  # iterations in a window
 LEAST_GAIN, LAST_GAIN = 0.005, 0.01  # while the network is read, and afterwards
 DAMPING, LEAST_SLOPE = 1e-2, 1e-3
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most
@@ -61,7 +62,8 @@ def find_space(
         echoes: raw parameters of the delay by full name, one set for each candidate; may be empty.
         pause: called between steps; may raise.
 
-    By full name; empty for another chain, and where the sends hold neither a delay nor a reverb.
+    By full name; empty for another chain, and where the sends hold neither a delay nor a reverb. Where the response is
+    not that of such a reverb, outputs of the reverb of the start, quieter: a descent adds to it sooner than it removes.
     """
     if not isinstance(chain, Serial):
         return {}
@@ -74,7 +76,7 @@ def find_space(
     prefix = f"{last}."
     search = _Search(sends.eval(), estimate, _within(prefix, raws), pause)
     found = search.run([_within(prefix, echo) for echo in echoes])
-    return {prefix + name: raw for name, raw in search.columns.split(found).items()}
+    return {prefix + name: raw for name, raw in found.items()}
 
 
 @torch.no_grad()
@@ -111,12 +113,15 @@ class _Search:
         # What comes before is direct sound, whose error no echo and no reverb should make up for.
         self.first = min(part.response_start for part in (self.reverbs | self.delays).values())
 
-    def run(self, echoes: list[Raws]) -> Tensor:
-        """The raw parameters (P,) of the nearest response."""
+    def run(self, echoes: list[Raws]) -> Raws:
+        """The raw parameters of the nearest response; where that is no network's, outputs for a quiet one."""
         row = self.columns.join(self.raws)
         if self.reverbs:
-            row = self._network(row, self._first_echo(echoes))
-        heard = [self._with_echo(row, echo) for echo in echoes[:CANDIDATES]]
+            network = self._network(row, self._first_echo(echoes))
+            if network is None:
+                return {f"{name}.c": QUIET * self.raws[f"{name}.c"] for name in self.reverbs}
+            row = network
+        heard = [self._with_echo(row, echo) for echo in echoes]
         if self.reverbs and min((point.cost for point in heard), default=math.inf) > CLEAR:
             heard += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
         if heard:
@@ -124,7 +129,7 @@ class _Search:
         for seconds, pieces in TOGETHER:
             ways = self._directions(lambda name: True, mono=False, pieces=pieces)
             row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
-        return row
+        return self.columns.split(row)
 
     def _with_echo(self, row: Tensor, echo: Raws) -> _Point:
         """A row with an echo, whose other parameters follow; the decay too, of which short windows show little."""
@@ -150,19 +155,21 @@ class _Search:
             known = [float(times.value(echo[f"{name}.delay"])) for echo in echoes if f"{name}.delay" in echo]
             others = [
                 ms
-                for ms in echo_times(left, self.sends.sr, times.lo, times.hi, 2 * CANDIDATES)
+                for ms in echo_times(left, self.sends.sr, times.lo, times.hi, 2 * OTHERS)
                 if all(abs(ms - other) > 1 for other in known)
             ]
             found += [{f"{name}.delay": times.raw(times.inside(torch.tensor(ms).double()))} for ms in others]
-        return found[:CANDIDATES]
+        return found[:OTHERS]
 
-    def _network(self, row: Tensor, echo: float) -> Tensor:
-        """A row (P,) with the reverb that the response shows before an echo, at a time in s."""
+    def _network(self, row: Tensor, echo: float) -> Tensor | None:
+        """A row (P,) with the reverb that the response shows before an echo, at a time in s, or None."""
         shortest = min(int(reverb.lines.min()) for reverb in self.reverbs.values()) / self.sends.sr
         # An echo would be taken for the reverb.
         quiet = min((delay.response_start / self.sends.sr for delay in self.delays.values()), default=ESTIMATED_S)
         windows = [min(window * shortest, quiet) for window in WINDOWS]
         best = self._read(row, windows, DECAYS[0])
+        if best.cost > UNLIKE:
+            return None
         for factor in DECAYS[1:]:
             if best.cost > NEAR:
                 best = min(best, self._read(row, windows, factor), key=lambda point: point.cost)

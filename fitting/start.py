@@ -65,7 +65,7 @@ def start_from_signals(
     adapted = better_parts(chain, losses(one), adapted, find_direct_sound(chain, one, adapted, pause))
     delays = read(sends_input(chain, adapted, pair.dry[None])[0])
     space = find_space(chain, few, adapted, delays, pause)
-    found = [adapted | space] if space else [adapted | delay for delay in delays]
+    found = [adapted | delays[0] | space]
     found += other_reverbs(chain, adapted, presets, losses(one), pause)
     return best_start(chain, one, [*found, adapted], make, pause)
 

@@ -83,3 +83,12 @@ def test_a_response_that_begins_late_is_zero_before() -> None:
     h = least_squares(correlation, cross, 60, first=10)
     torch.testing.assert_close(h[:, 10:], torch.linalg.solve(metric[10:, 10:], cross[:, 10:].T).T)
     assert not h[:, :10].any()
+
+
+def test_a_slow_release_is_found_from_a_fast_one(dry: Tensor) -> None:
+    levels = torch.tensor([0.3, 1, 0.2, 1, 0.4, 0.8, 0.2, 1]).repeat_interleave(SR // 2)
+    x = normalise_loudness(dry / torch.logspace(-1, 0, 4).repeat_interleave(SR) * levels, SR, -18.0)
+    truth = {"cmp_threshold": -24.0, "cmp_ratio": 8.0, "release": 60_000.0, "attack": 5.0, "avg_coef": 0.9}
+    values = found(build(EFFECTS, SR).eval(), {f"comp.{name}": value for name, value in truth.items()}, x)
+    assert values["comp.release"] > 10_000
+    assert values["comp.cmp_threshold"] == pytest.approx(-24, abs=4)

@@ -137,6 +137,16 @@ def test_the_search_finds_echo_and_reverb(
     assert np.median(curves[1].y[middle] / curves[0].y[middle]) == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.usefixtures("brief_search")
+def test_a_reverb_that_is_no_network_begins_quietly(chain: Effect, raws: dict[str, Tensor], dry: Tensor) -> None:
+    t = torch.arange(SR // 2) / SR
+    h = torch.randn(2, len(t), generator=torch.Generator().manual_seed(0)) * 10 ** (-3 * t / 0.5)
+    wet = torch.from_numpy(signal.fftconvolve(dry.numpy(), h.numpy(), axes=-1))[:, : dry.shape[-1]].float()
+    found = find_space(chain, Chunks(dry[None], dry + 0.1 * wet[None], 0, (0,)), raws, [])
+    assert list(found) == ["sends.reverb.c"]
+    torch.testing.assert_close(found["sends.reverb.c"], 0.1 * raws["sends.reverb.c"])
+
+
 def test_a_chain_without_delay_and_reverb_has_no_space(dry: Tensor) -> None:
     wet = dry.expand(2, -1)[None]
     for config in ({"peak1": CHAIN["peak1"]}, {"sends": {"effect": "sends"}}):
