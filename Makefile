@@ -16,12 +16,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.installed
 	$(PY) main.py epochs=60 optimiser.method=annealed start=signals log_dir=logs report=true
 
-# Each step that keeps one core busy beside another one: packages are installed while kernels are compiled, and types are
-# checked beside the tests.
+# While kernels are compiled on one core, the other installs what the tests need and checks types; tests have both.
 test:
-	$(MAKE) -j2 $(VENV)/.tested build/.kernels
+	$(MAKE) -j2 build/.kernels build/.types
 	$(MAKE) ruff
-	$(MAKE) -j2 build/.types tests-alone
+	$(MAKE) tests-alone
 
 # Damaged files for every reader, and kills at random moments: hours, for the night.
 fuzz: $(VENV)/.tested

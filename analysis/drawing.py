@@ -1,13 +1,15 @@
 """Presets drawn from a density under conditions on their parameters and on what they sound like."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from reknob.afx.effect import Effect, nest
+from reknob.afx.param import Param
 from reknob.afx.registry import lookup
 from reknob.analysis.character import TRAITS, traits
 from reknob.analysis.prior import Prior
@@ -47,38 +49,42 @@ def draw(chain: Effect, prior: Prior, count: int, conditions: Sequence[Condition
     neither a scalar parameter of the chain nor a trait of it, and where of 5000 draws too few meet the conditions.
     """
     generator = torch.Generator().manual_seed(seed)
-    scalars = {name: p for name, p in chain.walk() if p.preset and not p.shape}
+    params = dict(chain.walk())
+    scalars = {name: p for name, p in params.items() if p.preset and not p.shape}
     known = {**scalars, **dict.fromkeys(TRAITS)}
     for condition in conditions:
         lookup(known, condition.name, "parameter or trait")
+    met = (vector for vector, raws in _drawn(chain, prior, generator) if _meets(chain, params, raws, conditions))
+    kept = list(islice(met, count))
+    if len(kept) < count:
+        raise UsageError(
+            f"{len(kept)} of {MOST_DRAWS} draws meet the conditions, {count} are wanted: widen the conditions"
+        )
+    return torch.stack(kept)
+
+
+def _drawn(chain: Effect, prior: Prior, generator: torch.Generator) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    """MOST_DRAWS draws, each as a row of raw_params.npy (P,) and as raw parameters."""
     mask = feature_mask(chain)
-    kept: list[Tensor] = []
-    drawn = 0
-    while len(kept) < count and drawn < MOST_DRAWS:
+    for _ in range(MOST_DRAWS // AT_ONCE):
         vectors = torch.zeros(AT_ONCE, len(mask))
         vectors[:, mask] = prior.sample(AT_ONCE, generator)
-        drawn += AT_ONCE
-        kept += [
-            v for v, raws in zip(vectors, from_vectors(vectors, chain), strict=True) if _meets(chain, raws, conditions)
-        ]
-    if len(kept) < count:
-        raise UsageError(f"{len(kept)} of {drawn} draws meet the conditions, {count} are wanted: widen the conditions")
-    return torch.stack(kept[:count])
+        yield from zip(vectors, from_vectors(vectors, chain), strict=True)
 
 
-def _meets(chain: Effect, raws: Mapping[str, Tensor], conditions: Sequence[Condition]) -> bool:
+def _meets(
+    chain: Effect, params: Mapping[str, Param], raws: Mapping[str, Tensor], conditions: Sequence[Condition]
+) -> bool:
     """Whether raw parameters meet all conditions; those on parameters are cheap and come first."""
-    params = dict(chain.walk())
-    found = {name: p.mapping.value(raws[name]) for name, p in params.items() if name in raws}
     on_traits = [c for c in conditions if c.name in TRAITS]
     on_values = [c for c in conditions if c.name not in TRAITS]
-    if not all(c.low <= float(found[c.name]) <= c.high for c in on_values):
+    if not all(c.low <= float(params[c.name].mapping.value(raws[c.name])) <= c.high for c in on_values):
         return False
     if not on_traits:
         return True
-    defaults = {name: p.mapping.value(p.initial_raw(None)) for name, p in params.items() if name not in found}
+    values = {n: p.mapping.value(raws[n] if n in raws else p.initial_raw(None)) for n, p in params.items()}
     needs_response = any(c.name in ("wetness", "width") for c in on_traits)
-    numbers = traits(chain, nest(defaults | found), responses=needs_response)
+    numbers = traits(chain, nest(values), responses=needs_response)
     missing = [c.name for c in on_traits if c.name not in numbers]
     if missing:
         raise UsageError(f"--where {missing[0]}: the chain has no such trait; it has: {', '.join(numbers)}")

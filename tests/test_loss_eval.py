@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,10 @@ def chain() -> Effect:
     return build(CHAIN, SR)
 
 
-@pytest.fixture
-def scored_set(tmp_path: Path, chain: Effect) -> Path:
-    """Three tracks of 2.5 s, each its dry file through its preset; dry begins 50 samples late on the disk."""
-    presets = []
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory, chain: Effect) -> Path:
+    """A set, and its three tracks of 2.5 s, each its dry file through its preset; dry begins 50 samples late."""
+    place, presets = tmp_path_factory.mktemp("rendered"), []
     for i in range(3):
         generator = torch.Generator().manual_seed(i)
         dry = 0.1 * torch.randn(1, int(2.5 * SR), generator=generator) * torch.linspace(0.2, 1, int(2.5 * SR))
@@ -56,11 +57,18 @@ def scored_set(tmp_path: Path, chain: Effect) -> Path:
         }
         paths = [f"/elsewhere/song{i}/{side}.wav" for side in ("take", "mix")]
         preset = Preset(i, *paths, -50, raws)
-        folder = tmp_path / "audio" / f"song{i}"
+        folder = place / "audio" / f"song{i}"
         write_audio(folder / "take.wav", pad(dry, (50, 0)), SR)
         write_audio(folder / "mix.wav", render(chain.eval(), preset.values(chain), dry), SR)
         presets.append(preset)
-    write_presets(tmp_path / "set", presets, chain, chain=CHAIN, rejected={})
+    write_presets(place / "set", presets, chain, chain=CHAIN, rejected={})
+    return place
+
+
+@pytest.fixture
+def scored_set(tmp_path: Path, rendered: Path) -> Path:
+    """The set, in a folder of the test's own."""
+    shutil.copytree(rendered, tmp_path, dirs_exist_ok=True)
     return tmp_path / "set"
 
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,11 @@ from takes import QUICK, RUN_FILES, SR, mixed, take
 import main
 from reknob.data.audio import write_audio
 from reknob.data.pair_files import find_songs
-from scripts import get_medley_vocal_txt
+from scripts import fit_many, get_medley_vocal_txt
 
 ROOT = Path(__file__).parents[1]
 METADATA = ROOT.parent / "shared" / "metadata"
+SCRIPT = ROOT / "scripts" / "train_medley.sh"
 SONG = """\
 instrumental: '{instrumental}'
 raw_dir: {name}_RAW
@@ -78,12 +78,20 @@ def write_take(song: Path, seed: int) -> None:
     write_audio(song / f"{song.name}_STEMS" / f"{song.name}_STEM_01.wav", mixed(dry), SR)
 
 
-def train(tmp_path: Path, songs: list[str], *settings: str) -> subprocess.CompletedProcess:
-    (tmp_path / "list.txt").write_text("# songs\n\n" + "\n".join(str(tmp_path / song) for song in songs))
-    script = ROOT / "scripts" / "train_medley.sh"
-    command = ["bash", str(script), str(tmp_path / "list.txt"), str(tmp_path / "log dir"), *QUICK, *settings]
-    environment = os.environ | {"PYTHON": sys.executable}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+def test_the_script_runs_fit_many_keeps_what_it_says_and_ends_as_it_does(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\necho failed >&2\nexit 2\n')
+    python.chmod(0o755)
+    (tmp_path / "list.txt").touch()
+    command = ["bash", str(SCRIPT), "list.txt", "log dir", "epochs=3", "model=a b"]
+    for _ in range(2):
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "PYTHON": str(python)}, cwd=tmp_path
+        )
+        program = str(ROOT / "scripts" / "fit_many.py")
+        expected = [program, "list.txt", "log dir", "--together", "64", "epochs=3", "model=a b", "failed"]
+        assert done.returncode == 2 and done.stdout.splitlines() == expected
+    assert (tmp_path / "log dir" / "train.log").read_text() == 2 * done.stdout
 
 
 def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again(
@@ -92,20 +100,18 @@ def test_songs_of_a_list_are_fitted_once_and_failures_are_listed_and_tried_again
     write_take(tmp_path / "A Song", 0)
     write_take(tmp_path / "B_Song", 1)
     write_song(tmp_path / "C_Played", "C_Played", instrumental="yes")
-    songs = ["A Song/", "C_Played", "B_Song"]
-    first = train(tmp_path, songs)
-    assert first.returncode == 2
-    assert "2 fitted, 0 done before, 1 failed" in first.stdout
-    failed = f"fit_many.py: {tmp_path / 'C_Played'}: no pair found: C_Played is instrumental"
-    assert failed in first.stdout.splitlines()
-    logs = tmp_path / "log dir"
+    songs, logs = ["A Song/", "C_Played", "B_Song"], tmp_path / "log dir"
+    (tmp_path / "list.txt").write_text("# songs\n\n" + "\n".join(str(tmp_path / song) for song in songs))
+    argv = [str(tmp_path / "list.txt"), str(logs), "--together", "64", *QUICK]  # as the script calls it
+    assert fit_many.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert "2 fitted, 0 done before, 1 failed" in out
+    assert f"fit_many.py: {tmp_path / 'C_Played'}: no pair found: C_Played is instrumental" in err.splitlines()
     for song in ("A Song", "B_Song"):
         assert RUN_FILES <= {p.name for p in (logs / song / f"{song}_STEM_01" / "run_0").iterdir()}
-    assert failed in (logs / "train.log").read_text()
     (tmp_path / "C_Played" / "C_Played_METADATA.yaml").unlink()
     write_take(tmp_path / "C_Played", 2)
-    # As the script calls it, without the start of another process.
-    assert main.main([f"data_dir=@{tmp_path / 'list.txt'}", f"log_dir={logs}", "resume=true", *QUICK]) == 0
+    assert fit_many.main(argv) == 0
     assert "1 fitted, 2 done before, 0 failed" in capsys.readouterr().out
     assert not (logs / "A Song" / "A Song_STEM_01" / "run_1").exists()
 
@@ -135,6 +141,5 @@ def test_a_list_that_leads_nowhere_is_refused(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("argv", [[], ["list"], ["no_such_list", "log"]])
 def test_wrong_arguments_are_refused(argv: list[str], tmp_path: Path) -> None:
-    script = ROOT / "scripts" / "train_medley.sh"
-    done = subprocess.run(["bash", str(script), *argv], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(["bash", str(SCRIPT), *argv], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr

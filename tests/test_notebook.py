@@ -84,12 +84,13 @@ def printed(first: Path, second: Path) -> str:
 
 
 def test_the_notebook_runs_on_two_small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = read_yaml(ROOT / "presets" / "fx_config.yaml")
+    whole = read_yaml(ROOT / "presets" / "fx_config.yaml")
+    config = {name: whole[name] for name in ("peak1", "comp", "sends")}  # most of the time goes into drawing
     sets = [write_set(tmp_path / name, config, rows, seed) for seed, (name, rows) in enumerate((("a", 20), ("b", 24)))]
     text, shown, bar = executed(monkeypatch, *sets)
     assert shown == 7
     assert "9/9" in bar and bar.count("\r") >= 9 and bar.count("\n") == 1 and text.endswith("a song\n")
-    assert "a, 54 pairs of effects" in text and "strongest in b" in text and "b on a" in text
+    assert "a, 14 pairs of effects" in text and "strongest in b" in text and "b on a" in text
     assert "a: the first 5 whitened components of 20 presets" in text
     assert "b: the first 6 whitened components of 24 presets" in text
 

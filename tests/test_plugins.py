@@ -1,9 +1,8 @@
 """Plug-ins: one of each kind, by --plugin and by an entry point, in programs and their workers; what is refused."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,39 +93,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The tables, the modules and the path as they were."""
+def forget() -> Iterator[Callable[[], None]]:
+    """The tables, the modules and the path are as they were: after a test, and when this is called."""
     held = [(table, dict(table)) for table in (EFFECTS, LOSSES, ENCODERS, DATASETS, RECORDINGS)]
     path, modules = list(sys.path), set(sys.modules)
-    yield
-    for table, before in held:
-        table.clear()
-        table.update(before)
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.startswith(("my_", "shared_", "ill_")):
-            del sys.modules[name]
 
+    def restore() -> None:
+        for table, before in held:
+            table.clear()
+            table.update(before)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if name.startswith(("my_", "shared_", "ill_")):
+                del sys.modules[name]
 
-def run(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
-    """A program from a clone, in a folder of its user."""
-    command = [sys.executable, str(ROOT / program), *arguments]
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    yield restore
+    restore()
 
 
 def test_a_fit_and_a_render_take_effect_loss_and_data_set_of_a_plugin(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forget: Callable[[], None]
 ) -> None:
+    monkeypatch.chdir(folder)
     sizes = ["chunk_duration=1.4", "chunk_overlap=0.4", "epochs=2", "device=cpu", "check_pair=false"]
     chosen = ["dataset=takes", "data_dir=song", "model=chain.yaml", "loss.name=rms", "loss.options.floor=0.01"]
-    fit = run(folder, "main.py", "--plugin", "my_plugin", *chosen, *sizes)
-    assert fit.returncode == 0, fit.stderr
-    assert "sat" in fit.stdout and "drive" in fit.stdout
+    assert main.main(["--plugin", "my_plugin", *chosen, *sizes]) == 0
+    told = capsys.readouterr().out
+    assert "sat" in told and "drive" in told
+    forget()
     run_folder = folder / "logs" / "mix" / "run_0"
     losses = read_json(run_folder / "meta.json")["losses"]
     assert len(losses) == 2 and losses[1] < losses[0]
-    monkeypatch.chdir(folder)
     assert render.main([f"--run={run_folder}", "song/take.wav", "z.wav"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "unknown effect 'saturation'" in error

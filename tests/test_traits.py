@@ -27,7 +27,7 @@ def opened(name: str) -> tuple[Effect, Values]:
 
 
 @every_effect
-@pytest.mark.parametrize("sizes", [[1500], [0, 700, 800], [1, 1, 1, 497, 0, 1000], [3] * 500], ids=str)
+@pytest.mark.parametrize("sizes", [[1500], [0, 700, 800], [1, 1, 1, 497, 0, 1000], [3] * 40 + [1380]], ids=len)
 def test_any_split_into_blocks_equals_the_whole(name: str, sizes: list[int]) -> None:
     effect, values = opened(name)
     x = audio(name, 1, random(), torch.float64)[0]

@@ -24,8 +24,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fdn, "empty", poisoned_empty)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(("lines", "groups", "n"), [(1, 1, 1), (2, 3, 64), (6, 1, 301), (7, 2, 126)])
+@pytest.mark.parametrize(
+    ("lines", "groups", "n", "dtype"),
+    [
+        (1, 1, 1, torch.float32),
+        *((2, 3, 64, dtype) for dtype in TOLERANCE),
+        (6, 1, 130, torch.float32),
+        (5, 2, 126, torch.float64),
+    ],
+)
 def test_outputs_and_every_gradient_equal_the_reference(lines: int, groups: int, n: int, dtype: torch.dtype) -> None:
     inputs = network(lines, groups, n, dtype)
     ours = response_and_grads(response, inputs, n)
@@ -33,8 +40,8 @@ def test_outputs_and_every_gradient_equal_the_reference(lines: int, groups: int,
     assert_equal(ours, response_and_grads(reference.fdn_response, inputs, n), TOLERANCE[dtype])
 
 
-def test_sixteen_lines_equal_the_reference() -> None:
-    inputs = network(16, 1, 9, torch.float64)
+def test_many_lines_equal_the_reference() -> None:
+    inputs = network(16 if DEVICE == "cuda" else 9, 1, 9, torch.float64)  # the interpreter's time grows with their cube
     assert_equal(response_and_grads(response, inputs, 9), response_and_grads(reference.fdn_response, inputs, 9), 1e-9)
 
 
@@ -49,16 +56,15 @@ def test_any_number_of_inputs_outputs_and_blocks_equals_the_reference(
     assert_equal(ours, response_and_grads(reference.fdn_response, tensors, 101), 1e-9)
 
 
-@pytest.mark.parametrize("groups", [2, 64])
-def test_many_networks_of_few_bins_equal_the_reference(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_networks_of_few_bins_equal_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fdn, "BLOCK", 4)
-    inputs = network(1, groups, 3, torch.float64, 1, 1)
+    inputs = network(1, 17, 3, torch.float64, 1, 1)
     assert_equal(response_and_grads(response, inputs, 3), response_and_grads(reference.fdn_response, inputs, 3), 1e-9)
 
 
 def test_gradients_pass_gradcheck() -> None:
     inputs = network(2, 1, 5, torch.float64, 1, 1)
-    assert torch.autograd.gradcheck(lambda *tensors: response(*tensors, 5), inputs)
+    assert torch.autograd.gradcheck(lambda *tensors: response(*tensors, 5), inputs, fast_mode=True)
 
 
 # In float64 ours and what is expected round a turn two times and once, by 2^-53 each: 6 pi 2^-53 = 2.1e-15.

@@ -65,16 +65,16 @@ def test_triton_equals_the_reference_on_a_few_samples(name: str, rows: int, samp
 @pytest.mark.parametrize("name", KERNELS)
 def test_long_rows_have_longer_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, params = audio(2, 61), parameters(name, 1)
-    expected = output_and_gradients(ours, name, x, params)
     monkeypatch.setattr(lanes, "CHUNKS", 5)
     assert lanes.chunk_size(61) == 16
-    assert_all_close(output_and_gradients(ours, name, x, params), expected, 1e-12)
+    actual, expected = (output_and_gradients(module, name, x, params) for module in (ours, reference))
+    assert_all_close(actual, expected, 1e-9)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_float32_audio_does_not_reduce_the_accuracy_of_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "SHORTEST", 32)
-    x, params = audio(1, 200, torch.float32), parameters(name, 1)
+    monkeypatch.setattr(lanes, "SHORTEST", 16)
+    x, params = audio(1, 120, torch.float32), parameters(name, 1)
     actual, expected = (output_and_gradients(ours, name, x.to(t), params) for t in (torch.float32, torch.float64))
     assert_all_close(actual, expected, 1e-6)
 
