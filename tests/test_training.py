@@ -32,6 +32,12 @@ QUICK = ["--encoder=percentiles", *SIZE.split()]
 NAME = "SFX_{}_AFX_{}_ENC_percentiles_LOSS_{}"
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw none, as that takes longer than their steps; but for `trained`, which is there before."""
+    monkeypatch.setattr(TrainingBoard, "validated", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of recordings."""
@@ -134,7 +140,6 @@ def test_a_training_that_is_stopped_and_killed_within_epochs_is_the_whole_one(
             raise KeyboardInterrupt  # as a kill: what was written last is all that is left
         return step(self, batch)
 
-    monkeypatch.setattr(TrainingBoard, "validated", lambda *_: None)  # figures take most of the time
     monkeypatch.setattr(epochs, "PAUSE_S", 0.0)
     monkeypatch.setattr(epochs, "WRITING", math.inf)
     monkeypatch.setattr(Training, "forward", disturbed)
