@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -191,7 +192,8 @@ class Epochs:
         sampler = self.loaders["train"].sampler
         assert isinstance(sampler, EpochSampler)
         sampler.set_epoch(self.epoch, self.batch)
-        for loss in descend(map(self.model, self._batches()), self.optimiser, backward=self.fabric.backward):
+        losses = (self.model(partial(dict, batch)) for batch in self._batches())
+        for loss in descend(losses, self.optimiser, backward=self.fabric.backward):
             self.losses += loss
             self.batch += 1
             yield loss

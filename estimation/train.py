@@ -54,8 +54,9 @@ class Training(nn.Module):
             wet = random_lossy_round_trip(wet, self.estimator.settings["sr"], self.coded, generator, share)
         return self.estimator(wet)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss of a batch in training."""
+    def forward(self, get_batch: Callable[[], Batch]) -> Tensor:
+        """The loss in training of a batch, given as a function: Lightning rounds tensors to the networks' precision."""
+        batch = get_batch()
         wet = synthesise(self.estimator, batch)
         return self.compute_loss(batch, wet, self.estimate(wet))
 
