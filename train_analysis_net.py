@@ -7,7 +7,8 @@
 
 --sfx processes the music, --afx is estimated: words of geq, peq, compfull, comphalf, compsimple, taylor, chebyshev and
 dist, joined by _; the effects run in this order. Results go to <log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the
-best epoch), metrics.json, TensorBoard. Ctrl-C keeps the best epoch so far; --resume continues with the next epoch.
+best epoch), metrics.json, TensorBoard. --resume continues where Ctrl-C stopped it, or at most 30 s
+before it was killed.
 
     python train_analysis_net.py --devices=4 …                             four GPUs of this machine, one training
     srun --nodes=2 --ntasks-per-node=4 python train_analysis_net.py --nodes=2 --devices=4 …
@@ -20,10 +21,9 @@ import logging
 import sys
 import warnings
 
-from lightning.pytorch.callbacks import LearningRateMonitor
-
 from reknob.encoders import ENCODERS
 from reknob.estimation.arguments import add_music
+from reknob.estimation.epochs import train
 from reknob.estimation.loaders import build_loaders
 from reknob.estimation.train import objectives
 from reknob.estimation.training_run import (
@@ -34,11 +34,10 @@ from reknob.estimation.training_run import (
     build_estimator,
     open_folder,
     score_run,
-    train,
 )
 from reknob.report.board import quiet_writer_threads
 from reknob.report.tables import scores_table
-from reknob.report.training_board import CarefulLogger, DataWait, EstimateBoard, OneBar
+from reknob.report.training_board import TrainingBoard
 from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int, positive_float, positive_int
 from reknob.runtime.device import pick_device
 from reknob.runtime.memory import keep_freed_memory
@@ -51,8 +50,7 @@ MOST_PROCESSES = 1024
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = TrainingSettings(**vars(parser().parse_args(argv)))
-    for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     keep_freed_memory()
     device = pick_device(settings.device)
@@ -67,19 +65,17 @@ def main(argv: list[str]) -> int:
     is_first = settings.share.rank == 0
     for reason in skipped if is_first else ():
         print(f"skipped {reason}")
-    callbacks = [LearningRateMonitor(), DataWait(), EstimateBoard(), *([OneBar()] if is_first else [])]
-    logger = CarefulLogger(folder)
+    board = TrainingBoard(folder)
     with quiet_writer_threads():
-        stopped = train(estimator, settings, folder, loaders, device, callbacks=callbacks, logger=logger)
+        stopped = train(estimator, settings, folder, loaders, device, board=board if is_first else None)
     if not is_first:
         return INTERRUPTED if stopped else 0
     if stopped:
         result(f"stopped; the best epoch is in {folder / ESTIMATOR}; --resume continues", estimator=folder / ESTIMATOR)
         return INTERRUPTED
-    # Lightning moves the estimator to the CPU at the end of a training.
-    scores = score_run(estimator.to(device), loaders["test"], folder, settings.seed)
+    scores = score_run(estimator, loaders["test"], folder, settings.seed)
     with quiet_writer_threads():
-        logger.log_result(settings.record(), scores["estimate"])
+        board.scored(settings.record(), scores["estimate"])
     text = f"{scores_table(scores)}\n{folder / ESTIMATOR}; the scores of every item: {folder / METRICS}"
     result(text, estimator=folder / ESTIMATOR, scores=scores)
     return 0

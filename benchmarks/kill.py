@@ -7,9 +7,9 @@ so often it may run to its end, and what it leaves has to be identical to what t
 weights and files, bit for bit. After every kill all files that are in place have to be whole. Faults: the n-th write
 raises, for every n and several errors, or files may not grow beyond a size; then the job runs again without.
 
-Jobs are small (2 to 3 s at 16 kHz) and their checkpoints come every 0.1 s instead of 20 s, so that kills fall on all
-parts of them. They are forked from this process, which has imported everything. "repeated s" is the longest time from
-the last checkpoint, or from a job's start, to a kill.
+Jobs are small (2 to 3 s at 16 kHz) and their checkpoints come every 0.1 s instead of 20 or 30 s, so that kills fall on
+all parts of them. They are forked from this process, which has imported everything. "repeated s" is the longest time
+from the last checkpoint, or from a job's start, to a kill.
 """
 
 from reknob.runtime.program import program

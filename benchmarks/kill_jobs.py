@@ -1,6 +1,7 @@
 """The jobs that `benchmarks.kill` ends: what they run, what they leave, and how they are killed and disturbed."""
 
 import errno
+import math
 import os
 import random
 import resource
@@ -20,6 +21,8 @@ from torch.utils.tensorboard import SummaryWriter
 from reknob.afx.effect import Knobs
 from reknob.afx.registry import build
 from reknob.data.audio import read_audio, write_audio
+from reknob.estimation import epochs
+from reknob.estimation.training_run import LAST
 from reknob.fitting import fit
 from reknob.formats import runs
 from reknob.formats.presets import read_info
@@ -32,7 +35,7 @@ FIT_PROGRAM, TRAIN, HARVEST, TRAIN_ON_STATISTICS = (
     for name in ("main", "train_analysis_net", "scripts.get_params", "scripts.train_on_statistics")
 )
 SR = 16000
-PAUSE_S = 0.1  # between checkpoints of a fit, instead of 20
+PAUSE_S = 0.1  # between checkpoints of a fit, instead of 20, and of a training, instead of 30
 REFERENCE, OUTPUT = "reference", "output.txt"
 MOST_WRITES = 6  # that are let fail
 MOST_IN_A_ROW = 12  # kills before a job may run to its end
@@ -88,7 +91,8 @@ def kill_at_random(job: Job, kills: int, seed: int) -> Outcome:
             started = time.time()
             if not _killed(job, inputs, folder, draw.uniform(0, LATEST * seconds)):
                 break
-            saved = max((p.stat().st_mtime for p in folder.rglob(runs.CHECKPOINT)), default=started)
+            states = (path for name in (runs.CHECKPOINT, LAST) for path in folder.rglob(name))
+            saved = max((path.stat().st_mtime for path in states), default=started)
             repeated = max(outcome.repeated_s, time.time() - max(started, saved))
             outcome = replace(outcome, kills=outcome.kills + 1, repeated_s=repeated)
             outcome.lost.extend(f"{folder.name}: {line}" for line in _complaints(job.check, folder))
@@ -172,7 +176,8 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Callable[[], None] | No
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         torch.set_num_threads(1)
-        fit.PAUSE_EVERY_S = PAUSE_S
+        fit.PAUSE_EVERY_S = epochs.PAUSE_S = PAUSE_S
+        epochs.WRITING = math.inf
         # Drawing them is most of a small job's work; they go into the file of TensorBoard, as the losses do.
         SummaryWriter.add_figure = lambda *_, **__: None
         if disturb:
@@ -310,8 +315,8 @@ TRAINING = "--encoder=percentiles --seconds=1 --batch_size=2 --valid_items=2 --t
 
 def _train(inputs: Path, folder: Path) -> int:
     argv = [*TRAINING.split(), "--data=folder", f"--data_dir={inputs}", f"--log_dir={folder / 'logs'}", "--device=cpu"]
-    begun = ["--resume"] * bool(list(folder.glob("logs/*/last.ckpt")))
-    return TRAIN([*argv, "--epochs=3", "--epoch_items=4", *begun])
+    begun = ["--resume"] * bool(list(folder.glob(f"logs/*/{LAST}")))
+    return TRAIN([*argv, "--epochs=3", "--epoch_items=12", *begun])
 
 
 def _recordings(folder: Path) -> None:

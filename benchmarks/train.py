@@ -30,7 +30,7 @@ def batch_of(size: int = 4, seconds: float = 10.0, device: str = "cpu") -> Batch
 def our_step(encoder: str, batch: Batch) -> Task:
     """A step of ours."""
     estimator = Estimator(sfx="peq", afx="peq", encoder=encoder).to(batch["dry"].device)
-    training, wet = Training(estimator, "mel", 1e-4), synthesise(estimator, batch)
+    training, wet = Training(estimator, "mel"), synthesise(estimator, batch)
 
     def run() -> None:
         training.compute_loss(batch, wet, estimator(wet)).backward()

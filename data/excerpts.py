@@ -96,11 +96,11 @@ class EpochSampler(Sampler[int]):
 
     def __init__(self, length: int, batch_size: int, share: Share = ALONE) -> None:
         self.length, self.epoch, self.share = length, 0, share
-        self.taken = length // batch_size * batch_size
+        self.taken, self.batch_size, self.first = length // batch_size * batch_size, batch_size, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration yield the indices of this epoch."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Makes the next iteration yield the indices of this epoch, from one of its batches on."""
+        self.epoch, self.first = epoch, first_batch * self.batch_size
 
     def __len__(self) -> int:
         return len(self._indices())
@@ -110,7 +110,7 @@ class EpochSampler(Sampler[int]):
 
     def _indices(self) -> range:
         start = self.epoch * self.length
-        return range(start + self.share.rank, start + self.taken, self.share.count)
+        return range(start + self.first + self.share.rank, start + self.taken, self.share.count)
 
 
 def excerpt_loader(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reknob.estimation.controls import in_order, less
+from reknob.estimation.descent import descend
 from reknob.estimation.distribution import (
     LEVELS,
     Calibration,
@@ -48,13 +49,10 @@ def fit_certainty(estimator: Estimator, train: StatisticsSet, seed: int) -> Cert
     optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
-        chosen = torch.randint(len(q), (BATCH,), generator=generator)
-        loss = certainty_loss(model, hidden[chosen], q[chosen], off[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    batches = (torch.randint(len(q), (BATCH,), generator=generator) for _ in range(STEPS))
+    losses = (certainty_loss(model, hidden[chosen], q[chosen], off[chosen]) for chosen in batches)
+    for _ in descend(losses, optimiser, schedule):
+        pass
     return model.eval()
 
 

@@ -1,11 +1,12 @@
 """Training and scoring of the compressor's neural proxy against the compressor itself."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reknob.afx.dynamics import Compressor
 from reknob.afx.functional.level import centre_and_peak
@@ -13,10 +14,10 @@ from reknob.afx.proxy import TRAINED_SR, ProxyCompressor
 from reknob.data.audio import read_audio, resample
 from reknob.data.music import generate_music
 from reknob.data.recordings import find_recordings
+from reknob.estimation.descent import descend, train_best
 from reknob.losses.metrics import FFT_SIZES, BlindMetrics
 from reknob.losses.stft import MultiResolutionSTFT
 from reknob.runtime.bars import progress_bar
-from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream
 
@@ -100,43 +101,30 @@ def train_proxy(
     )
     stft = MultiResolutionSTFT(TRAINED_SR, FFT_SIZES, [n // 2 for n in FFT_SIZES], FFT_SIZES)
     q_held_out = random_controls(len(held_out))
-    best, best_weights, best_step = float("inf"), {}, 0
-    with progress_bar(title="training", total=settings.steps, unit="step") as bar:
-        for step, (x, q) in enumerate(draw_batches(settings, music), start=1):
-            # The network does not compute the make-up gain, which would weight the excerpts unevenly.
-            values = exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}
-            target = exact(x, **values)
-            pred = proxy(x, **values)
-            loss = (pred - target).abs().mean() + stft(pred, target)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            bar.update()
-            last = step == settings.steps or interrupt.asked
-            if last or step % settings.validate_every == 0:
-                mae, _, mrstft, _ = score_proxy(proxy, held_out, q_held_out).mean(0).tolist()
-                bar.set_postfix(held_out=f"{mae + mrstft:.4f}")
-                # The terms that are trained on; ESR and Mel are reported only.
-                if mae + mrstft < best:
-                    best, best_step = mae + mrstft, step
-                    # Copied, as the optimiser changes the tensors of state_dict in place.
-                    best_weights = {name: value.clone() for name, value in network.state_dict().items()}
-            if last:
-                break
-    if not best_weights:
-        raise UsageError("the training diverged before its first validation; give a lower --lr")
-    network.load_state_dict(best_weights)
-    return proxy, best_step
+
+    def loss(x: Tensor, q: Tensor) -> Tensor:
+        # The network does not compute the make-up gain, which would weight the excerpts unevenly.
+        values = exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}
+        target, pred = exact(x, **values), proxy(x, **values)
+        return (pred - target).abs().mean() + stft(pred, target)
+
+    def validate() -> float:
+        # The terms that are trained on; ESR and Mel are reported only.
+        mae, _, mrstft, _ = score_proxy(proxy, held_out, q_held_out).mean(0).tolist()
+        return mae + mrstft
+
+    losses = itertools.starmap(loss, draw_batches(settings, music))
+    steps = descend(losses, optimiser, schedule, most=1.0)
+    every = settings.validate_every
+    return proxy, train_best(network, steps, settings.steps, validate, every=every, interrupt=interrupt)[1]
 
 
 def draw_batches(settings: ProxySettings, music: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of random excerpts (B, 1, T) at a peak of 1, and of uniform controls q (B, 6)."""
+    """A batch for each step, of random excerpts (B, 1, T) at a peak of 1, and of uniform controls q (B, 6)."""
     # On the CPU, so that the batches are the same on every device.
     generator = torch.Generator().manual_seed(settings.seed)
     length, size = round(settings.seconds * TRAINED_SR), (settings.batch_size,)
-    while True:
+    for _ in range(settings.steps):
         rows = torch.randint(len(music), size, generator=generator).tolist()
         starts = torch.randint(music.shape[-1] - length + 1, size, generator=generator).tolist()
         x = torch.stack([music[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from reknob.data.excerpts import Excerpts
+from reknob.estimation.descent import train_best
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import SR, MusicSettings, Sources
 from reknob.estimation.statistics_cache import Processed, Source, Untouched, cache_statistics
@@ -16,7 +17,6 @@ from reknob.estimation.statistics_training import (
     StatisticsSet,
     train_steps,
 )
-from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream_seed
@@ -115,22 +115,17 @@ def statistics_sources(
     return [Processed(excerpts, estimator, settings.coded)]
 
 
-def train_best(
+def train_on(
     objective: Objective,
     statistics: dict[str, list[StatisticsSet]],
     settings: StatisticsSettings,
     interrupt: Interrupt,
 ) -> float:
-    """Trains on `statistics["train"]`, and returns the lowest loss on `statistics["valid"]`.
+    """Trains on `statistics["train"]`, and returns the lowest loss on `statistics["valid"]`, of `VALIDATIONS`.
 
-    It is computed 20 times, and after the step at which `interrupt` asks to stop. The estimator is left with the
-    weights that gave it. Raises UsageError where none was finite.
+    The estimator is left with the weights that gave it; `interrupt` and errors are those of `train_best`.
     """
-    controller = objective.estimator.controller
-    validation = StatisticsSet.join(statistics["valid"])
-    best, best_weights = float("inf"), controller.state_dict()
-    every = -(-settings.steps // VALIDATIONS)
-    losses = train_steps(
+    steps = train_steps(
         objective,
         statistics["train"],
         steps=settings.steps,
@@ -138,22 +133,15 @@ def train_best(
         lr=settings.lr,
         seed=settings.seed,
     )
-    with progress_bar(losses, "training", settings.steps, unit="step") as bar:
-        for step, _ in enumerate(bar, start=1):
-            if step % every and step < settings.steps and not interrupt.asked:
-                continue
-            loss = validate(objective, validation)
-            bar.set_postfix(valid=f"{loss:.4f}")
-            if loss < best:
-                best = loss
-                # Copied, as the optimiser changes the tensors of state_dict in place.
-                best_weights = {name: value.clone() for name, value in controller.state_dict().items()}
-            if interrupt.asked:
-                break
-    controller.load_state_dict(best_weights)
-    if best == float("inf"):
-        raise UsageError("the loss is not a number; give a lower --lr")
-    return best
+    validation = StatisticsSet.join(statistics["valid"])
+    return train_best(
+        objective.estimator.controller,
+        steps,
+        settings.steps,
+        lambda: validate(objective, validation),
+        every=-(-settings.steps // VALIDATIONS),
+        interrupt=interrupt,
+    )[0]
 
 
 @torch.no_grad()

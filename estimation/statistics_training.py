@@ -11,6 +11,7 @@ from reknob.afx.chain import cascade_coefs, is_biquad
 from reknob.afx.functional.biquad import response
 from reknob.encoders.cqt import bins
 from reknob.encoders.percentiles import N_CHANGES, Percentiles
+from reknob.estimation.descent import descend
 from reknob.estimation.estimator import Estimator
 from reknob.losses import MelLoss, ParameterLoss
 from reknob.runtime.errors import UsageError
@@ -169,7 +170,7 @@ def percentile_encoder(estimator: Estimator) -> Percentiles:
 
 def train_steps(
     objective: Objective, sources: Sequence[StatisticsSet], *, steps: int, batch_size: int, lr: float, seed: int
-) -> Iterator[float]:
+) -> Iterator[Tensor]:
     """Trains with AdamW, and yields the loss of each step.
 
     Every batch has as many excerpts of each source. The learning rate rises for `WARM_UP` steps and falls along half a
@@ -184,11 +185,9 @@ def train_steps(
     )
     # Rounded up, so that a source is never left out of a batch.
     per_source = -(-batch_size // len(sources))
-    for _ in range(steps):
-        loss = objective(StatisticsSet.join(source.draw(per_source, generator) for source in sources), generator)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        yield loss.item()
+    losses = (
+        objective(StatisticsSet.join(source.draw(per_source, generator) for source in sources), generator)
+        for _ in range(steps)
+    )
+    yield from descend(losses, optimiser, schedule)
     controller.eval()

@@ -1,22 +1,17 @@
-"""Training of an estimator: its losses as a Lightning module, and the scores of a trained one."""
+"""The losses that an estimator is trained and validated by, and the scores of a trained one."""
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 
-import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from reknob.data.coding import random_lossy_round_trip
-from reknob.data.excerpts import Excerpts, Share
+from reknob.data.excerpts import Share
 from reknob.estimation.estimator import Batch, Estimator, synthesise
 from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
-from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.processes import connected, rank
-from reknob.runtime.seeds import stream, stream_seed
+from reknob.runtime.seeds import stream
 
 PARAMS = "params"
 #: The published losses.
@@ -25,31 +20,23 @@ OBJECTIVES = ("mel", PARAMS)
 Scores = dict[str, dict[str, list[float]]]
 
 
-class Training(L.LightningModule):
-    """Adam on the encoder and the perceptron; the learning rate falls where the validation loss does not.
+class Training(nn.Module):
+    """An estimator with the loss of a batch that it is trained by.
 
     Args:
         estimator: the estimator to train; its chains have no weights to train.
         loss: one of `objectives()`: "params", between true and estimated controls; or a loss of audio, as "mel",
             between the target and the dry audio rendered with the estimated controls.
-        lr: learning rate.
-        patience: epochs without improvement after which the learning rate falls to a tenth.
         coded: share of the processed audio that is encoded and decoded by a lossy codec.
+        seed: of the coding in validations; that in training is drawn from torch's global generator.
 
     Source: BE-AFX, arXiv 2310.11781.
     """
 
-    def __init__(self, estimator: Estimator, loss: str, lr: float, patience: int = 30, coded: float = 0.0) -> None:
+    def __init__(self, estimator: Estimator, loss: str, coded: float = 0.0, seed: int = 0) -> None:
         super().__init__()
-        # `build_estimator` has seeded torch with the run's seed.
-        self.coded, self.seed = coded, torch.initial_seed()
-        self.estimator, self.loss, self.lr, self.patience = estimator, loss, lr, patience
+        self.estimator, self.loss, self.coded, self.seed = estimator, loss, coded, seed
         self.compare = build_loss({"name": loss}, estimator.settings["sr"])
-
-    def configure_optimizers(self) -> dict:
-        optimiser = torch.optim.Adam(self.estimator.controller.parameters(), lr=self.lr)
-        scheduler = ReduceLROnPlateau(optimiser, factor=0.1, patience=self.patience)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid/loss"}}
 
     def compute_loss(self, batch: Batch, wet: Tensor, q: Tensor) -> Tensor:
         """The loss of estimated controls q (B, P), for the target `wet` (B, 1, T) that the batch was processed to."""
@@ -67,73 +54,23 @@ class Training(L.LightningModule):
             wet = random_lossy_round_trip(wet, self.estimator.settings["sr"], self.coded, generator, share)
         return self.estimator(wet)
 
-    def on_train_epoch_start(self) -> None:
-        """Seeds the epoch by its number, so that a resumed training equals an uninterrupted one."""
-        torch.manual_seed(stream_seed(self.seed, "epoch", self.current_epoch))
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def forward(self, get_batch: Callable[[], Batch]) -> Tensor:
+        """The loss in training of a batch, given as a function: Lightning rounds tensors to the networks' precision."""
+        batch = get_batch()
         wet = synthesise(self.estimator, batch)
-        loss = self.compute_loss(batch, wet, self.estimate(wet))
-        is_shared = connected() > 1
-        size = len(wet)
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size, sync_dist=is_shared)
-        return loss
+        return self.compute_loss(batch, wet, self.estimate(wet))
 
-    def validation_step(self, batch: Batch, index: int) -> Batch:
-        """Logs the loss, and returns the processed audio and the estimated controls for callbacks."""
+    def validate(self, batch: Batch, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of a batch of the validation, its processed audio and the estimated controls."""
         wet = synthesise(self.estimator, batch)
         # The same lossy coding in every epoch, so that their losses compare.
         q = self.estimate(wet, stream(self.seed, "validation", index))
-        # A sum of shares of the mean: processes may have batches of different sizes, and different numbers of them.
-        loaders = self.trainer.val_dataloaders
-        assert isinstance(loaders, DataLoader) and isinstance(loaders.dataset, Excerpts)
-        share = self.compute_loss(batch, wet, q) * (len(wet) / len(loaders.dataset))
-        self.log("valid/loss", share, prog_bar=True, batch_size=len(wet), reduce_fx="sum", sync_dist=connected() > 1)
-        return {"wet": wet, "q": q}
-
-    def on_train_epoch_end(self) -> None:
-        """Steps the learning rate's scheduler, before the epoch's checkpoint is saved.
-
-        Lightning would step it afterwards, and a resumed training would be an epoch late.
-        """
-        if self.trainer.is_last_batch and "valid/loss" in self.trainer.callback_metrics:
-            scheduler = self.lr_schedulers()
-            assert isinstance(scheduler, ReduceLROnPlateau)
-            scheduler.step(self.trainer.callback_metrics["valid/loss"])
-
-    def lr_scheduler_step(self, *_: object) -> None:
-        """Does nothing: `on_train_epoch_end` has stepped the scheduler."""
+        return self.compute_loss(batch, wet, q), wet, q
 
 
 def objectives() -> list[str]:
     """The losses that an estimator can be trained with: the published ones, and all registered losses of mono audio."""
     return [*OBJECTIVES, *(name for name, loss in LOSSES.items() if 1 in channels_of(loss) and name not in OBJECTIVES)]
-
-
-class StopWhenAsked(L.Callback):
-    """Ends the training after the step during which Ctrl-C, SIGTERM or another such signal arrived.
-
-    During the training it replaces Lightning's own signal handlers, which end within a step.
-    """
-
-    def __init__(self, interrupt: Interrupt) -> None:
-        self.interrupt, self._handling = interrupt, ExitStack()
-
-    def on_train_start(self, *_: object) -> None:
-        self._handling.enter_context(self.interrupt)
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        # Never back to False: `EarlyStopping` sets it as well.
-        asked = self.interrupt.asked
-        if trainer.world_size > 1:  # a signal may reach one of the processes only
-            asked = self.interrupt.asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        trainer.should_stop = trainer.should_stop or asked
-
-    def on_train_end(self, *_: object) -> None:
-        self._handling.close()
-
-    def on_exception(self, *_: object) -> None:
-        self._handling.close()
 
 
 @torch.no_grad()

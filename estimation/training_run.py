@@ -1,26 +1,19 @@
-"""A training from its settings to a scored estimator: the run folder, the Lightning trainer, resuming, the record."""
+"""A training from its settings to a scored estimator: the run folder, resuming, the scores."""
 
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
-from torch.utils.data import DataLoader
 
 from reknob.data.excerpts import Share
 from reknob.estimation.estimator import Batch, Estimator
 from reknob.estimation.loaders import SR, MusicSettings
-from reknob.estimation.parallel import share_batches
-from reknob.estimation.train import Scores, StopWhenAsked, Training, score
+from reknob.estimation.train import Scores, score
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, user_path, write_text
-from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.processes import rank
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -28,12 +21,10 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "bf16": "bf16-mixed",
     "16": "16-mixed",
 }
-#: Files of a run folder: the last epoch's state, the settings, the best epoch's estimator and its scores.
+#: Files of a run folder: the training's state, the settings, the best epoch's estimator and its scores.
 LAST, RECORD, ESTIMATOR, METRICS = "last.ckpt", "settings.json", "estimator.pt", "metrics.json"
 # Settings that may differ between a run and its continuation.
 FREE = {"epochs", "device", "devices", "nodes", "precision", "workers", "resume", "test_items"}
-# Settings that an estimator's record leaves out: paths of the machine that it was trained on.
-PRIVATE = {"data_dir", "log_dir", "init", "resume"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +95,7 @@ def build_estimator(settings: TrainingSettings) -> Estimator:
 
     Weights are drawn from torch's global generator, which `settings.seed` seeds here.
     """
-    L.seed_everything(settings.seed, verbose=False)
+    torch.manual_seed(settings.seed)
     estimator = Estimator(sfx=settings.sfx, afx=settings.afx, encoder=settings.encoder, sr=SR)
     if settings.loss == "params" and not estimator.same_controls:
         raise UsageError(
@@ -133,12 +124,12 @@ def open_folder(settings: TrainingSettings) -> Path:
     Raises UsageError where it holds a run of other settings, holds nothing to resume, or cannot be written.
     """
     folder, is_first = settings.folder, settings.share.rank == 0
-    # A folder without a finished epoch has nothing to lose, and is used again.
+    # A folder without a state has nothing to lose, and is used again.
     if (folder / LAST).exists():
         _continue(folder, settings, is_first=is_first)
         return folder
     if settings.resume:
-        raise UsageError(f"--resume: {folder} holds no finished epoch; leave --resume out to start it")
+        raise UsageError(f"--resume: {folder} holds nothing to resume; leave --resume out to start it")
     if not is_first:
         return folder
     try:
@@ -159,69 +150,14 @@ def _continue(folder: Path, settings: TrainingSettings, *, is_first: bool) -> No
     if changed:
         text = f"{folder} was started with other settings: {', '.join(changed)}"
         raise UsageError(f"{text}; give the same ones, or a --suffix")
-    # Lightning numbers epochs from 0.
-    done = read_tensors(folder / LAST).get("epoch", -1) + 1
-    if not 0 < done <= settings.epochs:
-        remedy = f"--epochs {max(done, 1)} or more, or another --suffix"
-        raise UsageError(f"{folder / LAST} holds {done} epochs; give {remedy}")
+    state = read_tensors(folder / LAST)
+    if "controller" not in state:
+        raise UsageError(f"{folder / LAST}: not a training's state of this version; start another with --suffix NAME")
+    begun = state["epoch"] + bool(state["batch"])
+    if begun > settings.epochs:
+        raise UsageError(f"{folder / LAST} holds {begun} epochs; give --epochs {begun} or more, or another --suffix")
     if is_first:
         write_text(folder / RECORD, json.dumps(before | after, indent=1))
-
-
-def train(
-    estimator: Estimator,
-    settings: TrainingSettings,
-    folder: Path,
-    loaders: dict[str, DataLoader],
-    device: torch.device,
-    *,
-    callbacks: Sequence[Callback] = (),
-    logger: Logger | None = None,
-) -> bool:
-    """Trains on loaders "train" and "valid", and returns whether a signal ended it early.
-
-    Afterwards `estimator` has the weights of the epoch with the lowest validation loss, which are written to
-    estimator.pt with the settings. Raises UsageError where no validation loss was finite.
-    """
-    interrupt = Interrupt()
-    # Versions (last-v1.ckpt) may be written beside the files of the run that is resumed, and the next --resume would
-    # read the old one. `last` is saved once the epoch has stepped the learning rate's scheduler.
-    best = ModelCheckpoint(folder, "best", monitor="valid/loss", enable_version_counter=False)
-    last = ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    stop = EarlyStopping("valid/loss", patience=settings.stop_patience)
-    training = Training(estimator, settings.loss, settings.lr, settings.lr_patience, settings.coded)
-    # No sanity validation: `EstimateBoard` would write it to TensorBoard before the first epoch.
-    trainer = L.Trainer(
-        accelerator=device.type,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy="ddp" if settings.share.count > 1 else "auto",
-        use_distributed_sampler=False,  # the loaders' own take the batches of one process
-        precision=PRECISIONS[settings.precision],
-        max_epochs=settings.epochs,
-        callbacks=[best, last, stop, StopWhenAsked(interrupt), *callbacks],
-        logger=logger or False,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-    )
-    share_batches(estimator)
-    before = folder / LAST if settings.resume else None
-    with interrupt:
-        try:
-            # weights_only: a checkpoint may come from somebody else, and loading it must execute no code.
-            trainer.fit(training, loaders["train"], loaders["valid"], ckpt_path=before, weights_only=True)
-        except SystemExit:  # Lightning turns Ctrl-C into it
-            raise KeyboardInterrupt from None
-    if best.best_model_score is None or not math.isfinite(best.best_model_score):
-        raise UsageError(f"{folder}: the loss is not a number; give a lower --lr, or --precision 32")
-    if settings.share.rank:
-        return interrupt.asked
-    training.load_state_dict(read_tensors(best.best_model_path)["state_dict"])
-    record = {name: value for name, value in settings.record().items() if name not in PRIVATE}
-    estimator.save(folder / ESTIMATOR, **record, valid_loss=float(best.best_model_score))
-    return interrupt.asked
 
 
 def score_run(estimator: Estimator, batches: Iterable[Batch], folder: Path, seed: int) -> Scores:

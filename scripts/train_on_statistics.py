@@ -26,7 +26,7 @@ from reknob.estimation.statistics_run import (
     StatisticsSettings,
     build_objective,
     load_statistics,
-    train_best,
+    train_on,
 )
 from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from reknob.runtime.files import check_output
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     cached = time.perf_counter()
     with Interrupt() as interrupt:
-        best = train_best(objective, statistics, settings, interrupt)
+        best = train_on(objective, statistics, settings, interrupt)
         # Still within `Interrupt`, so that a signal does not end the program before it is written.
         objective.estimator.save(settings.out, **settings.record(), valid_loss=best)
     count, ended = sum(len(part.q) for part in statistics["train"]), time.perf_counter()

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from takes import QUICK, SR, take, write_pair
 
 from reknob.data.audio import write_audio
 from reknob.estimation import statistics_run
-from reknob.estimation.train import StopWhenAsked
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
 from reknob.runtime.interrupt import SIGNALS, Interrupt, blocked_signals, ignore_signals, stopping_at_once
@@ -97,17 +95,6 @@ def test_another_thread_changes_no_handlers() -> None:
     thread.start()
     thread.join()
     assert failed == []
-
-
-def test_an_exception_before_the_first_epoch_is_not_masked() -> None:
-    callback, trainer = StopWhenAsked(Interrupt()), SimpleNamespace(should_stop=False, world_size=1)
-    callback.on_exception(trainer)
-    callback.on_train_start(trainer)
-    send(signal.SIGTERM)
-    callback.on_train_batch_end(trainer)
-    assert trainer.should_stop
-    callback.on_train_end(trainer)
-    callback.on_exception(trainer)
 
 
 def test_processes_started_meanwhile_do_not_see_ctrl_c() -> None:

@@ -2,22 +2,28 @@
 
 import errno
 import json
+import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from takes import SR, take
+from torch.utils._pytree import tree_leaves
 
 import train_analysis_net
 from reknob.afx.effect import flatten
 from reknob.data.audio import read_audio, resample, write_audio
 from reknob.data.music import generate_music
+from reknob.estimation import epochs
+from reknob.estimation.epochs import train
 from reknob.estimation.estimator import Estimator, load_estimator, synthesise
 from reknob.estimation.loaders import build_loaders
 from reknob.estimation.train import OBJECTIVES, Training, score
-from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run, train
+from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run
+from reknob.report.training_board import TrainingBoard
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, write_tensors
 from scripts import estimate
@@ -25,6 +31,12 @@ from scripts import estimate
 SIZE = "--seconds=1 --epoch_items=4 --valid_items=2 --test_items=3 --batch_size=2 --workers=0"
 QUICK = ["--encoder=percentiles", *SIZE.split()]
 NAME = "SFX_{}_AFX_{}_ENC_percentiles_LOSS_{}"
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw none, as that takes longer than their steps; but for `trained`, which is there before."""
+    monkeypatch.setattr(TrainingBoard, "validated", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +105,9 @@ def test_a_training_called_as_a_library_prints_nothing(
 def test_the_loss_falls_on_a_batch_that_stays(loss: str) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles")
-    training = Training(estimator, loss, lr=1e-3)
+    training = Training(estimator, loss)
     batch = {"dry": torch.stack([take(1.0, seed) for seed in range(4)]), "q": torch.rand(4, 15)}
-    wet, optimiser = synthesise(estimator, batch), training.configure_optimizers()["optimizer"]
+    wet, optimiser = synthesise(estimator, batch), torch.optim.Adam(estimator.controller.parameters(), lr=1e-3)
     losses = []
     for _ in range(12):
         losses.append(training.compute_loss(batch, wet, estimator(wet)))
@@ -113,19 +125,42 @@ def test_a_seed_gives_one_training_whatever_the_number_of_workers(music: Path, t
     assert read_json(trained / "metrics.json") == read_json(tmp_path / trained.name / "metrics.json")
 
 
-def test_a_training_goes_on_where_it_stopped(music: Path, tmp_path: Path) -> None:
+def test_a_training_that_is_stopped_and_killed_within_epochs_is_the_whole_one(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     # Of the chains the one that takes least time: what goes on is the training.
-    chains = ["--sfx=dist", "--afx=dist", "--loss=mel", "--coded=0.5"]
-    for epochs in (["--epochs=1"], ["--epochs=2", "--resume"]):
-        assert train_analysis_net.main(arguments(music, tmp_path / "stopped", *chains, *epochs)) == 0
-    assert train_analysis_net.main(arguments(music, tmp_path / "whole", *chains, "--epochs=2")) == 0
-    folders = [tmp_path / name / NAME.format("dist", "dist", "mel") for name in ("stopped", "whole")]
-    for name, entry in (("last.ckpt", "state_dict"), ("estimator.pt", "weights")):
-        gone_on, whole = (read_tensors(folder / name)[entry] for folder in folders)
-        assert all(torch.equal(gone_on[key], whole[key]) for key in whole)
-    (gone_on,), (whole,) = (read_tensors(folder / "last.ckpt")["lr_schedulers"] for folder in folders)
-    assert gone_on == whole and whole["last_epoch"] == 2, "each epoch counts once for the learning rate"
-    assert [read_json(folder / "settings.json")["epochs"] for folder in folders] == [2, 2]
+    argv = ["--sfx=dist", "--afx=dist", "--loss=mel", "--coded=0.5", "--epochs=2", "--epoch_items=7"]
+    stopped, whole = (tmp_path / name / NAME.format("dist", "dist", "mel") for name in ("stopped", "whole"))
+    step, calls = Training.forward, iter(range(99))
+
+    def disturbed(self: Training, batch: Callable[[], dict]) -> torch.Tensor:
+        call = next(calls)
+        if call == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        if call == 5:
+            raise KeyboardInterrupt  # as a kill: what was written last is all that is left
+        return step(self, batch)
+
+    monkeypatch.setattr(epochs, "PAUSE_S", 0.0)
+    monkeypatch.setattr(epochs, "WRITING", math.inf)
+    monkeypatch.setattr(Training, "forward", disturbed)
+    before = signal.getsignal(signal.SIGINT)
+    run = arguments(music, tmp_path / "stopped", *argv)
+    assert train_analysis_net.main(run) == 130 and signal.getsignal(signal.SIGINT) == before
+    assert "--resume continues" in capsys.readouterr().out
+    assert load_estimator(stopped / "estimator.pt")[0].settings["afx"] == "dist"
+    assert train_analysis_net.main([*run, "--resume"]) == 130 and not (stopped / "metrics.json").exists()
+    at = [read_tensors(stopped / "last.ckpt")[name] for name in ("epoch", "batch")]
+    assert at == [1, 2], "five steps of three an epoch"
+    assert train_analysis_net.main([*run, "--resume"]) == 0 and next(calls) == 7, "one step was made again"
+    assert train_analysis_net.main(arguments(music, tmp_path / "whole", *argv)) == 0
+    states = [read_tensors(folder / "last.ckpt") for folder in (stopped, whole)]
+    for one, other in zip(*map(tree_leaves, states), strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert states[0]["schedule"]["last_epoch"] == 2, "each epoch counts once for the learning rate"
+    one, other = (read_tensors(folder / "estimator.pt")["weights"] for folder in (stopped, whole))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    assert read_json(stopped / "metrics.json") == read_json(whole / "metrics.json")
 
 
 def test_a_full_disk_for_tensorboard_ends_no_training(
@@ -147,37 +182,6 @@ def test_a_full_disk_for_tensorboard_ends_no_training(
     assert "Exception in thread" not in capsys.readouterr().err
 
 
-def test_epochs_of_neighbouring_seeds_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
-    estimator, drawn = Estimator(sfx="peq", afx="peq", encoder="percentiles"), []
-    for seed, epoch in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 1)):
-        torch.manual_seed(seed)
-        training = Training(estimator, "params", lr=1e-3)
-        monkeypatch.setattr(Training, "current_epoch", epoch)
-        training.on_train_epoch_start()
-        drawn.append(torch.rand(1).item())
-    assert drawn[0] == drawn[4] and len(set(drawn)) == 4
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_keeps_the_run_and_its_estimator(
-    number: int, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    step = Training.training_step
-
-    def signalled(self: Training, batch: dict, index: int) -> torch.Tensor:
-        os.kill(os.getpid(), number)
-        return step(self, batch, index)
-
-    monkeypatch.setattr(Training, "training_step", signalled)
-    before = signal.getsignal(number)
-    assert train_analysis_net.main(arguments(music, tmp_path, "--epochs=50")) == 130
-    assert signal.getsignal(number) == before
-    assert "--resume continues" in capsys.readouterr().out
-    folder = tmp_path / NAME.format("peq", "peq", "mel")
-    assert load_estimator(folder / "estimator.pt")[0].settings["afx"] == "peq"
-    assert not (folder / "metrics.json").exists()
-
-
 def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     nowhere = arguments(tmp_path / "nowhere", tmp_path / "logs")
     for more, message in [
@@ -187,7 +191,7 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
         (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
         (["--afx=peq_peq"], "'peq_peq' holds 'peq' twice"),
         (["--device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
-        (["--resume"], "holds no finished epoch; leave --resume out to start it"),
+        (["--resume"], "holds nothing to resume; leave --resume out to start it"),
     ]:
         assert message in refused(capsys, [*nowhere, *more])
     assert "does not exist" in refused(capsys, nowhere)
@@ -204,7 +208,7 @@ def test_another_run_is_neither_overwritten_nor_continued(
     kept = last.read_bytes()
     try:
         write_tensors(last, {"some": torch.zeros(1)})
-        assert "last.ckpt holds 0 epochs; give --epochs 1 or more" in refused(capsys, argv)
+        assert "last.ckpt: not a training's state of this version" in refused(capsys, argv)
         last.write_bytes(b"no checkpoint")
         assert f"{last}: damaged" in refused(capsys, argv)
     finally:
@@ -240,7 +244,7 @@ def test_weights_to_begin_with_are_those_of_the_same_estimator(
 
 def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path, trained: Path, tmp_path: Path) -> None:
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
-    assert train_analysis_net.main(argv) == 0
+    assert train_analysis_net.main([*argv, "--precision=bf16"]) == 0
     before = read_tensors(trained / "estimator.pt")["weights"]
     after = read_tensors(tmp_path / NAME.format("peq", "peq", "mel") / "estimator.pt")["weights"]
     assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)

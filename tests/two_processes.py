@@ -71,14 +71,14 @@ def training(folder: Path) -> None:
         argv = [*data, f"--log_dir={folder / name}", f"--devices={count}", "--quiet", *more]
 
         def work(rank: int) -> int:
-            step = kind.training_step
+            step = kind.forward
 
-            def signalled(self: nn.Module, batch: dict, index: int) -> Tensor:
+            def signalled(self: nn.Module, batch: dict) -> Tensor:
                 os.kill(os.getpid(), signal.SIGTERM)
-                return step(self, batch, index)
+                return step(self, batch)
 
             if is_stopped and rank == 1:
-                kind.training_step = signalled
+                kind.forward = signalled
             return program(argv)
 
         return forked(work, count)
