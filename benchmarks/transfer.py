@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reknob.afx.registry import build
 from reknob.data.audio import FORMATS, read_audio
-from reknob.formats.presets import load_presets, read_chain
+from reknob.formats.presets import read_chain
 from reknob.losses import VocalLoss
 from reknob.report.tables import text_table
 from reknob.runtime.arguments import Parser, input_file, integer
@@ -27,7 +27,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.output import result
 from reknob.transfer.published import STEPS
 from reknob.transfer.space import Renderer, at_level
-from reknob.transfer.task import METHODS, Transfer, TransferOptions
+from reknob.transfer.task import METHODS, Transfer, TransferOptions, load_candidates
 
 
 @program
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     config, sr, _ = read_chain(args.priors[0])
     chain = build(config, sr).eval()
-    presets = [preset for prior in args.priors for preset in load_presets(prior, chain)]
+    presets = load_candidates(args.priors, chain)
     loss = VocalLoss(sr)
     with (args.known / "truth.csv").open(encoding="utf-8") as file:
         truth = {line["pair"]: line["dry_stem"] for line in csv.DictReader(file)}

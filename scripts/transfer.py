@@ -1,6 +1,7 @@
 """Makes a raw recording sound like a reference, with presets as a prior; no raw version of the reference is needed.
 
     python scripts/transfer.py raw.wav reference.wav --prior presets/own
+    python scripts/transfer.py raw.wav reference.wav --prior presets/own --report
     python scripts/transfer.py raw.wav reference.wav --prior presets/own --out transfers --method published
     python scripts/transfer.py raws/ reference.wav --prior presets/own       every recording of a folder
     python scripts/transfer.py raws/ references/ --prior presets/own         those of two folders with the same names
@@ -27,7 +28,8 @@ from reknob.data.audio import loudness, write_audio
 from reknob.data.file_lists import list_recordings
 from reknob.data.rendering import render_recording
 from reknob.formats.preset_document import DOCUMENT, write_document
-from reknob.formats.presets import load_presets, read_chain, read_rows
+from reknob.formats.presets import read_chain
+from reknob.report.page.transfer import write_transfer_report
 from reknob.runtime.arguments import Parser, file_path, input_file, integer, positive_float, real
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
@@ -37,7 +39,15 @@ from reknob.runtime.output import result
 from reknob.transfer.embeddings import EMBEDDINGS
 from reknob.transfer.published import ALPHA, STEPS
 from reknob.transfer.space import LUFS
-from reknob.transfer.task import CHUNK_S, METHODS, Transfer, TransferOptions, read_recording
+from reknob.transfer.task import (
+    CHUNK_S,
+    METHODS,
+    Transfer,
+    TransferOptions,
+    active_passage,
+    load_candidates,
+    read_recording,
+)
 
 OUTPUT = "output.wav"
 
@@ -56,11 +66,9 @@ def main(argv: list[str]) -> int:
     folders = folders_of(args.out, find_pairs(args.raw, args.reference))
     pairs = {folder: pair for folder, pair in folders.items() if args.overwrite or not (folder / DOCUMENT).exists()}
     options = TransferOptions(args.method, args.embedding, args.alpha, args.steps, args.seconds)
-    config, sr, _ = read_chain(args.prior, args.fx_config)
+    config, sr, _ = read_chain(args.prior[0], args.fx_config)
     chain = build(config, sr).eval()
-    presets = load_presets(args.prior, chain)
-    left_out = set(read_rows(args.exclude, presets)) if args.exclude else set()
-    transfer = Transfer(config, chain, [preset for preset in presets if preset.row not in left_out], options)
+    transfer = Transfer(config, chain, load_candidates(args.prior, chain, args.exclude), options)
     written, failed = [], []
     with Interrupt() as stopped:
         for number, (folder, (raw, reference)) in enumerate(pairs.items(), 1):
@@ -103,6 +111,9 @@ def transfer_one(transfer: Transfer, raw: Path, reference: Path, prior: Path, fo
     folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / OUTPUT, out, sr)
     write_document(folder / DOCUMENT, document)
+    if args.report:
+        passages = (active_passage(audio, sr, args.seconds) for audio in (x.mean(0, keepdim=True), y.expand(2, -1)))
+        write_transfer_report(folder, *passages)
     return Done(str(folder), time.perf_counter() - begun)
 
 
@@ -145,7 +156,9 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(__doc__)
     p.add_argument("raw", type=input_file, help="the raw recording, or a folder of them")
     p.add_argument("reference", type=input_file, help="what it is to sound like, or a folder of references")
-    p.add_argument("--prior", type=file_path, required=True, metavar="PRESETS", help="folder of the preset set")
+    p.add_argument(
+        "--prior", type=file_path, nargs="+", required=True, metavar="PRESETS", help="preset sets, of one chain"
+    )
     p.add_argument("--out", type=file_path, default=Path("transfers"), metavar="OUT", help="folder (default transfers)")
     p.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"(default {METHODS[0]})")
     p.add_argument(
@@ -159,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
         "--seconds", type=positive_float, default=CHUNK_S, help=f"of the passages compared (default {CHUNK_S:g})"
     )
     p.add_argument("--exclude", metavar="ROWS", help="presets to leave out: 0,5-9, names of tracks, or a file of them")
+    p.add_argument("--report", action="store_true", help="also write a page, to hear and to see what was done")
     p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
     p.add_argument("--overwrite", action="store_true", help="do pairs again that are done")
     return p

@@ -5,6 +5,7 @@ import math
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -21,7 +22,7 @@ from reknob.transfer.levels import band_power, style_statistics
 from reknob.transfer.published import nearest_in_parameters, optimise, style_distance
 from reknob.transfer.search import regress, search
 from reknob.transfer.space import PresetSpace, Renderer, at_level
-from reknob.transfer.task import Transfer, TransferOptions, active_passage
+from reknob.transfer.task import Transfer, TransferOptions, active_passage, load_candidates
 from scripts import transfer as program
 
 SR = 16000
@@ -211,5 +212,23 @@ def test_the_program_writes_documents_and_audio_and_leaves_out_what_is_done(
     for method in ("published", "mean", "nearest"):
         assert program.main([*line, "--method", method, "--exclude", "0-3"]) == 2
     assert (folder / "preset.json").stat().st_mtime_ns == before
-    assert program.main([str(tmp_path / "raws" / "a.wav"), *line[1:], "--method", "nearest", "--overwrite"]) == 0
+    again = ["--method", "nearest", "--overwrite", "--report"]
+    assert program.main([str(tmp_path / "raws" / "a.wav"), *line[1:], *again]) == 0
     assert (folder / "preset.json").stat().st_mtime_ns > before
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [track["label"] for track in data["tracks"]][:3] == data["names"] == ["raw", "output", "reference"]
+    assert data["curves"]["equaliser"]["bands"][0]["name"] == "low shelf"
+    assert "difference" not in data["curves"] and "matters" not in data and data["findings"] is None
+
+
+def test_candidates_of_several_sets_count_on_and_leave_out_what_is_excluded(
+    tmp_path: Path, chain: Effect, presets: list[Preset]
+) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        write_presets(folder, presets, chain, chain=CONFIG, rejected={})
+    np.save(folders[1] / "train_index.npy", [0, 2, 5])
+    kept = load_candidates(folders, chain, "1-10,14")
+    assert [preset.row for preset in kept] == [0, 11, 12, 17]
+    torch.testing.assert_close(kept[3].raws["pan.pan"], presets[5].raws["pan.pan"])

@@ -12,7 +12,7 @@ from reknob.analysis.prior import fit_prior
 from reknob.data.audio import read_audio, resample
 from reknob.formats.as_document import row_document
 from reknob.formats.preset_document import PresetDocument
-from reknob.formats.presets import Preset
+from reknob.formats.presets import TRAIN_INDEX, Preset, load_presets, read_row_numbers, read_rows
 from reknob.runtime.errors import UsageError
 from reknob.transfer.embeddings import EMBEDDINGS
 from reknob.transfer.levels import SHORTEST_S
@@ -110,15 +110,32 @@ class Transfer:
         best, _ = optimise(renderer, objective, start, steps=options.steps, rate=RATE, on_step=on_step, stopped=stopped)
         return best[0]
 
-    def document(self, row: Tensor, raw: Path, reference: Path, preset_set: Path) -> PresetDocument:
-        """A row (F,) as a preset document that names the recordings and the set."""
+    def document(self, row: Tensor, raw: Path, reference: Path, sets: Sequence[Path]) -> PresetDocument:
+        """A row (F,) as a preset document that names the recordings and the sets."""
         raws = {name: value[0] for name, value in self.space.raws(row[None].detach()).items()}
         preset = Preset(0, str(raw), str(reference), 0, raws)
         document = row_document(preset, self.config, self.chain)
         inputs = {"raw": {"file": raw.name}, "reference": {"file": reference.name}}
-        provenance = {"method": f"style transfer, {self.options.method}", "prior": preset_set.name, "inputs": inputs}
+        prior = ", ".join(each.name for each in sets)
+        provenance = {"method": f"style transfer, {self.options.method}", "prior": prior, "inputs": inputs}
         name = f"{raw.stem} like {reference.stem}"[:200]
         return replace(document, name=name, alignment={}, provenance=provenance, licence=LICENCE)
+
+
+def load_candidates(folders: Sequence[Path], chain: Effect, exclude: str | None = None) -> list[Preset]:
+    """The presets of sets of one chain, rows counted on from set to set; of a set with train_index.npy only its rows.
+
+    `exclude` are rows to leave out, as `formats.presets.read_rows` reads them. UsageError for a set of another chain.
+    """
+    presets, left_out = [], set()
+    for folder in folders:
+        first, own, index = len(presets), load_presets(folder, chain), folder / TRAIN_INDEX
+        presets += [replace(preset, row=first + preset.row) for preset in own]
+        if index.exists():
+            kept = {first + row for row in read_row_numbers(index, len(own))}
+            left_out |= {preset.row for preset in presets[first:]} - kept
+    left_out |= set(read_rows(exclude, presets)) if exclude else set()
+    return [preset for preset in presets if preset.row not in left_out]
 
 
 def read_recording(path: Path, sr: int) -> Tensor:

@@ -5,6 +5,7 @@ project: reports have them inside, and the local web page is served them.
 """
 
 from pathlib import Path
+from typing import Any
 
 from reknob.data.pairs import Pair
 from reknob.formats.preset_document import DOCUMENT
@@ -34,10 +35,15 @@ def write_report(
     """
     source = open_run(run, pair)
     target = check_output(path or user_path(run) / REPORT)
+    return write_page(source.folder, target, measure(source, seconds))
+
+
+def write_page(folder: Path, target: Path, content: dict[str, Any]) -> Path:
+    """Writes what was measured of a folder as one HTML file, with its preset document inside; the file's path."""
     styles, scripts = ("look.css", "charts.css", "report.css"), ("charts.js", "player.js", "report.js")
-    content, document = measure(source, seconds), source.folder / DOCUMENT
+    document = folder / DOCUMENT
     # As text: the numbers of a document are read back bit for bit.
-    content["preset"] = document.read_text(encoding="utf-8") if source.document else ""
-    content["beside"] = {name: link(path, target.parent) for name, path in run_audio(source.folder).items()}
-    write_text(target, fill("report.html", f"{source.name}: report", content, styles, scripts))
+    content["preset"] = document.read_text(encoding="utf-8") if document.exists() else ""
+    content["beside"] = {name: link(path, target.parent) for name, path in run_audio(folder).items()}
+    write_text(target, fill("report.html", f"{content['name']}: report", content, styles, scripts))
     return target

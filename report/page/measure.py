@@ -63,6 +63,7 @@ def described(run: FittedRun) -> dict[str, Any]:
     effects, provenance = read_effects(run.folder), run.document.get("provenance")
     return {
         "name": run.name,
+        "names": ("dry", "fitted", "wet"),
         "run": f"{run.name}/{run.folder.name}",
         "created": run.meta["created"].isoformat(sep=" ", timespec="minutes") if run.meta["created"] else "",
         "written": datetime.now().isoformat(sep=" ", timespec="minutes"),
@@ -125,11 +126,12 @@ def _measure_sound(content: dict[str, Any], run: FittedRun, pair: Pair, seconds:
     content["curves"] |= {
         "dynamics": gains,
         "spectra": spectra.long_term(),
-        "difference": spectra.difference(),
         "panorama": spectra.panorama(),
     }
-    content["loss"]["terms"] = _terms(run, by_key)
-    content["matters"] = matters(run, pair)
+    if run.is_fit:
+        content["curves"]["difference"] = spectra.difference()
+        content["loss"]["terms"] = _terms(run, by_key)
+        content["matters"] = matters(run, pair)
 
 
 @torch.no_grad()

@@ -3,6 +3,10 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
+// What the three are called: a transfer compares a raw recording with a reference of another performance.
+const [dry, fitted, wet] = data.names;
+const called = { dry, fitted, wet };
+const isTransfer = data.findings == null;
 const colours = { dry: "var(--dry)", fitted: "var(--fitted)", wet: "var(--wet)" };
 const bandColours = [1, 2, 3, 4, 5, 6].map((i) => `var(--band${i})`);
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
@@ -10,7 +14,7 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 function head() {
   const { loss, files, excerpt, findings } = data;
   byId("name").textContent = data.name;
-  const about = [plural(loss.steps, "step"), `${format(files.sr / 1000, 1)} kHz`, data.created && `fitted ${data.created}`];
+  const about = [loss.steps && plural(loss.steps, "step"), `${format(files.sr / 1000, 1)} kHz`, data.created && `fitted ${data.created}`];
   if (excerpt) about.splice(1, 0, `${format(excerpt.whole, 1)} s of audio`);
   if (data.ended) about.push(`ended early: ${data.ended}`);
   byId("about").textContent = about.filter(Boolean).join(" · ");
@@ -21,8 +25,9 @@ function head() {
   }
   if (data.curves.difference) figures.push([`${format(data.curves.difference.mean, 1)} dB`, "mean difference between the spectrograms of fitted and wet"]);
   if (data.matters?.length) figures.push([data.matters[0].label, "the effect that matters most"]);
-  const grave = findings.filter((f) => f.severity !== "note").length;
-  figures.push([findings.length ? plural(findings.length, "finding") : "good pair", findings.length ? `on the recordings, ${grave ? `${plural(grave, "warning")}` : "notes only"}` : "nothing found wrong with the recordings"]);
+  if (isTransfer) figures.push([data.provenance.prior, "presets that the settings are estimated from"]);
+  const grave = (findings ?? []).filter((f) => f.severity !== "note").length;
+  if (findings) figures.push([findings.length ? plural(findings.length, "finding") : "good pair", findings.length ? `on the recordings, ${grave ? `${plural(grave, "warning")}` : "notes only"}` : "nothing found wrong with the recordings"]);
   for (const [value, text] of figures) byId("figures").append(html("div", { class: "figure" }, html("b", { text: value }), html("span", { text })));
 }
 
@@ -143,7 +148,7 @@ function listen() {
   });
 
   const mains = html("div", { class: "main-tracks screen", role: "group", "aria-label": "Recordings" });
-  const without = html("div", { class: "row without screen", role: "group", "aria-label": "Fitted, without one effect" }, html("span", { class: "muted small", text: "Fitted without:" }));
+  const without = html("div", { class: "row without screen", role: "group", "aria-label": `${fitted}, without one effect` }, html("span", { class: "muted small", text: `${fitted} without:` }));
   main.forEach((track, i) => {
     const button = html("button", { "aria-pressed": "false", style: `--c:${colours[track.key]}`, "data-track": track.key, onclick: () => select(track.key) }, track.label[0].toUpperCase() + track.label.slice(1), html("kbd", { text: String(i + 1), "aria-hidden": "true" }));
     buttons.set(track.key, button);
@@ -283,7 +288,7 @@ function charts() {
     const low = Math.max(Math.min(...c.equaliser.sum.filter((v) => v != null)), -24);
     chart(card(host), { title: "Equaliser", x: FREQUENCY, y: { label: "gain (dB)", unit: "dB", least: [-6, 6], min: Math.min(low, -6) - 1 }, series: single ? [sum] : [sum, ...bands] });
   }
-  if (c.spectra) chart(card(host), { title: "Long-term spectra", note: "The mean over the excerpt; the loudest band of wet at 0 dB.", x: { ...FREQUENCY, min: 30, max: 18000 }, y: { label: "level (dB)", unit: "dB", min: -70 }, series: ["dry", "wet", "fitted"].map((name) => ({ name, colour: colours[name], x: c.spectra.x, y: c.spectra[name], dash: name === "dry", width: name === "dry" ? 1.6 : 2.2 })) });
+  if (c.spectra) chart(card(host), { title: "Long-term spectra", note: `The mean over the excerpt; the loudest band of ${wet} at 0 dB.`, x: { ...FREQUENCY, min: 30, max: 18000 }, y: { label: "level (dB)", unit: "dB", min: -70 }, series: ["dry", "wet", "fitted"].map((name) => ({ name: called[name], colour: colours[name], x: c.spectra.x, y: c.spectra[name], dash: name === "dry", width: name === "dry" ? 1.6 : 2.2 })) });
   for (const curve of c.others.filter((o) => o.family !== "reverb")) {
     const levels = c.dynamics?.find((d) => d.effect === curve.effect);
     const series = [{ name: curve.yLabel.replace(/ \(.*/, ""), colour: "var(--fitted)", x: curve.x, y: curve.y, width: 2.6 }];
@@ -300,7 +305,7 @@ function charts() {
   for (const e of c.echoes) if (e.taps.length) echoChart(card(host), "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", ...["ms", "db", "pan"].map((key) => e.taps.map((t) => t[key])));
   for (const curve of c.others.filter((o) => o.family === "reverb")) chart(card(host), { title: "Reverberation time", note: "Until the tail has decayed by 60 dB.", x: { ...FREQUENCY, max: 16000 }, y: { label: "time (s)", unit: "s", min: 0 }, series: [{ name: "time", colour: "var(--fitted)", x: curve.x, y: curve.y }] });
   for (const d of c.decay) chart(card(host), { title: "Energy decay of the reverb", note: "Energy that is still to come after each moment, by Schroeder's integration.", x: { label: "time (s)", unit: "s", min: 0, max: 1.15 * (d.x.find((_, i) => d.y[i] < -68) ?? d.x.at(-1)) }, y: { label: "level (dB)", unit: "dB", min: -70, max: 2 }, series: [{ name: "level", colour: "var(--fitted)", x: d.x, y: d.y }] });
-  if (c.panorama) chart(card(host), { title: "Panorama", note: "Where the energy lies between the channels.", x: { label: "left – right", ticks: [-100, -50, 0, 50, 100], format: side, min: -100, max: 100 }, y: { label: "share (%)", unit: "%", min: 0 }, series: ["wet", "fitted"].map((name) => ({ name, colour: colours[name], x: c.panorama.x, y: c.panorama[name], kind: "area" })) });
+  if (c.panorama) chart(card(host), { title: "Panorama", note: "Where the energy lies between the channels.", x: { label: "left – right", ticks: [-100, -50, 0, 50, 100], format: side, min: -100, max: 100 }, y: { label: "share (%)", unit: "%", min: 0 }, series: ["wet", "fitted"].map((name) => ({ name: called[name], colour: colours[name], x: c.panorama.x, y: c.panorama[name], kind: "area" })) });
   if (c.difference) {
     const d = c.difference;
     fillLast(host);
@@ -325,8 +330,9 @@ function parameters() {
   const known = data.parameters.some((g) => g.rows.some((r) => r.quantiles));
   const costs = new Map((data.matters ?? []).map((m) => [m.key, m.cost]));
   const notes = [];
-  notes.push(certain ? "The interval holds the true value with a probability of 68 %." : "This fit computed no certainty; certainty=true does.");
-  if (known) notes.push(`The strip shows the ${data.published.count} published vocal presets of DiffVox: line 5 to 95 %, box the middle half, dot this fit; the number is how many of them have a lower value.`);
+  if (certain) notes.push("The interval holds the true value with a probability of 68 %.");
+  else if (!isTransfer) notes.push("This fit computed no certainty; certainty=true does.");
+  if (known) notes.push(`The strip shows the ${data.published.count} published vocal presets of DiffVox: line 5 to 95 %, box the middle half, dot this one; the number is how many of them have a lower value.`);
   byId("parameters-note").textContent = notes.join(" ");
   const columns = ["parameter", "value", certain && "interval", certain && "certainty", known && "among published presets"].filter(Boolean);
   const body = html("tbody");
@@ -359,6 +365,11 @@ function strip(row) {
 
 function recordings() {
   const box = byId("findings"), inputs = data.provenance.inputs ?? {};
+  if (isTransfer) {
+    box.append(html("p", { class: "small", text: "The reference is another performance: it shows what the settings aim at, not what they must give." }));
+    box.append(facts([["raw", inputs.raw?.file], ["reference", inputs.reference?.file], ["method", data.provenance.method]]));
+    return;
+  }
   if (!data.findings.length) box.append(html("p", {}, html("span", { class: "chip good", text: "good pair" }), " The check of the pair found nothing to correct and nothing to warn of."));
   for (const f of data.findings)
     box.append(html("div", { class: "finding" }, html("span", { class: `chip ${{ note: "", warning: "warning" }[f.severity] ?? "bad"}`, text: f.severity }), html("div", {}, html("div", { text: f.text }), f.remedy ? html("div", { class: "muted small", text: f.remedy }) : "")));
@@ -380,7 +391,7 @@ function commands() {
     const href = URL.createObjectURL(new Blob([data.preset], { type: "application/json" }));
     box.append(html("p", { class: "row screen" }, html("a", { class: "button", id: "save", href, download: "preset.json", text: "Save preset.json" }), html("span", { class: "muted small", text: "The fitted chain with all its values, for the commands below." })));
   }
-  block("Fit again", data.repeat);
+  block(isTransfer ? "Repeat it" : "Fit again", data.repeat);
   block("Apply to another recording", "python scripts/render.py --preset preset.json in.wav out.wav");
   block("Take into another program", "python scripts/export.py preset.json --to jsfx --output voice.jsfx\npython scripts/export.py --help    # all formats");
   const versions = Object.entries(p.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");

@@ -41,6 +41,7 @@ class FittedRun:
         findings: what the check of the pair found, as in the record.
         pair: the recordings; None where they cannot be read.
         problem: why they cannot, in one line.
+        is_fit: whether wet is what the chain was fitted to, and not the reference of a transfer.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class FittedRun:
     findings: list[dict[str, str]] = field(repr=False)
     pair: Pair | None = field(repr=False, default=None)
     problem: str = ""
+    is_fit: bool = True
 
     @cached_property
     def chain(self) -> Effect:
