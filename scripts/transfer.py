@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
             if stopped():
                 break
             try:
-                written.append(transfer_one(transfer, raw, reference, args.prior, folder, stopped))
+                written.append(transfer_one(transfer, raw, reference, folder, args, stopped))
                 result(f"{number}/{len(pairs)} {written[-1].folder}: {written[-1].seconds:.0f} s")
             except Exception as error:
                 if explain(error) is None:
@@ -89,7 +89,9 @@ def main(argv: list[str]) -> int:
     return INTERRUPTED if stopped() else MISTAKE if failed else 0
 
 
-def transfer_one(transfer: Transfer, raw: Path, reference: Path, prior: Path, folder: Path, stopped: Interrupt) -> Done:
+def transfer_one(
+    transfer: Transfer, raw: Path, reference: Path, folder: Path, args: argparse.Namespace, stopped: Interrupt
+) -> Done:
     """Does one pair and writes its folder; what was written."""
     begun = time.perf_counter()
     sr = transfer.chain.sr
@@ -106,7 +108,7 @@ def transfer_one(transfer: Transfer, raw: Path, reference: Path, prior: Path, fo
     finally:
         for bar in bars.values():
             bar.close()
-    document = transfer.document(row, raw, reference, prior)
+    document = transfer.document(row, raw, reference, args.prior)
     out = render_recording(transfer.chain, document.tensors(), x, sr, lufs=LUFS, output=loudness(y, sr))
     folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / OUTPUT, out, sr)

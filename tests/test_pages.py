@@ -187,7 +187,7 @@ def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 2)
     for name in ("DECAYS", "WINDOWS", "TOGETHER"):
         monkeypatch.setattr(space, name, getattr(space, name)[:1])
-    for name, value in (("ESTIMATED_S", 0.2), ("CLEAR", math.inf), ("CANDIDATES", 1)):
+    for name, value in (("ESTIMATED_S", 0.2), ("CLEAR", math.inf)):
         monkeypatch.setattr(space, name, value)
 
 
