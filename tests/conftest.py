@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -16,6 +17,9 @@ import torch  # noqa: E402
 # Read when triton is loaded, which some library may do before the first test of its kernels.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Tests under nohup would start programs that ignore this signal too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Files with tests of 5 s and more: at the end of the suite, one process would run such a test alone.
 LONG = (

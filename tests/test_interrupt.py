@@ -1,6 +1,5 @@
 """Signals: a program saves and ends, its workers leave them to it, and what handled them before does so again."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -152,11 +151,7 @@ def test_a_stopped_training_of_a_proxy_writes_what_it_reached(tmp_path: Path, mo
 def ended_by(number: int, argv: list[str], begun: Path, pattern: str) -> tuple[int, str]:
     """Status and stderr of a program whose process group gets a signal once a file is there."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A program that was started with an ignored signal, as under nohup, goes on ignoring it.
-    heeding = functools.partial(signal.signal, number, signal.SIG_DFL)
-    with subprocess.Popen(
-        [sys.executable, *argv], cwd=ROOT, start_new_session=True, preexec_fn=heeding, **pipes
-    ) as program:
+    with subprocess.Popen([sys.executable, *argv], cwd=ROOT, start_new_session=True, **pipes) as program:
         try:
             deadline = time.monotonic() + 120
             while not list(begun.glob(pattern)) and program.poll() is None and time.monotonic() < deadline:

@@ -270,7 +270,7 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path: Path, capsys: pytest.C
         "epochs=many": "epochs=many: expected a whole number",
         "batch_size=0": "batch_size=0: must be above 0",
         "model=diffvoxx": "unknown model 'diffvoxx'; known: bass, compressor, diffvox",
-        "dataset=medley": "unknown dataset 'medley'; known: medley_vocal",
+        "dataset=medley": "dataset=medley: unknown; known: medley_vocal",
         "data_dir=x": "dataset pair takes dry and wet; given: data_dir=x",
         "device=gpu": "device=gpu: allowed are auto, cpu, cuda",
         "chunk_overlap=2": "chunk_overlap=2 s must be at least 0 and below chunk_duration=1.5 s",

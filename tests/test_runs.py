@@ -298,7 +298,7 @@ def test_a_damaged_or_incomplete_run_names_its_file(tmp_path: Path, make: object
     config.write_text("sr: fast\nchain: {a: {effect: peak}}")
     assert refusal(load_run).startswith(f"{config}: ")
     config.unlink()
-    assert refusal(load_run).startswith(f"{config}: cannot be read (No such file")
+    assert refusal(load_run).startswith(f"{tmp_path}: is no run folder, as it has no config.yaml")
 
 
 def test_values_of_another_chain_are_refused_by_name(tmp_path: Path) -> None:
