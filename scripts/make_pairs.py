@@ -2,7 +2,8 @@
 
     python scripts/make_pairs.py logs/own/pairs --count 24
 
-OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used.
+OUT/voice_NN holds dry.flac, wet.flac and preset.json, the parameters that a fit should find: the same on every machine.
+No recording is used.
 """
 
 from reknob.runtime.program import program
@@ -12,12 +13,14 @@ import sys
 
 import torch
 
-from reknob.afx.effect import Effect, Knobs, Values
+from reknob.afx.effect import Effect, Knobs
 from reknob.afx.param import Free
 from reknob.afx.registry import build
 from reknob.afx.stream import render
 from reknob.data.audio import normalise_loudness, write_audio
 from reknob.data.music import generate_tracks
+from reknob.formats.as_document import document_of
+from reknob.formats.preset_document import DOCUMENT, write_document
 from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import read_chain_file
 from reknob.runtime.arguments import Parser, file_path, integer, real
@@ -25,6 +28,7 @@ from reknob.runtime.output import result
 
 LUFS = -18.0  # to which a fit brings its recordings, so that levels in dB of the chain mean the same here
 PEAK = 0.9
+LICENCE = "Random numbers, free to use."
 
 
 @program
@@ -36,17 +40,21 @@ def main(argv: list[str]) -> int:
     for number in range(args.count):
         voice = generate_tracks(number, args.seconds, sr, style="solo voice")["voice"]
         dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
-        wet = render(chain, draw_values(chain, number), dry)
+        knobs, folder = draw_knobs(chain, number), args.out / f"voice_{number:02d}"
+        with torch.no_grad():
+            wet = render(chain, knobs(), dry)
         for name, x in (("dry", dry), ("wet", wet)):
             # FLAC clips at full scale. A gain per file does not alter a fit, which normalises the loudness of both.
-            write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
+            write_audio(folder / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
+        truth = document_of(config, chain, knobs.state_dict(), folder.name, LICENCE)
+        write_document(folder / DOCUMENT, truth)
     line = f"{args.out}: {args.count} pairs of {args.seconds:g} s"
     result(line, folder=args.out, pairs=args.count, seconds=args.seconds)
     return 0
 
 
-def draw_values(chain: Effect, seed: int) -> Values:
-    """Values scattered about the defaults, normally distributed in raw parameters.
+def draw_knobs(chain: Effect, seed: int) -> Knobs:
+    """Parameters scattered about the defaults, normally distributed as raw parameters.
 
     The standard deviation is 3 for levels in dB, 0.1 for other parameters without a range, and 1 for those with one.
     """
@@ -57,7 +65,7 @@ def draw_values(chain: Effect, seed: int) -> Values:
         # Raw parameters, so that every draw is within the ranges.
         for name, raw in knobs.named_parameters():
             raw += scales[name] * torch.randn(raw.shape, generator=generator)
-        return knobs()
+    return knobs
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,9 +27,10 @@ for set in presets/own presets/own_drawn; do
     fi
 done
 
-[ -d $work/pairs ] || "$PYTHON" scripts/make_pairs.py $work/pairs --count 24
+[ -d $work/pairs ] || "$PYTHON" scripts/make_pairs.py $work/pairs --count 24 --seconds 8
 printf '%s\n' $work/pairs/voice_[01]? > $work/songs.txt
-scripts/train_medley.sh $work/songs.txt $work/runs align=false epochs=150 ${settings[@]+"${settings[@]}"}
+scripts/train_medley.sh $work/songs.txt $work/runs align=false start=signals epochs=40 \
+    optimiser.method=annealed chunk_duration=8 chunk_overlap=0.5 --together 1 ${settings[@]+"${settings[@]}"}
 
 spoil() { # VOICE key=value …
     [ -d "$work/runs/$1" ] && return

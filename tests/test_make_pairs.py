@@ -1,13 +1,15 @@
-"""Generated pairs: the same on every call, each a voice and its mix; the script that makes presets of them."""
+"""Generated pairs: the same on every call, each a voice, its mix and its parameters; the script that makes presets."""
 
 import subprocess
 from pathlib import Path
 
 import torch
 
-from reknob.data.audio import read_audio
+from reknob.afx.stream import render
+from reknob.data.audio import normalise_loudness, read_audio
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import load_pair
+from reknob.formats.as_document import open_preset
 from scripts import make_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,9 @@ def test_pairs_are_the_same_every_time_and_each_a_voice_and_its_mix(tmp_path: Pa
         folder = tmp_path / "a" / f"voice_0{n}"
         pair = load_pair(PairFiles(folder / "dry.flac", folder / "wet.flac", "voice"), 44100, -18.0, check=True)
         assert (pair.dry - pair.wet.mean(0)).abs().max() > 0.01
+        document = open_preset(folder / "preset.json")
+        wet = render(document.effect, document.tensors(), pair.dry)[:, : pair.wet.shape[-1]]
+        assert (normalise_loudness(wet, 44100, -18.0) - pair.wet).abs().max() < 1e-3  # a pair's loudness is normalised
 
 
 def test_the_script_that_makes_the_presets_is_one_that_bash_reads() -> None:
