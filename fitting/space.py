@@ -125,7 +125,9 @@ class _Search:
         if self.reverbs and min((point.cost for point in heard), default=math.inf) > CLEAR:
             heard += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
         if heard:
-            row = min(heard, key=lambda point: point.cost).row
+            best = min(heard, key=lambda point: point.cost)
+            halved = [self._with_echo(best.row, echo) for echo in self._halved(best.row)]
+            row = min([best, *halved], key=lambda point: point.cost).row
         for seconds, pieces in TOGETHER:
             ways = self._directions(lambda name: True, mono=False, pieces=pieces)
             row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
@@ -147,9 +149,9 @@ class _Search:
         """Echoes, other than these, that stand out of what the network of a row leaves of the response."""
         samples, found = self.estimate.h.shape[-1], []
         for name in self.delays:
-            times, gain = (self.mappings[f"{name}.{own}"] for own in ("delay", "gain"))
+            times = self.mappings[f"{name}.delay"]
             assert isinstance(times, Linear)
-            off = self._changed(row, {f"{name}.gain": gain.raw(gain.inside(torch.tensor(0.0)))})
+            off = self._changed(row, {f"{name}.gain": self._raw(f"{name}.gain", torch.tensor(0.0))})
             h = self._responses(self.sends.shortened(samples), off[None], free=False)[0]
             left = self.estimate.distance(samples, self.first).left(h).double().numpy()
             known = [float(times.value(echo[f"{name}.delay"])) for echo in echoes if f"{name}.delay" in echo]
@@ -158,8 +160,23 @@ class _Search:
                 for ms in echo_times(left, self.sends.sr, times.lo, times.hi, 2 * OTHERS)
                 if all(abs(ms - other) > 1 for other in known)
             ]
-            found += [{f"{name}.delay": times.raw(times.inside(torch.tensor(ms).double()))} for ms in others]
+            found += [{f"{name}.delay": self._raw(f"{name}.delay", torch.tensor(ms).double())} for ms in others]
         return found[:OTHERS]
+
+    def _halved(self, row: Tensor) -> list[Raws]:
+        """Echoes at half the time, of which those of a row are every second one; where the range holds that time."""
+        raws, found = self.columns.split(row), []
+        for name in self.delays:
+            own = [f"{name}.{key}" for key in ("delay", "gain", "feedback")]
+            times = self.mappings[own[0]]
+            assert isinstance(times, Linear)
+            time, gain, feedback = (self.mappings[key].value(raws[key].double()) for key in own)
+            if time >= 2 * times.lo:
+                again = feedback.sqrt()
+                values = zip(own, (time / 2, gain / again, again), strict=True)
+                halved = {key: self._raw(key, value) for key, value in values}
+                found.append(halved | {f"{name}.even_pan.pan": raws[f"{name}.odd_pan.pan"]})
+        return found
 
     def _network(self, row: Tensor, echo: float) -> Tensor | None:
         """A row (P,) with the reverb that the response shows before an echo, at a time in s, or None."""
@@ -211,7 +228,12 @@ class _Search:
             grid = np.linspace(0, self.sends.sr / 2, len(start))
             seconds = np.exp(np.interp(np.log(np.maximum(grid, 1)), np.log(frequencies), np.log(times)))
             gains = torch.from_numpy(10 ** (-3 * float(reverb.lines.min()) / (self.sends.sr * seconds)))
-        return mapping.raw(mapping.inside(gains ** (1 / factor))).float().reshape(start.shape)
+        return self._raw(f"{name}.gamma", gains ** (1 / factor)).float().reshape(start.shape)
+
+    def _raw(self, name: str, value: Tensor) -> Tensor:
+        """The raw parameter of the value in the range that is nearest."""
+        mapping = self.mappings[name]
+        return mapping.raw(mapping.inside(value))
 
     def _changed(self, row: Tensor, changes: Raws) -> Tensor:
         return self.columns.join(self.columns.split(row) | changes)
@@ -226,8 +248,8 @@ class _Search:
             raws[f"{name}.U"] = self.mappings[f"{name}.U"].raw(rotation)
             raws[f"{name}.b"] = (units * level / 2)[:, None].expand(-1, 2)
             raws[f"{name}.c"] = outputs / level
-            decay = self.mappings[f"{name}.gamma"]
-            raws[f"{name}.gamma"] = decay.raw(decay.inside(decay.value(raws[f"{name}.gamma"].double()) * factor))
+            decay = f"{name}.gamma"
+            raws[decay] = self._raw(decay, self.mappings[decay].value(raws[decay].double()) * factor)
         return self.columns.join({name: raw.float() for name, raw in raws.items()})
 
     def _directions(

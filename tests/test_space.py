@@ -112,20 +112,24 @@ def test_a_matrix_in_other_units_is_the_rotation_it_was_made_from() -> None:
         assert torch.linalg.det(found) == pytest.approx(1)
 
 
+# 466 ms is twice the true time: every second echo.
+@pytest.mark.parametrize(("echo", "candidates"), [(ECHO, (400.0, 232.95)), (ECHO | {"gain": 0.05}, (466.05,))])
+@pytest.mark.usefixtures("brief_search")
 def test_the_search_finds_echo_and_reverb(
-    chain: Effect, raws: dict[str, Tensor], dry: Tensor, brief_search: None
+    chain: Effect, raws: dict[str, Tensor], dry: Tensor, echo: dict[str, float], candidates: tuple[float, ...]
 ) -> None:
-    truth = values_of(chain, raws)
+    true_echo = {f"sends.delay.{name}": torch.tensor(value) for name, value in echo.items()}
+    truth = values_of(chain, raws | to_raws(chain, true_echo))
     with torch.no_grad():
         wet = render(chain, truth, dry)[:, : dry.shape[-1]]
     chunks = Chunks(dry[None], wet[None], 0, (0,))
     defaults = raws_from(chain, {})
     begin = {"sends.delay.feedback": torch.tensor(0.3), "sends.delay.gain": torch.tensor(0.2)}
-    echoes = [to_raws(chain, begin | {"sends.delay.delay": torch.tensor(ms)}) for ms in (400.0, 232.95)]
+    echoes = [to_raws(chain, begin | {"sends.delay.delay": torch.tensor(ms)}) for ms in candidates]
     found = defaults | find_space(chain, chunks, defaults, echoes)
     values = {name: value.detach() for name, value in flatten(values_of(chain, found)).items()}
     for name, error in (("delay", 0.01), ("gain", 0.01), ("feedback", 0.03)):
-        assert values[f"sends.delay.{name}"].item() == pytest.approx(ECHO[name], abs=error), name
+        assert values[f"sends.delay.{name}"].item() == pytest.approx(echo[name], abs=error), name
     estimate = ResponseEstimate(dry[None], wet[None], SR, SR)
     response = chain.sends.response(**values_of(chain, found)["sends"])[:, 0]
     assert estimate.distance(SR)(response[:, :SR]) < 0.01
