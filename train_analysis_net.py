@@ -5,10 +5,10 @@
     python train_analysis_net.py --data=musdb18 --data_dir=MUSDB18 --batch_size=16 --epoch_items=480 \\
         --valid_items=70 --test_items=500 --epochs=400                     the published size
 
---sfx processes the music, --afx is estimated: words of geq, peq, compfull, comphalf, compsimple, taylor, chebyshev and
-dist, joined by _; the effects run in this order. Results go to <log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the
-best epoch), metrics.json, TensorBoard. --resume continues where Ctrl-C stopped it, or at most 30 s
-before it was killed.
+--sfx processes the music, --afx is estimated: words as geq, peq, compfull, comphalf, compsimple, taylor, chebyshev and
+dist. Joined by _ they run in this order, joined by , as they are written (dist,peq). Results go to
+<log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the best epoch), metrics.json, TensorBoard. --resume continues where
+Ctrl-C stopped it, or at most 30 s before it was killed.
 
     python train_analysis_net.py --devices=4 …                             four GPUs of this machine, one training
     srun --nodes=2 --ntasks-per-node=4 python train_analysis_net.py --nodes=2 --devices=4 …

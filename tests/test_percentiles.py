@@ -149,9 +149,10 @@ def test_an_excerpt_may_be_as_short_as_the_slowest_change_and_no_shorter(music: 
 @pytest.mark.parametrize(
     ("chain", "message"),
     [
-        ("comp", "comp: does not begin with an equaliser"),
-        ("dist", "dist: does not begin with an equaliser"),
+        ("comp", "comp: not an equaliser alone"),
+        ("dist", "dist: not an equaliser alone"),
         ("peq_comp", "peq_comp: not an equaliser alone"),
+        ("peq,peq", "peq,peq: not an equaliser alone"),
     ],
 )
 def test_only_an_equaliser_adds_gains(chain: str, message: str) -> None:
@@ -159,9 +160,10 @@ def test_only_an_equaliser_adds_gains(chain: str, message: str) -> None:
         equaliser(chain)
 
 
-def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: StatisticsSet) -> None:
+@pytest.mark.parametrize("chain", ["peq_dist", "dist,peq"])
+def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(chain: str, dry: StatisticsSet) -> None:
     torch.manual_seed(0)
-    estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles")
+    estimator = Estimator(sfx=chain, afx=chain, encoder="percentiles")
     objective, estimate = ParameterObjective(estimator), torch.rand(4, 18)
     estimator.controller.mlp.forward = lambda z: estimate
     names = estimator.synthesis.controls()

@@ -242,6 +242,13 @@ def test_weights_to_begin_with_are_those_of_the_same_estimator(
     assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
 
 
+def test_an_estimator_records_the_order_of_its_chain(music: Path, tmp_path: Path) -> None:
+    chains = ["--sfx=dist,peq", "--afx=dist,peq", "--loss=params"]
+    assert train_analysis_net.main(arguments(music, tmp_path, *chains, "--epochs=1")) == 0
+    estimator, _ = load_estimator(tmp_path / NAME.format("dist,peq", "dist,peq", "params") / "estimator.pt")
+    assert [name for name, _ in estimator.analysis.parts()] == ["dist", "peq"] and estimator.same_controls
+
+
 def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path, trained: Path, tmp_path: Path) -> None:
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
     assert train_analysis_net.main([*argv, "--precision=bf16"]) == 0
