@@ -242,10 +242,12 @@ def test_an_estimator_is_calibrated_by_the_program(
     for module, name, number in ((certainty_training, "STEPS", 5), (statistics_cache, "PART", 10), (trials, "PART", 5)):
         monkeypatch.setattr(module, name, number)
     Estimator(sfx="dist", afx="dist", encoder="percentiles").save(tmp_path / "plain.pt", seed=3)
-    options = "--data=folder --items=10 --seconds=0.5 --valid_items=5 --valid_seconds=2 --coded=0"
+    options = "--data=folder --items=10 --seconds=0.5 --valid_items=5 --valid_seconds=2 --coded=0 --test_items=2"
     argv = [f"--checkpoint={tmp_path}/plain.pt", f"--data_dir={music}", *options.split(), f"--log_dir={tmp_path}"]
     assert calibrate_estimator.main([*argv, f"--out={tmp_path}/mine.pt"]) == 0
     assert "calibrated on 5 excerpts" in capsys.readouterr().out
+    assert "## As estimate.py estimates" in (tmp_path / "mine_results.md").read_text()
+    assert (tmp_path / "mine_results.png").is_file()
     made, record = load_estimator(tmp_path / "mine.pt")
     assert made.calibration is not None and record["seed"] == 3 and record["certainty"]["items"] == 10
     found = estimate_recording(made, torch.from_numpy(generate_music(9, 3.0, SR)).reshape(1, -1), SR)
