@@ -164,6 +164,6 @@ def _continue(folder: Path, settings: TrainingSettings, *, is_first: bool) -> No
 
 def score_run(estimator: Estimator, batches: Iterable[Batch], folder: Path, seed: int) -> Scored:
     """Scores a trained estimator, no effect and random parameters (`scoring.score`), and writes metrics.json."""
-    scored = score(estimator, progress_bar(batches, "test", unit="batch"), seed)
+    scored = score(estimator, progress_bar(batches, "test", unit="step"), seed)
     write_text(folder / METRICS, json.dumps(scored.scores, indent=1))
     return scored

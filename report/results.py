@@ -64,7 +64,7 @@ def write_test_results(
     n_controls, seed = len(estimator.synthesis.controls()), stream_seed(settings.seed, "excerpts", "test")
     sr, count = estimator.settings["sr"], settings.test_items
     excerpts = Excerpts(recordings, n_controls, count, seed, sr=sr, seconds=settings.seconds)
-    batches = progress_bar(excerpt_loader(excerpts, BATCH, settings.workers), "test", unit="batch")
+    batches = progress_bar(excerpt_loader(excerpts, BATCH, settings.workers), "test", unit="step")
     scored = score(estimator, batches, settings.seed)
     kept = score_kept(estimator, excerpts) if estimator.calibration else None
     write_results(results_path(settings.out), estimator, scored, kept)
