@@ -5,10 +5,10 @@
     python train_analysis_net.py --data=musdb18 --data_dir=MUSDB18 --batch_size=16 --epoch_items=480 \\
         --valid_items=70 --test_items=500 --epochs=400                     the published size
 
---sfx processes the music, --afx is estimated: words of geq, peq, compfull, comphalf, compsimple, taylor, chebyshev and
-dist, joined by _; the effects run in this order. Results go to <log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the
-best epoch), metrics.json, TensorBoard. --resume continues where Ctrl-C stopped it, or at most 30 s
-before it was killed.
+--sfx processes the music, --afx is estimated: words as geq, peq, compfull, comphalf, compsimple, taylor, chebyshev and
+dist. Joined by _ they run in this order, joined by , as they are written (dist,peq). Results go to
+<log_dir>/<prefix>_SFX_…_<suffix>: estimator.pt (the best epoch), results.md with a figure, metrics.json (the scores of
+every test item), TensorBoard. --resume continues where Ctrl-C stopped it, or at most 30 s before it was killed.
 
     python train_analysis_net.py --devices=4 …                             four GPUs of this machine, one training
     srun --nodes=2 --ntasks-per-node=4 python train_analysis_net.py --nodes=2 --devices=4 …
@@ -28,15 +28,16 @@ from reknob.estimation.loaders import build_loaders
 from reknob.estimation.train import objectives
 from reknob.estimation.training_run import (
     ESTIMATOR,
-    METRICS,
     PRECISIONS,
+    RESULTS,
     TrainingSettings,
     build_estimator,
     open_folder,
     score_run,
 )
 from reknob.report.board import quiet_writer_threads
-from reknob.report.tables import scores_table
+from reknob.report.results import write_results
+from reknob.report.tables import scores_rows, text_table
 from reknob.report.training_board import TrainingBoard
 from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int, positive_float, positive_int
 from reknob.runtime.device import pick_device
@@ -73,11 +74,12 @@ def main(argv: list[str]) -> int:
     if stopped:
         result(f"stopped; the best epoch is in {folder / ESTIMATOR}; --resume continues", estimator=folder / ESTIMATOR)
         return INTERRUPTED
-    scores = score_run(estimator, loaders["test"], folder, settings.seed)
+    scored = score_run(estimator, loaders["test"], folder, settings.seed)
+    write_results(folder / RESULTS, estimator, scored)
     with quiet_writer_threads():
-        board.scored(settings.record(), scores["estimate"])
-    text = f"{scores_table(scores)}\n{folder / ESTIMATOR}; the scores of every item: {folder / METRICS}"
-    result(text, estimator=folder / ESTIMATOR, scores=scores)
+        board.scored(settings.record(), scored.scores["estimate"])
+    text = f"{text_table(*scores_rows(scored.scores))}\n{folder / ESTIMATOR}; its results: {folder / RESULTS}"
+    result(text, estimator=folder / ESTIMATOR, scores=scored.scores)
     return 0
 
 

@@ -1,11 +1,14 @@
 """The tables of effects by key, and chains from configurations, which name effects by these keys only."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any, TypeVar
+
+import torch
 
 from reknob.runtime.errors import UsageError
 from reknob.runtime.trees import is_off
@@ -20,6 +23,7 @@ from .effect import Effect, Knobs, Part
 from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
 from .equaliser import graphic_equaliser, parametric_equaliser
 from .options import Choice, Flag
+from .param import Bounded, Linear, Log
 from .proxy import ProxyCompressor
 from .reverb import FDN, FIR, NoiseReverb
 from .stereo import Panning, StereoWidth
@@ -51,6 +55,7 @@ T = TypeVar("T")
 OVERRIDES = {"default", "range"}
 # Of one chain, effects and overrides of their parameters together; and of all its responses: 52 s at 192 kHz thrice.
 MOST_EFFECTS, MOST_SAMPLES = 2000, 30_000_000
+MOST_WORDS = 16  # of a chain of blind estimation
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,43 @@ class Key:
     synthesis: Callable[[int], Effect] | None = None
 
 
-#: In the order in which the effects run.
+def _ranged(kind: type[Effect], sr: int, **ranges: Bounded) -> Effect:
+    """An effect with a range for its parameters of these names, which need none in a fit."""
+    effect = kind(sr)
+    effect.params = tuple(replace(p, mapping=ranges.get(p.name, p.mapping)).checked() for p in effect.params)
+    return effect
+
+
+# Their parameters without a range, and those that a fit keeps off an end, with ranges for a network.
+_compressor = partial(_ranged, SoftKneeCompressor, threshold=Linear(-50, 0), makeup=Linear(-10, 20))
+_compressor_expander = partial(
+    _ranged,
+    CompressorExpander,
+    cmp_threshold=Linear(-40, 0),
+    exp_threshold=Linear(-70, -30),
+    makeup=Linear(-10, 20),
+    lookahead=Linear(0, 15),
+    attack=Log(1, 200),
+    release=Log(5, 1000),
+    # From above 0, where the detector would stop and the expander's slope would be infinite.
+    avg_coef=Log(0.01, 1),
+    exp_ratio=Linear(0.1, 1),
+)
+_de_esser = partial(_ranged, DeEsser, threshold=Linear(-60, 0), attack=Log(0.1, 20), release=Log(5, 500))
+
+#: In the order in which the effects of words joined by _ run.
 KEYS = {
     "geq": Key("geq", graphic_equaliser, graphic_equaliser),
     "peq": Key("peq", parametric_equaliser, parametric_equaliser),
+    "high_pass": Key("high_pass", HighPass, HighPass),
+    "low_pass": Key("low_pass", LowPass, LowPass),
     "compfull": Key("comp", ProxyCompressor, Compressor),
     "comphalf": Key("comp", partial(ProxyCompressor, hybrid=True), Compressor),
     "comp": Key("comp", Compressor, Compressor),
     "compsimple": Key("compsimple", SimpleCompressor),
+    "compressor": Key("compressor", _compressor, _compressor),
+    "compressor_expander": Key("compressor_expander", _compressor_expander, _compressor_expander),
+    "de_esser": Key("de_esser", _de_esser, _de_esser),
     "taylor": Key("taylor", Taylor),
     "chebyshev": Key("chebyshev", Chebyshev),
     "dist": Key("dist", Clipper, Clipper),
@@ -80,24 +114,54 @@ KEYS = {
 
 
 def parse_chain(keys: str, sr: int, side: str) -> Normalised:
-    """The chain of, for example, "peq_comphalf_dist"; the order of the words does not matter.
+    """The chain of words of `KEYS`, or of `EFFECTS` where all parameters have a range.
+
+    Words joined by _, as published, run in the order of `KEYS` whatever their own: "peq_comphalf_dist". Words joined
+    by , run as they are written and may repeat: in "peq,comp,peq" the second equaliser is called "peq2".
 
     Args:
         side: "analysis" or "synthesis".
 
-    Raises UsageError for a word that is unknown, that has no form for this side, or that repeats an effect.
+    Raises UsageError for a word that is unknown or has no form for this side, for an effect without ranges or with
+    stereo output, and where words joined by _ repeat an effect.
     """
-    words = keys.split("_")
-    for word in words:
-        if getattr(lookup(KEYS, word, "effect", keys), side) is None:
+    parts: dict[str, Effect] = {}
+    counts: Counter[str] = Counter()
+    for word in _words(keys):
+        is_other = word in EFFECTS and word not in KEYS and not EFFECTS[word].holds_effects
+        advice = "; join all words by _ or all by ," * ("," in keys and "_" in word)
+        key = Key(word, *[EFFECTS[word]] * 2) if is_other else lookup(KEYS, word, "effect", keys[:80], advice)
+        make = getattr(key, side)
+        if make is None:
             known = ", ".join(name for name, key in KEYS.items() if getattr(key, side))
             raise UsageError(f"{word!r} in {keys!r} has no {side} form; those that have: {known}")
+        counts[key.part] += 1
+        name = key.part + (str(counts[key.part]) if counts[key.part] > 1 else "")
+        if name in parts:
+            raise UsageError(f"{keys!r}: two effects would be called {name!r}; leave one out")
+        _check_name(Normalised, name, keys)
+        parts[name] = make(sr)
+    chain = Normalised(sr, **parts)
+    chain.from_unit(torch.zeros(1, len(chain.controls())))  # refuses parameters without a range
+    if chain.channels(1) != 1:
+        raise UsageError(f"{keys!r} ends in stereo, but estimators analyse mono; leave the stereo effect out")
+    return chain
+
+
+def _words(keys: str) -> list[str]:
+    """The words of a chain in the order in which the effects run."""
+    if "," in keys or "_" not in keys or keys in KEYS or keys in EFFECTS:
+        words = keys.split(",")
+        if len(words) > MOST_WORDS:
+            raise UsageError(f"a chain of {len(words)} words; at most {MOST_WORDS} are allowed")
+        return words
+    words = keys.split("_")
     # By parts, not words: compfull, comphalf and comp are forms of one compressor.
-    parts = [KEYS[word].part for word in words]
+    parts = [lookup(KEYS, word, "effect", keys).part for word in words]
     for part in parts:
         if parts.count(part) > 1:
-            raise UsageError(f"{keys!r} holds {part!r} twice; give each effect once")
-    return Normalised(sr, **{key.part: getattr(key, side)(sr) for word, key in KEYS.items() if word in words})
+            raise UsageError(f"{keys!r} holds {part!r} twice; words joined by , may repeat")
+    return [word for word in KEYS if word in words]
 
 
 def lookup(table: dict[str, T], key: str, noun: str, place: str = "", advice: str = "") -> T:

@@ -17,6 +17,7 @@ from reknob.runtime.program import program
 
 import argparse
 import sys
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -30,13 +31,12 @@ from reknob.data.decoding import open_audio
 from reknob.data.excerpts import Excerpts, excerpt_loader
 from reknob.data.file_lists import list_recordings
 from reknob.data.recordings import RECORDINGS, Recording, find_recordings
-from reknob.estimation.controls import in_order
-from reknob.estimation.distribution import LEVELS
 from reknob.estimation.estimate import estimate_recording
-from reknob.estimation.estimator import Estimator, load_estimator, synthesise
+from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.estimation.loaders import SR
-from reknob.estimation.train import score
-from reknob.losses import MelLoss, build_metrics
+from reknob.estimation.scoring import Kept, score, score_kept
+from reknob.losses import build_metrics
+from reknob.report.results import KEPT_COLUMNS, draw_reliability, kept_row
 from reknob.report.tables import text_table
 from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
 from reknob.runtime.files import write_text
@@ -45,7 +45,6 @@ from reknob.runtime.seeds import stream_seed
 
 METRICS = ("mrstft", "mse", "mel", "params")
 SEED, BATCH = 7, 10
-ROUNDING = 1e-4  # Mel by which a render without an effect may differ from its input
 
 
 def cell(values: list[float]) -> str:
@@ -61,7 +60,8 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
     sources = [find_recordings(args.data, folder, "test", args.seconds).recordings for folder in folders]
     n_controls = len(estimator.synthesis.controls())
     loader = excerpt_loader(Excerpts(sources, n_controls, args.items, SEED, seconds=args.seconds), BATCH)
-    scores = score(estimator, loader, file=partial(from_files, sr=SR, codec=args.codec) if args.codec else None)
+    file = partial(from_files, sr=SR, codec=args.codec) if args.codec else None
+    scores = score(estimator, loader, file=file).scores
     chain = f"{estimator.settings['sfx']} → {estimator.settings['afx']}"
     lines = []
     for system, columns in scores.items():
@@ -71,31 +71,14 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
 
 
 def group_scores(estimator: Estimator, name: str, given: str, args: argparse.Namespace) -> dict:
-    """Scores of the excerpts of a group, by control where they are of controls.
-
-    Lists by item: "none" and "estimate", the Mel of processed excerpts; "touched", whether an unprocessed one is
-    changed, and "untouched", its Mel. By level of interval and by item and control: "held", "error" and "known".
-    """
-    recordings = recordings_of(given, args.seconds)
+    """Scores of the excerpts of a group (`Kept`), with its name, its chain and the names of the controls."""
     n_controls, sr = len(estimator.synthesis.controls()), estimator.settings["sr"]
     # Each group with parameters of its own: together they are then as many different ones.
     seed = stream_seed(SEED, "group", name)
+    recordings = recordings_of(given, args.seconds)
     excerpts = Excerpts([recordings], n_controls, args.items, seed, sr=sr, seconds=args.seconds)
-    mel = MelLoss(sr)
-    scores: dict[str, list] = {k: [] for k in ("none", "estimate", "untouched", "touched", "held", "error", "known")}
-    for index in range(args.items):
-        item = {key: value[None] for key, value in excerpts[index].items()}
-        wet, truth = synthesise(estimator, item), in_order(estimator.synthesis, item["q"])[0]
-        found, left = (estimate_recording(estimator, x[0], sr) for x in (wet, item["dry"]))
-        scores["none"].append(float(mel(item["dry"], wet)))
-        scores["estimate"].append(float(mel(estimator.render(item["dry"], found.q), wet)))
-        scores["untouched"].append(float(mel(estimator.render(item["dry"], left.q), item["dry"])))
-        scores["touched"].append(left.amount > 0)
-        scores["error"].append((found.q[0] - truth).square().tolist())
-        scores["known"].append([control not in found.notes for control in estimator.analysis.controls()])
-        if found.ends is not None:
-            scores["held"].append(((found.ends[:, 0] <= truth) & (truth <= found.ends[:, 1])).tolist())
-    return {"group": name, "chain": estimator.settings["afx"], "controls": estimator.analysis.controls()} | scores
+    group = {"group": name, "chain": estimator.settings["afx"], "controls": estimator.analysis.controls()}
+    return group | asdict(score_kept(estimator, excerpts))
 
 
 def recordings_of(given: str, seconds: float) -> list[Recording]:
@@ -111,40 +94,18 @@ def recordings_of(given: str, seconds: float) -> list[Recording]:
 
 def group_row(scores: dict) -> list[str]:
     """A group's scores as a row of the table."""
-    none, estimate = torch.tensor(scores["none"]), torch.tensor(scores["estimate"])
-    held = torch.tensor(scores["held"], dtype=torch.float64)
-    cover = [f"{100 * float(held[:, LEVELS.index(level)].mean()):.0f} %" if len(held) else "" for level in (0.68, 0.95)]
-    return [
-        scores["chain"],
-        scores["group"],
-        str(len(none)),
-        f"{none.mean():.3f}",
-        f"{estimate.mean():.3f}",
-        f"{100 * float((estimate > none + ROUNDING).float().mean()):.0f} %",
-        f"{100 * (1 - fmean(scores['touched'])):.0f} %",
-        f"{fmean(scores['untouched']):.3f}",
-        *cover,
-        f"{float(torch.tensor(scores['error']).mean()):.3f}",
-    ]
-
-
-GROUP_COLUMNS = (
-    *("chain", "group", "items", "no effect", "estimate", "worse", "left alone", "Mel then", "in 68 %", "in 95 %"),
-    "error",
-)
+    kept = Kept(**{column.name: scores[column.name] for column in fields(Kept)})
+    return [scores["chain"], scores["group"], *kept_row(kept)]
 
 
 def reliability_figure(scored: list[dict]) -> Figure:
-    """How often intervals of each level held the true value: a curve per control, a panel per estimator."""
+    """How often intervals of each level held the true value: a panel per estimator."""
     chains = list(dict.fromkeys(each["chain"] for each in scored if each["held"]))
     figure = Figure(figsize=(3.4 * len(chains), 3.6), layout="constrained")
     axes = figure.subplots(1, len(chains), sharey=True, squeeze=False)[0]
     for ax, chain in zip(axes, chains, strict=True):
-        held = torch.tensor([item for each in scored if each["chain"] == chain for item in each["held"]]).double()
-        ax.plot([0, 100], [0, 100], color="0.7", lw=1)
-        ax.plot([100 * level for level in LEVELS], 100 * held.mean(0), color="C0", lw=0.7, alpha=0.6, marker=".", ms=3)
-        ax.plot([100 * level for level in LEVELS], 100 * held.mean((0, 2)), color="k", lw=1.8)
-        ax.set(title=chain, xlabel="level of the interval, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+        draw_reliability(ax, [item for each in scored if each["chain"] == chain for item in each["held"]])
+        ax.set(title=chain)
     axes[0].set_ylabel("held the true value, %")
     return figure
 
@@ -211,7 +172,7 @@ def main(argv: list[str]) -> int:
     if args.groups:
         given = [group.split("=", 1) for group in args.groups]
         scored = [group_scores(load_estimator(path)[0], *each, args) for path in args.checkpoints for each in given]
-        print(text_table(list(GROUP_COLUMNS), [group_row(each) for each in scored]), flush=True)
+        print(text_table(["chain", "group", *KEPT_COLUMNS], [group_row(each) for each in scored]), flush=True)
         if args.scores:
             write_text(args.scores, to_json(scored))
         if args.figure:

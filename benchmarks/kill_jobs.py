@@ -337,7 +337,7 @@ def _check_training(folder: Path) -> None:
             read_tensors(path)
 
 
-STATISTICS = "--seconds=1 --steps=30 --batch_size=4 --windows=1 --workers=0 --chain=peq"
+STATISTICS = "--seconds=1 --steps=30 --batch_size=4 --windows=1 --test_items=0 --workers=0 --chain=peq"
 
 
 def _statistics(inputs: Path, folder: Path) -> int:

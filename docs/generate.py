@@ -189,7 +189,8 @@ def estimation_section() -> str:
 
 def first_sentence(make: Callable) -> str:
     """The first sentence of the docstring of an effect, or of the function that builds one."""
-    function = getattr(make, "func", make)
+    # Of a constructor with arguments filled in, the effect is either what it calls or its first argument.
+    function = (*getattr(make, "args", ()), getattr(make, "func", make))[0]
     return plain(inspect.getdoc(function) or "").split(". ")[0].split("\n")[0].removesuffix(".") + "."
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from reknob.data.excerpts import Excerpts
 from reknob.estimation.certainty_training import calibrate, fit_certainty
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import MusicSettings, Sources
+from reknob.estimation.loaders import MusicSettings, Sources, held_out_sizes
 from reknob.estimation.statistics_cache import Processed, Trials, cache_statistics, join_parts
 from reknob.estimation.trials import Described, Tried
 from reknob.runtime.seeds import stream_seed
@@ -23,7 +23,8 @@ class CertaintySettings(MusicSettings):
         checkpoint: file of the estimator.
         items: number of processed excerpts that the distributions are trained on.
         valid_items: number of excerpts of other recordings that they are calibrated on.
-        valid_seconds: their length.
+        test_items: number of excerpts of yet other recordings that the estimator is scored on; 0 for no results.
+        valid_seconds: length of those that it is calibrated on.
         untouched: share of the excerpts that are not processed.
         limited: share with a band limit, or a low level at 16 bits.
         seed: of weights, excerpts and parameters.
@@ -33,6 +34,7 @@ class CertaintySettings(MusicSettings):
     checkpoint: Path
     items: int = 2000
     valid_items: int = 400
+    test_items: int = 100
     valid_seconds: float = 10.0
     untouched: float = 0.2
     limited: float = 0.4
@@ -43,7 +45,7 @@ class CertaintySettings(MusicSettings):
     @property
     def sizes(self) -> dict[str, int]:
         """Number of generated pieces by split."""
-        return {"train": self.pieces, "valid": max(self.pieces // 10, 1)}
+        return held_out_sizes(self.pieces, test=self.test_items > 0)
 
     def record(self) -> dict[str, str | float | None]:
         """What an estimator's record holds of the settings."""

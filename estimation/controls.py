@@ -1,6 +1,7 @@
 """Controls of a chain in [0, 1]: from values, with less of an effect or none, with bands in order of frequency."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -29,26 +30,29 @@ def less(chain: Effect, q: Tensor, amount: float) -> Tensor:
 
 
 def in_order(chain: Effect, q: Tensor) -> Tensor:
-    """Controls q (B, P) with peaks that follow each other in an equaliser sorted by frequency, which sounds the same.
+    """Controls q (B, P) with the peaks of each equaliser sorted by frequency, which sounds the same.
 
     Ranges of adjacent bands overlap: without an order two settings of one sound would differ.
     """
-    peaks = [name for name, band in bands(chain) if isinstance(band, Band) and band.design is biquad.peak]
-    if not peaks:
-        return q
     controls, values = chain.controls(), flatten(chain.from_unit(q))
-    order = torch.stack([values[f"{name}.freq"] for name in peaks], 1).argsort(1)
-    moved = (order != torch.arange(len(peaks))).any(1)
-    for part in ("freq", "gain", "Q"):
-        columns = torch.stack([values[f"{name}.{part}"] for name in peaks], 1).gather(1, order)
-        values |= {f"{name}.{part}": columns[:, i] for i, name in enumerate(peaks)}
-    units = {name: p.mapping.to_unit(values[name]) for name, p in chain.walk() if isinstance(p.mapping, Bounded)}
+    mappings = {name: p.mapping for name, p in chain.walk()}
     ordered = q.clone()
-    for name in peaks:
+    peaks = [name for name, band in bands(chain) if isinstance(band, Band) and band.design is biquad.peak]
+    for _, group in groupby(peaks, key=_equaliser):
+        names = list(group)
+        order = torch.stack([values[f"{name}.freq"] for name in names], 1).argsort(1)
+        moved = (order != torch.arange(len(names))).any(1)
         for part in ("freq", "gain", "Q"):
-            column = controls.index(f"{name}.{part}")
-            ordered[:, column] = torch.where(moved, units[f"{name}.{part}"].clamp(0, 1).to(q), q[:, column])
+            columns = torch.stack([values[f"{name}.{part}"] for name in names], 1).gather(1, order)
+            for name, value in zip(names, columns.unbind(1), strict=True):
+                mapping, column = mappings[f"{name}.{part}"], controls.index(f"{name}.{part}")
+                assert isinstance(mapping, Bounded)  # as `from_unit` demands
+                ordered[:, column] = torch.where(moved, mapping.to_unit(value).clamp(0, 1).to(q), q[:, column])
     return ordered
+
+
+def _equaliser(band: str) -> str:
+    return band.rpartition(".")[0]
 
 
 def bands(effect: Effect, prefix: str = "") -> Iterator[tuple[str, Band | FixedBand]]:

@@ -45,6 +45,12 @@ class MusicSettings:
     log_dir: Path = Path("logs")
 
 
+def held_out_sizes(pieces: int, *, test: bool) -> dict[str, int]:
+    """Number of generated pieces by split: a tenth of those of the training for each of the others."""
+    tenth = max(pieces // 10, 1)
+    return {"train": pieces, "valid": tenth} | ({"test": tenth} if test else {})
+
+
 def build_loaders(
     music: MusicSettings, sizes: dict[str, int], n_controls: int, *, batch_size: int, seed: int, share: Share = ALONE
 ) -> tuple[dict[str, DataLoader], list[str]]:

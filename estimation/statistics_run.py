@@ -8,7 +8,7 @@ import torch
 from reknob.data.excerpts import Excerpts
 from reknob.estimation.descent import train_best
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import SR, MusicSettings, Sources
+from reknob.estimation.loaders import SR, MusicSettings, Sources, held_out_sizes
 from reknob.estimation.statistics_cache import Processed, Source, Untouched, cache_statistics
 from reknob.estimation.statistics_training import (
     EqualiserObjective,
@@ -38,6 +38,7 @@ class StatisticsSettings(MusicSettings):
         items: number of processed excerpts, rounded up to a multiple of 50; None for untouched music where `chain` is
             an equaliser, and for 4000 otherwise.
         valid_items: number of processed excerpts of the validation.
+        test_items: number of excerpts of other recordings that the estimator is scored on; 0 for no results.
         lr: highest learning rate.
         init: file of an estimator whose weights the training starts from.
         seed: of weights, excerpts and parameters.
@@ -48,6 +49,7 @@ class StatisticsSettings(MusicSettings):
     windows: int = 16
     items: int | None = None
     valid_items: int = 400
+    test_items: int = 100
     steps: int = 3000
     batch_size: int = 128
     lr: float = 2e-3
@@ -64,7 +66,7 @@ class StatisticsSettings(MusicSettings):
     @property
     def sizes(self) -> dict[str, int]:
         """Number of generated pieces by split."""
-        return {"train": self.pieces, "valid": max(self.pieces // 10, 1)}
+        return held_out_sizes(self.pieces, test=self.test_items > 0)
 
     def record(self) -> dict[str, str | float | None]:
         """What an estimator's record holds of the settings."""

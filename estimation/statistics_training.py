@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reknob.afx.chain import cascade_coefs, is_biquad
+from reknob.afx.effect import Effect
 from reknob.afx.functional.biquad import response
 from reknob.encoders.cqt import bins
 from reknob.encoders.percentiles import N_CHANGES, Percentiles
@@ -51,17 +52,10 @@ class Objective(Protocol):
 
 
 class Equaliser:
-    """The magnitude response of an estimator's equaliser: of its chain's first effect, if that consists of biquads.
+    """The magnitude response of an equaliser, the part `name` of an estimator's chain, which consists of `bands`."""
 
-    Raises UsageError for another chain.
-    """
-
-    def __init__(self, estimator: Estimator) -> None:
-        name, effect = next(iter(estimator.synthesis.parts()))
-        self.bands = list(effect.parts())
-        if not self.bands or not all(map(is_biquad, self.bands)):
-            raise UsageError(f"{estimator.settings['sfx']}: does not begin with an equaliser, as peq and geq are")
-        self.chain, self.name, self.sr = estimator.synthesis, name, estimator.settings["sr"]
+    def __init__(self, estimator: Estimator, name: str, bands: list[tuple[str, Effect]]) -> None:
+        self.bands, self.chain, self.name, self.sr = bands, estimator.synthesis, name, estimator.settings["sr"]
         bank = MelLoss(self.sr).bank
         # A mel band is represented by its centre of mass, in Hz.
         centres = torch.linspace(0, self.sr / 2, len(bank)) @ bank / bank.sum(0)
@@ -79,6 +73,12 @@ class Equaliser:
         return gains[:, : len(self.bins)], gains[:, len(self.bins) :]
 
 
+def equalisers(estimator: Estimator) -> list[Equaliser]:
+    """The equalisers of an estimator's chain: its effects that consist of biquads."""
+    parts = [(name, list(effect.parts())) for name, effect in estimator.synthesis.parts()]
+    return [Equaliser(estimator, name, bands) for name, bands in parts if bands and all(map(is_biquad, bands))]
+
+
 class ParameterObjective:
     """Parameter-domain loss of any chain, against the controls that processed the excerpts.
 
@@ -92,20 +92,19 @@ class ParameterObjective:
     def __init__(self, estimator: Estimator) -> None:
         self.encoder = percentile_encoder(estimator)
         self.estimator, self.parameters = estimator, ParameterLoss()
-        self.equaliser: Equaliser | None
-        try:
-            self.equaliser = Equaliser(estimator)
-        except UsageError:
-            self.equaliser = None
+        self.equalisers = equalisers(estimator)
+        own = tuple(f"{equaliser.name}." for equaliser in self.equalisers)
+        self.others = torch.tensor([not control.startswith(own) for control in estimator.synthesis.controls()])
 
     def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         q = self.estimator.controller.mlp(self.encoder.describe(batch.spectral, batch.wave))
-        if not self.equaliser:
-            return self.parameters(q, batch.q)
-        others = ~self.equaliser.mask
-        difference = self.equaliser.gains(q)[1] - self.equaliser.gains(batch.q)[1]
-        shape = (difference - difference.mean(1, keepdim=True)).abs().mean()
-        return shape + self.parameters(q[:, others], batch.q[:, others]) if others.any() else shape
+        losses = []
+        for equaliser in self.equalisers:
+            difference = equaliser.gains(q)[1] - equaliser.gains(batch.q)[1]
+            losses.append((difference - difference.mean(1, keepdim=True)).abs().mean())
+        if self.others.any():
+            losses.append(self.parameters(q[:, self.others], batch.q[:, self.others]))
+        return torch.stack(losses).sum()
 
 
 class EqualiserObjective:
@@ -121,9 +120,10 @@ class EqualiserObjective:
 
     def __init__(self, estimator: Estimator) -> None:
         self.encoder = percentile_encoder(estimator)
-        self.estimator, self.equaliser = estimator, Equaliser(estimator)
-        if not self.equaliser.mask.all() or not estimator.same_controls:
+        found = equalisers(estimator)
+        if len(found) != 1 or not found[0].mask.all() or not estimator.same_controls:
             raise UsageError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
+        self.estimator, self.equaliser = estimator, found[0]
         layer = estimator.controller.mlp[0]
         assert isinstance(layer, nn.Linear)
         mask = torch.ones_like(layer.weight)

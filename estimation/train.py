@@ -1,23 +1,20 @@
-"""The losses that an estimator is trained and validated by, and the scores of a trained one."""
+"""The losses that an estimator is trained and validated by."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.data.excerpts import Share
 from reknob.estimation.estimator import Batch, Estimator, synthesise
-from reknob.losses import LOSSES, build_loss, build_metrics, channels_of
+from reknob.losses import LOSSES, build_loss, channels_of
 from reknob.runtime.processes import connected, rank
 from reknob.runtime.seeds import stream
 
 PARAMS = "params"
 #: The published losses.
 OBJECTIVES = ("mel", PARAMS)
-# By system and metric, one number an item.
-Scores = dict[str, dict[str, list[float]]]
 
 
 class Training(nn.Module):
@@ -71,35 +68,3 @@ class Training(nn.Module):
 def objectives() -> list[str]:
     """The losses that an estimator can be trained with: the published ones, and all registered losses of mono audio."""
     return [*OBJECTIVES, *(name for name, loss in LOSSES.items() if 1 in channels_of(loss) and name not in OBJECTIVES)]
-
-
-@torch.no_grad()
-def score(
-    estimator: Estimator, batches: Iterable[Batch], seed: int = 0, file: Callable[[Tensor], Tensor] | None = None
-) -> Scores:
-    """Scores of every item by system ("no effect", "random settings", "estimate") and metric.
-
-    Where `file` is given, the estimator's input is `file` of the processed audio (B, 1, T), as a lossy round trip.
-    The metrics are mrstft, mse and mel, and where both chains have the same controls, params: the mean squared error
-    of the controls, whose range is [0, 1]. `seed` is of the random settings.
-    """
-    sr, device = estimator.settings["sr"], next(estimator.parameters()).device
-    metrics = build_metrics({"name": "blind"}, sr)
-    # On the CPU, so that the random settings are the same on every device.
-    generator = torch.Generator().manual_seed(seed)
-    estimator.eval()
-    scores: Scores = {}
-    for batch in batches:
-        batch = {name: content.to(device) for name, content in batch.items()}
-        dry, wet = batch["dry"], synthesise(estimator, batch)
-        q = estimator(file(wet) if file else wet)
-        guesses = {"random settings": torch.rand(q.shape, generator=generator).to(q), "estimate": q}
-        sounds = {"no effect": dry} | {system: estimator.render(dry, guess) for system, guess in guesses.items()}
-        for system, sound in sounds.items():
-            items = metrics(sound, wet)
-            if estimator.same_controls and system in guesses:
-                items["params"] = F.mse_loss(guesses[system], batch["q"], reduction="none").mean(1)
-            columns = scores.setdefault(system, {})
-            for name, values in items.items():
-                columns.setdefault(name, []).extend(values.tolist())
-    return scores

@@ -11,7 +11,8 @@ import torch
 from reknob.data.excerpts import Share
 from reknob.estimation.estimator import Batch, Estimator
 from reknob.estimation.loaders import SR, MusicSettings
-from reknob.estimation.train import Scores, score
+from reknob.estimation.scoring import Scored, score
+from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json, read_tensors, user_path, write_text
 from reknob.runtime.processes import rank
@@ -21,8 +22,9 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "bf16": "bf16-mixed",
     "16": "16-mixed",
 }
-#: Files of a run folder: the training's state, the settings, the best epoch's estimator and its scores.
+#: Files of a run folder: the training's state, the settings, the best epoch's estimator, its scores and their tables.
 LAST, RECORD, ESTIMATOR, METRICS = "last.ckpt", "settings.json", "estimator.pt", "metrics.json"
+RESULTS = "results.md"
 # Settings that may differ between a run and its continuation.
 FREE = {"epochs", "device", "devices", "nodes", "precision", "workers", "resume", "test_items"}
 
@@ -160,8 +162,8 @@ def _continue(folder: Path, settings: TrainingSettings, *, is_first: bool) -> No
         write_text(folder / RECORD, json.dumps(before | after, indent=1))
 
 
-def score_run(estimator: Estimator, batches: Iterable[Batch], folder: Path, seed: int) -> Scores:
-    """Scores a trained estimator, no effect and random parameters (`train.score`), and writes metrics.json."""
-    scores = score(estimator, batches, seed)
-    write_text(folder / METRICS, json.dumps(scores, indent=1))
-    return scores
+def score_run(estimator: Estimator, batches: Iterable[Batch], folder: Path, seed: int) -> Scored:
+    """Scores a trained estimator, no effect and random parameters (`scoring.score`), and writes metrics.json."""
+    scored = score(estimator, progress_bar(batches, "test", unit="step"), seed)
+    write_text(folder / METRICS, json.dumps(scored.scores, indent=1))
+    return scored

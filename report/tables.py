@@ -211,15 +211,15 @@ def p_value(p: float) -> str:
     return "0.0" if p < 1e-16 else f"{p:.2g}"
 
 
-def scores_table(scores: dict[str, dict[str, list[float]]]) -> str:
-    """Mean and median of every metric over the items, one system per line: {system: {metric: scores}}."""
+def scores_rows(scores: dict[str, dict[str, list[float]]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of {system: {metric: scores}}: mean and median over the items, a row per system."""
     metrics = list(dict.fromkeys(name for columns in scores.values() for name in columns))
     rows = []
     for system, columns in scores.items():
         items = (columns.get(name) for name in metrics)
         # The system "no effect" has no controls, and so no score of them.
         rows.append([system, *(f"{mean(column):.3f} / {median(column):.3f}" if column else "-" for column in items)])
-    return text_table(["mean / median", *metrics], rows)
+    return ["mean / median", *metrics], rows
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -231,6 +231,12 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     align = align or [str.ljust] * len(header)
     lines = (zip(align, line, widths, strict=True) for line in [list(header), *cells])
     return "\n".join("  ".join(pad(cell, width) for pad, cell, width in line).rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

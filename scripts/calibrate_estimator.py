@@ -7,7 +7,8 @@ processed at all, on excerpts that are processed with random parameters or left 
 limit, at a low level or through a lossy codec. Calibrated on recordings of the validation split are the intervals, how
 much of an estimate is kept at which certainty, and what counts as unlike the training music. For --encoder=percentiles.
 
-Excerpts are cached in <log_dir>/statistics: the same command resumes.
+Excerpts are cached in <log_dir>/statistics: the same command resumes. Results on test recordings, with a reliability
+diagram of the intervals, are written beside the estimator: calibrated_results.md and calibrated_results.png.
 """
 
 from reknob.runtime.program import INTERRUPTED, print_error, program
@@ -20,6 +21,8 @@ from reknob.estimation.certainty_run import CertaintySettings, add_certainty
 from reknob.estimation.estimator import load_estimator
 from reknob.estimation.loaders import find_sources
 from reknob.estimation.statistics_training import percentile_encoder
+from reknob.report.results import results_path, write_test_results
+from reknob.report.tables import scores_rows, text_table
 from reknob.runtime.arguments import Parser, file_path, input_file, non_negative_int, positive_int, real
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
@@ -31,6 +34,8 @@ def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = CertaintySettings(**vars(parser().parse_args(argv)))
     check_output(settings.out, [settings.checkpoint], overwrite=settings.overwrite)
+    if settings.test_items:
+        check_output(results_path(settings.out), overwrite=settings.overwrite)
     estimator, record = load_estimator(settings.checkpoint)
     percentile_encoder(estimator)  # refuses other encoders before the music is read
     if not estimator.same_controls:
@@ -46,8 +51,12 @@ def main(argv: list[str]) -> int:
     estimator.save(settings.out, **record | {"certainty": settings.record()})
     assert estimator.calibration
     weights, edges = estimator.calibration.weights.tolist(), estimator.calibration.edges.tolist()
+    scores = {}
+    if settings.test_items:
+        scores = write_test_results(settings, estimator, sources["test"])
+        print(f"{text_table(*scores_rows(scores))}\n{results_path(settings.out)}: its results by parameter")
     line = f"{settings.out}: calibrated on {len(trials.q)} excerpts"
-    result(line, estimator=settings.out, excerpts=len(trials.q), weights=weights, edges=edges)
+    result(line, estimator=settings.out, excerpts=len(trials.q), weights=weights, edges=edges, scores=scores)
     return 0
 
 
@@ -61,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         ("items", positive_int, "excerpts that the distributions are trained on, in fifties (default %(default)s)"),
         ("valid_items", positive_int, "excerpts that they are calibrated on, in tens (default %(default)s)"),
         ("valid_seconds", real(2, 600), "length of these (default %(default)g)"),
+        ("test_items", non_negative_int, "excerpts of the results, 0 for none (default %(default)s)"),
         ("untouched", real(0.05, 0.95), "share of excerpts that are not processed (default %(default)g)"),
         ("limited", real(0, 1), "share with a band limit or a low level (default %(default)g)"),
         ("seed", non_negative_int, "of weights, excerpts and parameters (default %(default)s)"),

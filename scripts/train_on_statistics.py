@@ -10,7 +10,8 @@ are processed once, and the loss compares parameters, those of an equaliser by i
 train_analysis_net.py --encoder=percentiles --init=FILE continues with an audio-domain loss.
 
 Statistics are cached in <log_dir>/statistics: the same command resumes, and more --items add to those there. The
-weights with the lowest validation loss are written at the end, or at Ctrl-C during the training.
+weights with the lowest validation loss are written at the end, or at Ctrl-C during the training. Results on test
+recordings are written beside them: my_peq_results.md and my_peq_results.png.
 """
 
 from reknob.runtime.program import INTERRUPTED, print_error, program
@@ -28,6 +29,8 @@ from reknob.estimation.statistics_run import (
     load_statistics,
     train_on,
 )
+from reknob.report.results import results_path, write_test_results
+from reknob.report.tables import scores_rows, text_table
 from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from reknob.runtime.files import check_output
 from reknob.runtime.interrupt import Interrupt
@@ -39,6 +42,8 @@ def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = StatisticsSettings(**vars(parser().parse_args(argv)))
     check_output(settings.out, [settings.init], overwrite=settings.overwrite)
+    if settings.test_items:
+        check_output(results_path(settings.out), overwrite=settings.overwrite)
     objective = build_objective(settings)
     started = time.perf_counter()
     try:
@@ -57,9 +62,13 @@ def main(argv: list[str]) -> int:
         objective.estimator.save(settings.out, **settings.record(), valid_loss=best)
     count, ended = sum(len(part.q) for part in statistics["train"]), time.perf_counter()
     print(f"{count} excerpts in {(cached - started) / 60:.1f} min, training in {(ended - cached) / 60:.1f} min")
-    line = f"{settings.out}: validation loss {best:.4f}{', stopped before its end' if interrupt.asked else ''}"
-    result(line, estimator=settings.out, excerpts=count, valid_loss=best, stopped=interrupt.asked)
-    return INTERRUPTED if interrupt.asked else 0
+    stopped, scores = interrupt.asked, {}
+    if settings.test_items and not stopped:
+        scores = write_test_results(settings, objective.estimator, sources["test"])
+        print(f"{text_table(*scores_rows(scores))}\n{results_path(settings.out)}: its results by parameter")
+    line = f"{settings.out}: validation loss {best:.4f}{', stopped before its end' if stopped else ''}"
+    result(line, estimator=settings.out, excerpts=count, valid_loss=best, stopped=stopped, scores=scores)
+    return INTERRUPTED if stopped else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     for name, kind, text in (
         ("windows", positive_int, "windows of an untouched recording (default %(default)s)"),
         ("valid_items", positive_int, "processed excerpts of the validation (default %(default)s)"),
+        ("test_items", non_negative_int, "excerpts of the results, 0 for none (default %(default)s)"),
         ("steps", positive_int, "default %(default)s"),
         ("batch_size", positive_int, "default %(default)s"),
         ("lr", positive_float, "highest learning rate (default %(default)g)"),

@@ -5,9 +5,10 @@ import torch
 from measures import relative_rms
 from torch import Tensor
 
+from reknob.afx.clipper import Clipper
 from reknob.afx.effect import flatten
 from reknob.afx.functional.level import centre_and_peak
-from reknob.afx.registry import KEYS, parse_chain
+from reknob.afx.registry import EFFECTS, KEYS, parse_chain
 
 SR = 44100
 # compfull is a network everywhere, with tests of its own.
@@ -87,6 +88,29 @@ def test_a_chain_runs_in_the_published_order_whatever_the_order_of_its_words() -
     assert names == ["peq", "comp", "dist"]
 
 
+def test_words_joined_by_commas_run_as_they_are_written_and_may_repeat() -> None:
+    chain = parse_chain("dist,peq,comphalf,peq", SR, "analysis").eval()
+    assert [name for name, _ in chain.parts()] == ["dist", "peq", "comp", "peq2"]
+    assert len(set(chain.controls())) == len(chain.controls()) == 3 + 15 + 6 + 15
+    x, q = noise(2, 1, 3000), controls("dist,peq,comphalf,peq", 2)
+    y = x
+    for word, columns in zip(("dist", "peq", "comphalf", "peq"), q.split([3, 15, 6, 15], 1), strict=True):
+        y = run(word, y, columns)
+    assert torch.equal(chain(x, **chain.from_unit(q)), y)
+
+
+def test_a_registered_effect_with_ranges_is_a_word_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EFFECTS, "saturation", Clipper)
+    for side in ("analysis", "synthesis"):
+        assert [name for name, _ in parse_chain("saturation,low_pass", SR, side).parts()] == ["saturation", "low_pass"]
+    monkeypatch.setitem(EFFECTS, "peq2", Clipper)
+    with pytest.raises(ValueError, match="'peq2,peq,peq': two effects would be called 'peq2'"):
+        parse_chain("peq2,peq,peq", SR, "analysis")
+    monkeypatch.setitem(EFFECTS, "forward", Clipper)
+    with pytest.raises(ValueError, match="an effect cannot be called 'forward'"):
+        parse_chain("forward", SR, "analysis")
+
+
 def test_both_sides_of_a_pair_of_chains_have_the_same_controls() -> None:
     synthesis, analysis = parse_chain("peq_compfull", SR, "synthesis"), parse_chain("peq_comphalf", SR, "analysis")
     assert synthesis.controls() == analysis.controls()
@@ -102,7 +126,11 @@ def test_both_sides_of_a_pair_of_chains_have_the_same_controls() -> None:
         ("peq_compresor", "synthesis", "unknown effect 'compresor' in 'peq_compresor'; known: geq, peq"),
         ("", "analysis", "unknown effect ''"),
         ("peq_taylor", "synthesis", "'taylor' in 'peq_taylor' has no synthesis form; those that have: geq, peq"),
-        ("peq_peq", "analysis", "'peq_peq' holds 'peq' twice"),
+        ("peq_peq", "analysis", "'peq_peq' holds 'peq' twice; words joined by , may repeat"),
+        ("peq_comp,dist", "analysis", "unknown effect 'peq_comp' .* join all words by _ or all by ,"),
+        (",".join(17 * ["dist"]), "analysis", "a chain of 17 words; at most 16 are allowed"),
+        ("peq,fir", "analysis", "a controller needs a range for every parameter; without one: fir.taps"),
+        ("panning", "synthesis", "'panning' ends in stereo"),
         ("compfull_comphalf", "synthesis", "'compfull_comphalf' holds 'comp' twice"),
     ],
 )

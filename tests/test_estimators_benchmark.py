@@ -1,5 +1,6 @@
 """The tables of trained estimators."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,12 @@ def test_tables_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         write_audio(tmp_path / name, music if name != "EQ/Input_1.wav" else music.diff(), SR)
     Estimator(sfx="dist", afx="dist", encoder="percentiles").save(tmp_path / "mine.pt")
     argv = f"x {tmp_path}/mine.pt --data_dir {tmp_path}/music --items 2 --seconds 2 --codec vorbis"
-    monkeypatch.setattr("sys.argv", [*argv.split(), "--pairs", str(tmp_path / "EQ")])
+    groups = f"--groups song={tmp_path}/music/a.wav --scores {tmp_path}/scores.json"
+    monkeypatch.setattr("sys.argv", [*argv.split(), *groups.split(), "--pairs", str(tmp_path / "EQ")])
     estimators.main()
     out = capsys.readouterr().out
     words = ("dist → dist", "EQ 1", "no effect", "random settings", "mine", "as vorbis")
     assert all(word in out for word in words)
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["group"] == "song" in out and len(scores["none"]) == len(scores["error"]) == 2
+    assert scores["controls"] == ["dist.drive", "dist.offset", "dist.hardness"] and scores["held"] == []

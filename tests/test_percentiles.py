@@ -20,9 +20,9 @@ from reknob.encoders.percentiles import (
 )
 from reknob.estimation import statistics_cache
 from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.scoring import score
 from reknob.estimation.statistics_cache import Processed, statistics_of
 from reknob.estimation.statistics_training import EqualiserObjective, ParameterObjective, StatisticsSet, train_steps
-from reknob.estimation.train import score
 from reknob.losses import MelLoss
 from scripts import train_on_statistics
 
@@ -149,9 +149,10 @@ def test_an_excerpt_may_be_as_short_as_the_slowest_change_and_no_shorter(music: 
 @pytest.mark.parametrize(
     ("chain", "message"),
     [
-        ("comp", "comp: does not begin with an equaliser"),
-        ("dist", "dist: does not begin with an equaliser"),
+        ("comp", "comp: not an equaliser alone"),
+        ("dist", "dist: not an equaliser alone"),
         ("peq_comp", "peq_comp: not an equaliser alone"),
+        ("peq,peq", "peq,peq: not an equaliser alone"),
     ],
 )
 def test_only_an_equaliser_adds_gains(chain: str, message: str) -> None:
@@ -159,9 +160,10 @@ def test_only_an_equaliser_adds_gains(chain: str, message: str) -> None:
         equaliser(chain)
 
 
-def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(dry: StatisticsSet) -> None:
+@pytest.mark.parametrize("chain", ["peq_dist", "dist,peq"])
+def test_an_equaliser_in_a_chain_is_judged_by_what_it_does(chain: str, dry: StatisticsSet) -> None:
     torch.manual_seed(0)
-    estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles")
+    estimator = Estimator(sfx=chain, afx=chain, encoder="percentiles")
     objective, estimate = ParameterObjective(estimator), torch.rand(4, 18)
     estimator.controller.mlp.forward = lambda z: estimate
     names = estimator.synthesis.controls()
@@ -185,7 +187,7 @@ def test_only_the_percentile_encoder_is_trained_on_statistics() -> None:
         ParameterObjective(Estimator(sfx="peq", afx="peq", encoder="time"))
 
 
-TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --workers=0 --windows=2".split()
+TINY = "--seconds=2 --pieces=2 --steps=20 --batch_size=8 --valid_items=4 --test_items=2 --workers=0 --windows=2".split()
 
 
 @pytest.mark.parametrize(("chain", "more"), [("peq", []), ("comphalf", ["--items=8"])])
@@ -199,6 +201,13 @@ def test_the_program_trains_and_repeats_itself(
     (first, record), (second, _) = (load_estimator(tmp_path / name) for name in ("a.pt", "b.pt"))
     assert first.settings == {"sfx": chain, "afx": chain, "encoder": "percentiles", "sr": SR}
     assert record["steps"] == 20 and record["valid_loss"] > 0
+    results = (tmp_path / "a_results.md").read_text()
+    assert results == (tmp_path / "b_results.md").read_text().replace("b_results", "a_results")
+    assert f"`{chain}` → `{chain}`" in results and "2 excerpts" in results
+    assert (tmp_path / "a_results.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "a.pt").unlink()
+    assert train_on_statistics.main([*argv, f"--out={tmp_path / 'a.pt'}"]) == 2
+    assert "a_results.md: exists; give another name, or --overwrite to replace it" in capsys.readouterr().err
     x = 0.1 * torch.randn(1, 1, SR, generator=torch.Generator().manual_seed(0))
     assert relative_rms(first(x), second(x)) == 0
 
@@ -259,6 +268,6 @@ def test_the_projects_estimators_beat_no_effect_and_random_parameters(path: Path
     assert estimator.settings["sfx"] == path.stem and path.with_suffix(".md").is_file()
     dry = music.repeat(2, 1, 1)
     q = torch.rand(len(dry), len(estimator.synthesis.controls()), generator=torch.Generator().manual_seed(5))
-    scores = score(estimator, [{"dry": dry, "q": q}])
+    scores = score(estimator, [{"dry": dry, "q": q}]).scores
     assert np.mean(scores["estimate"]["mel"]) < 0.8 * np.mean(scores["no effect"]["mel"])
     assert np.mean(scores["estimate"]["params"]) < 0.8 * np.mean(scores["random settings"]["params"])

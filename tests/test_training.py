@@ -21,7 +21,8 @@ from reknob.estimation import epochs
 from reknob.estimation.epochs import train
 from reknob.estimation.estimator import Estimator, load_estimator, synthesise
 from reknob.estimation.loaders import build_loaders
-from reknob.estimation.train import OBJECTIVES, Training, score
+from reknob.estimation.scoring import score
+from reknob.estimation.train import OBJECTIVES, Training
 from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run
 from reknob.report.training_board import TrainingBoard
 from reknob.runtime.errors import UsageError
@@ -37,6 +38,7 @@ NAME = "SFX_{}_AFX_{}_ENC_percentiles_LOSS_{}"
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw none, as that takes longer than their steps; but for `trained`, which is there before."""
     monkeypatch.setattr(TrainingBoard, "validated", lambda *_: None)
+    monkeypatch.setattr(train_analysis_net, "write_results", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +79,9 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) ->
     assert list(scores) == ["no effect", "random settings", "estimate"]
     assert all(len(values) == 3 for columns in scores.values() for values in columns.values())
     assert scores["estimate"].keys() == {"mrstft", "mse", "mel", "params"} == scores["random settings"].keys()
+    results = (trained / "results.md").read_text()
+    assert "| comp.attack | " in results and "(results.png)" in results and "As estimate.py" not in results
+    assert (trained / "results.png").read_bytes().startswith(b"\x89PNG")
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
     assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting", "test/mel"} <= set(tags["scalars"])
@@ -93,8 +98,8 @@ def test_a_training_called_as_a_library_prints_nothing(
     loaders, skipped = build_loaders(settings, settings.sizes, 15, batch_size=2, seed=0)
     assert skipped == []
     assert not train(estimator, settings, folder, loaders, torch.device("cpu"))
-    scores = score_run(estimator, loaders["test"], folder, settings.seed)
-    assert read_json(folder / "metrics.json") == scores
+    scored = score_run(estimator, loaders["test"], folder, settings.seed)
+    assert read_json(folder / "metrics.json") == scored.scores and scored.true.shape == (3, 15)
     assert load_estimator(folder / "estimator.pt")[1]["loss"] == "params"
     assert capsys.readouterr().out == ""
     with pytest.raises(UsageError, match="exists; --resume continues it"):
@@ -242,6 +247,13 @@ def test_weights_to_begin_with_are_those_of_the_same_estimator(
     assert torch.allclose(before["mlp.0.weight"], after["mlp.0.weight"], atol=1e-6)
 
 
+def test_an_estimator_records_the_order_of_its_chain(music: Path, tmp_path: Path) -> None:
+    chains = ["--sfx=dist,peq", "--afx=dist,peq", "--loss=params"]
+    assert train_analysis_net.main(arguments(music, tmp_path, *chains, "--epochs=1")) == 0
+    estimator, _ = load_estimator(tmp_path / NAME.format("dist,peq", "dist,peq", "params") / "estimator.pt")
+    assert [name for name, _ in estimator.analysis.parts()] == ["dist", "peq"] and estimator.same_controls
+
+
 def test_of_another_chains_weights_all_but_the_last_layer_are_taken(music: Path, trained: Path, tmp_path: Path) -> None:
     argv = arguments(music, tmp_path, f"--init={trained / 'estimator.pt'}", "--epochs=1", "--lr=1e-12")
     assert train_analysis_net.main([*argv, "--precision=bf16"]) == 0
@@ -266,7 +278,7 @@ def test_a_perfect_estimate_scores_zero_and_beats_both_baselines() -> None:
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles").eval()
     q = torch.rand(2, 15)
     estimator.forward = lambda wet: q
-    scores = score(estimator, [{"dry": torch.randn(2, 1, SR), "q": q}])
+    scores = score(estimator, [{"dry": torch.randn(2, 1, SR), "q": q}]).scores
     assert max(max(values) for values in scores["estimate"].values()) < 1e-6
     for system in ("no effect", "random settings"):
         assert min(min(values) for values in scores[system].values()) > 1e-3
