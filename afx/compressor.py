@@ -32,7 +32,7 @@ class SoftKneeCompressor(Effect):
     60 (2012).
     """
 
-    label = "COMP"
+    label, level_dependent = "COMP", True
     params = (
         Param("threshold", "dB", -24.0, Free()),
         Param("ratio", "", 2.0, Linear(1, 20)),

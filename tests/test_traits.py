@@ -15,6 +15,8 @@ from reknob.afx.stream import Stream
 SR = 44100
 # Effects that need the whole sound at once, and say so.
 WHOLE = {"noise_reverb"}
+# What combines effects is level-dependent by what it holds, and is not asked.
+COMBINING = {"serial", "parallel", "sends"}
 # Filters that have no values to switch them off, and chains that hold such.
 NEVER_OFF = {"low_pass", "high_pass", "serial"}
 every_effect = pytest.mark.parametrize("name", INSTANCES)
@@ -134,3 +136,12 @@ def test_a_de_esser_curve_is_that_of_its_values() -> None:
     effect = build({"effect": "de_esser"}, SR)
     (curve,) = effect.curves(Knobs(effect).requires_grad_(False)())
     assert np.interp([-60, -30, -10], curve.x, curve.y) == pytest.approx([0, 0, -20 * 0.75])
+
+
+@pytest.mark.parametrize("name", [name for name in INSTANCES if name not in COMBINING])
+def test_an_effect_that_is_not_linear_says_that_it_depends_on_the_level(name: str) -> None:
+    effect, values = opened(name)
+    x = audio(name, 1, random(), torch.float64)
+    with torch.no_grad():
+        twice, doubled = effect(2 * x, **values), 2 * effect(x, **values)
+    assert effect.level_dependent == (relative_rms(twice, doubled) > 1e-6)
