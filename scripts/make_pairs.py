@@ -2,13 +2,15 @@
 
     python scripts/make_pairs.py logs/own/pairs --count 24
 
-OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used.
+OUT/voice_NN/dry.flac and wet.flac are the same on every machine; no recording is used. Existing pairs are replaced with
+--overwrite only.
 """
 
 from reknob.runtime.program import program
 
 import argparse
 import sys
+from itertools import product
 
 import torch
 
@@ -21,10 +23,12 @@ from reknob.data.music import generate_tracks
 from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import read_chain_file
 from reknob.runtime.arguments import Parser, file_path, integer, real
-from reknob.runtime.output import result
+from reknob.runtime.files import check_output
+from reknob.runtime.output import counted, result
 
 LUFS = -18.0  # to which a fit brings its recordings, so that levels in dB of the chain mean the same here
 PEAK = 0.9
+SIDES = ("dry.flac", "wet.flac")
 
 
 @program
@@ -33,14 +37,18 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     config, sr = read_chain_file(args.fx_config)
     chain = build(config, sr).eval()
-    for number in range(args.count):
+    folders = [args.out / f"voice_{number:02d}" for number in range(args.count)]
+    # Before the first voice is generated, which takes a while.
+    for folder, name in product(folders, SIDES):
+        check_output(folder / name, [args.fx_config], overwrite=args.overwrite, new_folder=True)
+    for number, folder in enumerate(folders):
         voice = generate_tracks(number, args.seconds, sr, style="solo voice")["voice"]
         dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
         wet = render(chain, draw_values(chain, number), dry)
-        for name, x in (("dry", dry), ("wet", wet)):
+        for name, x in zip(SIDES, (dry, wet), strict=True):
             # FLAC clips at full scale. A gain per file does not alter a fit, which normalises the loudness of both.
-            write_audio(args.out / f"voice_{number:02d}" / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
-    line = f"{args.out}: {args.count} pairs of {args.seconds:g} s"
+            write_audio(folder / name, x * (PEAK / x.abs().max()), sr)
+    line = f"{args.out}: {counted(args.count, 'pair')} of {args.seconds:g} s"
     result(line, folder=args.out, pairs=args.count, seconds=args.seconds)
     return 0
 
@@ -68,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seconds", type=real(1, 3600), default=19.0, help="length of each (default %(default)s)")
     text = "the chain (default: the full one)"
     p.add_argument("--fx-config", metavar="YAML", type=file_path, default=PUBLISHED_CHAIN, help=text)
+    p.add_argument("--overwrite", action="store_true", help="replace existing pairs")
     return p
 
 
