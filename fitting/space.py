@@ -121,11 +121,11 @@ class _Search:
             if network is None:
                 return {f"{name}.c": QUIET * self.raws[f"{name}.c"] for name in self.reverbs}
             row = network
-        heard = [self._with_echo(row, echo) for echo in echoes]
-        if self.reverbs and min((point.cost for point in heard), default=math.inf) > CLEAR:
-            heard += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
-        if heard:
-            row = min(heard, key=lambda point: point.cost).row
+        points = [self._with_echo(row, echo) for echo in echoes]
+        if self.reverbs and min((point.cost for point in points), default=math.inf) > CLEAR:
+            points += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
+        if points:
+            row = min(points, key=lambda point: point.cost).row
         for seconds, pieces in TOGETHER:
             ways = self._directions(lambda name: True, mono=False, pieces=pieces)
             row = self._nearest(row, seconds, ways, REFINING, LAST_GAIN).row
@@ -238,7 +238,7 @@ class _Search:
         Args:
             moves: whether a parameter changes, by name.
             free: feedback matrices are any matrix.
-            mono: both inputs of a network are alike; without an echo, which is stereo, only their sum can be heard.
+            mono: both inputs of a network are alike; without an echo, which is stereo, only their sum matters.
             pieces: of a decay over frequency, at most.
         """
         blocks = []

@@ -14,7 +14,7 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Observer, Outcome, Song
 from reknob.formats.effects import EffectsRecord
-from reknob.report.tables import value_rows, values_table
+from reknob.report.values import value_rows, values_table
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.output import counted, result, write_above_bars
 
