@@ -27,7 +27,7 @@ from reknob.runtime.arguments import Parser, file_path, level
 from reknob.runtime.device import pick_device
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output
-from reknob.runtime.output import result
+from reknob.runtime.output import counted, result
 
 
 @program
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     presets = load_presets(args.presets, chain)
     if args.subset is not None:
         presets = [presets[row] for row in read_rows(args.subset, presets)]
-    print(f"{len(presets)} presets, {device}, chain of {source}")
+    print(f"{counted(len(presets), 'preset')}, {device}, chain of {source}")
     rows, left_out = [], []
     # Not written atomically: the rows of an interrupted scoring are of use. Names may hold bytes that are not UTF-8.
     with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -73,7 +73,8 @@ def main(argv: list[str]) -> int:
     text = f"mean of {len(rows)}: {cells(mean_terms(rows), 5)}" if rows else ""
     result(text, scores=args.output, scored=len(rows), mean=mean_terms(rows), left_out=left_out)
     if left_out:
-        print_error(f"loss_eval.py: {len(left_out)} of {len(presets)} tracks left out")
+        moved = "; where recordings have moved, give --root OLD=NEW" if not (rows or args.root) else ""
+        print_error(f"loss_eval.py: {len(left_out)} of {counted(len(presets), 'track')} left out{moved}")
     return MISTAKE if left_out else 0
 
 

@@ -165,12 +165,14 @@ def _words(keys: str) -> list[str]:
 
 
 def lookup(table: dict[str, T], key: str, noun: str, place: str = "", advice: str = "") -> T:
-    """The entry of a table; UsageError with the given and the known keys, and `advice` at its end."""
+    """The entry of a table; UsageError with the given key, the most similar one and all known, `advice` at its end."""
     if key in table:
         return table[key]
     close = get_close_matches(str(key), table, 1)
-    hint = (f"; did you mean {close[0]!r}?" if close else "") + advice
-    raise UsageError(f"unknown {noun} {key!r}{f' in {place!r}' if place else ''}; known: {', '.join(table)}{hint}")
+    # Before the known ones, which may be a hundred.
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    where = f" in {place!r}" if place else ""
+    raise UsageError(f"unknown {noun} {key!r}{where}; {hint}known: {', '.join(table)}{advice}")
 
 
 def build(config: dict, sr: int, place: str = "chain") -> Effect:

@@ -66,7 +66,7 @@ def fit_prior(rows: Tensor, kind: str = "student") -> Prior:
     if kind not in PRIORS:
         raise UsageError(f"unknown prior {kind!r}; known: {', '.join(PRIORS)}")
     if len(rows) < 2 or not rows.isfinite().all():
-        raise UsageError(f"{len(rows)} presets: a prior needs two or more, all finite")
+        raise UsageError(f"a prior takes two or more presets, all finite; given: {len(rows)}")
     rows = rows.double()
     mean, covariance = rows.mean(0), rows.mT.cov()
     diagonal = torch.diag(covariance.diagonal().clamp(min=1e-12))
@@ -82,7 +82,7 @@ def fit_prior(rows: Tensor, kind: str = "student") -> Prior:
 def held_out(rows: Tensor, kind: str, folds: int = FOLDS) -> Tensor:
     """The log density of every row (N, F) under a prior of the other folds, (N,); every `folds`-th row is one fold."""
     if len(rows) < 2 * folds:
-        raise UsageError(f"{len(rows)} presets: {folds} folds need {2 * folds} or more")
+        raise UsageError(f"{folds} folds take {2 * folds} or more presets; given: {len(rows)}")
     fold = torch.arange(len(rows)) % folds
     found = torch.empty(len(rows), dtype=torch.float64)
     for k in range(folds):

@@ -34,7 +34,7 @@ class Components:
 def principal_components(rows: np.ndarray) -> Components:
     """The principal components of rows (N, F), by singular value decomposition; UsageError for fewer than two rows."""
     if len(rows) < 2:
-        raise UsageError(f"{len(rows)} rows have no variance; give at least 2")
+        raise UsageError(f"a variance takes two or more presets; given: {len(rows)}")
     mean = rows.mean(0)
     # Of the rows: their covariance has the squares of these sizes, and the small ones would be lost to rounding.
     _, sizes, axes = np.linalg.svd(rows - mean, full_matrices=False)

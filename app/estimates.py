@@ -13,18 +13,15 @@ from reknob.app.uploads import Upload
 from reknob.data.audio import read_audio
 from reknob.estimation.comparison import render_at_rms
 from reknob.estimation.estimate import as_record, estimate_recording
-from reknob.estimation.estimator import load_estimator
+from reknob.estimation.estimator import ESTIMATORS, load_estimator
 from reknob.estimation.preset import estimate_document
 from reknob.formats.preset_document import PresetDocument
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import SHIPPED
-
-CHECKPOINTS = SHIPPED / "checkpoints"
 
 
 def estimators() -> list[str]:
     """The chains that there is an estimator for."""
-    return sorted(path.stem for path in CHECKPOINTS.glob("*.pt"))
+    return sorted(path.stem for path in ESTIMATORS.glob("*.pt"))
 
 
 def check_estimator(name: object) -> str:
@@ -52,7 +49,7 @@ class EstimateWork:
         self._sr = 44100
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        checkpoint = CHECKPOINTS / f"{self.chain}.pt"
+        checkpoint = ESTIMATORS / f"{self.chain}.pt"
         estimator, _ = load_estimator(checkpoint)
         estimate = estimate_recording(estimator, *read_audio(self.recording.path))
         values = estimator.analysis.from_unit(estimate.q)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from reknob.data.audio_output import FORMATS, audio_writer, bits_like, check_audio_output, output_format, write_audio
-from reknob.data.decoding import AUDIO_SUFFIXES, open_audio
+from reknob.data.decoding import AUDIO_FILES, AUDIO_SUFFIXES, open_audio
 from reknob.data.resampling import resample
 from reknob.runtime.errors import UsageError
 from reknob.runtime.memory import free_bytes
 
 #: What the rest of the project reads and writes audio with.
 __all__ = [
+    "AUDIO_FILES",
     "AUDIO_SUFFIXES",
     "FORMATS",
     "LoudnessError",

@@ -25,6 +25,7 @@ AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".oga", ".rf64", ".w64"),
     *CONTAINER_SUFFIXES,
 )
+AUDIO_FILES = "audio files (wav, flac, mp3, ogg, opus, aiff, m4a, …)"
 LOWEST_RATE, HIGHEST_RATE = 2000, 768_000  # Hz; a header with another sample rate is refused
 #: libsndfile's sample type -> bits per sample that a copy needs, 32 standing for floats; lossy types have none.
 STORED_BITS = {

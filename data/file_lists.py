@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from reknob.data.audio import AUDIO_SUFFIXES
+from reknob.data.audio import AUDIO_FILES, AUDIO_SUFFIXES
 from reknob.data.decoding import is_hidden
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, user_path
@@ -65,7 +65,7 @@ def _expanded(given: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
         kept = [path for path in below if left not in path.resolve().parents]
         recordings = [(path, path.relative_to(given)) for path in kept if path.suffix.lower() in AUDIO_SUFFIXES]
         if not recordings:
-            raise UsageError(f"{given}: holds no audio ({', '.join(AUDIO_SUFFIXES)})")
+            raise UsageError(f"{given}: holds no {AUDIO_FILES}")
         return recordings
     if not _is_pattern(given):
         return [(given, Path(given.name))]

@@ -41,7 +41,8 @@ def prepare_generated(
             made = str(existing)[:200]
             raise UsageError(f"{folder} holds pieces made with {made}, asked for {wanted}: give another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} holds something else than generated pieces: give a new folder")
+        advice = "give a new folder, or data=folder to use the recordings in it"
+        raise UsageError(f"{folder} holds something else than generated pieces: {advice}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / MARK, json.dumps(wanted))

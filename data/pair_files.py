@@ -190,7 +190,10 @@ def find_pairs(
     find, arguments = DATASETS[dataset]
     if set(paths) != set(arguments):
         given = ", ".join(f"{key}={path}" for key, path in paths.items())
-        raise UsageError(f"dataset {dataset} takes {' and '.join(arguments) or 'no path'}; given: {given or 'none'}")
+        missing = [f"{key}=…" for key in arguments if key not in paths]
+        add = f"; add {' and '.join(missing)}" if missing else ""
+        takes = " and ".join(arguments) or "no path"
+        raise UsageError(f"dataset {dataset} takes {takes}; given: {given or 'none'}{add}")
     if "data_dir" in paths and not paths["data_dir"].is_dir():
         problem = "is a file" if paths["data_dir"].exists() else "does not exist"
         raise UsageError(f"data_dir={paths['data_dir']} {problem}: give a folder, or two files as dry=... and wet=...")

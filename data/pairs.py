@@ -168,9 +168,8 @@ def _aligned(
     if not wet.shape[-1]:
         raise UsageError(f"{files.name}: with shift={shift} samples dry and wet do not overlap; give another shift")
     if abs(lengths[0] - lengths[1]) > 0.1 * sr:
-        seconds = [x / sr for x in lengths]
-        what = "cut to the shorter" if lengths[1] < lengths[0] else f"{wet.shape[-1] / sr:.2f} s are used"
-        report.add("lengths", NOTE, f"{what} of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)")
+        seconds = [x / sr for x in (*lengths, wet.shape[-1])]
+        report.add("lengths", NOTE, "aligned, dry lasts {:.2f} s and wet {:.2f} s: {:.2f} s are used".format(*seconds))
     if related:
         check_relation(report, dry.mean(0, keepdim=True), wet, sr, alignment, fixes.drift)
     return dry, wet, shift

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reknob.data.audio import AUDIO_SUFFIXES, resample
+from reknob.data.audio import AUDIO_FILES, AUDIO_SUFFIXES, resample
 from reknob.data.decoding import is_hidden, open_audio
 from reknob.data.generated import MARK, SPLITS
 from reknob.data.resampling import resampling_ratio, resampling_reach
@@ -146,7 +146,7 @@ class Layout(NamedTuple):
 RECORDINGS = {
     "generated": Layout(_generated, f"{MARK} and the pieces made with it"),
     "musdb18": Layout(_musdb18, "train/ and test/, with *.stem.mp4 or with a folder and mixture.wav for each song"),
-    "folder": Layout(_folder, f"audio ({', '.join(AUDIO_SUFFIXES)})"),
+    "folder": Layout(_folder, AUDIO_FILES),
     "medleydb": Layout(partial(_medleydb, pattern="*/*_MIX.wav"), "SONG/SONG_MIX.wav, or these in Audio/"),
     "medleydb_raw": Layout(partial(_medleydb, pattern="*/*_RAW/*.wav"), "SONG/SONG_RAW/*.wav, or these in Audio/"),
     "enst": Layout(_enst, "drummer_1/, drummer_2/ and drummer_3/ with audio/wet_mix/*.wav or audio/dry_mix/*.wav"),

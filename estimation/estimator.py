@@ -12,7 +12,9 @@ from reknob.data.recordings import SILENT
 from reknob.encoders import build_controller
 from reknob.estimation.distribution import Calibration, Certainty
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import input_path, read_tensors, write_tensors
+from reknob.runtime.files import SHIPPED, input_path, read_tensors, write_tensors
+
+ESTIMATORS = SHIPPED / "checkpoints"  # those that reknob comes with
 
 # Power of the channels' mean over that of the loudest channel below which they cancel; uncorrelated channels have 0.25.
 CANCELLED = 0.01
@@ -157,9 +159,13 @@ def temporal_flatness(x: Tensor) -> float:
 def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     """An estimator from its file, in evaluation mode, and its record.
 
-    Raises UsageError naming the file when it is damaged or not an estimator's.
+    Raises UsageError naming the file when it is missing, damaged or not an estimator's.
     """
     path = input_path(path)
+    if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else "does not exist"
+        names = ", ".join(f"checkpoints/{file.name}" for file in sorted(ESTIMATORS.glob("*.pt")))
+        raise UsageError(f"{path}: {wrong}; give the estimator.pt of a training, or one of reknob: {names}")
     content = read_tensors(path)
     settings, weights = _settings(path, content), content.get("weights")
     try:

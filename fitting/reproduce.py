@@ -49,7 +49,11 @@ class Repetition:
 
 
 def recorded_threads(folder: Path) -> int | None:
-    """The number of threads that a run was made with; None where its record does not say."""
+    """The number of threads that a run was made with; None where its record does not say.
+
+    UsageError for what is no run folder.
+    """
+    runs.check_run(folder)
     record = _reproduce(read_json(folder / runs.META))
     threads = record.get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= 1024 else None

@@ -21,8 +21,10 @@ from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import runs
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output_folder
 from reknob.runtime.interrupt import Interrupted
 from reknob.runtime.locks import FolderLock
+from reknob.runtime.output import counted
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +154,8 @@ class Session:
         recipe, files = self.recipe, song.files
         if self._done_before(song):
             return
+        # Before the recordings are read, which takes a while.
+        check_output_folder(song.log_dir, f"log_dir={song.log_dir}")
         pair = recipe.load(files)
         song.lock = runs.lock_song(song.log_dir, files.name, files.wet_path)
         # Once more, as another process may have fitted it meanwhile.
@@ -168,7 +172,7 @@ class Session:
         if newest and runs.has_ended(newest, self.recipe.epochs) and not self.recipe.lacks_pruning(newest):
             steps, name = runs.step_count(newest), song.files.name
             song.outcome = Outcome.DONE_BEFORE
-            song.reason = f"{name}: has {steps} epochs in {newest}; resume=false begins anew"
+            song.reason = f"{name}: has {counted(steps, 'epoch')} in {newest}; resume=false begins anew"
             return True
         if newest:
             check_resumable(newest, self.recipe)

@@ -73,7 +73,9 @@ class FitSettings:
     model: str | None = option("diffvox", "chain file in cfg/model, or a path; null: `chain` says it all")
     chain: dict[str, Any] = option({}, "changes inside the chain: chain.sends.reverb.ir_duration=6, chain.comp=null")
     sr: int = option(44100, "sample rate in Hz; other files are resampled", above=0, within=(8000, 192_000))
-    lufs: float | None = option(-18.0, "loudness that dry and wet are brought to; null keeps their levels")
+    lufs: float | None = option(
+        -18.0, "loudness that dry and wet are brought to; null keeps their levels", within=(-100, 100)
+    )
     chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
     chunk_overlap: float = option(5.0, "part of a chunk in s that is warm-up, and not compared", within=(0, 3600))
     batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))

@@ -121,11 +121,11 @@ class _Search:
             if network is None:
                 return {f"{name}.c": QUIET * self.raws[f"{name}.c"] for name in self.reverbs}
             row = network
-        heard = [self._with_echo(row, echo) for echo in echoes]
-        if self.reverbs and min((point.cost for point in heard), default=math.inf) > CLEAR:
-            heard += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
-        if heard:
-            best = min(heard, key=lambda point: point.cost)
+        points = [self._with_echo(row, echo) for echo in echoes]
+        if self.reverbs and min((point.cost for point in points), default=math.inf) > CLEAR:
+            points += [self._with_echo(row, echo) for echo in self._more_echoes(row, echoes)]
+        if points:
+            best = min(points, key=lambda point: point.cost)
             halved = [self._with_echo(best.row, echo) for echo in self._halved(best.row)]
             row = min([best, *halved], key=lambda point: point.cost).row
         for seconds, pieces in TOGETHER:
@@ -260,7 +260,7 @@ class _Search:
         Args:
             moves: whether a parameter changes, by name.
             free: feedback matrices are any matrix.
-            mono: both inputs of a network are alike; without an echo, which is stereo, only their sum can be heard.
+            mono: both inputs of a network are alike; without an echo, which is stereo, only their sum matters.
             pieces: of a decay over frequency, at most.
         """
         blocks = []

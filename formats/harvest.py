@@ -295,3 +295,14 @@ def _word(rows: dict[str, object], key: str) -> str:
 def rejection_lines(rejected: Iterable[Rejection]) -> list[str]:
     """One line per rejected run, with its reason."""
     return [f"{r.name}: {r.reason}: {r.why}" for r in rejected]
+
+
+def reason_lines(rejected: Iterable[Rejection], most: int = 5) -> list[str]:
+    """One line per reason: how many runs it rejected, and the first of these, `most`, with what is wrong with them."""
+    by_reason: dict[str, list[str]] = {}
+    for r in rejected:
+        by_reason.setdefault(r.reason, []).append(f"{r.name} ({r.why})")
+    return [
+        f"{len(runs)} {reason}: {', '.join(runs[:most])}{f' and {len(runs) - most} more' if len(runs) > most else ''}"
+        for reason, runs in by_reason.items()
+    ]

@@ -20,7 +20,7 @@ from torch import Tensor
 from reknob.afx.effect import Effect, Values, values_at
 from reknob.formats.fields import PRESET_SET, read_fields
 from reknob.formats.published import entries, feature_mask, from_published, split_vector
-from reknob.formats.runs import CONFIG, read_chain_file
+from reknob.formats.runs import CONFIG, META, read_chain_file
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import (
     atomic_folder,
@@ -95,9 +95,15 @@ def load_presets(folder: str | Path, effect: Effect) -> list[Preset]:
 
 def read_info(folder: str | Path) -> dict:
     """The fields of a set's info.json, None for an absent `runs` or `alignment`; UsageError for any other absence."""
+    folder = input_path(folder)
+    if not os.path.isdir(folder):
+        wrong = "is a file" if os.path.exists(folder) else "does not exist"
+        raise UsageError(f"{folder}: {wrong}; give the folder of a preset set, as presets/own")
+    if os.path.exists(folder / META):
+        raise UsageError(f"{folder}: is a run folder; give a preset set, or --run where the program has it")
     try:
         needed = PRESET_SET.keys() - {"runs", "alignment"}
-        return read_fields(input_path(folder) / INFO, PRESET_SET, needed, MOST_INFO_BYTES)
+        return read_fields(folder / INFO, PRESET_SET, needed, MOST_INFO_BYTES)
     except UsageError as error:
         raise UsageError(f"{error}; is it a preset set?") from None
 
@@ -278,7 +284,7 @@ class Gaussian(NamedTuple):
 def fit_gaussian(vectors: Tensor, effect: Effect) -> Gaussian:
     """The Gaussian of rows of raw_params.npy (N, P); UsageError for fewer than two rows or rows that are not finite."""
     if len(vectors) < 2:
-        raise UsageError(f"{len(vectors)} presets have no covariance: at least 2 are needed")
+        raise UsageError(f"a covariance takes two or more presets; given: {len(vectors)}")
     mask = feature_mask(effect)
     features = vectors[:, mask].double()
     bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
@@ -316,8 +322,10 @@ def read_gaussian(folder: str | Path, effect: Effect) -> Gaussian | None:
 def z_scores(vectors: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """Standard scores (N, F) of the free parameters of rows (N, P): (x - mean) / std, both of the rows `reference`.
 
-    0 for a parameter that is constant in `reference` (M, P).
+    0 for a parameter that is constant in `reference` (M, P). UsageError where that has fewer than two rows.
     """
+    if len(reference) < 2:
+        raise UsageError(f"standard deviations take two or more presets; given: {len(reference)}")
     mean, std = (f(reference[:, mask].double(), 0) for f in (torch.mean, torch.std))
     return torch.where(std > 0, (vectors[:, mask].double() - mean) / std.clamp(min=1e-300), 0.0)
 

@@ -272,6 +272,7 @@ def check_run(folder: Path) -> None:
     if os.path.exists(folder / CONFIG):
         return
     wrong = f"is no run folder, as it has no {CONFIG}" if folder.is_dir() else "there is no such run folder"
+    wrong = "is a file, not a run folder" if folder.is_file() else wrong
     runs = numbered(folder)
     raise UsageError(f"{folder}: {wrong}; give {runs[-1] if runs else '<log_dir>/<name of the wet file>/run_<N>'}")
 

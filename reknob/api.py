@@ -18,7 +18,7 @@ from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair
 from reknob.data.rendering import CHAIN, render_recording
 from reknob.estimation.estimate import as_record, estimate_recording
-from reknob.estimation.estimator import load_estimator
+from reknob.estimation.estimator import ESTIMATORS, load_estimator
 from reknob.fitting.fit import Fit as Descent
 from reknob.fitting.fit import Terms, run
 from reknob.fitting.order import ordered
@@ -32,9 +32,6 @@ from reknob.formats.effects import EffectsRecord
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
 from reknob.runtime.settings import settings_from
-
-#: Beside the folders of the project, in a clone and in a wheel alike.
-ESTIMATORS = Path(runs.__file__).resolve().parent.parent / "checkpoints"
 
 Audio = Tensor | np.ndarray
 #: Plain numbers, lists of them for matrices, by the chain's names: {"comp": {"attack": 13.3, …}, …}.

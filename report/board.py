@@ -12,7 +12,7 @@ from reknob.afx.effect import Values, flatten
 from reknob.data.audio import normalise_loudness
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Observer, Song
-from reknob.report.tables import certainty_rows, value_rows
+from reknob.report.values import certainty_rows, value_rows
 from reknob.runtime.errors import UsageError
 
 # Steps between two records of the values; the loss terms are recorded at every step.

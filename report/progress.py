@@ -14,9 +14,9 @@ from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.run_folder import RunFolder
 from reknob.fitting.session import Observer, Outcome, Song
 from reknob.formats.effects import EffectsRecord
-from reknob.report.tables import value_rows, values_table
+from reknob.report.values import value_rows, values_table
 from reknob.runtime.bars import progress_bar
-from reknob.runtime.output import result, write_above_bars
+from reknob.runtime.output import counted, result, write_above_bars
 
 # An estimate of the time is of so many steps at least, after the first, and of so many seconds, in which they differ.
 ESTIMATE_STEPS, ESTIMATE_S = 3, 3.0
@@ -44,11 +44,11 @@ class Pace:
         self._steps += 1
         if self._steps == 1:
             self._begun = now
-        counted, seconds = self._steps - 1, now - self._begun
-        if self._is_estimated or counted < ESTIMATE_STEPS or seconds < ESTIMATE_S:
+        timed, seconds = self._steps - 1, now - self._begun
+        if self._is_estimated or timed < ESTIMATE_STEPS or seconds < ESTIMATE_S:
             return None
         self._is_estimated = True
-        return seconds / counted
+        return seconds / timed
 
 
 def estimate(fit: Fit, each: float, songs: int) -> str:
@@ -56,8 +56,8 @@ def estimate(fit: Fit, each: float, songs: int) -> str:
     left = min(track.epochs - track.step_count for track in fit.tracks)
     seconds = each * (left + fit.choice_steps)
     together = f" of {len(fit.tracks)} songs together" if len(fit.tracks) > 1 else ""
-    then = f"; then {songs} more {'songs' if songs > 1 else 'song'}" if songs else ""
-    return f"about {_duration(seconds)} for {left} more steps{together} ({each:.2g} s each){then}"
+    then = f"; then {counted(songs, 'more song')}" if songs else ""
+    return f"about {_duration(seconds)} for {counted(left, 'more step')}{together} ({each:.2g} s each){then}"
 
 
 def _duration(seconds: float) -> str:
@@ -156,7 +156,7 @@ def _result(song: Song, run: RunFolder) -> list[str]:
         return [f"{song.files.name}: no step was taken; {run.path}"]
     lowest = track.effects.loss_before if track.effects else track.best.loss
     over = f" over all {len(track.chunks.dry)} chunks" if track.drawn and track.chosen else ""
-    losses = f"loss {track.losses[0]:.3f} -> {lowest:.3f}{over} in {track.step_count} steps"
+    losses = f"loss {track.losses[0]:.3f} -> {lowest:.3f}{over} in {counted(track.step_count, 'step')}"
     effects = effects_lines(track.effects) if track.effects else []
     table = values_table(run.chain, run.values, run.certainty, track.effects)
     return [table, *effects, f"{song.files.name}: {losses}; {run.path}", *track.undone]

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,8 @@ class Parser(argparse.ArgumentParser):
         prog: the program's name in the help; of a subcommand argparse sets it.
         has_result: whether the program gives its result to `output.result`, and so has `--quiet` and `--json`.
     """
+
+    _given: Sequence[str] = ()  # the arguments that are being parsed
 
     def __init__(
         self,
@@ -59,7 +62,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        for argument in args or ():
+        self._given = args or ()
+        for argument in self._given:
             if argument.startswith("--") and argument.endswith("=--"):
                 # argparse would set the argument to an empty list, whatever its type.
                 self.error(f"{argument}: give a value after the =")
@@ -72,7 +76,30 @@ class Parser(argparse.ArgumentParser):
         return parsed, rest
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help lists the arguments")
+        # What is misspelt explains more than what argparse complains of first, as an argument that is then missing.
+        misspelt = next(filter(None, (_misspelt(argument, set(_option_names(self))) for argument in self._given)), "")
+        text = misspelt or message
+        raise UsageError(f"{text}{'' if text.endswith('?') else ';'} --help lists the arguments")
+
+
+def _misspelt(argument: str, options: set[str]) -> str:
+    """What is wrong with an option that does not exist, or lacks its dashes; empty for other arguments."""
+    name, equals, _ = argument.partition("=")
+    if equals and f"--{name}" in options:
+        return f"{argument}: write it as --{argument}"
+    if not name.startswith("--") or name == "--" or any(option.startswith(name) for option in options):
+        return ""
+    close = get_close_matches(name, sorted(options), 1)
+    return f"unknown option {name}{f'; did you mean {close[0]}?' if close else ''}"
+
+
+def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a parser and of its subcommands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from _option_names(each)
 
 
 def _spelt_out(text: str) -> NoReturn:

@@ -97,13 +97,10 @@ def check_output(
     path = user_path(path)
     if not path.name:
         raise UsageError(f"{path}: is a folder; give a file to write")
-    # The closest folder that exists already is the one whose permissions count.
     folder = path.parent
-    while new_folder and not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
-        raise UsageError(f"{path}: {wrong}; choose another")
+    if not new_folder and not folder.exists():
+        raise UsageError(f"{path}: there is no folder {folder}; choose another")
+    check_output_folder(folder, path)
     for given in inputs:
         if given is not None and _replaces(path, user_path(given)):
             raise UsageError(f"{path}: is an input, {given}, which would be lost; give another name")
@@ -111,8 +108,22 @@ def check_output(
         raise UsageError(f"{path}: is a folder; give a file to write")
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: exists; give another name, or --overwrite to replace it")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: cannot be written: {folder} is read-only; choose another folder")
+    return path
+
+
+def check_output_folder(folder: str | Path, named: str | Path | None = None) -> Path:
+    """The path of a folder to write into, which need not exist yet; checked before the work that it is for.
+
+    Raises UsageError, which names `named` or else the folder, where it or a folder above it is a file or read-only.
+    """
+    path = closest = user_path(folder)
+    # The closest folder that exists already is the one whose permissions count.
+    while not closest.exists() and closest != closest.parent:
+        closest = closest.parent
+    if not closest.is_dir():
+        raise UsageError(f"{named or path}: {closest} is no folder; choose another")
+    if not os.access(closest, os.W_OK | os.X_OK):
+        raise UsageError(f"{named or path}: cannot be written: {closest} is read-only; choose another folder")
     return path
 
 

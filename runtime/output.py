@@ -82,6 +82,11 @@ def result(text: str = "", /, **fields: object) -> None:
         write_above_bars(text, output.stdout if output else sys.stdout)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: 1 step, 2 steps."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def write_above_bars(text: str, stream: TextIO) -> None:
     """Writes lines to a stream, above the progress bars that are drawn."""
     text, tqdm = text.removesuffix("\n"), sys.modules.get("tqdm")

@@ -70,7 +70,7 @@ class Option:
             value = _READERS[self.kind](value)
         except (TypeError, ValueError):
             allowed = _WORDS[self.kind] + (" or null" if self.nullable else "")
-            raise UsageError(f"{self.name}={str(value)[:200]}: expected {allowed}") from None
+            raise UsageError(f"{self.name}={_as_yaml(value)[:200]}: expected {allowed}") from None
         if isinstance(value, (int, float)):
             self._check_bounds(value)
         return value
@@ -79,7 +79,8 @@ class Option:
         if self.above is not None and not value > self.above:
             raise UsageError(f"{self.name}={value}: must be above {self.above:g}")
         if self.within is not None and not self.within[0] <= value <= self.within[1]:
-            raise UsageError(f"{self.name}={value}: give {self.within[0]:g} to {self.within[1]:g}")
+            lowest, highest = (f"{end:g}" if isinstance(end, float) else end for end in self.within)
+            raise UsageError(f"{self.name}={value}: give {lowest} to {highest}")
 
 
 CONFIG = Option("config", str, None, "YAML file of settings; flags go over it", nullable=True)
@@ -103,6 +104,10 @@ def options_of(schema: type, prefix: str = "") -> dict[str, Option]:
         text = str(help() if callable(help) else help)
         options[name] = Option(name, kind, default, text, nullable=nullable, above=above, within=within)
     return options
+
+
+def _as_yaml(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_number(text: str) -> float | None:
@@ -280,12 +285,15 @@ def _pairs(argv: Sequence[str], options: dict[str, Option], description: str | N
         key, equals, text = argument.removeprefix("--").partition("=")
         if not equals and not argument.startswith("--"):
             raise UsageError(f"{argument[:200]!r}: expected key=value; --help lists the keys")
-        kind = _find(options, key).kind
+        declared = _find(options, key)
+        kind = declared.kind
         if not equals:
             has_value = remaining and not remaining[0].startswith("--") and (kind is not bool or _is_bool(remaining[0]))
             if not has_value and kind is not bool:
                 raise UsageError(f"--{key}: its value is missing; give --{key}=VALUE")
             text = remaining.pop(0) if has_value else "true"
+        if not text and kind is not dict and not declared.nullable:
+            raise UsageError(f"{key}=: its value is missing; give {key}=VALUE")
         pairs.append((key, text))
     return pairs
 
@@ -318,6 +326,8 @@ def _find(options: dict[str, Option], name: str) -> Option:
     def similarity(known: str) -> float:
         return max(SequenceMatcher(None, name, text).ratio() for text in (known, known.rpartition(".")[2]))
 
+    if group := [option for option in options if option.startswith(f"{name}.")]:
+        raise UsageError(f"{name} is a group of settings; give one of {', '.join(group)}")
     close = max(options, key=similarity)
     suggests = similarity(close) >= SIMILAR
     hint = f"did you mean {close}? --help lists all" if suggests else f"known: {', '.join(options)}"
@@ -325,9 +335,9 @@ def _find(options: dict[str, Option], name: str) -> Option:
 
 
 def _parse(text: str, declared: Option) -> object:
-    """A flag's text parsed as YAML; unchanged for settings of type text, and where it is no YAML."""
+    """A flag's text parsed as YAML; unchanged for settings of type text, and where it is no YAML. None if empty."""
     if declared.kind is str:
-        return text
+        return text or None
     try:
         return parse_yaml(text)
     except (UsageError, yaml.YAMLError, UnicodeError):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from reknob.runtime.arguments import Parser, file_path, input_file, integer
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import SHIPPED, write_text
+from reknob.runtime.files import SHIPPED, check_output_folder, write_text
 from reknob.runtime.memory import keep_freed_memory
 
 HOST, PORT = "127.0.0.1", 8765
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
         remedy = "pip install starlette uvicorn (the extra of reknob is called app)"
         raise UsageError(f"{error.name} is not installed: {remedy}") from None
     keep_freed_memory()
+    check_output_folder(args.log_dir, f"--log-dir {args.log_dir}")
     shipped = [SHIPPED / "presets" / name for name in SETS if (SHIPPED / "presets" / name).is_dir()]
     with listening(args.port) as listener:
         folder = args.log_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

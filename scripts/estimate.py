@@ -29,7 +29,7 @@ from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
 from reknob.estimation.comparison import check_dry, render_at_rms, score_estimate
 from reknob.estimation.estimate import Estimate, as_record, estimate_recording
-from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.estimator import ESTIMATORS, Estimator, load_estimator
 from reknob.estimation.preset import estimate_document
 from reknob.formats.preset_document import write_document
 from reknob.report.curves import curves_figure
@@ -39,7 +39,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.files import atomic_path, check_output, input_path, write_text
 from reknob.runtime.output import result, to_json
 
-DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "peq.pt"
+DEFAULT = ESTIMATORS / "peq.pt"
 FIGURES = (".png", ".svg", ".pdf")
 
 

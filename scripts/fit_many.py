@@ -41,6 +41,7 @@ from reknob.fleet.store import Store, reached
 from reknob.fleet.task import tasks_of
 from reknob.runtime.arguments import Parser, non_negative_int, positive_int, real
 from reknob.runtime.errors import UsageError
+from reknob.runtime.files import check_output_folder
 from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.memory import free_bytes, keep_freed_memory
 from reknob.runtime.output import result
@@ -62,6 +63,8 @@ def main(argv: list[str]) -> int:
     if store.is_private and (args.on != "local" or args.workers > 1):
         raise UsageError(f"{args.results}: is in the memory of one process; use --on local and one worker")
     # Before the songs are looked for, which may take long.
+    if store.is_local:
+        check_output_folder(store.path(""))
     backend = build_backend(args, slurm, store)
     with tempfile.TemporaryDirectory(prefix="reknob-") as scratch:
         found = songs.find(args.songs, fit_settings.dataset, Path(scratch))

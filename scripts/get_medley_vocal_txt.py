@@ -16,7 +16,7 @@ from reknob.data.pair_files import vocal_stems
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_text
-from reknob.runtime.output import is_quiet, result
+from reknob.runtime.output import counted, is_quiet, result
 from reknob.runtime.settings import read_yaml
 
 SUFFIX = "_METADATA.yaml"
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         for reason in skipped:
             print_error(f"skipped {reason}")
     if not is_quiet():
-        print_error(f"{len(songs)} songs with vocals")
+        print_error(f"{counted(len(songs), 'song')} with vocals")
     return 0
 
 

@@ -4,8 +4,8 @@
 
 Of a track's runs within the dates the newest one counts; it is rejected when it was terminated early, when its lowest
 loss is above --loss-thresh, when its first loss is its lowest, or when median |diff(losses)| is above --fluc-thresh.
-Every rejected run is listed with its reason. info.json and raw_params.npy are written to OUT; an existing set is
-replaced with --overwrite only.
+The rejected runs are listed by reason, the first five of each; --json lists all. info.json and raw_params.npy are
+written to OUT; an existing set is replaced with --overwrite only.
 """
 
 from reknob.runtime.program import program
@@ -14,11 +14,11 @@ import argparse
 import sys
 from datetime import datetime
 
-from reknob.formats.harvest import Rules, parse_date, read_harvest, rejection_lines, select
+from reknob.formats.harvest import Rules, parse_date, read_harvest, reason_lines, rejection_lines, select
 from reknob.formats.presets import check_new, write_presets
-from reknob.runtime.arguments import Parser, file_path
+from reknob.runtime.arguments import Parser, file_path, positive_float
 from reknob.runtime.errors import UsageError
-from reknob.runtime.output import result
+from reknob.runtime.output import counted, result
 
 
 @program
@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
         harvest = read_harvest(selection)
     finally:
         # Also where no run is left, which raises: the reasons are then all there is to show.
-        for line in rejection_lines(selection.rejected):
-            result(f"rejected {line}")
+        lines = [f"rejected {line}" for line in reason_lines(selection.rejected)]
+        result("\n".join(lines), rejected=rejection_lines(selection.rejected))
     write_presets(
         args.out,
         harvest.presets,
@@ -46,11 +46,9 @@ def main(argv: list[str]) -> int:
         rejected=selection.problems(rules),
         overwrite=args.overwrite,
     )
+    kept = len(harvest.presets)
     result(
-        f"{args.out}: {len(harvest.presets)} presets kept, {len(selection.rejected)} runs rejected",
-        folder=args.out,
-        kept=len(harvest.presets),
-        rejected=rejection_lines(selection.rejected),
+        f"{args.out}: kept {kept} of {counted(kept + len(selection.rejected), 'run')}", folder=args.out, kept=kept
     )
     return 0
 
@@ -62,8 +60,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("out", type=file_path, metavar="OUT", help="folder of the preset set")
     p.add_argument("start", metavar="START", help="earliest date of a run, as 2024-09-17:00 (year-month-day:hour)")
     p.add_argument("--end_date", "--end-date", metavar="END", help="latest date (default: now)")
-    p.add_argument("--loss-thresh", type=float, default=4.0, help="highest lowest loss (default 4)")
-    p.add_argument("--fluc-thresh", type=float, default=0.2, help="highest median |diff(losses)| (default 0.2)")
+    p.add_argument("--loss-thresh", type=positive_float, default=4.0, help="highest lowest loss (default 4)")
+    text = "highest median |diff(losses)| (default 0.2)"
+    p.add_argument("--fluc-thresh", type=positive_float, default=0.2, help=text)
     p.add_argument("--include-all", action="store_true", help="every run of a track, not only the newest")
     p.add_argument("--overwrite", action="store_true", help="replace an existing set")
     return p

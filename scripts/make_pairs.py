@@ -3,13 +3,14 @@
     python scripts/make_pairs.py logs/own/pairs --count 24
 
 OUT/voice_NN holds dry.flac, wet.flac and preset.json, the parameters that a fit should find: the same on every machine.
-No recording is used.
+No recording is used. Existing pairs are replaced with --overwrite only.
 """
 
 from reknob.runtime.program import program
 
 import argparse
 import sys
+from itertools import product
 
 import torch
 
@@ -24,11 +25,13 @@ from reknob.formats.preset_document import DOCUMENT, write_document
 from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import read_chain_file
 from reknob.runtime.arguments import Parser, file_path, integer, real
-from reknob.runtime.output import result
+from reknob.runtime.files import check_output
+from reknob.runtime.output import counted, result
 
 LUFS = -18.0  # to which a fit brings its recordings, so that levels in dB of the chain mean the same here
 PEAK = 0.9
 LICENCE = "Random numbers, free to use."
+SIDES = ("dry.flac", "wet.flac")
 
 
 @program
@@ -37,18 +40,22 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     config, sr = read_chain_file(args.fx_config)
     chain = build(config, sr).eval()
-    for number in range(args.count):
+    folders = [args.out / f"voice_{number:02d}" for number in range(args.count)]
+    # Before the first voice is generated, which takes a while.
+    for folder, name in product(folders, (*SIDES, DOCUMENT)):
+        check_output(folder / name, [args.fx_config], overwrite=args.overwrite, new_folder=True)
+    for number, folder in enumerate(folders):
         voice = generate_tracks(number, args.seconds, sr, style="solo voice")["voice"]
         dry = normalise_loudness(torch.from_numpy(voice), sr, LUFS)
-        knobs, folder = draw_knobs(chain, number), args.out / f"voice_{number:02d}"
+        knobs = draw_knobs(chain, number)
         with torch.no_grad():
             wet = render(chain, knobs(), dry)
-        for name, x in (("dry", dry), ("wet", wet)):
+        for name, x in zip(SIDES, (dry, wet), strict=True):
             # FLAC clips at full scale. A gain per file does not alter a fit, which normalises the loudness of both.
-            write_audio(folder / f"{name}.flac", x * (PEAK / x.abs().max()), sr)
+            write_audio(folder / name, x * (PEAK / x.abs().max()), sr)
         truth = document_of(config, chain, knobs.state_dict(), folder.name, LICENCE)
         write_document(folder / DOCUMENT, truth)
-    line = f"{args.out}: {args.count} pairs of {args.seconds:g} s"
+    line = f"{args.out}: {counted(args.count, 'pair')} of {args.seconds:g} s"
     result(line, folder=args.out, pairs=args.count, seconds=args.seconds)
     return 0
 
@@ -76,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seconds", type=real(1, 3600), default=19.0, help="length of each (default %(default)s)")
     text = "the chain (default: the full one)"
     p.add_argument("--fx-config", metavar="YAML", type=file_path, default=PUBLISHED_CHAIN, help=text)
+    p.add_argument("--overwrite", action="store_true", help="replace existing pairs")
     return p
 
 

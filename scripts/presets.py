@@ -60,7 +60,7 @@ from reknob.report.tables import html_table, number, text_table
 from reknob.runtime.arguments import LARGEST_INT, Parser, file_path, integer, non_negative_int
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import atomic_path, check_output, write_text
-from reknob.runtime.output import result, to_json
+from reknob.runtime.output import counted, result, to_json
 
 COLUMNS = (
     "comp.cmp_threshold",
@@ -130,7 +130,7 @@ def list_(collection: Collection, args: argparse.Namespace) -> Table:
         cells.append(values.tolist())
     rows = [(p.row, p.track, p.stem, *(column[i] for column in cells)) for i, p in enumerate(collection.presets)]
     header = ["row", "track", "stem", *(f"{name} {scalars[name].unit}".rstrip() for name in columns)]
-    return Table(f"{len(rows)} presets of {collection.folder}", header, rows)
+    return Table(f"{counted(len(rows), 'preset')} of {collection.folder}", header, rows)
 
 
 def show(collection: Collection, args: argparse.Namespace) -> Table:
@@ -205,7 +205,7 @@ def _write(collection: Collection, args: argparse.Namespace, names: list[str], v
     ]
     write_presets(args.out, presets, effect, chain=collection.config, rejected={}, overwrite=args.overwrite)
     table = list_(replace(collection, folder=args.out, presets=presets), argparse.Namespace(columns=None))
-    return replace(table, title=f"{len(presets)} presets written to {args.out}")
+    return replace(table, title=f"{counted(len(presets), 'preset')} written to {args.out}")
 
 
 def document(collection: Collection, args: argparse.Namespace) -> Table:

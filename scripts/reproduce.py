@@ -20,7 +20,7 @@ import torch
 from reknob.fitting.reproduce import Repetition, recorded_threads, repeat_run
 from reknob.runtime.arguments import Parser, file_path, positive_int
 from reknob.runtime.errors import UsageError
-from reknob.runtime.output import result
+from reknob.runtime.output import counted, result
 
 
 @program
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     lines = [f"differs: {line}" for line in repetition.changes]
     lines += [f"repeated in {repetition.folder}"] if args.out else []
     if repetition.is_identical:
-        lines.append(f"identical: the losses of {repetition.steps} steps, and the values")
+        lines.append(f"identical: the losses of {counted(repetition.steps, 'step')}, and the values")
     fields = asdict(repetition) | {"folder": repetition.folder if args.out else None}
     result("\n".join(lines), identical=repetition.is_identical, **fields)
     if not repetition.is_identical:

@@ -18,7 +18,7 @@ from reknob.data.chunks import Chunks
 from reknob.fitting.certainty import certainty
 from reknob.formats.certainty import WORDS, Certainty, read_certainty, write_certainty
 from reknob.losses import VocalLoss
-from reknob.report.tables import values_table
+from reknob.report.values import values_table
 from reknob.runtime.errors import UsageError
 
 SR = 22050

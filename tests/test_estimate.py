@@ -202,6 +202,14 @@ def test_weights_that_are_not_finite_are_refused_and_a_record_of_another_kind_is
         load_estimator(tmp_path / "x.pt")
 
 
+def test_an_estimator_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Path) -> None:
+    for path, wrong in ((tmp_path / "peqq.pt", "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(UsageError) as error:
+            load_estimator(path)
+        assert str(error.value).startswith(f"{path}: {wrong}; give the estimator.pt of a training, or one of reknob: ")
+        assert "checkpoints/peq.pt, checkpoints/peq_comphalf.pt" in str(error.value)
+
+
 def test_damaged_estimators_load_or_are_refused(tmp_path: Path) -> None:
     rng, raw = random.Random(0), PEQ.read_bytes()
     for _ in range(12):

@@ -257,6 +257,7 @@ def test_names_in_a_store_stay_in_its_folder_and_songs_of_one_name_apart(
         (["log_dir=logs"], "SONGS and RESULTS say it here"),
         (["epoch=3"], "did you mean epochs?"),
         (["--shard", "9/8"], "give i/n"),
+        (["--worker", "2", "--treads", "2"], "unknown option --treads; did you mean --threads?"),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(

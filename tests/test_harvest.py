@@ -104,7 +104,7 @@ def test_every_run_is_kept_or_rejected_with_its_reason(
     write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_one_run_for_each_reason(write_run, tmp_path)
-    assert harvest(tmp_path) == 0
+    assert harvest(tmp_path, "--json") == 0
     info = info_of(tmp_path)
     assert [Path(run).parent.name for run in info["runs"]] == ["good0", "good1", "good2", "twice"]
     assert [len(info[key]) for key in ("runs", "dry_files", "wet_files", "alignment_shifts")] == [4] * 4
@@ -116,10 +116,7 @@ def test_every_run_is_kept_or_rejected_with_its_reason(
         "not_converged": [["song/worse/run_0", 1.0, 1.4]],
         "fluctuated_above_0.2": [["song/shaky/run_0", 1.0]],
     }
-    printed = capsys.readouterr().out
-    reasons = dict(
-        line.removeprefix("rejected ").split(": ")[:2] for line in printed.splitlines() if "rejected s" in line
-    )
+    reasons = dict(line.split(": ")[:2] for line in json.loads(capsys.readouterr().out)["rejected"])
     assert {Path(name).parent.name: reason for name, reason in reasons.items()} == {
         "stopped": "terminated",
         "loud": "loss_above_4.0",
@@ -131,6 +128,21 @@ def test_every_run_is_kept_or_rejected_with_its_reason(
         "killed": "unreadable",
         "damaged": "unreadable",
     }
+
+
+def test_rejected_runs_are_printed_in_a_line_per_reason(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(8):
+        write_run(f"song/run_{i}", created=f"2024-09-18T12:00:0{i}")
+    write_run("other/run_0", [9.0, 8.0], ended="KeyboardInterrupt")
+    assert harvest(tmp_path) == 0
+    newer = ", ".join(f"song/run_{i} (run_7 of the same track is newer)" for i in range(5))
+    assert capsys.readouterr().out.splitlines() == [
+        "rejected 1 terminated: other/run_0 (terminated early: KeyboardInterrupt)",
+        f"rejected 7 superseded: {newer} and 2 more",
+        f"{tmp_path / 'set'}: kept 1 of 9 runs",
+    ]
 
 
 def test_a_run_with_several_faults_is_rejected_for_the_first_in_order(write_run: WriteRun, tmp_path: Path) -> None:
@@ -195,7 +207,7 @@ def test_a_record_without_a_date_has_the_date_of_its_file(
         stamp = datetime(2024, 9, day).timestamp()
         os.utime(meta, (stamp, stamp))
     assert harvest(tmp_path) == 0
-    assert "rejected out/run_0: dates: created 2024-09-10 00:00" in capsys.readouterr().out
+    assert "rejected 1 dates: out/run_0 (created 2024-09-10 00:00)" in capsys.readouterr().out
     assert len(info_of(tmp_path)["runs"]) == 1
 
 

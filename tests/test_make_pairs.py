@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 
 from reknob.afx.stream import render
@@ -32,6 +33,24 @@ def test_pairs_are_the_same_every_time_and_each_a_voice_and_its_mix(tmp_path: Pa
         document = open_preset(folder / "preset.json")
         wet = render(document.effect, document.tensors(), pair.dry)[:, : pair.wet.shape[-1]]
         assert (normalise_loudness(wet, 44100, -18.0) - pair.wet).abs().max() < 1e-3  # a pair's loudness is normalised
+
+
+def test_existing_pairs_are_replaced_when_asked_only_and_refused_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "voice_01").mkdir()
+    (tmp_path / "voice_01" / "wet.flac").touch()
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(make_pairs, "generate_tracks", lambda *_, **__: pytest.fail("began to work"))
+        assert make_pairs.main([str(tmp_path), "--count", "2"]) == 2
+        assert "voice_01/wet.flac: exists; give another name, or --overwrite" in capsys.readouterr().err
+        assert make_pairs.main([str(tmp_path / "file"), "--count", "2"]) == 2
+        assert f"{tmp_path / 'file'} is no folder; choose another" in capsys.readouterr().err
+    chain = str(ROOT / "cfg" / "model" / "eq_comp.yaml")
+    argv = [str(tmp_path), "--count", "2", "--seconds", "1", "--fx-config", chain]
+    assert make_pairs.main([*argv, "--overwrite"]) == 0
+    assert "2 pairs of 1 s" in capsys.readouterr().out and (tmp_path / "voice_01" / "wet.flac").stat().st_size
 
 
 def test_the_script_that_makes_the_presets_is_one_that_bash_reads() -> None:

@@ -259,8 +259,9 @@ def test_a_pair_is_cut_aligned_and_brought_to_one_loudness(
     wanted = dry[:, max(-delay, 0) :][:, :overlap]
     assert torch.allclose(pair.dry[:, :overlap] / pair.dry[:, :overlap].norm(), wanted / wanted.norm(), atol=1e-7)
     seconds = (2 * SR + 9000 - max(-delay, 0)) / SR, (2 * SR - max(delay, 0)) / SR
-    (cut,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("song: cut")]
-    assert cut == f"song: cut to the shorter of {seconds[0]:.2f} s (dry) and {seconds[1]:.2f} s (wet)"
+    (cut,) = [r.getMessage() for r in caplog.records if "lasts" in r.getMessage()]
+    lasts = f"dry lasts {seconds[0]:.2f} s and wet {seconds[1]:.2f} s"
+    assert cut == f"song: aligned, {lasts}: {length / SR:.2f} s are used"
 
 
 def test_levels_stay_and_a_given_shift_is_used_as_it_stands(tmp_path: Path) -> None:

@@ -316,7 +316,8 @@ def test_a_table_can_be_a_page(own_set: Path, tmp_path: Path) -> None:
     [
         (("show", "6"), "row 6: the set has rows 0 to 5"),
         (("show", "raw"), "'raw' names 6 presets, not one"),
-        (("list", "--columns", "comp.makup"), "did you mean 'comp.makeup'?"),
+        (("list", "--columns", "comp.makup"), "unknown column 'comp.makup'; did you mean 'comp.makeup'? known: "),
+        (("list", "--colums", "comp.makeup"), "unknown option --colums; did you mean --columns? --help lists"),
         (("interpolate", "0", "1", "out", "--count", "1"), "at least 2"),
     ],
 )
@@ -326,6 +327,29 @@ def test_what_a_command_cannot_do_is_said_in_one_line(
     assert command(argv[0], own_set, *argv[1:]) == 2
     errors = capsys.readouterr().err
     assert message in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("argv", [("nearest", "0"), ("outliers",), ("describe",), ("density",), ("sample", "out")])
+def test_one_preset_has_no_statistics(
+    argv: tuple[str, ...], chain: Effect, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_set(tmp_path / "one", chain, 1)
+    assert command(argv[0], tmp_path / "one", *(tmp_path / a if a == "out" else a for a in argv[1:])) == 2
+    errors = capsys.readouterr().err
+    assert "or more presets" in errors and "; given: 1" in errors and len(errors.splitlines()) == 1
+
+
+def test_what_is_no_set_is_refused_by_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run_0").mkdir()
+    (tmp_path / "run_0" / "meta.json").write_text("{}")
+    cases = {
+        "nowhere": "does not exist; give the folder of a preset set, as presets/own",
+        "run_0/meta.json": "is a file; give the folder of a preset set, as presets/own",
+        "run_0": "is a run folder; give a preset set, or --run where the program has it",
+    }
+    for name, message in cases.items():
+        assert command("list", tmp_path / name) == 2
+        assert capsys.readouterr().err == f"presets.py: {tmp_path / name}: {message}\n"
 
 
 def test_distances_are_root_mean_square_deviations() -> None:

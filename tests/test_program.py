@@ -251,6 +251,9 @@ def test_values_of_arguments_are_checked_where_they_are_read() -> None:
         "--share=nan": "give a number from 0 to 1",
         "--share=2": "give a number from 0 to 1",
         "--loudness=inf": "LUFS, or off",
+        "--shre=1": "unknown option --shre; did you mean --share",
+        "--xyzzy": "unknown option --xyzzy; --help lists the arguments",
+        "share=1": "share=1: write it as --share=1",
     }
     for argument, message in wrong.items():
         with pytest.raises(UsageError, match=message):

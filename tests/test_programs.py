@@ -272,19 +272,29 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path: Path, capsys: pytest.C
         "model=diffvoxx": "unknown model 'diffvoxx'; known: bass, compressor, diffvox",
         "dataset=medley": "dataset=medley: unknown; known: medley_vocal",
         "data_dir=x": "dataset pair takes dry and wet; given: data_dir=x",
+        "wet=": f"dataset pair takes dry and wet; given: dry={tmp_path}/take.wav; add wet=…",
         "device=gpu": "device=gpu: allowed are auto, cpu, cuda",
         "chunk_overlap=2": "chunk_overlap=2 s must be at least 0 and below chunk_duration=1.5 s",
         "loss.weights=[1,2]": "2 loss weights given; give 4: mss_lr, mss_ms, mldr_lr, mldr_ms",
         "loss.mldr_rows=some": "unknown treatment of rows 'some'; known: separate, rolled",
-        "chain.peak1.effect=peek": "unknown effect 'peek' in 'chain.peak1'; known: peak",
+        "chain.peak1.effect=peek": "unknown effect 'peek' in 'chain.peak1'; did you mean 'peak'? known: peak",
         "chain.peak1.freq.default=9000": "freq: the default 9000 lies outside its range; allowed: 33.0 to 5400.0",
         "chain.comp.lookahed=false": "has no option 'lookahed'; known: lookahead",
         "--config=nowhere.yaml": "nowhere.yaml: cannot be read (No such file or directory)",
-        f"log_dir={tmp_path}/file": f"log_dir={tmp_path}/file: cannot be written (Not a directory)",
+        f"log_dir={tmp_path}/file": f"log_dir={tmp_path}/file: {tmp_path}/file is no folder; choose another",
     }
     for argument, message in cases.items():
         assert message in refused(capsys, [*pair, argument])
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_log_folder_that_cannot_be_written_is_refused_before_recordings_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recipe.Recipe, "load", lambda *_: pytest.fail("began to read"))
+    (tmp_path / "file").touch()
+    message = refused(capsys, [*write_pair(tmp_path), *QUICK, f"log_dir={tmp_path}/file/logs"])
+    assert message == f"log_dir={tmp_path}/file/logs: {tmp_path}/file is no folder; choose another"
 
 
 def test_a_message_of_a_fit_is_printed_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

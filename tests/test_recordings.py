@@ -294,7 +294,7 @@ def test_files_of_other_formats_are_counted_by_their_suffix(tmp_path: Path) -> N
 def test_wrong_requests_are_refused_in_one_line(tmp_path: Path) -> None:
     assert error_of("musdb", tmp_path) == f"unknown data 'musdb'; known: {', '.join(RECORDINGS)}"
     assert error_of("folder", tmp_path, "dev") == "unknown split 'dev'; known: train, valid, test"
-    assert error_of("folder", None).startswith("data=folder takes data_dir=FOLDER, a folder of audio (.wav")
+    assert error_of("folder", None).startswith("data=folder takes data_dir=FOLDER, a folder of audio files (wav")
     assert "none does not exist" in error_of("folder", tmp_path / "none")
     (tmp_path / "file").touch()
     assert "file is a file" in error_of("folder", tmp_path / "file")

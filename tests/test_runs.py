@@ -292,7 +292,7 @@ def test_a_damaged_or_incomplete_run_names_its_file(tmp_path: Path, make: object
     config.write_text("sr: 44100\nmodel: diffvox\n")
     assert refusal(load_run).startswith(f"{config}: no effect chain in it (expected `chain:` or a published")
     config.write_text("chain: {a: {effect: peek}}")
-    assert refusal(load_run).startswith(f"{config}: unknown effect 'peek' in 'chain.a'; known: peak")
+    assert refusal(load_run).startswith(f"{config}: unknown effect 'peek' in 'chain.a'; did you mean 'peak'? known: ")
     config.write_text("chain: {a: {effect: peak}}")
     assert refusal(load_run).startswith(f"{checkpoint}: ") and "chain" in refusal(load_run)
     config.write_text("sr: fast\nchain: {a: {effect: peak}}")

@@ -23,7 +23,8 @@ from reknob.afx.registry import build
 from reknob.formats.certainty import Certainty
 from reknob.formats.effects import EffectsRecord
 from reknob.report import board
-from reknob.report.tables import marks, text_table, value_rows, values_table
+from reknob.report.tables import text_table
+from reknob.report.values import marks, value_rows, values_table
 from reknob.runtime import bars, output
 from reknob.runtime.arguments import Parser
 from reknob.runtime.bars import progress_bar
