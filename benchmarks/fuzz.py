@@ -195,8 +195,15 @@ def _tree_of(seed: bytes) -> tuple[object, Callable[[object], bytes]] | None:
     with contextlib.suppress(ValueError, yaml.YAMLError):
         tree = yaml.safe_load(seed.decode())
         if isinstance(tree, dict):
-            return tree, lambda tree: yaml.safe_dump(tree, sort_keys=False).encode()
+            return tree, _yaml_bytes
     return None
+
+
+def _yaml_bytes(content: object) -> bytes:
+    """YAML, by libyaml where that is here, which is faster, and can write it, as it cannot a lone surrogate."""
+    with contextlib.suppress(AttributeError, UnicodeEncodeError):
+        return yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False).encode()
+    return yaml.safe_dump(content, sort_keys=False).encode()
 
 
 def _torch_bytes(content: object) -> bytes:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -90,8 +91,9 @@ class Reader:
         return path
 
 
+@cache
 def chain() -> Effect:
-    """The chain of the seeds."""
+    """The chain of the seeds; it is built once, as it is declared and holds nothing that a reader changes."""
     return build(CHAIN, SR)
 
 
@@ -136,9 +138,14 @@ def in_run(name: str, read: Callable[[Path], object]) -> Callable[[Path], Reader
 
 
 def load_run(path: Path) -> None:
-    """The run of a file, and whether it can be resumed."""
+    """The run of a file, with the chain in its settings."""
     run = runs.load_run(path.parent)
     Knobs(build(run.config, run.sr)).load_state_dict(run.raws, strict=False)
+
+
+def load_checkpoint(chains: runs.Chains, path: Path) -> None:
+    """The run of a checkpoint, whose settings were read before, and whether it can be resumed."""
+    Knobs(chain()).load_state_dict(runs.load_run(path.parent, chains).raws, strict=False)
     runs.load_checkpoint(path.parent)
 
 
@@ -337,7 +344,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "record": in_run(runs.META, lambda p: (read_fields(p, RUN_RECORD), read_record(p.parent, p.parent.parent))),
     "reproduce": in_run(runs.META, lambda p: recorded_threads(p.parent)),
     "run config": in_run(runs.CONFIG, load_run),
-    "checkpoint": in_run(runs.CHECKPOINT, load_run),
+    "checkpoint": in_run(runs.CHECKPOINT, partial(load_checkpoint, runs.Chains())),
     "resumed": in_run(runs.CHECKPOINT, resume),
     "certainty": in_run("certainty.json", lambda p: read_certainty(p.parent)),
     "effects": in_run("effects.json", lambda p: read_effects(p.parent)),
