@@ -239,4 +239,4 @@ class Epochs:
         if not self.fabric.is_global_zero:
             return tqdm(disable=True)
         done, total = (self.epoch * self.count + self.batch, self.settings.epochs * self.count)
-        return progress_bar(title="training", total=total, initial=done, unit="batch")
+        return progress_bar(title="training", total=total, initial=done, unit="step")

@@ -31,16 +31,21 @@ def open_preset(path: str | Path, row: int = 0) -> PresetDocument:
         row: of the preset set.
     """
     path = input_path(path)
+    if (path / VECTORS).exists() and not (path / DOCUMENT).exists():
+        return _row_of_set(path, row)
+    if row:
+        raise UsageError(f"--row {row}: {path} is no preset set, whose rows have numbers; leave --row out")
     if is_document(path):
         return read_document(path)
     if not path.is_dir():
         raise UsageError(f"{path}: is no preset; give a preset.json, a run folder or the folder of a preset set")
     if (path / DOCUMENT).exists():
         return read_document(path / DOCUMENT)
-    if not (path / VECTORS).exists():
-        run = load_run(path)
-        effect = build(run.config, run.sr)
-        return document_of(run.config, effect, run.raws, path.name, LICENCE_OF_A_FIT)
+    run = load_run(path)
+    return document_of(run.config, build(run.config, run.sr), run.raws, path.name, LICENCE_OF_A_FIT)
+
+
+def _row_of_set(path: Path, row: int) -> PresetDocument:
     config, sr, _ = read_chain(path)
     effect = build(config, sr)
     presets = load_presets(path, effect)
