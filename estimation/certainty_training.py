@@ -105,7 +105,7 @@ def choose_edges(
     edges pass until one of them fails `few_worse` in a group, and of those that passed the ones with the lowest Mel are
     taken. So a share of more than `WORSE` becomes worse at a probability of `RISK` at most, for excerpts that are
     independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed sequence testing).
-    Groups are the processed ones of each data set, of which the mean Mel has to fall, and those that are `off`,
+    Groups are the processed ones of each data set, of which the mean Mel may not rise, and those that are `off`,
     untouched.
     """
     groups = torch.stack([off, *(~off & (trials.source == source) for source in trials.source.unique())])
