@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from scipy import special
 from torch import Tensor
 
 from reknob.estimation.controls import in_order, less
@@ -22,12 +23,13 @@ from reknob.estimation.statistics_cache import Trials
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
 from reknob.estimation.trials import AMOUNTS
 
-STEPS, BATCH, LR, DECAY = 200, 64, 1e-3, 0.1
+PASSES, BATCH, LR, DECAY = 32, 64, 1e-3, 0.1
 SCALES = [k / 10 for k in range(1, 11)]
 AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
-WORSE = 0.1  # largest share of the processed ones that an estimate may make worse
-STEPS_OF_CERTAINTY = 20
+#: Largest share of excerpts that estimates may make worse, and largest probability that they make more worse.
+WORSE, RISK = 0.1, 0.1
+STEPS_OF_CERTAINTY, TESTS = 20, 41  # edges that are tried, and shifts that are tested
 NEVER = 1e9  # an edge that no certainty exceeds
 PENALTIES, SIZE_WEIGHTS = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0]), torch.tensor([0.0, 1.0, 2.0, 4.0])
 
@@ -47,9 +49,10 @@ def fit_certainty(estimator: Estimator, train: StatisticsSet, seed: int) -> Cert
     model = Certainty(hidden.shape[1], q.shape[1]).train()
     model.standardise(hidden)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    steps = max(PASSES * len(q) // BATCH, 1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
-    batches = (torch.randint(len(q), (BATCH,), generator=generator) for _ in range(STEPS))
+    batches = (torch.randint(len(q), (BATCH,), generator=generator) for _ in range(steps))
     losses = (certainty_loss(model, hidden[chosen], q[chosen], off[chosen]) for chosen in batches)
     for _ in descend(losses, optimiser, schedule):
         pass
@@ -97,27 +100,65 @@ def choose_edges(
 ) -> Calibration:
     """A calibration with the weights of certainty, and its edges between no effect and the amounts.
 
-    Those with the lowest mean Mel of trials with logits `processed` and `strangeness`, both (M,), for which at most a
-    share `WORSE` comes out worse than without an effect: of the processed ones of each data set, and of those that are
-    `off`, untouched. Of all processed ones the share is that expected of new ones, (k + 1) / (n + 1) (Angelopoulos et
-    al., Conformal risk control, ICLR 2024, eq. 4).
+    Every third trial, of those with logits `processed` and `strangeness`, both (M,), takes part in the choice of
+    weights and edges by their Mel. The other two thirds test these edges, shifted from the highest certainty downwards:
+    edges pass until one of them fails `few_worse` in a group, and of those that passed the ones with the lowest Mel are
+    taken. So a share of more than `WORSE` becomes worse at a probability of `RISK` at most, for excerpts that are
+    independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed sequence testing).
+    Groups are the processed ones of each data set, of which the mean Mel may not rise, and those that are `off`,
+    untouched.
     """
-    groups = [off, *(~off & (trials.source == source) for source in trials.source.unique()), ~off]
-    members = torch.stack(groups).float()  # (groups, M)
+    groups = torch.stack([off, *(~off & (trials.source == source) for source in trials.source.unique())])
+    first = torch.arange(len(off)) % 3 == 0
+    found = _lowest_mel(found, processed, strangeness, trials, groups, first)
+    if found.edges[0] == NEVER:
+        return found
+    certainties = found.certainty(processed, strangeness, trials.size)
+    tested = certainties[first].quantile(torch.linspace(1, 0, TESTS))
+    edges = torch.cat([torch.full((1, len(AMOUNTS)), NEVER), found.edges + (tested - found.edges[0])[:, None]])
+    mel, none, members = _kept(trials, certainties, edges)[~first], trials.mel[~first, :1], groups[:, ~first].float()
+    few = few_worse(members @ (mel > none).float(), members.sum(1, keepdim=True)).all(0)
+    few[0] = True  # without an effect nothing becomes worse, however few excerpts there are
+    allowed = (few.cumprod(0) > 0) & (members[1:] @ (mel - none) <= 0).all(0)
+    return replace(found, edges=edges[mel.mean(0).where(allowed, torch.inf).argmin()])
+
+
+def few_worse(worse: Tensor, counts: Tensor) -> Tensor:
+    """Whether of n excerpts, `counts` (G, 1), so few became `worse` (G, E) that a share below `WORSE` is certain.
+
+    Where it is `WORSE`, as few or fewer have a probability of at most `RISK`: the bound of Clopper and Pearson, for
+    which 22 excerpts are the fewest.
+    """
+    return torch.from_numpy(special.bdtr(worse.double().numpy(), counts.long().numpy(), WORSE) <= RISK)
+
+
+def _lowest_mel(
+    found: Calibration, processed: Tensor, strangeness: Tensor, trials: Trials, groups: Tensor, chosen: Tensor
+) -> Calibration:
+    """The weights and edges with the lowest mean Mel of the `chosen` trials (M,), arguments as of `choose_edges`.
+
+    Of each of the `groups` (G, M), the untouched ones and those of each data set, a share of at most `WORSE` becomes
+    worse, and the mean Mel of a data set does not. Without such weights and edges every edge is `NEVER`.
+    """
+    members = (groups & chosen).float()
     most = WORSE * members.sum(1, keepdim=True)
-    most[-1] += WORSE - 1
     none = trials.mel[:, :1]
-    best = none.mean()
+    best = none[chosen].mean()
     found = replace(found, weights=torch.zeros(2), edges=torch.full((len(AMOUNTS),), NEVER))
     shares = torch.linspace(0, 1, STEPS_OF_CERTAINTY + 1)
     for weights in torch.cartesian_prod(PENALTIES, SIZE_WEIGHTS):
         tried = replace(found, weights=weights)
         certainties = tried.certainty(processed, strangeness, trials.size)
-        ends = torch.cat([certainties.quantile(shares[:-1]) - 1e-4, torch.tensor([NEVER])])
+        ends = torch.cat([certainties[chosen].quantile(shares[:-1]) - 1e-4, torch.tensor([NEVER])])
         edges = torch.combinations(ends, len(AMOUNTS), with_replacement=True)
-        mel = trials.mel.gather(1, (certainties[:, None, None] > edges).sum(-1))  # (M, len(edges))
-        allowed = (members @ (mel > none).float() <= most).all(0)
-        means = mel.mean(0).where(allowed, torch.inf)
+        mel = _kept(trials, certainties, edges)
+        allowed = (members @ (mel > none).float() <= most).all(0) & (members[1:] @ (mel - none) <= 0).all(0)
+        means = mel[chosen].mean(0).where(allowed, torch.inf)
         if means.min() < best:
             best, found = means.min(), replace(tried, edges=edges[means.argmin()])
     return found
+
+
+def _kept(trials: Trials, certainties: Tensor, edges: Tensor) -> Tensor:
+    """Mel (M, E) of trials with `certainties` (M,) after the amount that each of the `edges` (E, K - 1) keeps."""
+    return trials.mel.gather(1, (certainties[:, None, None] > edges).sum(-1))

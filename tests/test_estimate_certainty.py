@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.distributions import Beta
 
@@ -138,6 +139,43 @@ def test_amounts_are_chosen_so_that_few_excerpts_of_any_group_become_worse() -> 
     assert not (chosen(certainties, usual, trials._replace(mel=worse))[1] < 1).any()
 
 
+def test_few_are_worse_where_the_upper_confidence_bound_is_below_a_tenth() -> None:
+    counts = torch.tensor([[21.0], [22.0], [96.0]])
+    worse = torch.arange(97.0).minimum(counts)
+    few = certainty_training.few_worse(worse, counts)
+    assert few.sum(1).tolist() == [0, 1, 6]
+    for n, k in ((22, 0), (96, 5), (96, 6)):
+        bound = stats.binomtest(k, n).proportion_ci(0.8, "exact").high  # two-sided, so one-sided at 90 %
+        assert bool(few[counts[:, 0].tolist().index(n), k]) == (bound <= certainty_training.WORSE)
+
+
+def test_limits_rarely_make_more_than_a_tenth_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of estimates that are worse at random, the less certain the more; limits by the share seen would often fail."""
+    monkeypatch.setattr(certainty_training, "PENALTIES", torch.zeros(1))
+    monkeypatch.setattr(certainty_training, "SIZE_WEIGHTS", torch.zeros(1))
+    failed, kept = [], []
+    for seed in range(150):
+        generator = seeded(seed)
+        certainty, off = torch.rand(300, generator=generator), torch.arange(300) % 4 == 0
+        risk = 0.4 * (1 - certainty) * ~off
+        worse = torch.rand(300, generator=generator) < risk
+        mel = torch.stack([torch.ones(300), *2 * [torch.where(worse, 1.2, 0.5)]], 1)
+        trials = Trials(torch.zeros(300, 3), torch.zeros(300), torch.ones(300), mel)
+        edge = float(certainty_training.choose_edges(calibration(), certainty, torch.ones(300), trials, off).edges[0])
+        edge = min(max(edge, 0.0), 1.0)
+        kept.append(1 - edge)
+        failed.append(0.2 * (1 - edge) ** 2 > certainty_training.WORSE)  # the true share, of all certainties above it
+    assert sum(failed) <= 1.5 * certainty_training.RISK * len(failed) and sum(kept) > 0.3 * len(kept)
+
+
+def test_too_few_trials_keep_nothing() -> None:
+    helpful = torch.tensor([1.0, 0.7, 0.4]).expand(20, -1)
+    trials = Trials(torch.zeros(20, 3), torch.zeros(20), torch.ones(20), helpful)
+    certainty, off = torch.linspace(0, 1, 20), torch.zeros(20, dtype=torch.bool)
+    found = certainty_training.choose_edges(calibration(), certainty, torch.ones(20), trials, off)
+    assert (found.edges >= certainty_training.NEVER).all()
+
+
 def test_what_is_unlike_the_music_is_strange() -> None:
     features = torch.randn((300, 30), generator=seeded()) * torch.cat([torch.full((4,), 3.0), torch.full((26,), 0.2)])
     centre, axes, spread = fit_subspace(features, 4)
@@ -239,19 +277,21 @@ def test_a_solo_is_one_player_at_full_level() -> None:
 def test_an_estimator_is_calibrated_by_the_program(
     tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for module, name, number in ((certainty_training, "STEPS", 5), (statistics_cache, "PART", 10), (trials, "PART", 5)):
+    shorter = ((certainty_training, "PASSES", 1), (statistics_cache, "PART", 10), (trials, "PART", 5))
+    for module, name, number in shorter:
         monkeypatch.setattr(module, name, number)
     Estimator(sfx="dist", afx="dist", encoder="percentiles").save(tmp_path / "plain.pt", seed=3)
     options = "--data=folder --items=10 --seconds=0.5 --valid_items=5 --valid_seconds=2 --coded=0 --test_items=2"
     argv = [f"--checkpoint={tmp_path}/plain.pt", f"--data_dir={music}", *options.split(), f"--log_dir={tmp_path}"]
     assert calibrate_estimator.main([*argv, f"--out={tmp_path}/mine.pt"]) == 0
-    assert "calibrated on 5 excerpts" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "calibrated on 5 excerpts; they show no certainty at which estimates are safe" in told
     assert "## As estimate.py estimates" in (tmp_path / "mine_results.md").read_text()
     assert (tmp_path / "mine_results.png").is_file()
     made, record = load_estimator(tmp_path / "mine.pt")
     assert made.calibration is not None and record["seed"] == 3 and record["certainty"]["items"] == 10
     found = estimate_recording(made, torch.from_numpy(generate_music(9, 3.0, SR)).reshape(1, -1), SR)
-    assert found.wide is not None and found.amount in (0.0, 0.5, 1.0)
+    assert found.wide is not None and found.amount == 0.0
 
 
 def test_several_recordings_are_estimated_and_a_silent_one_does_not_stop_them(
