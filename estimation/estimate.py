@@ -37,8 +37,8 @@ class Estimate:
 
 
 @torch.no_grad()
-def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
-    """The controls estimated from a recording `x` (C, T) at `sr` Hz, any rate.
+def estimate_recording(estimator: Estimator, x: Tensor, sr: int, *, whole: bool = False) -> Estimate:
+    """The controls estimated from a recording `x` (C, T) at `sr` Hz, any rate; `whole` however uncertain they are.
 
     Raises UsageError as `Estimator.estimate_windows` does.
     """
@@ -61,7 +61,7 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int) -> Estimate:
     if edge < estimator.settings["sr"] / 2:
         remarks.append(f"the recording ends at {edge / 1000:.1f} kHz, above which nothing can be estimated")
     q, reasons = without_unseen_bands(estimator, point(estimator, features), edge)
-    judged = judge(estimator, features, q, x, unlike=noise or edge < NARROWEST)
+    judged = judge(estimator, features, q, x, unlike=noise or edge < NARROWEST, whole=whole)
     if judged.remark:
         remarks.append(judged.remark)
     kept = (judged.wide, judged.ends, judged.amount, judged.notes)

@@ -55,8 +55,11 @@ def effect_size(estimator: Estimator, x: Tensor, q: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def judge(estimator: Estimator, features: Tensor, q: Tensor, x: Tensor, *, unlike: bool = False) -> Judged:
-    """What of the controls q (1, P) of a recording x (1, T) is kept; nothing of one that is `unlike` the training.
+def judge(
+    estimator: Estimator, features: Tensor, q: Tensor, x: Tensor, *, unlike: bool = False, whole: bool = False
+) -> Judged:
+    """What of the controls q (1, P) of a recording x (1, T) is kept: nothing of one that is `unlike` the training, and
+    all of a `whole` estimate, with a remark on what would have been kept.
 
     Without a calibration all of it, with the central 68 % of the windows, of features (W, F), as interval. With one,
     intervals are calibrated, the estimated effect is reduced by certainty, and a recording unlike the training music
@@ -79,8 +82,11 @@ def judge(estimator: Estimator, features: Tensor, q: Tensor, x: Tensor, *, unlik
     notes = {
         name: UNDETERMINED for name, one in zip(estimator.analysis.controls(), known.tolist(), strict=True) if not one
     }
+    remark = _remark(strange, amount)
+    if whole and remark:
+        amount, remark = 1.0, f"kept whole; otherwise: {remark}"
     kept = less(estimator.analysis, q, amount)
-    return Judged(kept, ends[INNER], ends[OUTER], ends, amount, _remark(strange, amount), notes)
+    return Judged(kept, ends[INNER], ends[OUTER], ends, amount, remark, notes)
 
 
 def middle(x: Tensor, length: int) -> Tensor:

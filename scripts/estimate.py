@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--preset", type=file_path, metavar="FILE", help="file for the (first) estimate as a preset document"
     )
+    p.add_argument("--whole", action="store_true", help="keep the whole estimate, however uncertain it is")
     p.add_argument("--figure", type=file_path, metavar="FILE", help="file for their curves, as png, svg or pdf")
     return p
 
@@ -102,7 +103,7 @@ def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], rec
     """Estimates, prints and writes what is asked for of one recording; its record."""
     # Before the estimates, which take the time: against an unrelated recording the scores would mean nothing.
     pair = load_compared(args.dry, recording, next(iter(estimators.values()))) if args.dry else None
-    estimates = {path: (each, estimate(each, path, recording)) for path, each in estimators.items()}
+    estimates = {path: (each, estimate(each, path, recording, whole=args.whole)) for path, each in estimators.items()}
     first, first_estimate = next(iter(estimates.values()))
     if args.figure:
         curves = {label(path): (e.analysis, e.analysis.from_unit(one.q)) for path, (e, one) in estimates.items()}
@@ -166,10 +167,10 @@ def read(path: Path, estimator: Estimator) -> Tensor:
     return resample(x, sr, estimator.settings["sr"])
 
 
-def estimate(estimator: Estimator, checkpoint: str, path: Path) -> Estimate:
+def estimate(estimator: Estimator, checkpoint: str, path: Path, *, whole: bool) -> Estimate:
     """The estimate of a recording, which is printed as well."""
     try:
-        estimated = estimate_recording(estimator, *read_audio(path))
+        estimated = estimate_recording(estimator, *read_audio(path), whole=whole)
     except UsageError as error:
         # Errors of reading name the file already, those of estimating cannot.
         raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error

@@ -202,6 +202,9 @@ def test_a_strange_recording_has_no_effect_and_the_widest_intervals() -> None:
     strange = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"), strange=0.0)
     judged = judge(strange, features, q, x)
     assert judged.amount == 0 and "unlike the recordings" in judged.remark and judged.wide is not None
+    whole = judge(strange, features, q, x, whole=True)
+    assert whole.amount == 1 and "unlike the recordings" in whole.remark
+    torch.testing.assert_close(whole.q, q)
     assert torch.allclose(judged.wide, torch.tensor([[0.025], [0.975]]).expand(-1, 3), atol=1e-4)
     assert torch.allclose(judged.q, less(strange.analysis, judged.q, 0.0))
     assert set(judged.notes) == set(strange.analysis.controls())
