@@ -19,10 +19,12 @@ import torch
 from reknob.afx.effect import Effect
 from reknob.formats.fields import RUN_RECORD, read_fields
 from reknob.formats.presets import Preset, from_vectors
-from reknob.formats.runs import META, Chain, Chains, load_row
+from reknob.formats.runs import CONFIG, META, Chain, Chains, load_row
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
+from reknob.runtime.trees import read_yaml
 
+DEFAULTS = "defaults"  # the start of a fit that no search began
 DATES = ("%Y-%m-%d:%H", "%Y-%m-%d:%H:%M", "%Y-%m-%d")
 
 
@@ -38,6 +40,7 @@ class Record:
     dry_file: str
     wet_file: str
     alignment_shift: int
+    began_best: bool  # whether its first loss is its lowest, of a start that a search found
 
 
 class Losses(NamedTuple):
@@ -122,15 +125,19 @@ def read_record(folder: Path, logs: Path) -> Record:
     missing = [name for name in ("alignment_shift", "input_path", "losses", "target_path") if meta[name] is None]
     if missing and not meta["terminated_by"]:
         raise UsageError(f"{path}: lacks {', '.join(missing)}")
+    losses = Losses.of(meta["losses"] or ())
+    # Settings of published runs name no start. Read of few runs only, as that takes longer than the record.
+    began_best = losses.first == losses.lowest and read_yaml(folder / CONFIG).get("start", DEFAULTS) != DEFAULTS
     return Record(
         folder,
         folder.relative_to(logs).as_posix(),
         meta["created"] or datetime.fromtimestamp(path.stat().st_mtime),
-        Losses.of(meta["losses"] or ()),
+        losses,
         meta["terminated_by"],
         meta["input_path"] or "",
         meta["target_path"] or "",
         meta["alignment_shift"] or 0,
+        began_best,
     )
 
 
@@ -138,8 +145,9 @@ def select(logs: str | Path, rules: Rules) -> Selection:
     """Selects runs below a log folder, at any depth, by the rules.
 
     Of the runs of one track (a folder and a wet file) created within the dates only the newest is considered. It is
-    rejected if it was terminated early, if its lowest loss is above `loss_thresh`, if its first loss is its lowest, or
-    if median |diff(losses)| is above `fluc_thresh`, tested in this order. UsageError where there is no run at all.
+    rejected if it was terminated early, if its lowest loss is above `loss_thresh`, if its first loss is its lowest
+    (unless a search had found its start), or if median |diff(losses)| is above `fluc_thresh`, tested in
+    this order. UsageError where there is no run at all.
     """
     logs = user_path(logs)
     folders = sorted(p for p in logs.rglob("run_*") if re.fullmatch(r"run_\d+", p.name) and p.is_dir())
@@ -189,7 +197,7 @@ def judge(record: Record, rules: Rules) -> Rejection | None:
         return Rejection(record.name, terminated, f"terminated early: {why}", (why,))
     if lowest > rules.loss_thresh:
         return Rejection(record.name, high, f"lowest loss {lowest:.3f}", (lowest,))
-    if first == lowest:
+    if first == lowest and not record.began_best:
         why = f"the first loss, {first:.3f}, is the lowest; the last is {last:.3f}"
         return Rejection(record.name, unconverged, why, (first, last))
     if not fluctuation <= rules.fluc_thresh:  # NaN is rejected as well

@@ -29,12 +29,13 @@ done
 
 [ -d $work/pairs ] || "$PYTHON" scripts/make_pairs.py $work/pairs --count 24 --seconds 8
 printf '%s\n' $work/pairs/voice_[01]? > $work/songs.txt
-scripts/train_medley.sh $work/songs.txt $work/runs align=false start=signals epochs=40 \
-    optimiser.method=annealed chunk_duration=8 chunk_overlap=0.5 --together 1 ${settings[@]+"${settings[@]}"}
+whole=(align=false chunk_duration=8 chunk_overlap=0.5)
+scripts/train_medley.sh $work/songs.txt $work/runs start=signals epochs=40 optimiser.method=annealed \
+    "${whole[@]}" --together 1 ${settings[@]+"${settings[@]}"}
 
 spoil() { # VOICE key=value …
     [ -d "$work/runs/$1" ] && return
-    timeout -s INT 60 "$PYTHON" main.py data_dir="$work/pairs/$1" log_dir="$work/runs/$1" "${@:2}" || true
+    timeout -s INT 60 "$PYTHON" main.py data_dir="$work/pairs/$1" log_dir="$work/runs/$1" "${whole[@]}" "${@:2}" || true
 }
 spoil voice_20 epochs=100000                       # terminated early
 spoil voice_21 epochs=3 loss.weights=[10,5,5,2.5]  # its lowest loss is too high

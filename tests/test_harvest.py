@@ -50,13 +50,14 @@ def write_run(tmp_path: Path) -> WriteRun:
         mark: float = 0.0,
         chain: dict = CHAIN,
         published: bool = False,
+        start: str = "defaults",
     ) -> Path:
         folder = tmp_path / "logs" / name
         folder.mkdir(parents=True)
         effect = build(chain, SR)
         raws = Knobs(effect, torch.Generator().manual_seed(0)).state_dict()
         raws["peak.gain"] = torch.tensor(mark)
-        settings = {"model": PUBLISHED} if published else {"model": "small", "sr": SR, "chain": chain}
+        settings = {"model": PUBLISHED} if published else {"model": "small", "sr": SR, "start": start, "chain": chain}
         (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         torch.save({"best_model": to_published(raws, effect) if published else raws}, folder / "checkpoint.ckpt")
         track = folder.parent.name
@@ -158,6 +159,15 @@ def test_a_run_with_several_faults_is_rejected_for_the_first_in_order(write_run:
         "not_converged": ["c/run_0"],
         "fluctuated_above_0.2": [],
     }
+
+
+def test_a_start_that_was_found_may_be_the_best_state(write_run: WriteRun, tmp_path: Path) -> None:
+    worse = [1.0, 1.2, 1.1, 1.1, 1.4]
+    write_run("found/run_0", worse, start="signals")
+    write_run("given/run_0", worse, start="/presets/mine.json")
+    write_run("defaults/run_0", worse)
+    assert harvest(tmp_path) == 0
+    assert [Path(run).parent.name for run in info_of(tmp_path)["runs"]] == ["found", "given"]
 
 
 def test_thresholds_are_the_users(write_run: WriteRun, tmp_path: Path) -> None:
