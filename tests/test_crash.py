@@ -98,7 +98,7 @@ def test_signals_that_no_recording_has_are_fitted_or_refused(tmp_path: Path) -> 
 
 
 def test_a_run_without_steps_or_record_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no such file" in refused(capsys, tmp_path).lower()
+    assert "is no run folder, as it has no config.yaml" in refused(capsys, tmp_path)
     write_text(tmp_path / "config.yaml", "")
     write_text(tmp_path / "meta.json", '{"losses": [], "reproduce": 5}')
     assert "took no step" in refused(capsys, tmp_path)

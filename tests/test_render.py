@@ -179,7 +179,7 @@ def test_what_cannot_be_rendered_is_refused_in_one_line(
         (["--run", "nowhere", take_of(fitted), out], "nowhere: there is no such run folder; give <log_dir>/"),
         (["--run", str(fitted.parent), take_of(fitted), out], f"as it has no config.yaml; give {fitted}"),
         (["--run", str(tmp_path / "broken"), take_of(fitted), out], "checkpoint.ckpt: damaged, or not a file of"),
-        (["--preset", "nowhere", take_of(fitted), out], "nowhere/info.json: cannot be read (No such file"),
+        (["--preset", "nowhere", take_of(fitted), out], "nowhere: does not exist; give the folder of a preset set"),
         (["--preset", str(tmp_path / "list.json"), take_of(fitted), out], "list.json: holds a list, not names"),
         (["--values", "nowhere.pth", take_of(fitted), out], "nowhere.pth: no such file"),
         (["--values", str(tmp_path / "file"), take_of(fitted), out], "file: damaged, or not a file of tensors alone"),

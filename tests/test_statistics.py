@@ -64,7 +64,7 @@ def test_few_rows_have_as_many_components_as_they_span() -> None:
     rows = normal(5, 9, 1)
     assert principal_components(rows).axes.shape == (4, 9)
     assert principal_components(np.concatenate([rows, rows])).axes.shape == (4, 9)
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="two or more presets; given: 1"):
         principal_components(rows[:1])
 
 

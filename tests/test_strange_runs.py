@@ -64,7 +64,7 @@ def test_an_odd_record_rejects_its_run_only(
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if line.startswith("rejected")] == [told[0]]
-    assert told[0].startswith(f"rejected odd/run_0: unreadable: {odd}/meta.json: {key} ")
+    assert told[0].startswith(f"rejected 1 unreadable: odd/run_0 ({odd}/meta.json: {key} ")
     assert len(np.load(tmp_path / "set" / "raw_params.npy")) == 1
 
 
@@ -78,7 +78,7 @@ def test_losses_that_no_fit_has_reject_a_run_without_a_warning(
     write_run(tmp_path / "logs" / "good" / "run_0")
     write_run(tmp_path / "logs" / "odd" / "run_0", losses=losses)
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
-    assert "rejected odd/run_0: " in capsys.readouterr().out
+    assert ": odd/run_0 (" in capsys.readouterr().out.splitlines()[0]
     assert [str(w.message) for w in recwarn] == []
 
 
@@ -90,7 +90,7 @@ def test_a_run_whose_file_is_none_is_rejected_at_once(
     write_run(tmp_path / "logs" / "good" / "run_0")
     change(write_run(tmp_path / "logs" / "odd" / "run_0") / name)
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
-    assert "rejected odd/run_0: unreadable: " in capsys.readouterr().out
+    assert "rejected 1 unreadable: odd/run_0 (" in capsys.readouterr().out
 
 
 ODD_STATES = {
@@ -115,7 +115,7 @@ def test_parameters_that_are_none_reject_their_run_only(
     raws = Knobs(build(CHAIN, SR)).state_dict()
     torch.save({"best_model": raws | {"peak.gain": value}}, odd / "checkpoint.ckpt")
     assert get_params.main([str(tmp_path / "logs"), str(tmp_path / "set"), "2024-09-17"]) == 0
-    assert "rejected odd/run_0: unreadable: " in capsys.readouterr().out
+    assert "rejected 1 unreadable: odd/run_0 (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("best", [5, None, [], {}, {1: torch.zeros(())}, {("a",): torch.zeros(())}])

@@ -190,7 +190,7 @@ def test_a_full_disk_for_tensorboard_ends_no_training(
 def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     nowhere = arguments(tmp_path / "nowhere", tmp_path / "logs")
     for more, message in [
-        (["--sfx=peq_compresor"], "unknown effect 'compresor' in 'peq_compresor'; known: geq, peq"),
+        (["--sfx=peq_compresor"], "unknown effect 'compresor' in 'peq_compresor'; did you mean 'compressor'?"),
         (["--sfx=taylor", "--afx=taylor"], "'taylor' in 'taylor' has no synthesis form; those that have: geq, peq"),
         (["--sfx=peq", "--afx=geq", "--loss=params"], "--loss params compares parameters one by one, but those of"),
         (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
