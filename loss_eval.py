@@ -16,10 +16,10 @@ import argparse
 import logging
 import sys
 
-from reknob.afx.registry import build
 from reknob.fitting.evaluation import MOST_Q, Scorer, mean_terms, score_presets, write_scores
 from reknob.fitting.settings import VOCAL, fit_losses
-from reknob.formats.presets import load_presets, read_chain, read_info, read_rows
+from reknob.formats.preset_set import open_set
+from reknob.formats.presets import read_info, read_rows
 from reknob.losses import build_loss
 from reknob.losses.metrics import LossMetrics, VocalMetrics
 from reknob.losses.mldr import ROWS
@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
     # Notes on every pair would hide the scores.
     logging.getLogger().setLevel(logging.WARNING)
     check_output(args.output, [args.presets, args.fx_config])
-    config, sr, source = read_chain(args.presets, args.fx_config)
     device = pick_device("cpu" if args.cpu else "auto")
-    chain = build(config, sr).eval().to(device)
+    own = open_set(args.presets, args.fx_config)
+    chain, sr, presets = own.effect.to(device), own.effect.sr, own.presets
     is_vocal = args.loss == VOCAL
     metrics = (
         VocalMetrics(sr, args.mldr_rows) if is_vocal else LossMetrics(build_loss({"name": args.loss}, sr), args.loss)
@@ -55,10 +55,9 @@ def main(argv: list[str]) -> int:
         # The release shifted recordings circularly, and its sets do not record it.
         wrap=read_info(args.presets)["alignment"] != "crop",
     )
-    presets = load_presets(args.presets, chain)
     if args.subset is not None:
         presets = [presets[row] for row in read_rows(args.subset, presets)]
-    print(f"{counted(len(presets), 'preset')}, {device}, chain of {source}")
+    print(f"{counted(len(presets), 'preset')}, {device}, chain of {own.chain_file}")
     rows, left_out = [], []
     # Not written atomically: the rows of an interrupted scoring are of use. Names may hold bytes that are not UTF-8.
     with open(args.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,8 @@ import torch
 
 from reknob.afx.curve import Curve
 from reknob.afx.effect import Effect, nest
-from reknob.afx.registry import build
-from reknob.formats.presets import (
-    TRAIN_INDEX,
-    Preset,
-    column_names,
-    from_vectors,
-    load_presets,
-    read_chain,
-    read_row_numbers,
-    to_vectors,
-)
+from reknob.formats.preset_set import open_set
+from reknob.formats.presets import TRAIN_INDEX, Preset, from_vectors, read_row_numbers
 from reknob.formats.published import feature_mask
 from reknob.runtime.errors import UsageError
 
@@ -66,15 +57,12 @@ def load_sets(*folders: str | Path) -> dict[str, Features]:
 
 def load_features(folder: Path) -> Features:
     """A preset set with its own chain; only the rows of train_index.npy where that file exists."""
-    config, sr, _ = read_chain(folder)
-    chain = build(config, sr).eval()
-    presets = load_presets(folder, chain)
+    own = open_set(folder)
     if (folder / TRAIN_INDEX).exists():
-        presets = [presets[row] for row in read_row_numbers(folder / TRAIN_INDEX, len(presets))]
-    mask = feature_mask(chain)
-    columns = [name for name, wanted in zip(column_names(chain), mask.tolist(), strict=True) if wanted]
-    rows = to_vectors(presets, chain)[:, mask].double().numpy()
-    return Features(chain, presets, rows, columns, effect_labels(chain, columns))
+        rows = read_row_numbers(folder / TRAIN_INDEX, len(own.presets))
+        own = replace(own, presets=[own.presets[row] for row in rows])
+    columns = own.feature_names
+    return Features(own.effect, own.presets, own.features, columns, effect_labels(own.effect, columns))
 
 
 def effect_labels(chain: Effect, columns: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from reknob.data.doctor import PairCheck
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, PairError, load_pair
 from reknob.fitting.fit import Fit, Terms
-from reknob.fitting.session import Outcome, Session, Song
+from reknob.fitting.session import Observer, Outcome, Session, Song
 from reknob.fitting.settings import CHAINS, FitSettings
 from reknob.formats.applied import LUFS
 from reknob.formats.preset_document import DOCUMENT, PresetDocument, read_document
@@ -135,7 +135,7 @@ def settings_of(options: FitOptions, folder: Path, seconds: float) -> FitSetting
     return settings
 
 
-class FitWork:
+class FitWork(Observer):
     """A fit of a pair, which is an observer of its session as well.
 
     Args:
@@ -187,9 +187,6 @@ class FitWork:
             self._show(track.columns.split(track.raws))
             self._shown_at = time.monotonic()
         self._phase = "finishing" if track.has_ended else "fitting"
-
-    def pause(self, song: Song) -> None:
-        """Nothing to do."""
 
     def end(self, song: Song) -> None:
         """Of the observer: the run folder is complete, with the best values, after effects were removed."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from reknob.afx.amount import with_amount
 from reknob.afx.effect import Effect, Tensors, Values, flatten
 from reknob.afx.param import Linear, Param, RiseTime, Wrapped
-from reknob.afx.registry import build
 from reknob.analysis import distances
 from reknob.analysis.statistics import Components, principal_components, variance_shares
 from reknob.app.curves import curves_of
@@ -21,10 +20,10 @@ from reknob.formats.applied import LUFS
 from reknob.formats.as_document import row_document
 from reknob.formats.changes import changed
 from reknob.formats.preset_document import PresetDocument, values_of
-from reknob.formats.presets import Preset, from_vectors, load_presets, read_chain, to_vectors
-from reknob.formats.published import feature_mask
+from reknob.formats.preset_set import open_set
+from reknob.formats.presets import Preset, from_vectors
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import input_path, printable
+from reknob.runtime.files import printable
 
 MOST_ROWS = 3000  # of a set that is shown
 # Reach of sliders of values without a range.
@@ -80,7 +79,7 @@ def _changed(effect: Effect, values: Values, point: Point) -> Values:
 
 
 @dataclass(frozen=True)
-class SinglePreset:
+class DocumentSource:
     """A preset document as a source of one row."""
 
     base: PresetDocument
@@ -115,7 +114,7 @@ class SinglePreset:
 
     def document(self, point: Point) -> PresetDocument:
         """The values at a point as a preset document."""
-        return _moved(replace(self.base, name=self.title[:200]), self.values(point), point)
+        return replace(self.base, name=self.title[:200]).with_values(self.values(point), point.moves)
 
     def reach(self, name: str) -> tuple[float, float] | None:
         """None: there are no other presets."""
@@ -126,7 +125,7 @@ class SinglePreset:
         return self.base.certainty.get(name)
 
 
-class PresetSet:
+class SetSource:
     """The presets of a folder.
 
     Args:
@@ -136,30 +135,23 @@ class PresetSet:
     lufs = LUFS
 
     def __init__(self, folder: str | Path) -> None:
-        path = input_path(folder)
-        self.title = printable(path.name)
-        self.config, sr, _ = read_chain(path)
-        self.effect = build(self.config, sr).eval()
-        self.presets = load_presets(path, self.effect)
-        if len(self.presets) > MOST_ROWS:
-            raise UsageError(f"{folder}: has {len(self.presets)} presets; the page shows sets of up to {MOST_ROWS}")
-        self.vectors, self.mask = to_vectors(self.presets, self.effect), feature_mask(self.effect)
+        self.set = open_set(folder)
+        self.title, self.config, self.effect = printable(self.set.folder.name), self.set.config, self.set.effect
+        if len(self.set.presets) > MOST_ROWS:
+            count = len(self.set.presets)
+            raise UsageError(f"{folder}: has {count} presets; the page shows sets of up to {MOST_ROWS}")
 
     @cached_property
     def components(self) -> Components | None:
         """Principal components of the free raw parameters, F of them; None for a set without variance."""
-        rows = self._features
+        rows = self.set.features
         return principal_components(rows) if len(rows) > 1 and rows.std(0).max() > 0 else None
-
-    @property
-    def _features(self) -> np.ndarray:
-        return self.vectors[:, self.mask].double().numpy()
 
     @cached_property
     def columns(self) -> dict[str, Tensor]:
         """The scalar values (N,) of all presets, by name."""
-        scalars = [(name, p) for name, p in self.effect.walk() if p.preset and not p.shape]
-        return {name: p.mapping.value(torch.stack([one.raws[name] for one in self.presets])) for name, p in scalars}
+        scalars = [(name, p) for name, p in self.set.params.items() if not p.shape]
+        return {name: p.mapping.value(torch.stack([one.raws[name] for one in self.set.presets])) for name, p in scalars}
 
     def table(self) -> dict[str, Any]:
         """Rows with their names, columns of scalar values with their units, the places of the rows on the map, in
@@ -170,46 +162,46 @@ class PresetSet:
             name: {"unit": units[name], "values": np.round(value.double().numpy(), 4).tolist()}
             for name, value in self.columns.items()
         }
-        rows = [{"row": one.row, "name": _name(one)} for one in self.presets]
+        rows = [{"row": one.row, "name": _name(one)} for one in self.set.presets]
         components, places, shares = self.components, [], []
         if components is not None:
-            places = np.round(components.whiten(self._features)[:, :2], 4).tolist()
-            shares = variance_shares(self._features, components)[:MOST_COMPONENTS].tolist()
+            places = np.round(components.whiten(self.set.features)[:, :2], 4).tolist()
+            shares = variance_shares(self.set.features, components)[:MOST_COMPONENTS].tolist()
         return {"title": self.title, "rows": rows, "columns": columns, "map": places, "components": shares}
 
     def nearest(self, row: int, count: int) -> list[dict[str, Any]]:
         """The presets most like one, with their distances (`analysis.distances`); UsageError for an unknown row."""
-        preset = self._preset(row)
-        if len(self.presets) < 2:
+        preset = self.set.preset(row)
+        if len(self.set.presets) < 2:
             return []
         return [
-            {"row": other, "name": _name(self.presets[other]), "distance": round(distance, 3)}
-            for other, distance in distances.nearest(self.vectors, preset.row, self.mask, count)
+            {"row": other, "name": _name(self.set.presets[other]), "distance": round(distance, 3)}
+            for other, distance in distances.nearest(self.set.vectors, preset.row, self.set.mask, count)
         ]
 
     def raws(self, point: Point) -> Tensors:
         """Raw parameters by name at a point, before its amount and its changes."""
-        vector = self.vectors[self._preset(point.row).row].clone()
+        vector = self.set.vectors[self.set.preset(point.row).row].clone()
         if point.other is not None:
-            vector = vector.lerp(self.vectors[self._preset(point.other).row], point.morph)
+            vector = vector.lerp(self.set.vectors[self.set.preset(point.other).row], point.morph)
         if any(point.components) and self.components is not None:
             own = self.components
             steps = np.array(point.components[: len(own.deviations)])
             along = (steps * own.deviations[: len(steps)]) @ own.axes[: len(steps)]
-            vector[self.mask] += torch.from_numpy(along).float()
+            vector[self.set.mask] += torch.from_numpy(along).float()
         return dict(from_vectors(vector[None], self.effect)[0])
 
     def values(self, point: Point) -> Values:
         """The values at a point; UsageError for a row or a name that is unknown, and a value out of range."""
-        preset = replace(self._preset(point.row), raws=self.raws(point))
+        preset = replace(self.set.preset(point.row), raws=self.raws(point))
         with torch.no_grad():
             return _changed(self.effect, preset.values(self.effect), point)
 
     def document(self, point: Point) -> PresetDocument:
         """The values at a point as a preset document."""
-        preset = replace(self._preset(point.row), raws=self.raws(point))
+        preset = replace(self.set.preset(point.row), raws=self.raws(point))
         base = replace(row_document(preset, self.config, self.effect), name=f"{self.title} {_name(preset)}"[:200])
-        return _moved(base, self.values(point), point)
+        return base.with_values(self.values(point), point.moves)
 
     def reach(self, name: str) -> tuple[float, float] | None:
         """The least and the largest value of a scalar parameter among the presets."""
@@ -220,29 +212,11 @@ class PresetSet:
         """None: sets have none."""
         return None
 
-    def _preset(self, row: int) -> Preset:
-        if not 0 <= row < len(self.presets):
-            raise UsageError(f"row {row}: {self.title} has rows 0 to {len(self.presets) - 1}")
-        return self.presets[row]
-
 
 #: Presets of one chain, and all that the sliders can make of them.
-Source: TypeAlias = PresetSet | SinglePreset
+Source: TypeAlias = SetSource | DocumentSource
 
 
 def _name(preset: Preset) -> str:
     """Track and stem, without the track where the stem begins with it."""
     return printable(preset.stem if preset.stem.startswith(preset.track) else f"{preset.track} {preset.stem}")
-
-
-def _moved(base: PresetDocument, values: Values, point: Point) -> PresetDocument:
-    """A document with the values of a point; those that stay keep their raw parameters and their certainty."""
-    before, after = flatten(base.tensors()), flatten(values)
-    same = {name for name in base.values if torch.equal(before[name], after[name].to(before[name]))}
-    return replace(
-        base,
-        values={name: after[name].detach() for name in base.values},
-        raws={name: raw for name, raw in base.raws.items() if name in same},
-        certainty={name: entry for name, entry in base.certainty.items() if name in same},
-        provenance=base.provenance | ({"changes": point.moves} if point.moves else {}),
-    )

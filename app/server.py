@@ -27,7 +27,7 @@ from reknob.app.guard import SANDBOX, Guard
 from reknob.app.jobs import Job, JobQueue
 from reknob.app.live import Live, live_chain, rendered, voice
 from reknob.app.points import Point, parse_point, real_number
-from reknob.app.presets import PresetSet, SinglePreset, Source, state_of
+from reknob.app.presets import DocumentSource, SetSource, Source, state_of
 from reknob.app.sound import level_matched, wav
 from reknob.app.uploads import Limits, Upload, Uploads
 from reknob.data.pair_files import DEMO
@@ -59,7 +59,7 @@ class Page:
         self.uploads = Uploads(folder / "uploads", limits)
         self.uploads.add_file(DEMO_DRY, "demo voice", next(DEMO.glob("dry.*")))
         self.uploads.add_file(DEMO_WET, "demo mix", next(DEMO.glob("wet.*")))
-        self.sources: dict[str, Source] = {f"set{i}": PresetSet(one) for i, one in enumerate(sets)}
+        self.sources: dict[str, Source] = {f"set{i}": SetSource(one) for i, one in enumerate(sets)}
         self.streams: dict[str, tuple[str, Live]] = {}
         self.executor = ThreadPoolExecutor(1, "warm-up")
 
@@ -85,7 +85,7 @@ class Page:
         work = self.queue.get(key.removeprefix("job-")).work if key.startswith("job-") else None
         if not isinstance(work, (FitWork, EstimateWork)):
             raise UsageError("there are no such presets here; reload the page")
-        self.sources[key] = SinglePreset(work.document(), work.title)
+        self.sources[key] = DocumentSource(work.document(), work.title)
         return self.sources[key]
 
     def work(self, key: str, kind: type[T]) -> T:

@@ -132,7 +132,7 @@ def fit_all(
     queue, active = Queue(tracks), []
 
     def attempt(some: Sequence[TrackState], steps: int | None = None) -> Attempt:
-        return _attempt(some, make, budget, on_fault, (on_step, on_pause, stopped, steps))
+        return _attempt(some, lambda: run(make(some), on_step, on_pause, stopped, steps), budget, on_fault)
 
     try:
         while not stopped():
@@ -178,20 +178,11 @@ def _advance(active: Sequence[TrackState], attempt: Callable[..., Attempt], step
     return outcome is Attempt.COMPLETED or any(track.error for track in active)
 
 
-def _attempt(
-    tracks: Sequence[TrackState],
-    make: Callable[[Sequence[TrackState]], Fit],
-    budget: Budget,
-    on_fault: OnFault,
-    watching: tuple,
-) -> Attempt:
-    """Runs a fit of some tracks until one ends, and updates them; a single track that failed has ended.
-
-    `watching` are the last arguments of `fitting.fit.run`: on_step, on_pause, stopped, steps.
-    """
+def _attempt(tracks: Sequence[TrackState], fit: Callable[[], None], budget: Budget, on_fault: OnFault) -> Attempt:
+    """Calls `fit`, which fits some tracks until one ends, and updates them; a single track that failed has ended."""
     try:
         with PeakMemory(budget.device) as peak:
-            run(make(tracks), *watching)
+            fit()
         budget.record(tracks, peak.bytes)
         return Attempt.COMPLETED
     except Exception as error:

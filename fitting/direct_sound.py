@@ -20,6 +20,7 @@ from reknob.afx.functional.fft import fast_length
 from reknob.data.chunks import Chunks
 from reknob.fitting.gauss_newton import minimise
 from reknob.fitting.response import least_squares, whitening
+from reknob.fitting.sends import sends_at_end
 from reknob.fitting.track import ParameterLayout
 from reknob.fitting.trial import Raws
 
@@ -71,9 +72,10 @@ class _Problem:
     """The error of the waveform, after a whitening filter, as a function of raw parameters (P,)."""
 
     def __init__(self, chain: Serial, chunks: Chunks) -> None:
-        *before, (last, sends) = chain.parts()
-        self.sends = sends if isinstance(sends, Sends) and not sends.runs_by_sample else None
-        self.last, self.before = last, before if self.sends else list(chain.parts())
+        end = sends_at_end(chain)
+        if end and end.sends.runs_by_sample:
+            end = None
+        self.before, self.last, self.sends = end or (list(chain.parts()), "", None)
         self.knobs, self.layout, self.chunks, self.sr = Knobs(chain), ParameterLayout(chain), chunks, chain.sr
         self.length = round(RESPONSE_S * chain.sr) if self.sends else 1
         self.first = round(EARLIER * _earliest(self.sends)) if self.sends else 1
@@ -81,7 +83,7 @@ class _Problem:
         number, direct, levels = 0, [], []
         for name, p in chain.walk():
             size = math.prod(p.shape)
-            if not self.sends or not name.startswith(f"{last}.") or name.startswith(f"{last}.direct."):
+            if not self.sends or not name.startswith(f"{self.last}.") or name.startswith(f"{self.last}.direct."):
                 direct += range(number, number + size)
                 levels += [p.is_level] * size
             number += size

@@ -139,16 +139,16 @@ class FitSettings:
 
     def check(self) -> None:
         """Raises UsageError for settings that no fit can have, before any recording is read."""
-        if self.dataset is not None and self.dataset not in DATASETS:
-            raise UsageError(f"dataset={self.dataset}: unknown; known: {', '.join(DATASETS)}")
-        if self.optimiser.method not in METHODS:
-            raise UsageError(f"optimiser.method={self.optimiser.method}: unknown; known: {', '.join(METHODS)}")
+        for name, given, known in (
+            ("dataset", self.dataset, DATASETS),
+            ("optimiser.method", self.optimiser.method, METHODS),
+            ("order", self.order, ORDERS),
+            ("keep_audio", self.keep_audio, KEPT),
+        ):
+            if given is not None and given not in known:
+                raise UsageError(f"{name}={given}: unknown; known: {', '.join(known)}")
         if self.start not in STARTS and not is_document(self.start):
             raise UsageError(f"start={self.start}: unknown; known: {', '.join(STARTS)}, or a preset's .json file")
-        if self.order not in ORDERS:
-            raise UsageError(f"order={self.order}: unknown; known: {', '.join(ORDERS)}")
-        if self.keep_audio not in KEPT:
-            raise UsageError(f"keep_audio={self.keep_audio}: unknown; known: {', '.join(KEPT)}")
         self._check_chunks(self.build_loss())
         chain = self.build_chain()
         if is_document(self.start):

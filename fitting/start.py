@@ -6,7 +6,6 @@ from functools import partial
 
 from torch import Tensor
 
-from reknob.afx.chain import Sends, Serial
 from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect
 from reknob.afx.stereo import Placement
@@ -15,7 +14,8 @@ from reknob.data.pairs import Pair
 from reknob.fitting.direct_sound import find_direct_sound
 from reknob.fitting.initialise import raws_from, starts, to_raws
 from reknob.fitting.restarts import Make, best_start, descend
-from reknob.fitting.space import find_space, sends_input
+from reknob.fitting.sends import sends_at_end, sends_input
+from reknob.fitting.space import find_space
 from reknob.fitting.trial import CHUNKS, Losses, Raws, better_parts, loudest
 from reknob.runtime.interrupt import raise_if
 
@@ -90,12 +90,11 @@ def other_reverbs(
         losses: of raw parameters.
         pause: called between presets; may raise.
     """
-    parts = list(chain.parts())
-    if not isinstance(chain, Serial) or not isinstance(parts[-1][1], Sends):
+    end = sends_at_end(chain)
+    if end is None:
         return []
-    last, sends = parts[-1]
-    kept = [f"{last}.{name}." for name, part in sends.parts() if isinstance(part, (PingPongDelay, Placement))]
-    names = [name for name in raws if name.startswith(f"{last}.") and not name.startswith(tuple(kept))]
+    kept = [f"{end.name}.{name}." for name, part in end.sends.parts() if isinstance(part, (PingPongDelay, Placement))]
+    names = [name for name in raws if name.startswith(f"{end.name}.") and not name.startswith(tuple(kept))]
     candidates = []
     for preset in presets:
         pause()

@@ -1,6 +1,6 @@
 """A task: the fit of one song, or of several of like length together, from plain data, on whatever machine runs it."""
 
-from reknob.runtime.program import explain, one_line
+from reknob.runtime.program import explain, reason
 
 import json
 import os
@@ -22,9 +22,9 @@ from reknob.fitting import session
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Outcome, Session
 from reknob.fitting.settings import FitSettings
+from reknob.fleet.copies import LocalCopies
 from reknob.fleet.songs import Song, State
-from reknob.fleet.store import Store, is_url
-from reknob.formats import runs
+from reknob.fleet.store import Store
 from reknob.runtime import plugins
 from reknob.runtime.interrupt import Interrupt
 
@@ -90,17 +90,16 @@ def fit(task: Task, stopped: Callable[[], bool] | None = None) -> list[Result]:
         return _Work(task, Path(scratch), lambda: interrupt() or bool(stopped and stopped())).fit()
 
 
-class _Work:
+class _Work(session.Observer):
     """A task while it is fitted; the observer of its session."""
 
     def __init__(self, task: Task, scratch: Path, stopped: Callable[[], bool]) -> None:
-        self.task, self.scratch, self.stopped = task, scratch, stopped
+        self.task, self.stopped = task, stopped
         self.store, self.worker = Store(task.results), f"{socket.gethostname()}:{os.getpid()}"
-        self.log_dir = Path(self.store.root) if self.store.is_local else scratch / "results"
+        self.copies = LocalCopies(self.store, scratch)
         self.begun, self._ended = time.monotonic(), threading.Event()
         self.results = {song.id: Result(song.id, State.WAITING, worker=self.worker) for song in task.songs}
-        self._songs = {(self.log_dir / song.folder, song.name): song for song in task.songs}
-        self._local: dict[str, PairFiles] = {}
+        self._songs = {(self.copies.log_dir / song.folder, song.name): song for song in task.songs}
 
     def fit(self) -> list[Result]:
         settings = replace(self.task.settings, resume=True, log_dir=self.task.results)
@@ -123,58 +122,12 @@ class _Work:
         return list(self.results.values())
 
     def _fetch(self, song: Song) -> tuple[Path, PairFiles] | None:
-        """The pair of a song on this machine and the folder for its runs, with the run to resume; None if it failed."""
+        """The folder for the runs of a song, and its pair on this machine; None if it could not be fetched."""
         try:
-            dry, wet = (self._input(song, side) for side in ("dry", "wet"))
-            pair = self._local[song.id] = PairFiles(dry, wet, song.name)
-            if not self.store.is_local:
-                self._fetch_run(song)
+            return self.copies.log_dir / song.folder, self.copies.fetch(song)
         except Exception as error:
             self._fail(self.results[song.id], error)
             return None
-        return self.log_dir / song.folder, pair
-
-    def _input(self, song: Song, side: str) -> Path:
-        place: str = getattr(song, side)
-        if not is_url(place):
-            return Path(place)
-        parent, _, name = place.rpartition("/")
-        # The folder of a song is its hash: ids may be longer than a name may be.
-        path = self.scratch / "inputs" / sha256(song.id.encode()).hexdigest()[:16] / side / name
-        Store(parent).get(name, path)
-        return path
-
-    def _fetch_run(self, song: Song) -> None:
-        """Copies the newest run with a checkpoint from the results, as if it had been begun on this machine."""
-        names = self.store.names(song.id)
-        folders = [name.rpartition("/")[0] for name in names if name.endswith(f"/{runs.CHECKPOINT}")]
-        numbers = [int(name) for folder in folders if (name := folder.rpartition("/run_")[2]).isdigit()]
-        if not numbers:
-            return
-        folder = f"{song.id}/run_{max(numbers)}"
-        for name in names:
-            if name.startswith(f"{folder}/"):
-                self.store.get(name, self.log_dir / name)
-        self._rename(song, self.log_dir / folder, to_local=True)
-
-    def _rename(self, song: Song, folder: Path, *, to_local: bool) -> None:
-        """Writes into the record of a run where its recordings are: on this machine, or where the song has them."""
-        path, pair = folder / runs.META, self._local[song.id]
-        if path.exists():
-            here = {"input_path": str(pair.dry_path), "target_path": str(pair.wet_path)}
-            there = {"input_path": song.dry, "target_path": song.wet}
-            record = json.loads(path.read_bytes()) | (here if to_local else there)
-            path.write_text(json.dumps(record, indent=1))
-
-    def _put(self, song: Song, folder: Path) -> None:
-        """Copies a run into a remote store; its record comes last, as a run with a record that ended is complete."""
-        if self.store.is_local:
-            return
-        self._rename(song, folder, to_local=False)
-        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: path.name == runs.META):
-            self.store.put(path, f"{song.id}/{folder.name}/{path.name}")
-        self._rename(song, folder, to_local=True)
 
     def _of(self, each: session.Song) -> tuple[Song, Result]:
         song = self._songs[each.log_dir, each.files.name]
@@ -190,7 +143,7 @@ class _Work:
         result.loss = min(terms["loss"], float("inf") if result.loss is None else result.loss)
 
     def pause(self, song: session.Song) -> None:
-        self._put(self._of(song)[0], song.open_run.path)
+        self.copies.put(self._of(song)[0], song.open_run.path)
 
     def end(self, song: session.Song) -> None:
         """Records what became of a song; if its run cannot be put into the results, it has failed."""
@@ -207,16 +160,13 @@ class _Work:
             result.first_loss = track.losses[0]
             result.loss = track.effects.loss_before if track.effects else track.best.loss
         try:
-            self._put(mine, path)
+            self.copies.put(mine, path)
         except Exception as error:
             self._fail(result, error)
 
     def _fail(self, result: Result, error: Exception) -> None:
         line = explain(error)
-        result.state, result.reason = (
-            State.FAILED,
-            f"{result.id}: {line or one_line(f'{type(error).__name__}: {error}')}",
-        )
+        result.state, result.reason = State.FAILED, f"{result.id}: {reason(error)}"
         # Libraries of stores raise errors of their own kinds, which are no fault of the project.
         result.is_fault = line is None and self.store.is_local
 

@@ -17,6 +17,7 @@ from reknob.fleet.songs import Progress, State
 from reknob.fleet.store import Store
 from reknob.fleet.task import RUNNING, Result
 from reknob.runtime.errors import UsageError
+from reknob.runtime.output import duration
 
 ROWS = 10  # running songs that a table shows
 SILENT_S = 120  # after which a driver or a worker that has written nothing is taken for gone
@@ -88,13 +89,17 @@ class Summary:
         left = sum(counts.values()) - counts[State.FINISHED] - counts[State.FAILED]
         return 3600 * left / rate if rate else None
 
+    def median_loss(self) -> float | None:
+        """The median of the lowest losses of the finished songs; None before the first."""
+        losses = [row.loss for row in self.rows.values() if row.state is State.FINISHED and row.loss is not None]
+        return statistics.median(losses) if losses else None
+
     def record(self) -> dict[str, object]:
         """The summary as `summary.json` holds it."""
         return self.totals() | {"songs": [values_of(row) for row in self.rows.values()]}
 
     def totals(self) -> dict[str, object]:
         """The summary without its songs."""
-        losses = [row.loss for row in self.rows.values() if row.state is State.FINISHED and row.loss is not None]
         return {
             "backend": self.backend,
             "driver": self.driver,
@@ -104,7 +109,7 @@ class Summary:
             "total": len(self.rows),
             "counts": self.counts(),
             "done_before": self.done_before,
-            "median_loss": statistics.median(losses) if losses else None,
+            "median_loss": self.median_loss(),
             "songs_per_hour": self.per_hour(),
             "seconds_left": self.seconds_left() if self.is_running else None,
             "skipped": self.skipped,
@@ -206,12 +211,11 @@ def read_summaries(store: Store) -> dict[str, Summary]:
 
 def line(summary: Summary) -> str:
     """A fleet in one line."""
-    counts, rate, left = summary.counts(), summary.per_hour(), summary.seconds_left()
+    counts, rate, left, loss = summary.counts(), summary.per_hour(), summary.seconds_left(), summary.median_loss()
     parts = [f"{counts[State.FINISHED]} of {len(summary.rows)} done"]
     parts += [f"{counts[state]} {state}" for state in (State.RUNNING, State.FAILED)]
     parts += [f"{counts[State.INTERRUPTED]} interrupted"] if counts[State.INTERRUPTED] else []
-    losses = [row.loss for row in summary.rows.values() if row.state is State.FINISHED and row.loss is not None]
-    parts += [f"median loss {statistics.median(losses):.3f}"] if losses else []
+    parts += [] if loss is None else [f"median loss {loss:.3f}"]
     parts += [f"{rate:.0f} songs an hour"] if rate else []
     parts += [f"about {duration(left)} left"] if left and summary.is_running else []
     return f"{summary.backend}: {', '.join(parts)}"
@@ -228,11 +232,3 @@ def table(summary: Summary) -> list[str]:
         lines.append(f"  {row.id[:40]:40} step {row.steps:5} {loss:12} {row.worker}")
     lines += [f"  … and {len(running) - ROWS} more"] if len(running) > ROWS else []
     return [*lines, *(f"  failed: {row.reason}" for row in failed[-3:])]
-
-
-def duration(seconds: float) -> str:
-    """A duration as it is said."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -7,7 +7,8 @@ from reknob.afx.effect import Effect, Values, nest, values_at
 from reknob.afx.registry import EFFECTS, build
 from reknob.formats.changes import changed
 from reknob.formats.preset_document import build_chain, is_document, read_document, values_of
-from reknob.formats.presets import PUBLISHED_CHAIN, load_presets, read_chain
+from reknob.formats.preset_set import open_set
+from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import load_run, load_values, read_chain_file
 from reknob.runtime.errors import UsageError
 
@@ -16,14 +17,14 @@ LUFS = -18.0  # of the recordings that presets are fitted to
 
 def load_chain(
     *,
-    run: str | Path | None,
-    preset: str | Path | None,
-    row: int,
-    values: str | Path | None,
-    fx_config: str | Path | None,
-    realtime: bool,
-    no_delay: bool,
-    no_reverb: bool,
+    run: str | Path | None = None,
+    preset: str | Path | None = None,
+    row: int = 0,
+    values: str | Path | None = None,
+    fx_config: str | Path | None = None,
+    realtime: bool = False,
+    no_delay: bool = False,
+    no_reverb: bool = False,
     changes: Sequence[str] = (),
     amount: float = 1.0,
     **_: object,
@@ -57,15 +58,11 @@ def load_chain(
         fitted = load_run(run)
         config, sr, raws = fitted.config, fitted.sr, fitted.raws
     elif preset:
-        config, sr = read_chain(preset, fx_config)[:2]
+        own = open_set(preset, fx_config)
+        config, sr, raws = own.config, own.effect.sr, own.preset(row).raws
     else:
         config, sr = read_chain_file(fx_config or PUBLISHED_CHAIN)
     chain = build(realtime_form(config) if realtime else config, sr).eval()
-    if preset:
-        presets = load_presets(preset, chain)
-        if not 0 <= row < len(presets):
-            raise UsageError(f"--row {row}: {preset} has rows 0 to {len(presets) - 1}")
-        raws = presets[row].raws
     if raws is None:
         assert values is not None
         applied = nest(load_values(values, chain))

@@ -17,7 +17,8 @@ from reknob.formats.preset_document import (
     is_document,
     read_document,
 )
-from reknob.formats.presets import VECTORS, Preset, load_presets, read_chain
+from reknob.formats.preset_set import open_set
+from reknob.formats.presets import VECTORS, Preset
 from reknob.formats.runs import load_run
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import input_path, printable
@@ -32,7 +33,8 @@ def open_preset(path: str | Path, row: int = 0) -> PresetDocument:
     """
     path = input_path(path)
     if (path / VECTORS).exists() and not (path / DOCUMENT).exists():
-        return _row_of_set(path, row)
+        own = open_set(path)
+        return row_document(own.preset(row), own.config, own.effect)
     if row:
         raise UsageError(f"--row {row}: {path} is no preset set, whose rows have numbers; leave --row out")
     if is_document(path):
@@ -43,15 +45,6 @@ def open_preset(path: str | Path, row: int = 0) -> PresetDocument:
         return read_document(path / DOCUMENT)
     run = load_run(path)
     return document_of(run.config, build(run.config, run.sr), run.raws, path.name, LICENCE_OF_A_FIT)
-
-
-def _row_of_set(path: Path, row: int) -> PresetDocument:
-    config, sr, _ = read_chain(path)
-    effect = build(config, sr)
-    presets = load_presets(path, effect)
-    if not 0 <= row < len(presets):
-        raise UsageError(f"--row {row}: {path} has rows 0 to {len(presets) - 1}")
-    return row_document(presets[row], config, effect)
 
 
 def row_document(preset: Preset, config: dict, effect: Effect) -> PresetDocument:

@@ -6,7 +6,7 @@ and counts are bounded, and no name in it is used as a path.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,21 @@ class PresetDocument:
     def tensors(self) -> Values:
         """The values as the chain takes them; parameters that presets do not store have their defaults."""
         return values_of(self.effect, self.values, self.raws)
+
+    def with_values(self, values: Values, changes: str = "") -> "PresetDocument":
+        """A document with other values of the chain; those that stay keep their raw parameters and their certainty.
+
+        `changes` says in words what was changed, for its provenance.
+        """
+        before, after = flatten(self.tensors()), flatten(values)
+        same = {name for name in self.values if torch.equal(before[name], after[name].to(before[name]))}
+        return replace(
+            self,
+            values={name: after[name].detach() for name in self.values},
+            raws={name: raw for name, raw in self.raws.items() if name in same},
+            certainty={name: entry for name, entry in self.certainty.items() if name in same},
+            provenance=self.provenance | ({"changes": changes[:500]} if changes else {}),
+        )
 
 
 def is_document(path: str | Path) -> bool:

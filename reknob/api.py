@@ -254,8 +254,7 @@ def load_preset(
     if not 0 <= amount <= MOST:
         raise UsageError(f"amount={amount}: give 0 to {MOST:g}")
     texts = [f"{name}={value}" for name, value in (changes or {}).items()]
-    options = {"fx_config": None, "realtime": False, "no_delay": False, "no_reverb": False}
-    chosen = load_chain(run=None, values=None, preset=str(path), row=row, changes=texts, amount=amount, **options)
+    chosen = load_chain(preset=str(path), row=row, changes=texts, amount=amount)
     return Processor(*chosen, input_loudness("preset", path))
 
 
@@ -265,8 +264,7 @@ def load_run(folder: str | Path) -> Processor:
     Raises:
         UsageError: a folder that is no run folder, or one of a run that ended before its first step.
     """
-    options = {"fx_config": None, "realtime": False, "no_delay": False, "no_reverb": False}
-    return Processor(*load_chain(run=str(folder), values=None, preset=None, row=0, **options))
+    return Processor(*load_chain(run=str(folder)))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from reknob.afx.effect import Values, flatten
 from reknob.data.audio import normalise_loudness
 from reknob.fitting.fit import Fit, Terms
 from reknob.fitting.session import Observer, Song
+from reknob.report.tables import markdown_table
 from reknob.report.values import certainty_rows, value_rows
 from reknob.runtime.errors import UsageError
 
@@ -56,8 +57,7 @@ class TensorBoardWriter(Observer):
 
     def step(self, song: Song, fit: Fit, terms: Terms) -> None:
         """Writes the loss terms of a step, every PARAMETERS_EVERY steps the values, and at some steps the curves."""
-        assert song.run is not None
-        track = song.run.track
+        track = song.open_run.track
         # From 0: the terms are those of the parameters that the step started from.
         step = track.step_count - 1
         writer = self._writer(song, step)
@@ -86,9 +86,8 @@ class TensorBoardWriter(Observer):
                 # Out of range SummaryWriter clips too, but prints a warning across the progress bar.
                 writer.add_audio(name, normalised.mean(0).clamp(-1, 1), sample_rate=run.pair.sr)
             if run.certainty:
-                header, rows = certainty_rows(run.chain, run.values, run.certainty)
-                lines = [header, ["---"] * len(header), *rows]
-                writer.add_text("certainty", "\n".join(f"| {' | '.join(line)} |" for line in lines))
+                table = markdown_table(*certainty_rows(run.chain, run.values, run.certainty))
+                writer.add_text("certainty", table)
         finally:
             self._writers.pop(song).close()
 
@@ -111,9 +110,8 @@ class TensorBoardWriter(Observer):
     def _writer(self, song: Song, step: int) -> SummaryWriter:
         """A song's writer, opened at `step` if it is not open; hides what an earlier run wrote for later steps."""
         if song not in self._writers:
-            assert song.run is not None
             # A resumed run starts at its checkpoint, and the file may hold steps after it.
-            self._writers[song] = SummaryWriter(song.run.path, purge_step=step or None)
+            self._writers[song] = SummaryWriter(song.open_run.path, purge_step=step or None)
         return self._writers[song]
 
 

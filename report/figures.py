@@ -12,6 +12,7 @@ from matplotlib.ticker import NullFormatter
 from reknob.afx.curve import Curve
 from reknob.analysis.statistics import area_under, components_needed, cumulative
 
+SUFFIXES = (".png", ".svg", ".pdf")  # of files that figures are written to
 COLOURS = ("#1b6ca8", "#d9731a", "#3b8f5a", "#8a4f9e")
 # Line styles of the curves below, at and above a mean.
 LINES = ({"color": COLOURS[0]}, {"color": "0.35", "linestyle": "--"}, {"color": COLOURS[1]})

@@ -16,7 +16,7 @@ from reknob.fitting.session import Observer, Outcome, Song
 from reknob.formats.effects import EffectsRecord
 from reknob.report.values import value_rows, values_table
 from reknob.runtime.bars import progress_bar
-from reknob.runtime.output import counted, result, write_above_bars
+from reknob.runtime.output import counted, duration, result, write_above_bars
 
 # An estimate of the time is of so many steps at least, after the first, and of so many seconds, in which they differ.
 ESTIMATE_STEPS, ESTIMATE_S = 3, 3.0
@@ -57,15 +57,7 @@ def estimate(fit: Fit, each: float, songs: int) -> str:
     seconds = each * (left + fit.choice_steps)
     together = f" of {len(fit.tracks)} songs together" if len(fit.tracks) > 1 else ""
     then = f"; then {counted(songs, 'more song')}" if songs else ""
-    return f"about {_duration(seconds)} for {counted(left, 'more step')}{together} ({each:.2g} s each){then}"
-
-
-def _duration(seconds: float) -> str:
-    """A duration as it is said: in seconds, in minutes, or in hours and minutes."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return f"about {duration(seconds)} for {counted(left, 'more step')}{together} ({each:.2g} s each){then}"
 
 
 class Progress(Observer):
@@ -93,12 +85,10 @@ class Progress(Observer):
             self._bar.close()
 
     def begin(self, song: Song) -> None:
-        run = song.run
-        assert run is not None
+        run = song.open_run
         chunks = run.track.chunks.dry
-        count, seconds = len(chunks), chunks.shape[-1] / run.pair.sr
-        plural = "s" if count > 1 else ""
-        self._write(f"{run.pair.name}: {count} chunk{plural} of {seconds:g} s, {run.device}, {run.path}")
+        count, seconds = counted(len(chunks), "chunk"), chunks.shape[-1] / run.pair.sr
+        self._write(f"{run.pair.name}: {count} of {seconds:g} s, {run.device}, {run.path}")
         if self._bar is None:
             if run.device.type == "cpu" and not kernels.compiled():
                 self._write("first run on this machine: compiling the sample loops, about a minute, once")

@@ -87,6 +87,25 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A duration as it is said: in seconds, in minutes, or in hours and minutes."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """Disables a logger within the context, whose records are shown in another way."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def write_above_bars(text: str, stream: TextIO) -> None:
     """Writes lines to a stream, above the progress bars that are drawn."""
     text, tqdm = text.removesuffix("\n"), sys.modules.get("tqdm")

@@ -10,10 +10,7 @@ drift, polarity and DC offset corrected, at their original levels. The exit stat
 
 from reknob.runtime.program import program
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from reknob.data.audio import read_rate, write_audio
@@ -23,7 +20,7 @@ from reknob.data.pairs import Pair, PairError, load_pair
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import check_output, write_text
-from reknob.runtime.output import result, to_json
+from reknob.runtime.output import result, to_json, unlogged
 
 
 @program
@@ -54,17 +51,6 @@ def main(argv: list[str]) -> int:
     if targets:
         write_fixed(pair, targets)
     return 0
-
-
-@contextmanager
-def unlogged(name: str) -> Iterator[None]:
-    """Disables a logger within the context."""
-    logger = logging.getLogger(name)
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = False
 
 
 def show(check: PairCheck) -> None:

@@ -33,14 +33,14 @@ from reknob.estimation.estimator import ESTIMATORS, Estimator, load_estimator
 from reknob.estimation.preset import estimate_document
 from reknob.formats.preset_document import write_document
 from reknob.report.curves import curves_figure
+from reknob.report.figures import SUFFIXES
 from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path, input_file
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import atomic_path, check_output, input_path, write_text
-from reknob.runtime.output import result, to_json
+from reknob.runtime.output import counted, result, to_json
 
 DEFAULT = ESTIMATORS / "peq.pt"
-FIGURES = (".png", ".svg", ".pdf")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +142,7 @@ def check(args: argparse.Namespace, inputs: list[Path]) -> None:
         )
     recordings = [recording for recording in (*inputs, args.dry, args.apply) if recording]
     used = [*recordings, *args.checkpoint]
-    for name, suffixes in {"output": tuple(FORMATS), "json": (), "preset": (".json",), "figure": FIGURES}.items():
+    for name, suffixes in {"output": tuple(FORMATS), "json": (), "preset": (".json",), "figure": SUFFIXES}.items():
         output = vars(args).get(name)
         if output and suffixes and output.suffix.lower() not in suffixes:
             raise UsageError(f"--{name} {output}: its suffix must be one of {', '.join(suffixes)}")
@@ -175,7 +175,7 @@ def estimate(estimator: Estimator, checkpoint: str, path: Path, *, whole: bool) 
         # Errors of reading name the file already, those of estimating cannot.
         raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     record = as_record(estimator, estimated)
-    result(f"{path}, by {checkpoint}, {estimated.windows} window{'s' * (estimated.windows > 1)}")
+    result(f"{path}, by {checkpoint}, {counted(estimated.windows, 'window')}")
     for remark in estimated.remarks:
         result(remark)
     names = {"interval": ("low", "high")}

@@ -15,11 +15,9 @@ from reknob.runtime.program import print_error, program
 
 import argparse
 import sys
-from dataclasses import replace
 
 from torch import Tensor
 
-from reknob.afx.effect import flatten
 from reknob.formats.as_document import open_preset
 from reknob.formats.changes import changed
 from reknob.formats.exporters.registry import EXPORTERS, export, write_export
@@ -52,18 +50,11 @@ def main(argv: list[str]) -> int:
 
 
 def with_changes(document: PresetDocument, changes: list[str], amount: float) -> PresetDocument:
-    """A document with its values changed; those that are not keep their raw parameters and their certainty."""
+    """A document with its values changed."""
     if not changes and amount == 1:
         return document
-    before, after = flatten(document.tensors()), flatten(changed(document.effect, document.tensors(), changes, amount))
-    same = {name for name in document.values if (before[name] == after[name]).all()}
-    return replace(
-        document,
-        values={name: after[name] for name in document.values},
-        raws={name: raw for name, raw in document.raws.items() if name in same},
-        certainty={name: entry for name, entry in document.certainty.items() if name in same},
-        provenance=document.provenance | {"changes": ", ".join([f"amount {amount:g}", *changes])[:500]},
-    )
+    values = changed(document.effect, document.tensors(), changes, amount)
+    return document.with_values(values, ", ".join([f"amount {amount:g}", *changes]))
 
 
 def parser() -> argparse.ArgumentParser:

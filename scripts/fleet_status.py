@@ -15,7 +15,7 @@ from reknob.fleet import watch
 from reknob.fleet.songs import State
 from reknob.fleet.store import Store, reached
 from reknob.runtime.arguments import Parser
-from reknob.runtime.output import result
+from reknob.runtime.output import duration, result
 
 
 @program
@@ -47,7 +47,7 @@ def notes(name: str, summary: watch.Summary) -> list[str]:
 
 def age(at: float) -> str:
     """The time since a moment, in words."""
-    return watch.duration(max(time.time() - at, 0))
+    return duration(max(time.time() - at, 0))
 
 
 def parser() -> Parser:

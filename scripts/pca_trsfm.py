@@ -15,17 +15,8 @@ import sys
 
 import numpy as np
 
-from reknob.afx.registry import build
-from reknob.formats.presets import (
-    TRAIN_INDEX,
-    fit_gaussian,
-    load_presets,
-    read_chain,
-    read_row_numbers,
-    read_rows,
-    to_vectors,
-    write_gaussian,
-)
+from reknob.formats.preset_set import open_set
+from reknob.formats.presets import TRAIN_INDEX, fit_gaussian, read_row_numbers, read_rows, write_gaussian
 from reknob.runtime.arguments import Parser, file_path
 from reknob.runtime.files import write_array
 from reknob.runtime.output import result
@@ -35,10 +26,8 @@ from reknob.runtime.output import result
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    config, sr, _ = read_chain(args.presets, args.fx_config)
-    effect = build(config, sr)
-    presets = load_presets(args.presets, effect)
-    index = args.presets / TRAIN_INDEX
+    own = open_set(args.presets, args.fx_config)
+    presets, index = own.presets, args.presets / TRAIN_INDEX
     rows = list(range(len(presets)))
     if args.exclude is not None:
         # `none` undoes an earlier --exclude, whose index would otherwise still be used.
@@ -46,7 +35,7 @@ def main(argv: list[str]) -> int:
         rows = [row for row in rows if row not in excluded]
     elif index.exists():
         rows = read_row_numbers(index, len(presets))
-    gaussian = fit_gaussian(to_vectors([presets[row] for row in rows], effect), effect)
+    gaussian = fit_gaussian(own.vectors[rows], own.effect)
     write_gaussian(args.presets, gaussian)
     if len(rows) < len(presets):
         write_array(index, np.asarray(rows, dtype=np.int64))

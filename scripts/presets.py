@@ -23,15 +23,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from reknob.afx.effect import Effect, Values
-from reknob.afx.param import Param
-from reknob.afx.registry import build, lookup
+from reknob.afx.registry import lookup
 from reknob.analysis import distances
 from reknob.analysis.character import TRAITS, traits, words
 from reknob.analysis.drawing import Condition, draw
@@ -39,23 +35,19 @@ from reknob.analysis.prior import FOLDS, PRIORS, fit_prior, held_out
 from reknob.analysis.statistics import Components, principal_components, variance_shares
 from reknob.formats.as_document import row_document
 from reknob.formats.preset_document import is_document, write_document
+from reknob.formats.preset_set import PresetSet, open_set
 from reknob.formats.presets import (
     MOST_PRESETS,
     Preset,
     check_new,
-    column_names,
     element_names,
     fit_gaussian,
     from_vectors,
-    load_presets,
-    read_chain,
     read_gaussian,
-    read_rows,
     to_vectors,
     write_presets,
 )
-from reknob.formats.published import feature_mask
-from reknob.report.figures import preset_map
+from reknob.report.figures import SUFFIXES, preset_map
 from reknob.report.tables import html_table, number, text_table
 from reknob.runtime.arguments import LARGEST_INT, Parser, file_path, integer, non_negative_int
 from reknob.runtime.errors import UsageError
@@ -70,7 +62,6 @@ COLUMNS = (
     "sends.delay.gain",
     "sends.delay_to_reverb",
 )
-FIGURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -82,43 +73,7 @@ class Table:
     rows: Sequence[Sequence[object]]
 
 
-@dataclass(frozen=True)
-class Collection:
-    """A preset set in memory, with its chain."""
-
-    folder: Path
-    config: dict
-    effect: Effect
-    presets: list[Preset]
-
-    def one(self, text: str) -> Preset:
-        """The preset that `text` names by row, track or dry file; UsageError unless it is exactly one."""
-        rows = read_rows(text, self.presets)
-        if len(rows) != 1:
-            raise UsageError(f"{text!r} names {len(rows)} presets, not one: rows {', '.join(map(str, rows))}")
-        return self.presets[rows[0]]
-
-    def vectors(self) -> Tensor:
-        """The presets as rows of raw parameters, (N, P)."""
-        return to_vectors(self.presets, self.effect)
-
-    def features(self) -> np.ndarray:
-        """The free raw parameters, (N, F) float64."""
-        return self.vectors()[:, feature_mask(self.effect)].double().numpy()
-
-    def values_at(self, features: np.ndarray) -> Values:
-        """The values of free raw parameters (F,)."""
-        vector = torch.zeros(1, len(column_names(self.effect)))
-        vector[0, feature_mask(self.effect)] = torch.from_numpy(features).float()
-        return replace(self.presets[0], raws=from_vectors(vector, self.effect)[0]).values(self.effect)
-
-    @property
-    def params(self) -> dict[str, Param]:
-        """The parameters of a preset, by name."""
-        return {name: p for name, p in self.effect.walk() if p.preset}
-
-
-def list_(collection: Collection, args: argparse.Namespace) -> Table:
+def list_(collection: PresetSet, args: argparse.Namespace) -> Table:
     """Every preset, with the values of some parameters."""
     scalars = {name: p for name, p in collection.params.items() if not p.shape}
     # By default those of them that the chain has; a name that was given must exist, see `lookup`.
@@ -133,7 +88,7 @@ def list_(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(f"{counted(len(rows), 'preset')} of {collection.folder}", header, rows)
 
 
-def show(collection: Collection, args: argparse.Namespace) -> Table:
+def show(collection: PresetSet, args: argparse.Namespace) -> Table:
     """One preset in physical units."""
     preset = collection.one(args.preset)
     rows = [
@@ -147,43 +102,41 @@ def show(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(title, ["parameter", "value", "unit"], rows)
 
 
-def nearest(collection: Collection, args: argparse.Namespace) -> Table:
+def nearest(collection: PresetSet, args: argparse.Namespace) -> Table:
     """The presets most like one."""
     preset = collection.one(args.preset)
     # Masked, as unused elements of the feedback matrix would add distance between equal sounds.
-    neighbours = distances.nearest(collection.vectors(), preset.row, feature_mask(collection.effect), args.count)
+    neighbours = distances.nearest(collection.vectors, preset.row, collection.mask, args.count)
     others = [(collection.presets[row], distance) for row, distance in neighbours]
     rows = [(other.row, distance, other.track, other.stem) for other, distance in others]
     title = f"nearest to {preset.row}: {preset.track} {preset.stem}"
     return Table(title, ["row", "distance", "track", "stem"], rows)
 
 
-def outliers(collection: Collection, args: argparse.Namespace) -> Table:
+def outliers(collection: PresetSet, args: argparse.Namespace) -> Table:
     """The presets farthest from the mean, with the parameter that is farthest."""
-    mask = feature_mask(collection.effect)
-    names = [name for name, free in zip(column_names(collection.effect), mask.tolist(), strict=True) if free]
-    rows = []
-    for row, distance, column, deviation in distances.outliers(collection.vectors(), mask, args.count):
+    names, rows = collection.feature_names, []
+    for row, distance, column, deviation in distances.outliers(collection.vectors, collection.mask, args.count):
         preset = collection.presets[row]
         rows.append((row, distance, preset.track, preset.stem, names[column], deviation))
     header = ["row", "distance", "track", "stem", "farthest parameter", "deviations"]
     return Table(f"outliers of {collection.folder}", header, rows)
 
 
-def sample(collection: Collection, args: argparse.Namespace) -> Table:
+def sample(collection: PresetSet, args: argparse.Namespace) -> Table:
     """New presets drawn from the set's Gaussian, which is computed where the set has none."""
     # torch takes signed 64-bit seeds.
     if not 0 <= args.seed < 1 << 63:
         raise UsageError(f"--seed {args.seed}: give a whole number from 0 to 2^63 - 1")
     check_new(args.out, overwrite=args.overwrite)
     effect = collection.effect
-    gaussian = read_gaussian(collection.folder, effect) or fit_gaussian(collection.vectors(), effect)
+    gaussian = read_gaussian(collection.folder, effect) or fit_gaussian(collection.vectors, effect)
     vectors = gaussian.sample(args.count, torch.Generator().manual_seed(args.seed))
     names = [f"sample_{i}" for i in range(args.count)]
     return _write(collection, args, names, vectors)
 
 
-def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
+def interpolate(collection: PresetSet, args: argparse.Namespace) -> Table:
     """New presets at equal steps from one preset to another, both included, in raw parameters."""
     a, b = collection.one(args.preset), collection.one(args.other)
     if args.count < 2:
@@ -196,7 +149,7 @@ def interpolate(collection: Collection, args: argparse.Namespace) -> Table:
     return _write(collection, args, names, ends[0].lerp(ends[1], positions))
 
 
-def _write(collection: Collection, args: argparse.Namespace, names: list[str], vectors: Tensor) -> Table:
+def _write(collection: PresetSet, args: argparse.Namespace, names: list[str], vectors: Tensor) -> Table:
     """Writes rows of raw parameters (N, P) as a set, whose tracks are called `names` and have no recordings."""
     effect = collection.effect
     presets = [
@@ -208,7 +161,7 @@ def _write(collection: Collection, args: argparse.Namespace, names: list[str], v
     return replace(table, title=f"{counted(len(presets), 'preset')} written to {args.out}")
 
 
-def document(collection: Collection, args: argparse.Namespace) -> Table:
+def document(collection: PresetSet, args: argparse.Namespace) -> Table:
     """One preset as a preset document, with its chain."""
     preset = collection.one(args.preset)
     path = check_output(args.out, [args.folder, args.fx_config])
@@ -219,13 +172,13 @@ def document(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(f"written to {path}", header, [(preset.row, preset.track, preset.stem, len(collection.params))])
 
 
-def map_(collection: Collection, args: argparse.Namespace) -> Table:
+def map_(collection: PresetSet, args: argparse.Namespace) -> Table:
     """All presets on two principal components, as a figure and as JSON."""
     path = check_output(args.out, [args.folder, args.fx_config])
-    if path.suffix.lower() not in FIGURES:
-        raise UsageError(f"{path}: a figure ends in one of {', '.join(FIGURES)}; give such a name")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: a figure ends in one of {', '.join(SUFFIXES)}; give such a name")
     as_json = check_output(path.with_suffix(".json"), [args.folder, args.fx_config, path])
-    rows = collection.features()
+    rows = collection.features
     components = principal_components(rows)
     if len(components.deviations) < 2:
         raise UsageError(f"{collection.folder}: its presets vary in less than two directions, and have no map")
@@ -244,9 +197,9 @@ def map_(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(f"{len(points)} presets on {path} and {as_json}", header, table)
 
 
-def describe(collection: Collection, args: argparse.Namespace) -> Table:
+def describe(collection: PresetSet, args: argparse.Namespace) -> Table:
     """What a preset, or one standard deviation up each principal component, changes against the mean."""
-    rows = collection.features()
+    rows = collection.features
     mean = traits(collection.effect, collection.values_at(rows.mean(0)))
     if args.preset is not None:
         preset = collection.one(args.preset)
@@ -261,16 +214,16 @@ def describe(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(title, ["component", "share of variance %", "one standard deviation up"], lines)
 
 
-def _meaning(collection: Collection, components: Components, index: int) -> str:
+def _meaning(collection: PresetSet, components: Components, index: int) -> str:
     """What a step of one standard deviation on a component, from half below to half above the mean, changes."""
     step = components.axes[index] * components.deviations[index] / 2
     below, above = (traits(collection.effect, collection.values_at(components.mean + sign * step)) for sign in (-1, 1))
     return words(below, above)
 
 
-def density(collection: Collection, args: argparse.Namespace) -> Table:
+def density(collection: PresetSet, args: argparse.Namespace) -> Table:
     """How likely every preset is by a density of others, in nats a parameter; the least likely first."""
-    rows = torch.from_numpy(collection.features())
+    rows = torch.from_numpy(collection.features)
     found = {kind: held_out(rows, kind) / rows.shape[1] for kind in PRIORS}
     means = ", ".join(f"{kind} {float(each.mean()):.3f}" for kind, each in found.items())
     order = found[PRIORS[0]].argsort().tolist()[: args.count]
@@ -282,16 +235,16 @@ def density(collection: Collection, args: argparse.Namespace) -> Table:
     return Table(title, ["row", *PRIORS, "track", "stem"], lines)
 
 
-def prior(collection: Collection, args: argparse.Namespace) -> Table:
+def prior(collection: PresetSet, args: argparse.Namespace) -> Table:
     """New presets drawn from a density of the set, under conditions on parameters and traits."""
     check_new(args.out, overwrite=args.overwrite)
     conditions = [Condition.parse(text) for text in args.where]
-    fitted = fit_prior(torch.from_numpy(collection.features()), args.kind)
+    fitted = fit_prior(torch.from_numpy(collection.features), args.kind)
     vectors = draw(collection.effect, fitted, args.count, conditions, args.seed)
     return _write(collection, args, [f"drawn_{i}" for i in range(args.count)], vectors)
 
 
-COMMANDS: dict[str, Callable[[Collection, argparse.Namespace], Table]] = {
+COMMANDS: dict[str, Callable[[PresetSet, argparse.Namespace], Table]] = {
     "list": list_,
     "show": show,
     "nearest": nearest,
@@ -312,9 +265,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.html:
         check_output(args.html, [args.folder, args.fx_config])
-    config, sr, _ = read_chain(args.folder, args.fx_config)
-    effect = build(config, sr)
-    table = COMMANDS[args.command](Collection(args.folder, config, effect, load_presets(args.folder, effect)), args)
+    table = COMMANDS[args.command](open_set(args.folder, args.fx_config), args)
     if args.html:
         write_text(args.html, html_table(table.title, table.header, table.rows))
     text = f"{table.title}: {args.html}" if args.html else f"{table.title}\n{text_table(table.header, table.rows)}"
@@ -338,7 +289,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "describe":
             c.add_argument("preset", metavar="PRESET", nargs="?", help="row, track or dry file (default: components)")
         if name == "map":
-            c.add_argument("out", type=file_path, metavar="OUT", help=f"file of the figure: {', '.join(FIGURES)}")
+            c.add_argument("out", type=file_path, metavar="OUT", help=f"file of the figure: {', '.join(SUFFIXES)}")
         if name in ("sample", "interpolate", "prior"):
             c.add_argument("out", type=file_path, metavar="OUT", help="folder of the new set")
             c.add_argument("--overwrite", action="store_true", help="replace an existing set")

@@ -35,13 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start from the signals of few steps."""
-    from reknob.fitting import direct_sound, space, start
+    from reknob.fitting import direct_sound, free_network, space, start
 
     monkeypatch.setattr(start, "ADAPTING", 12)
     monkeypatch.setattr(direct_sound, "ITERATIONS", 2)
-    monkeypatch.setattr(space, "READING", 10)
-    monkeypatch.setattr(space, "DECAYS", (1.0,))
-    monkeypatch.setattr(space, "LONGEST_S", 0.15)
+    monkeypatch.setattr(free_network, "READING", 10)
+    monkeypatch.setattr(free_network, "DECAYS", (1.0,))
+    monkeypatch.setattr(free_network, "LONGEST_S", 0.15)
     monkeypatch.setattr(space, "TOGETHER", ((0.6, 10),))
 
 

@@ -13,22 +13,22 @@ from reknob.afx.effect import flatten
 from reknob.afx.stream import render
 from reknob.app.live import BLOCK, WARM_UP_S, Live, live_chain
 from reknob.app.points import Point
-from reknob.app.presets import PresetSet, SinglePreset, state_of
+from reknob.app.presets import DocumentSource, SetSource, state_of
 from reknob.formats.presets import to_vectors
 
 
 @pytest.fixture(scope="module")
-def own() -> PresetSet:
-    return PresetSet("presets/own")
+def own() -> SetSource:
+    return SetSource("presets/own")
 
 
-def scalars(own: PresetSet, point: Point) -> dict[str, torch.Tensor]:
+def scalars(own: SetSource, point: Point) -> dict[str, torch.Tensor]:
     return flatten(own.values(point))
 
 
-def test_sliders_reach_presets_and_go_between_them(own: PresetSet) -> None:
+def test_sliders_reach_presets_and_go_between_them(own: SetSource) -> None:
     first, other = scalars(own, Point(row=1)), scalars(own, Point(row=2))
-    stored = flatten(own.presets[1].values(own.effect))
+    stored = flatten(own.set.presets[1].values(own.effect))
     assert all(torch.equal(first[name], stored[name]) for name in stored)
     there = scalars(own, Point(row=1, other=2, morph=1.0))
     assert all(torch.allclose(there[name], other[name], 1e-4, 1e-6) for name in other)
@@ -36,16 +36,16 @@ def test_sliders_reach_presets_and_go_between_them(own: PresetSet) -> None:
     assert min(first["comp.makeup"], other["comp.makeup"]) < half < max(first["comp.makeup"], other["comp.makeup"])
 
 
-def test_a_component_moves_along_its_axis_by_standard_deviations(own: PresetSet) -> None:
+def test_a_component_moves_along_its_axis_by_standard_deviations(own: SetSource) -> None:
     assert own.components is not None
     moved = [own.raws(Point(row=3, components=steps)) for steps in ((), (0.0, 2.0))]
-    vectors = to_vectors([replace(own.presets[3], raws=raws) for raws in moved], own.effect)
-    change = own.components.whiten(vectors[:, own.mask].double().numpy())
+    vectors = to_vectors([replace(own.set.presets[3], raws=raws) for raws in moved], own.effect)
+    change = own.components.whiten(vectors[:, own.set.mask].double().numpy())
     assert change[1, 1] - change[0, 1] == pytest.approx(2.0, abs=1e-3)
     assert abs(change[1, 0] - change[0, 0]) < 1e-3
 
 
-def test_amount_and_changes_come_last_and_are_documented(own: PresetSet) -> None:
+def test_amount_and_changes_come_last_and_are_documented(own: SetSource) -> None:
     off = scalars(own, Point(amount=0.0, changes={"peak1.freq": 500.0}))
     assert float(off["comp.makeup"]) == float(off["peak1.gain"]) == 0.0
     point = Point(row=4, components=(1.0,), changes={"peak1.freq": 500.0})
@@ -53,14 +53,14 @@ def test_amount_and_changes_come_last_and_are_documented(own: PresetSet) -> None
     values = scalars(own, point)
     assert all(torch.equal(document.values[name], values[name]) for name in document.values)
     assert document.provenance["changes"] == "component 1 +1, peak1.freq=500"
-    shown = state_of(SinglePreset(document, "mine"), Point())
+    shown = state_of(DocumentSource(document, "mine"), Point())
     freq = next(value for value in shown["values"] if value["name"] == "peak1.freq")
     assert (freq["value"], freq["unit"], freq["log"]) == (500.0, "Hz", True)
     assert [curve["title"] for curve in shown["curves"]][-1] == "Echoes"
 
 
-def test_sliders_hold_the_values_of_the_set(own: PresetSet) -> None:
-    for row in range(0, len(own.presets), 4):
+def test_sliders_hold_the_values_of_the_set(own: SetSource) -> None:
+    for row in range(0, len(own.set.presets), 4):
         for value in state_of(own, Point(row))["values"]:
             assert value["lo"] <= value["value"] <= value["hi"]
             assert value["lo"] < value["hi"]

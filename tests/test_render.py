@@ -132,7 +132,7 @@ def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path: Path, capsys: 
     assert relative_rms(second, first * 10 ** (6 / 20)) < 1e-5
     for row in ("2", "-1"):
         assert refusal_of_render(capsys, [*preset, "--row", row, take_of(fitted), "out.wav"]).endswith(
-            f"--row {row}: {tmp_path}/set has rows 0 to 1"
+            f"row {row}: {tmp_path}/set has rows 0 to 1"
         )
     (tmp_path / "set" / "raw_params.npy").write_bytes(b"numbers")
     assert "raw_params.npy: not an array of numbers" in refusal_of_render(capsys, [*preset, take_of(fitted), "out.wav"])

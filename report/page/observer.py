@@ -7,15 +7,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from reknob.fitting.fit import Fit, Terms
-from reknob.fitting.session import Outcome, Song
+from reknob.fitting.session import Observer, Outcome, Song
 from reknob.report.page import write_report
 from reknob.report.page.batch import write_batch
 
 log = logging.getLogger(__name__)
 
 
-class ReportWriter:
+class ReportWriter(Observer):
     """Writes report.html into the run folder of every song that was fitted, and of several songs a page on all.
 
     Only in `finish`: a report takes longer than the other files of a run, which must not wait for those of other songs.
@@ -23,15 +22,6 @@ class ReportWriter:
 
     def __init__(self) -> None:
         self.folders: list[Path] = []
-
-    def begin(self, song: Song) -> None:
-        """Nothing to do."""
-
-    def step(self, song: Song, fit: Fit, terms: Terms) -> None:
-        """Nothing to do."""
-
-    def pause(self, song: Song) -> None:
-        """Nothing to do."""
 
     def end(self, song: Song) -> None:
         """Remembers the run folder of a song that was fitted."""

@@ -24,6 +24,7 @@ from reknob.formats.run_audio import run_audio
 from reknob.losses import FitLoss
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import input_path, printable, read_json
+from reknob.runtime.output import unlogged
 from reknob.runtime.settings import read_yaml, settings_from
 
 log = logging.getLogger(__name__)
@@ -140,9 +141,5 @@ def _read_pair(folder: Path, run: runs.Run, settings: FitSettings, meta: dict[st
         return Pair(files.name, dry, wet, run.sr, files.dry_path, files.wet_path, meta["alignment_shift"] or 0)
     # On the CPU, and without the check that would refuse: the fit has passed it.
     recipe = Recipe(replace(settings, device="cpu", check_pair=False))
-    logger = logging.getLogger("reknob.data.pairs")
-    logger.disabled, before = True, logger.disabled  # its findings are part of the report
-    try:
+    with unlogged("reknob.data.pairs"):  # its findings are part of the report
         return recipe.load(files)
-    finally:
-        logger.disabled = before
