@@ -135,7 +135,7 @@ class Recipe:
             self.chain, track, self.loss, self.refine, device=self.device, tolerance=tolerance, stopped=stopped
         )
         if pruned is None:
-            log.info("stopped: no effect was removed; resume=true does that")
+            log.info("stopped: no effect was removed; resume=true starts the removal again")
         else:
             track.chosen, track.effects = pruned
 
