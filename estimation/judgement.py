@@ -98,10 +98,10 @@ def middle(x: Tensor, length: int) -> Tensor:
 def _remark(strange: bool, amount: float) -> str:
     """The sentence on what was kept of an estimate."""
     if strange:
-        return "this is unlike the recordings that the estimator was trained with, so no effect is returned"
+        return "this is unlike the recordings that the estimator was trained with: it returns no effect"
     if amount == 0:
-        return "too uncertain: the estimate is reduced to no effect"
-    return "" if amount == 1 else f"uncertain: the estimate is reduced to {100 * amount:.0f} % of its effect"
+        return "no effect is certain enough: the estimate is no effect"
+    return "" if amount == 1 else f"reduced to {100 * amount:.0f} % of the estimated effect, as it is uncertain"
 
 
 def without_unseen_bands(estimator: Estimator, q: Tensor, edge: float) -> tuple[Tensor, dict[str, str]]:
