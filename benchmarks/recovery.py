@@ -181,8 +181,8 @@ def holds(certainties: dict[str, Certainty], values: Values) -> list[bool]:
 @torch.no_grad()
 def _score(case: Case, chain: Effect, start: str, loss: float, values: Values, seconds: float) -> Score:
     truth, found = ({c.title: c for c in chain.curves(v)} for v in (case.values, values))
-    without = {part: _loss_without(case, chain, (part,)) for part in ("delay", "reverb")}
-    audible = {part: cost > AUDIBLE for part, cost in without.items()}
+    true_loss = _loss_without(case, chain, ())  # of a coded record not 0: what is too quiet, the coder has removed
+    audible = {part: _loss_without(case, chain, (part,)) - true_loss > AUDIBLE for part in ("delay", "reverb")}
     eq_mean, eq = _difference(truth[RESPONSE], found[RESPONSE], (80, 14000))
     levels = [_levels(case.dry, truth[RESPONSE], chain.sr), _levels(case.dry, found[RESPONSE], chain.sr)]
     dynamics = _static_difference(truth[DYNAMICS], found[DYNAMICS], *levels)

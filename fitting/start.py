@@ -64,10 +64,12 @@ def start_from_signals(
     adapted = descend(chain, one, [adapted], make, ADAPTING, pause)[0]
     adapted = better_parts(chain, losses(one), adapted, find_direct_sound(chain, one, adapted, pause))
     delays = read(sends_input(chain, adapted, pair.dry[None])[0])
-    space = find_space(chain, few, adapted, delays, pause)
-    found = [adapted | delays[0] | space]
-    found += other_reverbs(chain, adapted, presets, losses(one), pause)
-    return best_start(chain, one, [*found, adapted], make, pause)
+    found = adapted | delays[0] | find_space(chain, few, adapted, delays, pause)
+    candidates = [found, *other_reverbs(chain, adapted, presets, losses(one), pause)]
+    better = better_parts(chain, losses(one), adapted, found)
+    if any(better[name] is not raw for name, raw in found.items()):
+        candidates.append(better)
+    return best_start(chain, one, candidates, make, pause)
 
 
 def other_reverbs(

@@ -61,11 +61,11 @@ def better_parts(chain: Effect, losses: Losses, before: Raws, found: Raws) -> Ra
     """
     raws = before | found
     lowest = losses(raws)
+    changed = [name for name, raw in found.items() if raw is not before[name]]
     for prefix, _ in chain.leaves():
-        trial = raws | {name: before[name] for name in found if name.startswith(prefix)}
-        reached = losses(trial)
-        if reached < lowest:
-            raws, lowest = trial, reached
+        back = {name: before[name] for name in changed if name.startswith(prefix)}
+        if back and (reached := losses(raws | back)) < lowest:
+            raws, lowest = raws | back, reached
     return raws if lowest < losses(before) else before
 
 
