@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sfx", default=default.sfx, help="effects that process the music (default %(default)s)")
     p.add_argument("--afx", default=default.afx, help="effects that are estimated (default %(default)s)")
     p.add_argument("--encoder", default=default.encoder, choices=ENCODERS, help="default %(default)s")
-    text = "of the rendered audio, or of the parameters (default %(default)s)"
+    text = "loss of the rendered audio, or of the parameters (default %(default)s)"
     p.add_argument("--loss", default=default.loss, choices=objectives(), help=text)
     add_music(p)
     for name, kind, text in (
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--devices", type=integer(1, MOST_PROCESSES), default=default.devices, help=text)
     text = "machines, each started by torchrun or srun (default %(default)s)"
     p.add_argument("--nodes", type=integer(1, MOST_PROCESSES), default=default.nodes, help=text)
-    text = "of the networks (default %(default)s)"
+    text = "floating-point precision of the networks (default %(default)s)"
     p.add_argument("--precision", default=default.precision, choices=PRECISIONS, help=text)
     p.add_argument("--init", type=file_path, metavar="FILE", help="start from the weights of this estimator.pt")
     p.add_argument("--prefix", default=default.prefix, help="first words of the run's name")

@@ -30,7 +30,7 @@ from reknob.fleet.store import Store
 from reknob.fleet.task import Result, Task, tasks_of
 from reknob.runtime.arguments import positive_int
 
-MEDIAN_S, SIGMA = 450.0, 0.5  # 400 steps of two chunks on four minutes (docs/first-fit.md), and its spread
+MEDIAN_S, SIGMA = 450.0, 0.5  # 400 steps of two chunks on four minutes (docs/fitting.md), and its spread
 CHECKPOINT_S = 20.0
 START_S, BACK_S = 10.0, 300.0
 BAD = 0.01

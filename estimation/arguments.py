@@ -14,10 +14,10 @@ def add_music(p: argparse.ArgumentParser) -> None:
     default = MusicSettings()
     kinds = f"{', '.join(RECORDINGS)}; a list, as generated,folder, is sampled uniformly"
     p.add_argument("--data", default=default.data, help=f"{kinds} (default %(default)s)")
-    p.add_argument("--data_dir", help="folder of each, with commas between; may be left out for generated")
+    p.add_argument("--data_dir", help="a folder for each, separated by commas; generated needs none")
     text = "generated pieces to train on (default %(default)s)"
     p.add_argument("--pieces", type=positive_int, default=default.pieces, help=text)
-    text = "length of an excerpt (default %(default)g)"
+    text = "length of an excerpt in s (default %(default)g)"
     p.add_argument("--seconds", type=real(0.1, 600), default=default.seconds, help=text)
     text = "share of excerpts encoded and decoded by a lossy codec (default %(default)g)"
     p.add_argument("--coded", type=real(0, 1), default=default.coded, help=text)

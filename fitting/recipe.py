@@ -110,7 +110,7 @@ class Recipe:
         if is_document(self.settings.start):
             return raws_of(chain, read_document(self.settings.start), self.settings.seed)
         first = "" if kernels.compiled() else "; first the sample loops are compiled, about a minute, once"
-        log.info("%s: reading a start from the recordings, as long as about 120 steps take%s", pair.name, first)
+        log.info("%s: estimating a start from the recordings (as long as about 120 steps)%s", pair.name, first)
         return start_from_signals(
             chain,
             pair,
@@ -135,7 +135,7 @@ class Recipe:
             self.chain, track, self.loss, self.refine, device=self.device, tolerance=tolerance, stopped=stopped
         )
         if pruned is None:
-            log.info("stopped: no effect was removed; resume=true does that")
+            log.info("stopped: no effect was removed; resume=true starts the removal again")
         else:
             track.chosen, track.effects = pruned
 

@@ -42,7 +42,7 @@ class OptimiserSettings:
     """The optimiser of a fit."""
 
     lr: float = option(0.01, "learning rate of Adam", above=0)
-    method: str = option("adam", "adam, as published; annealed: larger steps that shrink, for 400 epochs")
+    method: str = option("adam", "adam, as published; annealed: larger steps that become smaller, for about 400 epochs")
 
 
 @dataclass
@@ -60,35 +60,35 @@ class FitSettings:
     """The settings of `main.py`; `chain` is the whole chain after `read_model`."""
 
     dataset: str | None = option(None, lambda: f"how to find the pairs: {', '.join(DATASETS)}; default: by the files")
-    data_dir: str | None = option(None, "folder of a song, or of pairs; @LIST: a file with such folders, one a line")
+    data_dir: str | None = option(None, "folder of a song, or of pairs; @LIST: a file with such folders, one per line")
     dry: str | None = option(None, "unprocessed recording")
     wet: str | None = option(None, "processed recording")
     align: bool = option(True, "align the dry file to the wet one, by the peak of their cross-correlation")
     check_pair: bool = option(True, "refuse a wet file that does not come from the dry one")
-    fix_drift: bool = option(False, "resample where the clocks of the two recordings drift apart")
-    fix_channel_polarity: bool = option(False, "also undo a polarity that only one channel has")
+    fix_drift: bool = option(False, "resample wet where the clocks of the two recordings drift apart")
+    fix_channel_polarity: bool = option(False, "also correct the polarity of a single inverted channel")
     stereo_dry: bool = option(False, "keep both channels of dry, for chains that take stereo: groups and mixes")
     log_dir: str = option("logs", "folder of the run folders")
-    resume: bool = option(False, "go on with the newest run of a track; leave it alone if it has its epochs")
-    model: str | None = option("diffvox", "chain file in cfg/model, or a path; null: `chain` says it all")
+    resume: bool = option(False, "continue the newest run of a track; a finished run is left alone")
+    model: str | None = option("diffvox", "chain file in cfg/model, or a path; null: `chain` is the whole chain")
     chain: dict[str, Any] = option({}, "changes inside the chain: chain.sends.reverb.ir_duration=6, chain.comp=null")
     sr: int = option(44100, "sample rate in Hz; other files are resampled", above=0, within=(8000, 192_000))
     lufs: float | None = option(
         -18.0, "loudness that dry and wet are brought to; null keeps their levels", within=(-100, 100)
     )
     chunk_duration: float = option(12.0, "length of a chunk in s", above=0, within=(0.05, 3600))
-    chunk_overlap: float = option(5.0, "part of a chunk in s that is warm-up, and not compared", within=(0, 3600))
-    batch_size: int = option(35, "most chunks of a step", above=0, within=(1, 1_000_000))
+    chunk_overlap: float = option(5.0, "warm-up of a chunk in s, left out of the loss", within=(0, 3600))
+    batch_size: int = option(35, "largest number of chunks in a step", above=0, within=(1, 1_000_000))
     step_chunks: int | None = option(
-        None, "few chunks a step, drawn by level and dynamics; null: all", above=0, within=(1, 1_000_000)
+        None, "number of chunks in a step, drawn by level and dynamics; null: all", above=0, within=(1, 1_000_000)
     )
     start: str = option("defaults", f"{', '.join(STARTS)} (estimated from the recordings), or a preset.json")
-    restarts: int = option(3, "start=signals: most echo times that are tried; the best continues", within=(1, 64))
+    restarts: int = option(3, "start=signals: how many echo times are tried; the best continues", within=(1, 64))
     start_presets: str | None = option(None, "start=signals: a preset set, the reverbs of which are tried too")
     order: str = option("given", f"{', '.join(ORDERS)}: the compressor before or after the equaliser, by short fits")
     prune: bool = option(False, "at the end remove the effects without which the loss hardly rises, and fit the others")
     prune_tolerance: float | None = option(
-        None, "by how much it may rise; default: 0.5 % of it, at least what 0.015 dB of level cost", above=0
+        None, "prune=true: how much the loss may rise; default: 0.5 %, at least the cost of 0.015 dB of level", above=0
     )
     epochs: int = option(2000, "number of steps", above=0, within=(1, 1_000_000_000))
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
@@ -99,7 +99,7 @@ class FitSettings:
     report: bool = option(False, "at the end: report.html in the run folder, to hear and to see what was fitted")
     certainty: bool = option(False, "at the end: an interval for each parameter, and whether the sound determines it")
     keep_audio: str = option("all", "recordings in the run folder, as flac: all (dry, wet, fitted), fitted, or none")
-    seed: int = option(0, "of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
+    seed: int = option(0, "seed of the random defaults and of the draws of chunks", within=(0, 2**63 - 1))
 
     def read_model(self, changes: dict | None = None) -> None:
         """Sets `chain` to the whole chain: that of `model`, changed by `changes` and then by the present `chain`.

@@ -8,6 +8,8 @@
 from reknob.runtime.program import program
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -57,8 +59,19 @@ def main(argv: list[str]) -> int:
         close = get_close_matches(name, COMMANDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"unknown command {name!r}; known: {', '.join(COMMANDS)}{hint}")
-    # Imported only now, as torch takes seconds that --help and a misspelt command need not wait for.
-    return import_module(f"reknob.{COMMANDS[name][0]}").main(rest)
+    with named(f"reknob {name}"):
+        # Imported only now, as torch takes seconds that --help and a misspelt command need not wait for.
+        return import_module(f"reknob.{COMMANDS[name][0]}").main(rest)
+
+
+@contextmanager
+def named(command: str) -> Iterator[None]:
+    """While it is open, the help calls the program `command`: argparse takes the name from `sys.argv`."""
+    console, sys.argv[0] = sys.argv[0], command
+    try:
+        yield
+    finally:
+        sys.argv[0] = console
 
 
 if __name__ == "__main__":

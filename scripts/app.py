@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     """The program's options."""
     p = Parser(__doc__, has_result=False)  # it prints its address only, which --quiet would hide
     p.add_argument("presets", type=input_file, nargs="*", metavar="PRESETS", help="folders of further preset sets")
-    p.add_argument("--port", type=integer(0, 65535), default=PORT, help="of 127.0.0.1 (default %(default)s; 0: any)")
+    p.add_argument("--port", type=integer(0, 65535), default=PORT, help="port (default %(default)s; 0: any)")
     p.add_argument("--log-dir", type=file_path, default=Path("logs/app"), metavar="FOLDER", help="default %(default)s")
     p.add_argument("--no-browser", action="store_true", help="do not open the page in the browser")
     return p

@@ -54,14 +54,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dry", type=file_path, metavar="FILE", help="the recording before it was processed, to compare")
     p.add_argument("--apply", type=file_path, metavar="FILE", help="another recording, to process with the estimate")
-    p.add_argument("--output", type=file_path, metavar="FILE", help="file for that recording with the (first) estimate")
+    p.add_argument("--output", type=file_path, metavar="FILE", help="file for --dry or --apply with the estimate")
     text = "parameters and scores as JSON, to a file or, instead of the text, to standard output"
     p.add_argument("--json", nargs="?", const=True, type=file_path, metavar="FILE", help=text)
     p.add_argument(
-        "--preset", type=file_path, metavar="FILE", help="file for the (first) estimate as a preset document"
+        "--preset", type=file_path, metavar="FILE", help="file for the estimate, as a preset document"
     )
     p.add_argument("--whole", action="store_true", help="keep the whole estimate, however uncertain it is")
-    p.add_argument("--figure", type=file_path, metavar="FILE", help="file for their curves, as png, svg or pdf")
+    p.add_argument("--figure", type=file_path, metavar="FILE", help="file for the curves, as png, svg or pdf")
     return p
 
 

@@ -212,19 +212,19 @@ def parser() -> Parser:
     p.add_argument(
         "--workers", type=positive_int, default=1, metavar="N", help="local: processes (default 1, this one)"
     )
-    p.add_argument("--together", type=positive_int, default=1, metavar="N", help="songs of like length in one batch")
+    p.add_argument("--together", type=positive_int, default=1, metavar="N", help="songs of similar length in one batch")
     p.add_argument(
-        "--per-task", type=positive_int, default=1, metavar="N", help="songs of a task, or of a job of Slurm"
+        "--per-task", type=positive_int, default=1, metavar="N", help="songs per task, with Slurm per job"
     )
-    p.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of a fit (local: the cores; else 1)")
+    p.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads of a fit (local: all cores; else 1)")
     p.add_argument(
-        "--gpus", type=real(0, 64), default=0.0, metavar="X", help="ray, slurm: GPUs of a task; ray: 0.25, …"
+        "--gpus", type=real(0, 64), default=0.0, metavar="X", help="ray, slurm: GPUs per task; ray also 0.25, …"
     )
     p.add_argument("--ray-address", default="", metavar="A", help="host:port, ray://host:port or auto (default)")
     p.add_argument(
         "--retries", type=non_negative_int, default=1, metavar="N", help="how often a failed song is retried"
     )
-    p.add_argument("--shard", default="", metavar="I/N", help="only the I-th of N parts, I from 1")
+    p.add_argument("--shard", default="", metavar="I/N", help="fit only the I-th of N parts; I begins at 1")
     return p
 
 

@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("out", type=file_path, metavar="OUT", help="folder of the preset set")
     p.add_argument("start", metavar="START", help="earliest date of a run, as 2024-09-17:00 (year-month-day:hour)")
     p.add_argument("--end_date", "--end-date", metavar="END", help="latest date (default: now)")
-    p.add_argument("--loss-thresh", type=positive_float, default=4.0, help="highest lowest loss (default 4)")
-    text = "highest median |diff(losses)| (default 0.2)"
+    p.add_argument("--loss-thresh", type=positive_float, default=4.0, help="largest loss of a run (default 4)")
+    text = "largest median |diff(losses)| of a run (default 0.2)"
     p.add_argument("--fluc-thresh", type=positive_float, default=0.2, help=text)
     p.add_argument("--include-all", action="store_true", help="every run of a track, not only the newest")
     p.add_argument("--overwrite", action="store_true", help="replace an existing set")

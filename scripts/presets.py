@@ -307,11 +307,11 @@ def _add_counts(c: argparse.ArgumentParser, name: str) -> None:
         most = MOST_PRESETS if name in ("sample", "interpolate", "prior") else LARGEST_INT
         c.add_argument("--count", type=integer(1, most), default=5, help="how many (default 5)")
     if name == "prior":
-        text = "keep draws in which NAME, a parameter or a trait, lies in it, as reverb_time=1:2; repeatable"
+        text = "keep draws whose NAME, a parameter or a trait, lies in this range: reverb_time=1:2; repeatable"
         c.add_argument("--where", metavar="NAME=LOW:HIGH", action="append", default=[], help=text)
         c.add_argument("--kind", choices=PRIORS, default=PRIORS[0], help=f"density (default {PRIORS[0]})")
     if name in ("sample", "prior"):
-        c.add_argument("--seed", type=non_negative_int, default=0, help="of the draws (default 0)")
+        c.add_argument("--seed", type=non_negative_int, default=0, help="seed of the draws (default 0)")
 
 
 if __name__ == "__main__":

@@ -88,16 +88,16 @@ def parser() -> argparse.ArgumentParser:
     """The program's options."""
     p = Parser(__doc__, parents=[chain_options()])
     p.add_argument("input", type=file_path, nargs="+", help="audio files, folders, or patterns as 'takes/*.wav'")
-    p.add_argument("output", type=file_path, help="file to write, in the format of its suffix; of several, a folder")
-    text = f"LUFS of the output, {KEEP}: as the input's (default), {CHAIN}: as the chain makes it"
+    p.add_argument("output", type=file_path, help="file, in the format of its suffix; for several inputs a folder")
+    text = f"LUFS of the output, {KEEP}: that of the input (default), {CHAIN}: what the chain makes of it"
     p.add_argument("--output-loudness", type=output_level, default=KEEP, metavar="LEVEL", help=text)
     text = f"silence to render after the input, in s; {AUTO}: until the output has fallen by 60 dB (default)"
     p.add_argument("--tail", type=tail, default=AUTO, metavar="SECONDS", help=text)
     p.add_argument("--mix", type=real(0, 1), default=1.0, metavar="X", help="0: the input, 1: the output (default)")
-    p.add_argument("--bits", type=bits, metavar="16|24|float", help="of a sample of wav or flac (default: the input's)")
+    p.add_argument("--bits", type=bits, metavar="16|24|float", help="bit depth of wav and flac (default: the input's)")
     p.add_argument("--rate", type=integer(8000, 192_000), metavar="HZ", help="sample rate (default: the input's)")
     formats = [name.removeprefix(".") for name in FORMATS]
-    p.add_argument("--format", choices=formats, help="of several files (default: wav, and flac of flac)")
+    p.add_argument("--format", choices=formats, help="format for several inputs (default: wav, and flac of flac)")
     p.add_argument("--stereo", action="store_true", help="keep two channels, for a chain that takes stereo")
     return p
 

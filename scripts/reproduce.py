@@ -62,9 +62,9 @@ def parser() -> Parser:
     p = Parser(__doc__)
     p.add_argument("run", metavar="RUN", type=file_path, help="a run folder of main.py")
     p.add_argument("--dry", type=file_path, help="the dry recording, where it is no longer at its recorded path")
-    p.add_argument("--wet", type=file_path, help="the wet recording, likewise")
+    p.add_argument("--wet", type=file_path, help="the wet recording, where it is no longer at its recorded path")
     p.add_argument("--out", type=file_path, metavar="LOGS", help="folder to keep the repetition in")
-    p.add_argument("--threads", type=positive_int, help="of the CPU (default: those of the run)")
+    p.add_argument("--threads", type=positive_int, help="CPU threads (default: those of the run)")
     return p
 
 

@@ -157,26 +157,26 @@ def parser() -> argparse.ArgumentParser:
     """The program's options."""
     p = Parser(__doc__)
     p.add_argument("raw", type=input_file, help="the raw recording, or a folder of them")
-    p.add_argument("reference", type=input_file, help="what it is to sound like, or a folder of references")
+    p.add_argument("reference", type=input_file, help="the recording that it should sound like, or a folder of them")
     p.add_argument(
         "--prior", type=file_path, nargs="+", required=True, metavar="PRESETS", help="preset sets, of one chain"
     )
     p.add_argument("--out", type=file_path, default=Path("transfers"), metavar="OUT", help="folder (default transfers)")
-    p.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"(default {METHODS[0]})")
+    p.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"default {METHODS[0]}")
     p.add_argument(
-        "--embedding", choices=list(EMBEDDINGS), default="mfcc", help="of published and nearest (default mfcc)"
+        "--embedding", choices=list(EMBEDDINGS), default="mfcc", help="for published and nearest (default mfcc)"
     )
     p.add_argument(
-        "--alpha", type=real(0, 1e6), default=ALPHA, help=f"weight of the prior of published (default {ALPHA})"
+        "--alpha", type=real(0, 1e6), default=ALPHA, help=f"published: weight of the prior (default {ALPHA})"
     )
-    p.add_argument("--steps", type=integer(1), default=STEPS, help=f"of Adam, of published (default {STEPS})")
+    p.add_argument("--steps", type=integer(1), default=STEPS, help=f"published: steps of Adam (default {STEPS})")
     p.add_argument(
-        "--seconds", type=positive_float, default=CHUNK_S, help=f"of the passages compared (default {CHUNK_S:g})"
+        "--seconds", type=positive_float, default=CHUNK_S, help=f"length of the excerpt (default {CHUNK_S:g})"
     )
     p.add_argument("--exclude", metavar="ROWS", help="presets to leave out: 0,5-9, names of tracks, or a file of them")
     p.add_argument("--report", action="store_true", help="also write a page, to hear and to see what was done")
     p.add_argument("--fx-config", type=file_path, metavar="YAML", help="chain of the set (default: its own)")
-    p.add_argument("--overwrite", action="store_true", help="do pairs again that are done")
+    p.add_argument("--overwrite", action="store_true", help="repeat pairs that are already done")
     return p
 
 
