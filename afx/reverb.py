@@ -130,6 +130,11 @@ class FDN(Effect):
     def off_values(self) -> dict[str, float]:
         return {"c": 0.0}
 
+    def decay_gains(self, seconds: Tensor) -> Tensor:
+        """γ of reverberation times (60 dB) in s at the bands, from (bands,) to the shape of γ."""
+        samples = self.lines.min()[None] if self.shared_decay else self.lines
+        return 10 ** (-3 * samples / (self.sr * seconds.unsqueeze(-1)))
+
     def curves(self, values: FDNValues) -> list[Curve]:
         """Reverberation time (60 dB) over frequency; of the first line where each line has its own decay."""
         gamma = values["gamma"].detach()[:, 0].double().cpu().numpy()

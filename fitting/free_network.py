@@ -68,11 +68,11 @@ def _decay(model: SendsModel, name: str, reverb: FDN, factor: float) -> Tensor:
     mapping, start = model.mappings[f"{name}.gamma"], model.raws[f"{name}.gamma"]
     gains = mapping.value(start.double())
     frequencies, times = decay_times(model.estimate.h, model.sends.sr)
-    if len(times) and reverb.shared_decay:
+    if len(times):
         grid = np.linspace(0, model.sends.sr / 2, len(start))
         seconds = np.exp(np.interp(np.log(np.maximum(grid, 1)), np.log(frequencies), np.log(times)))
-        gains = torch.from_numpy(10 ** (-3 * float(reverb.lines.min()) / (model.sends.sr * seconds)))
-    return model.raw(f"{name}.gamma", gains ** (1 / factor)).float().reshape(start.shape)
+        gains = reverb.decay_gains(torch.from_numpy(seconds))
+    return model.raw(f"{name}.gamma", gains ** (1 / factor)).float()
 
 
 def _with_rotations(model: SendsModel, row: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from reknob.fitting.response import ResponseEstimate
 from reknob.fitting.sends import ESTIMATED_S, ResponsePoint, SendsModel, sends_at_end, sends_input
 from reknob.fitting.trial import Raws
 
-QUIET = 0.1  # gain of a reverb that is none in the response
 CLEAR, OTHERS = 0.1, 3  # distance above which other echoes are tried too, and how many
 #: Windows in s in which echo and network are fitted together, and in how many pieces of the decay over frequency.
 TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 25))
@@ -47,8 +46,8 @@ def find_space(
         echoes: raw parameters of the delay by full name, one set for each candidate; may be empty.
         pause: called between steps; may raise.
 
-    By full name; empty for another chain, and where the sends hold neither a delay nor a reverb. Where the response is
-    not that of such a reverb, outputs of the reverb of the start, quieter: a descent adds to it sooner than it removes.
+    By full name; empty for another chain, where the sends hold neither a delay nor a reverb, and where the response is
+    not that of such a reverb.
     """
     end = sends_at_end(chain)
     if end is None or end.sends.runs_by_sample:
@@ -69,12 +68,12 @@ def _within(prefix: str, raws: Raws) -> Raws:
 
 
 def _search(model: SendsModel, echoes: list[Raws]) -> Raws:
-    """The raw parameters of the nearest response; where that is no network's, outputs for a quiet one."""
+    """The raw parameters of the nearest response; none where the response is no network's."""
     row = model.columns.join(model.raws)
     if model.reverbs:
         network = read_network(model, row, _first_echo(model, echoes))
         if network is None:
-            return {f"{name}.c": QUIET * model.raws[f"{name}.c"] for name in model.reverbs}
+            return {}
         row = network
     points = [_with_echo(model, row, echo) for echo in echoes]
     if model.reverbs and min((point.cost for point in points), default=math.inf) > CLEAR:

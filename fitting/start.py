@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 
+import torch
 from torch import Tensor
 
 from reknob.afx.delay import PingPongDelay
 from reknob.afx.effect import Effect
+from reknob.afx.reverb import FDN
 from reknob.afx.stereo import Placement
 from reknob.data.chunks import Chunks
 from reknob.data.pairs import Pair
@@ -21,6 +24,7 @@ from reknob.runtime.interrupt import raise_if
 
 ADAPTING = 24  # steps before least squares
 OTHERS = 2  # reverbs of presets in the final trial
+TIMES_S, GAINS = (0.4, 0.8, 1.6, 3.2), (0.1, 0.2, 0.4, 0.8)  # of a plain reverb
 
 
 def start_from_signals(
@@ -64,12 +68,45 @@ def start_from_signals(
     adapted = descend(chain, one, [adapted], make, ADAPTING, pause)[0]
     adapted = better_parts(chain, losses(one), adapted, find_direct_sound(chain, one, adapted, pause))
     delays = read(sends_input(chain, adapted, pair.dry[None])[0])
-    found = adapted | delays[0] | find_space(chain, few, adapted, delays, pause)
-    candidates = [found, *other_reverbs(chain, adapted, presets, losses(one), pause)]
-    better = better_parts(chain, losses(one), adapted, found)
+    compare = losses(one)
+    space = find_space(chain, few, adapted, delays, pause) or plain_reverb(chain, adapted, compare, pause)
+    found = adapted | delays[0] | space
+    candidates = [found, *other_reverbs(chain, adapted, presets, compare, pause)]
+    better = better_parts(chain, compare, adapted, found)
     if any(better[name] is not raw for name, raw in found.items()):
         candidates.append(better)
     return best_start(chain, one, candidates, make, pause)
+
+
+def plain_reverb(
+    chain: Effect, raws: Raws, losses: Losses, pause: Callable[[], object] = lambda: None
+) -> Raws:
+    """Raw decay and outputs of the reverb in the sends at the end of a chain, of the lowest loss among few.
+
+    The reverberation time is the same at all frequencies; the outputs are those of `raws` times a gain. A descent
+    shapes the decay, but takes long to lengthen it.
+
+    Args:
+        chain: for one that does not end in sends with a feedback delay network, nothing is returned.
+        raws: of the whole chain, by name.
+        losses: of raw parameters.
+        pause: called between trials; may raise.
+    """
+    end = sends_at_end(chain)
+    reverbs = [(f"{end.name}.{name}", part) for name, part in end.sends.parts() if isinstance(part, FDN)] if end else []
+    if not reverbs:
+        return {}
+    params, trials = dict(chain.walk()), []
+    for seconds, gain in product(TIMES_S, GAINS):
+        pause()
+        trial = {}
+        for name, reverb in reverbs:
+            decay = params[f"{name}.gamma"]
+            gains = reverb.decay_gains(torch.full(decay.shape[:1], seconds, dtype=torch.float64))
+            trial[f"{name}.gamma"] = decay.mapping.raw(decay.mapping.inside(gains)).float()
+            trial[f"{name}.c"] = gain * raws[f"{name}.c"]
+        trials.append((losses(raws | trial), trial))
+    return min(trials, key=lambda each: each[0])[1]
 
 
 def other_reverbs(

@@ -142,13 +142,11 @@ def test_the_search_finds_echo_and_reverb(
 
 
 @pytest.mark.usefixtures("brief_search")
-def test_a_reverb_that_is_no_network_begins_quietly(chain: Effect, raws: dict[str, Tensor], dry: Tensor) -> None:
+def test_a_reverb_that_is_no_network_is_not_found(chain: Effect, raws: dict[str, Tensor], dry: Tensor) -> None:
     t = torch.arange(SR // 2) / SR
     h = torch.randn(2, len(t), generator=torch.Generator().manual_seed(0)) * 10 ** (-3 * t / 0.5)
     wet = torch.from_numpy(signal.fftconvolve(dry.numpy(), h.numpy(), axes=-1))[:, : dry.shape[-1]].float()
-    found = find_space(chain, Chunks(dry[None], dry + 0.1 * wet[None], 0, (0,)), raws, [])
-    assert list(found) == ["sends.reverb.c"]
-    torch.testing.assert_close(found["sends.reverb.c"], 0.1 * raws["sends.reverb.c"])
+    assert find_space(chain, Chunks(dry[None], dry + 0.1 * wet[None], 0, (0,)), raws, []) == {}
 
 
 def test_a_chain_without_delay_and_reverb_has_no_space(dry: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,10 +14,10 @@ from reknob.data.chunks import Chunks
 from reknob.data.doctor import PairCheck
 from reknob.data.pairs import Pair
 from reknob.fitting import start
-from reknob.fitting.initialise import raws_from
+from reknob.fitting.initialise import raws_from, to_raws
 from reknob.fitting.recipe import Recipe
 from reknob.fitting.settings import FitSettings
-from reknob.fitting.start import other_reverbs
+from reknob.fitting.start import other_reverbs, plain_reverb
 from reknob.fitting.trial import Losses, better_parts
 from reknob.losses import VocalLoss
 from reknob.runtime.errors import UsageError
@@ -67,6 +68,22 @@ def test_the_reverb_of_another_fit_is_taken_where_it_is_the_nearest() -> None:
     assert other_reverbs(build({"effect": "panning"}, SR), {}, presets, losses) == []
     broken = presets[2] | {"sends.reverb.c": presets[2]["sends.reverb.c"] * torch.nan}
     assert len(other_reverbs(chain, presets[0], [broken, presets[2]], losses)) == 1
+
+
+def test_a_plain_reverb_has_the_decay_and_level_of_the_lowest_loss() -> None:
+    config = {"sends": {"effect": "sends", "reverb": {"effect": "fdn", "ir_duration": 3}}}
+    chain, dry = build(config, SR), noise(1.5) * (torch.arange(round(1.5 * SR)) < SR)
+    outputs = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)) / 4
+    raws = raws_from(chain, {}) | {"sends.reverb.c": outputs}
+    gains = chain.sends.reverb.decay_gains(torch.full((49,), 1.6))
+    right = raws | to_raws(chain, {"sends.reverb.gamma": gains, "sends.reverb.c": outputs * 0.4})
+    losses = Losses(chain, Chunks(dry, rendered(chain, right, dry), SR // 4, (0,)), VocalLoss(SR), torch.device("cpu"))
+    found = plain_reverb(chain, raws, losses)
+    assert sorted(found) == ["sends.reverb.c", "sends.reverb.gamma"]
+    assert all(torch.allclose(raw, right[name], atol=1e-5) for name, raw in found.items())
+    times = chain.curves(functional_call(Knobs(chain), raws | found, ()))[-1]
+    assert np.allclose(times.y, 1.6, rtol=1e-3)
+    assert plain_reverb(build(CHAIN, SR), {}, losses) == {}
 
 
 def test_presets_of_another_chain_and_of_another_start_are_refused() -> None:
