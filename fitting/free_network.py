@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reknob.afx.reverb import FDN
 from reknob.fitting.response import decay_times
-from reknob.fitting.sends import ESTIMATED_S, ResponsePoint, SendsModel
+from reknob.fitting.sends import ResponsePoint, SendsModel
 
 #: Windows in which a network is read, in times of the shortest line. In the first one, no sound has passed two lines.
 WINDOWS = (2.0, 2.4, 3.0, 3.6, 4.4)
@@ -27,8 +27,8 @@ def read_network(model: SendsModel, row: Tensor, echo: float) -> Tensor | None:
     """A row (P,) with the reverb that the response shows before an echo, at a time in s, or None."""
     shortest = min(int(reverb.lines.min()) for reverb in model.reverbs.values()) / model.sends.sr
     # An echo would be taken for the reverb.
-    quiet = min((delay.response_start / model.sends.sr for delay in model.delays.values()), default=ESTIMATED_S)
-    windows = [min(window * shortest, quiet) for window in WINDOWS]
+    ends = [model.estimate.h.shape[-1], *(delay.response_start for delay in model.delays.values())]
+    windows = [min(window * shortest, min(ends) / model.sends.sr) for window in WINDOWS]
     best = _read(model, row, windows, DECAYS[0])
     if best.cost > UNLIKE:
         return None

@@ -19,7 +19,6 @@ from reknob.fitting.response import ResponseEstimate
 from reknob.fitting.track import ParameterLayout
 from reknob.fitting.trial import Raws
 
-ESTIMATED_S = 1.5  # length of the estimated response
 LAST_GAIN = 0.01  # a fit ends where an iteration lowers the distance by a smaller share
 DAMPING, LEAST_SLOPE = 1e-2, 1e-3
 STEP, FARTHEST = 2e-3, 1.0  # of raw parameters: of the derivative, and of an iteration at most

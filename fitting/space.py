@@ -20,9 +20,10 @@ from reknob.data.chunks import Chunks
 from reknob.fitting.free_network import read_network
 from reknob.fitting.initialise import echo_times
 from reknob.fitting.response import ResponseEstimate
-from reknob.fitting.sends import ESTIMATED_S, ResponsePoint, SendsModel, sends_at_end, sends_input
+from reknob.fitting.sends import ResponsePoint, SendsModel, sends_at_end, sends_input
 from reknob.fitting.trial import Raws
 
+ESTIMATED_S = 1.5  # length of the estimated response
 CLEAR, OTHERS = 0.1, 3  # distance above which other echoes are tried too, and how many
 #: Windows in s in which echo and network are fitted together, and in how many pieces of the decay over frequency.
 TOGETHER = ((0.2, 10), (0.4, 10), (0.8, 10), (ESTIMATED_S, 25))

@@ -304,7 +304,7 @@ def test_a_recording_is_estimated_and_its_estimate_heard(client: TestClient, tmp
 
 def test_table_map_and_neighbours(client: TestClient, page: Page) -> None:
     table = client.get("/api/presets/set0").json()
-    n = len(page.source("set0").presets)
+    n = len(page.source("set0").set.presets)
     assert len(table["rows"]) == len(table["map"]) == len(table["columns"]["comp.makeup"]["values"]) == n
     assert table["components"] == sorted(table["components"], reverse=True)
     nearest = client.get("/api/presets/set0/nearest/5").json()["nearest"]

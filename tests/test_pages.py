@@ -19,7 +19,7 @@ from docs import generate
 from reknob import cli
 from reknob.afx.registry import build
 from reknob.data.audio import write_audio
-from reknob.fitting import direct_sound, pruning, response, restarts, space, start
+from reknob.fitting import direct_sound, free_network, pruning, response, restarts, space, start
 from reknob.runtime.plugins import split_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -182,11 +182,15 @@ def brief_start(monkeypatch: pytest.MonkeyPatch) -> None:
         (restarts, "STEPS"),
         (pruning, "STEPS"),
         (response, "STEPS"),
+        (free_network, "READING"),
+        (free_network, "ADAPTING"),
+        (space, "ECHO"),
+        (space, "REFINING"),
     )
-    for module, name in (*steps, *((space, name) for name in ("READING", "ADAPTING", "ECHO", "REFINING"))):
+    for module, name in steps:
         monkeypatch.setattr(module, name, 2)
-    for name in ("DECAYS", "WINDOWS", "TOGETHER"):
-        monkeypatch.setattr(space, name, getattr(space, name)[:1])
+    for module, name in ((free_network, "DECAYS"), (free_network, "WINDOWS"), (space, "TOGETHER")):
+        monkeypatch.setattr(module, name, getattr(module, name)[:1])
     for name, value in (("ESTIMATED_S", 0.2), ("CLEAR", math.inf)):
         monkeypatch.setattr(space, name, value)
 
