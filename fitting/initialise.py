@@ -24,7 +24,8 @@ RESPONSE_S = 3.0  # length of the estimated response
 REGULARISATION = 0.05  # of the deconvolution, as a share of the power of dry around each frequency
 SMOOTH_HZ = 200  # width of that power's average
 DIRECT_MS = 5  # of the response, before any echo and the first reflection of the reverb
-ECHO_BAND_HZ = (150, 9000)  # where echoes are searched: outside, speech and singing leave too little
+#: Where echoes are searched: most show where speech and singing have most energy; those of a resonant filter above.
+ECHO_BANDS_HZ = ((150, 9000), (9000, 16000))
 #: Octave bands in which echoes are compared with the direct sound.
 ECHO_EDGES_HZ = np.array([150, 300, 600, 1200, 2400, 4800, 9600])
 
@@ -171,10 +172,13 @@ def _echoes(prefix: str, delay: PingPongDelay, dry: Tensor, wet: Tensor, h: np.n
     """Values of a delay for each echo time that stands out."""
     times = next(p.mapping for p in delay.params if p.name == "delay")
     assert isinstance(times, Linear)
-    low, high = ECHO_BAND_HZ
-    narrow = deconvolve(dry, wet, delay.sr, (low, min(high, 0.4 * delay.sr)))
+    bands = [(low, min(high, 0.4 * delay.sr)) for low, high in ECHO_BANDS_HZ if low < 0.4 * delay.sr]
+    responses = [deconvolve(dry, wet, delay.sr, band) for band in bands]
+    found, *others = [echo_times(narrow, delay.sr, times.lo, times.hi, count) for narrow in responses]
+    ranked = [*found[:1], *(ms for other in others for ms in other[:1]), *found[1:]]
+    distinct = [ms for i, ms in enumerate(ranked) if all(abs(ms - better) > 1 for better in ranked[:i])]
     candidates = []
-    for ms in echo_times(narrow, delay.sr, times.lo, times.hi, count):
+    for ms in distinct[:count]:
         measured = echo(h, delay.sr, ms)
         values = {"delay": ms, "gain": measured.gain, "feedback": measured.feedback}
         values |= {"odd_pan.pan": measured.odd_pan, "even_pan.pan": measured.even_pan, "eq.freq": measured.cutoff_hz}
