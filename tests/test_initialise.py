@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import signal
 from takes import SR as TAKE_SR
 from takes import mixed, take
 from torch import Tensor
@@ -103,6 +104,21 @@ def test_starts_name_parameters_of_the_chain_within_their_ranges(dry: Tensor) ->
         assert all(raw.isfinite().all() for raw in raws.values())
         assert all(declared[name].mapping.contains(value) for name, value in values.items())
     assert candidates[0]["sends.delay.delay"].item() == pytest.approx(367, abs=1)
+
+
+def test_a_faint_echo_that_lasts_at_high_frequencies_is_a_candidate() -> None:
+    sr, generator = 44100, torch.Generator().manual_seed(0)
+    chain = build({"sends": {"effect": "sends", "delay": {"effect": "ping_pong_delay", "ir_duration": 2}}}, sr)
+    x = torch.randn(1, 4 * sr, generator=generator) / 10
+    wet = x.expand(2, -1).clone()
+    high = torch.from_numpy(signal.sosfilt(signal.butter(4, 11000, "high", fs=sr, output="sos"), x.numpy())).float()
+    low = torch.from_numpy(signal.sosfilt(signal.butter(4, 3000, "low", fs=sr, output="sos"), x.numpy())).float()
+    for n in range(1, 8):
+        wet[:, n * 13311 :] += 0.01 * 0.9**n * high[:, : -n * 13311]
+    for late in torch.randint(4410, sr, (60,), generator=generator):  # a reverb, whose reflections stand out below
+        wet[:, late:] += 0.1 * low[:, :-late]
+    times = [each["sends.delay.delay"].item() for each in initialise.starts(chain, x, wet, 3)]
+    assert any(ms == pytest.approx(1000 * 13311 / sr, abs=1) for ms in times)
 
 
 def test_a_chain_without_an_echo_has_one_empty_start(dry: Tensor) -> None:
