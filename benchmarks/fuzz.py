@@ -32,7 +32,7 @@ from typing import NoReturn
 import torch
 import yaml
 
-from benchmarks.measure import parser, some_of, write_json
+from benchmarks.measure import limit_memory, parser, some_of, write_json
 from benchmarks.readers import READERS, Reader
 from reknob.runtime.arguments import file_path, positive_float, positive_int
 from reknob.runtime.errors import UsageError
@@ -122,8 +122,7 @@ def _work(reader: Reader, work: Path, numbers: range, seconds: float, seed: str)
         torch.set_num_threads(1)
         # Decoders write to the descriptor itself.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MORE_BYTES, resource.RLIM_INFINITY))
+        limit_memory(MORE_BYTES)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # Names in a file may lead to the present folder or to the home folder, whose files would be gone through.
         os.chdir(work / "empty")

@@ -1,10 +1,11 @@
 """Signals that no recording has and parameters at the ends of their ranges: everything is finite, or refused by name.
 
-    python -m benchmarks.guard_rails [--steps 2000] [--what effects,fits] [--losses vocal,esr] [--json guard.json]
+    python -m benchmarks.guard_rails [--steps 2000] [--what effects,fits] [--losses vocal,esr] [chain.sends=null …]
 
 effects: every registered effect, each of its parameters at both ends of its range (the ends of the raw parameter that
 are distinguished in float32), on every signal; outputs and gradients have to be finite. fits: each signal with the wet
-file that belongs to it, as one batch, without the check of the pair, which would refuse most of them.
+file that belongs to it, as one batch, without the check of the pair, which would refuse most of them; further settings
+change the chain or the fit.
 """
 
 from reknob.runtime.program import program
@@ -110,7 +111,7 @@ def at_ends(effect: Effect, x: Tensor) -> Iterator[str]:
                 yield f"gradient of {', '.join(bad)} with {place}"
 
 
-def fits(steps: int, losses: Sequence[str], folder: Path) -> Iterator[Case]:
+def fits(steps: int, losses: Sequence[str], folder: Path, settings: Sequence[str] = ()) -> Iterator[Case]:
     """A fit of every pair with every loss; all pairs at once, as a step of a batch takes little longer than of one."""
     for name, (dry, wet) in pairs().items():
         write_audio(folder / f"{name}_dry.wav", dry, SR)
@@ -119,7 +120,7 @@ def fits(steps: int, losses: Sequence[str], folder: Path) -> Iterator[Case]:
         logs, error = folder / "logs" / loss, io.StringIO()
         arguments = [f"data_dir={folder}", f"log_dir={logs}", f"epochs={steps}", f"loss.name={loss}", *FIT, *CHAIN]
         with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
-            FIT_PROGRAM(arguments)
+            FIT_PROGRAM([*arguments, *settings])
         for name in pairs():
             yield fitted(name, loss, logs / name / "run_0", error.getvalue().splitlines())
 
@@ -147,10 +148,11 @@ def main(argv: list[str]) -> int:
     p.add_argument("--steps", type=positive_int, default=2000, help="of each fit (default %(default)s)")
     p.add_argument("--what", type=some_of(("effects", "fits")), default="effects,fits", help="with commas between")
     p.add_argument("--losses", type=some_of(LOSSES), default="vocal,esr", help="with commas between")
+    p.add_argument("settings", nargs="*", metavar="key=value", help="of main.py, for the fits")
     args = p.parse_args(argv)
     cases = []
     with tempfile.TemporaryDirectory(prefix="reknob-guard-") as folder:
-        parts = {"effects": effects(), "fits": fits(args.steps, args.losses, Path(folder))}
+        parts = {"effects": effects(), "fits": fits(args.steps, args.losses, Path(folder), args.settings)}
         for what in args.what:
             for case in parts[what]:
                 cases.append(case)

@@ -1,11 +1,12 @@
-"""Kills fits, trainings and harvests at random moments, lets their writes fail, and compares what they reach with it.
+"""Kills fits, trainings and harvests at random moments and disturbs them, and compares what they reach afterwards.
 
     python -m benchmarks.kill [--kills 200] [--jobs fit,batch,training] [--json kill.json]
 
 A job runs once undisturbed. Then it is started, killed by SIGKILL after a random time, started again, and so on; every
 so often it may run to its end, and what it leaves has to be identical to what the undisturbed one left: losses, values,
 weights and files, bit for bit. After every kill all files that are in place have to be whole. Faults: the n-th write
-raises, for every n and several errors, or files may not grow beyond a size; then the job runs again without.
+raises, for the first n and several errors; files may not grow beyond a size; memory is limited; the inputs, or all
+results, are deleted before a write. Then the job runs again without.
 
 Jobs are small (2 to 3 s at 16 kHz) and their checkpoints come every 0.1 s instead of 20 or 30 s, so that kills fall on
 all parts of them. They are forked from this process, which has imported everything. "repeated s" is the longest time
@@ -23,7 +24,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.kill_jobs import JOBS, Job, Outcome, faults, kill_at_random
+from benchmarks.disturb import Job, Outcome, faults, kill_at_random
+from benchmarks.kill_jobs import JOBS
 from benchmarks.measure import parser, some_of, write_json
 from reknob.runtime.arguments import positive_int
 

@@ -54,6 +54,12 @@ class Memory:
     peer: float
 
 
+def limit_memory(more: int) -> None:
+    """Lets this process take at most so many bytes of address space more than it has."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + more, resource.RLIM_INFINITY))
+
+
 def music(batch: int, channels: int, samples: int) -> Tensor:
     """Noise (batch, channels, samples) that falls off towards high frequencies and swings in level to silence."""
     spectrum = torch.fft.rfft(torch.randn(batch, channels, samples)) / torch.linspace(1, 200, samples // 2 + 1)

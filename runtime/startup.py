@@ -35,8 +35,10 @@ def why_not_loaded(error: BaseException) -> str | None:
         return f"{package} is not installed in this Python ({sys.executable}): {ways}"
     if isinstance(error, MemoryError):
         return "not enough memory to load the libraries: raise the limit (ulimit -v)"
-    if isinstance(error, (ImportError, OSError)) and "failed to map segment" in str(error):
-        return f"not enough memory to load a library ({str(error).partition(':')[0]}): raise the limit (ulimit -v)"
+    if isinstance(error, (ImportError, OSError)):
+        for reason in map(str, _chain(error)):  # llvmlite raises an error of its own, which does not say it
+            if "failed to map segment" in reason:
+                return f"not enough memory to load a library ({reason.partition(':')[0]}): raise the limit (ulimit -v)"
     return None
 
 

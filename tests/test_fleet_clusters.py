@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ from scripts import fit_many
 
 COUNT = max(int(os.environ.get("REKNOB_CLUSTERS", "2")), 2)
 NAMES = [f"song{number:02d}" for number in range(COUNT)]
+LOOPS = Path(__file__).parents[1] / "afx" / "kernels" / "numba_cpu" / "__pycache__"  # compiled by the fits alone
 PER_TASK = str(-(-COUNT // 4))  # of jobs that load torch anew
 # Their processes load torch anew, several seconds each, for which the suite has no time.
 clusters = pytest.mark.skipif("REKNOB_CLUSTERS" not in os.environ, reason="set REKNOB_CLUSTERS=2 to start clusters")
@@ -70,8 +71,11 @@ def assert_same(logs: Path, alone: dict[str, dict]) -> None:
             assert torch.equal(state["best_model"][key], raw), key
 
 
-def kill_a_worker(logs: Path, killed: list[str]) -> None:
-    """Once about half of the songs are fitted, kills a worker while it fits one, as it says of itself."""
+def kill_a_worker(logs: Path, killed: list[str], with_node: bool) -> None:
+    """Once about half of the songs are fitted, kills a worker while it fits one, as it says of itself.
+
+    With its node the process of Ray that started it is killed, without which the node is lost.
+    """
     while not killed:
         time.sleep(0.01)
         if len(list(logs.glob("*/run_0/parametrised.pth"))) < (COUNT - 1) // 2:
@@ -80,19 +84,43 @@ def kill_a_worker(logs: Path, killed: list[str]) -> None:
             with suppress(OSError, ValueError, UsageError):
                 beat = read_json(path)
                 if not (logs / beat["songs"][0]["id"] / "run_0" / "parametrised.pth").exists():
-                    os.kill(int(beat["worker"].rpartition(":")[2]), signal.SIGKILL)
+                    pid = int(beat["worker"].rpartition(":")[2])
+                    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                    if with_node:
+                        assert Path(f"/proc/{parent}/comm").read_text() == "raylet\n"
+                        os.kill(parent, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
                     killed.append(beat["worker"])
                     return
 
 
-def ray_head(command: list, names: dict[str, str]) -> subprocess.Popen:
-    """A Ray cluster that runs; Ray gives itself 30 s to start, which a busy machine may need more than once."""
+@contextmanager
+def ray_cluster(cpus: int, nodes: int) -> Iterator[str]:
+    """The address of a Ray cluster whose head has some CPUs, and further nodes on this machine one each."""
+    ray, address = Path(sys.executable).parent / "ray", "127.0.0.1:26379"
+    short = tempfile.mkdtemp(prefix="ray")  # the paths of its sockets may have 107 characters
+    head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", f"--temp-dir={short}"]
+    started = []
+    try:
+        for arguments in ([*head, f"--num-cpus={cpus}"], *[[f"--address={address}", "--num-cpus=1"]] * nodes):
+            started.append(ray_node([ray, "start", *arguments, "--block"]))
+        yield address
+    finally:
+        for node in reversed(started):
+            node.terminate()
+            node.wait(60)
+
+
+def ray_node(command: list) -> subprocess.Popen:
+    """A node that runs; Ray gives itself 30 s to start, which a busy machine may need more than once."""
+    # Its workers would have a lower priority than everything else on this machine.
+    names = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": ""}
     for _ in range(4):
-        head = subprocess.Popen(command, env=os.environ | names, stdout=subprocess.PIPE)
-        assert head.stdout
-        if any(b"Ray runtime started" in line for line in head.stdout):
-            return head
-        assert head.wait(60) != 0
+        node = subprocess.Popen(command, env=os.environ | names, stdout=subprocess.PIPE)
+        assert node.stdout
+        if any(b"Ray runtime started" in line for line in node.stdout):
+            return node
+        assert node.wait(60) != 0
     raise RuntimeError(f"{command} does not start")
 
 
@@ -110,27 +138,22 @@ def test_local_workers_leave_the_same_runs(workers: str, small: tuple, tmp_path:
 
 
 @clusters
-def test_a_ray_cluster_that_loses_a_worker_leaves_the_same_runs(small: tuple, tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [0, 2], ids=["worker", "node"])
+def test_a_ray_cluster_that_loses_a_worker_leaves_the_same_runs(
+    nodes: int, small: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
     songs, settings, alone = small
-    ray, port = Path(sys.executable).parent / "ray", "26379"
-    short = tempfile.mkdtemp(prefix="ray")  # the paths of its sockets may have 107 characters
-    start = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
-    # Its workers would have a lower priority than everything else on this machine.
-    names = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": ""}
-    head = ray_head([*start, f"--temp-dir={short}", "--block"], names)
-    try:
-        fleet = [str(songs), str(tmp_path / "logs"), "--on", "ray", "--ray-address", f"127.0.0.1:{port}", *settings]
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(LOOPS))
+    with ray_cluster(cpus=0 if nodes else 2, nodes=nodes) as address:
+        fleet = [str(songs), str(tmp_path / "logs"), "--on", "ray", "--ray-address", address, *settings]
         killed: list[str] = []
-        threading.Thread(target=kill_a_worker, args=(tmp_path / "logs", killed), daemon=True).start()
+        threading.Thread(target=kill_a_worker, args=(tmp_path / "logs", killed, nodes > 0), daemon=True).start()
         assert fit_many.main(fleet) == 0
         assert killed, "no worker was killed"
         assert_same(tmp_path / "logs", alone)
         attempts = [song["attempts"] for song in read_json(tmp_path / "logs" / "summary.json")["songs"]]
         assert sorted(attempts) == [1] * (COUNT - 1) + [2]
-    finally:
-        head.terminate()
-        head.wait(60)
 
 
 @clusters

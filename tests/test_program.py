@@ -40,6 +40,9 @@ def failing(error: BaseException) -> Callable[[list[str]], int]:
     return work
 
 
+# As llvmlite raises it, for any reason.
+NOT_LOADED = OSError("Could not find/load shared object file 'libx.so'")
+NOT_LOADED.__context__ = OSError("/y/libx.so: failed to map segment from shared object")
 REFUSED = [
     (UsageError("sr=0:\n must be above 0"), "sr=0: must be above 0"),
     (OSError(errno.ENOSPC, "No space left on device", "/x/a.wav"), "/x/a.wav: No space left on device"),
@@ -48,6 +51,7 @@ REFUSED = [
     (MemoryError(), "out of memory: the work does not fit"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: DefaultCPUAllocator"),
     (ImportError("libx.so: failed to map segment from shared object"), "not enough memory to load a library (libx.so)"),
+    (NOT_LOADED, "not enough memory to load a library (/y/libx.so)"),
 ]
 
 
