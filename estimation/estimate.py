@@ -32,7 +32,7 @@ class Estimate:
     remarks: list[str]  # on the whole estimate, a sentence each
     wide: Tensor | None = None  # (2, P), ends of the 95 % intervals of an estimator with a calibration
     ends: Tensor | None = None  # (len(LEVELS), 2, P), of the intervals of all levels
-    amount: float = 1.0  # share of the estimated effect that is kept; 0: no effect
+    kept: bool = True  # whether the estimated effect is; otherwise the controls are those of no effect
     notes: dict[str, str] = field(default_factory=dict)  # on estimated controls, by name
 
 
@@ -64,7 +64,7 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int, *, whole: bool 
     judged = judge(estimator, features, q, x, unlike=noise or edge < NARROWEST, whole=whole)
     if judged.remark:
         remarks.append(judged.remark)
-    kept = (judged.wide, judged.ends, judged.amount, judged.notes)
+    kept = (judged.wide, judged.ends, judged.kept, judged.notes)
     return Estimate(judged.q, judged.interval, len(features), reasons, remarks, *kept)
 
 
