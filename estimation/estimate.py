@@ -84,7 +84,7 @@ def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
     for i, name in enumerate(estimator.analysis.controls()):
         # Fewer rows without intervals, which are then None.
         numbers = [None] * 5 if name in estimate.reasons else (columns[:, i].tolist() + [None] * 4)[:5]
-        at_end = not MARGIN < estimate.q[0, i].item() < 1 - MARGIN
+        at_end = estimate.kept and not MARGIN < estimate.q[0, i].item() < 1 - MARGIN
         note = estimate.reasons.get(name) or estimate.notes.get(name, "at the end of its range" if at_end else "")
         named = dict(zip(("value", "low", "high", "low_95", "high_95"), numbers, strict=True))
         record[name] = named | {"unit": units.get(name, ""), "note": note}

@@ -42,9 +42,9 @@ used; it may sound right all the same, as many settings of an equaliser sound al
 KEPT = """
 ## As estimate.py estimates
 
-Estimates are reduced or left out where they are uncertain. Mean Mel without an effect and with the estimate, excerpts
-that it makes worse; unprocessed excerpts that are left alone, and the Mel of all of them with their estimate; true
-parameters in the intervals of 68 and 95 %; mean squared error of the parameters.
+Estimates are left out where they are uncertain. Mean Mel without an effect and with the estimate, excerpts that it
+makes worse; unprocessed excerpts that are left alone, and the Mel of all of them with their estimate; true parameters
+in the intervals of 68 and 95 %; mean squared error of the parameters.
 
 {table}
 """
