@@ -1,55 +1,35 @@
 """The certainty of an estimator from its settings: excerpts of each split, their statistics and trials, the fit."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from reknob.data.excerpts import Excerpts
 from reknob.estimation.certainty_training import calibrate, fit_certainty
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import MusicSettings, Sources, held_out_sizes
+from reknob.estimation.loaders import FileSettings, Sources
 from reknob.estimation.statistics_cache import Processed, Trials, cache_statistics, join_parts
-from reknob.estimation.trials import Described, Tried
+from reknob.estimation.trials import Tried
 from reknob.runtime.seeds import stream_seed
-
-#: Settings that an estimator's record leaves out: paths of the machine that it was calibrated on.
-PRIVATE = {"data_dir", "log_dir", "checkpoint", "out", "overwrite"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertaintySettings(MusicSettings):
+class CertaintySettings(FileSettings):
     """Settings of a calibration; names and defaults are those of the options of calibrate_estimator.py.
 
     Args:
         checkpoint: file of the estimator.
         items: number of processed excerpts that the distributions are trained on.
-        valid_items: number of excerpts of other recordings that they are calibrated on.
-        test_items: number of excerpts of yet other recordings that the estimator is scored on; 0 for no results.
-        valid_seconds: length of those that it is calibrated on.
+        valid_seconds: length of the `valid_items` excerpts of other recordings that they are calibrated on.
         untouched: share of the excerpts that are not processed.
         limited: share with a band limit, or a low level at 16 bits.
-        seed: of weights, excerpts and parameters.
-        out, overwrite: the file to write, and whether it may exist.
     """
 
     checkpoint: Path
     items: int = 2000
-    valid_items: int = 400
-    test_items: int = 100
     valid_seconds: float = 10.0
     untouched: float = 0.2
     limited: float = 0.4
-    seed: int = 0
     out: Path = Path("calibrated.pt")
-    overwrite: bool = False
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of generated pieces by split."""
-        return held_out_sizes(self.pieces, test=self.test_items > 0)
-
-    def record(self) -> dict[str, str | float | None]:
-        """What an estimator's record holds of the settings."""
-        return {name: value for name, value in asdict(self).items() if name not in PRIVATE}
 
 
 def add_certainty(settings: CertaintySettings, estimator: Estimator, sources: dict[str, Sources]) -> Trials:
@@ -61,11 +41,9 @@ def add_certainty(settings: CertaintySettings, estimator: Estimator, sources: di
     train = _processed(settings, estimator, sources["train"], "train")
     held_out = _processed(settings, estimator, sources["valid"], "valid")
     statistics = cache_statistics(train, folder, settings.workers, "train: statistics")
-    described = Described(held_out)
-    (features,) = join_parts(described, folder, settings.workers, "valid: features")
-    trials = Trials(*join_parts(Tried(described, features), folder, settings.workers, "valid: trials"))
+    trials = Trials(*join_parts(Tried(held_out), folder, settings.workers, "valid: trials"))
     estimator.certainty = fit_certainty(estimator, statistics, settings.seed)
-    estimator.calibration = calibrate(estimator, estimator.certainty, statistics, features, trials)
+    estimator.calibration = calibrate(estimator, estimator.certainty, statistics, trials)
     return trials
 
 

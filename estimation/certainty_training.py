@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from scipy import special
 from torch import Tensor
 
-from reknob.estimation.controls import in_order, less
+from reknob.estimation.controls import in_order, no_effect
 from reknob.estimation.descent import descend
 from reknob.estimation.distribution import (
     LEVELS,
     Calibration,
     Certainty,
+    evidence,
     fit_subspace,
     log_density,
     position,
@@ -21,7 +22,6 @@ from reknob.estimation.distribution import (
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.statistics_cache import Trials
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
-from reknob.estimation.trials import AMOUNTS
 
 PASSES, BATCH, LR, DECAY = 32, 64, 1e-3, 0.1
 SCALES = [k / 10 for k in range(1, 11)]
@@ -29,15 +29,15 @@ AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
 #: Largest share of excerpts that estimates may make worse, and largest probability that they make more worse.
 WORSE, RISK = 0.1, 0.1
-STEPS_OF_CERTAINTY, TESTS = 20, 41  # edges that are tried, and shifts that are tested
+TESTS = 41  # edges that are tested
 NEVER = 1e9  # an edge that no certainty exceeds
-PENALTIES, SIZE_WEIGHTS = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0]), torch.tensor([0.0, 1.0, 2.0, 4.0])
+RIDGE = 0.01  # penalty on the squared weights of certainty
 
 
 def untouched(estimator: Estimator, q: Tensor) -> Tensor:
     """Which excerpts (M,) were not processed: their controls q (M, P) are those of no effect."""
     # Within what half precision rounds in the cached controls.
-    return (less(estimator.synthesis, q, 0.0) - q).abs().amax(1) < 2e-3
+    return (no_effect(estimator.synthesis, q) - q).abs().amax(1) < 2e-3
 
 
 def fit_certainty(estimator: Estimator, train: StatisticsSet, seed: int) -> Certainty:
@@ -66,23 +66,18 @@ def certainty_loss(model: Certainty, hidden: Tensor, q: Tensor, off: Tensor) -> 
 
 
 @torch.no_grad()
-def calibrate(
-    estimator: Estimator, model: Certainty, train: StatisticsSet, features: Tensor, trials: Trials
-) -> Calibration:
-    """The calibration of a model of certainty: the subspace from `train`, everything else from held-out trials.
-
-    `features` (M, F) are those of the trials.
-    """
+def calibrate(estimator: Estimator, model: Certainty, train: StatisticsSet, trials: Trials) -> Calibration:
+    """The calibration of a model of certainty: the subspace from `train`, everything else from held-out trials."""
     subspace = fit_subspace(percentile_encoder(estimator).describe(train.spectral, train.wave), AXES)
     q, off = in_order(estimator.synthesis, trials.q), untouched(estimator, trials.q)
-    information, processed = model(estimator.from_features(features)[1])
+    information, processed = model(estimator.from_features(trials.features)[1])
     scale = max(SCALES, key=lambda each: float(log_density(each * information, q)[~off].mean()))
     reach = conformal((position(scale * information, q) - 0.5)[~off].abs())
     unset = torch.zeros(())
-    found = Calibration(torch.tensor(scale), reach, *subspace, unset, unset, unset, torch.tensor([0.0, *AMOUNTS]))
-    strangeness = found.strangeness(features)
+    found = Calibration(torch.tensor(scale), reach, *subspace, unset, unset, unset)
+    strangeness = found.strangeness(trials.features)
     found = replace(found, strange=strangeness.quantile(STRANGEST))
-    return choose_edges(found, processed, strangeness, trials, off)
+    return choose_edge(found, evidence(processed, strangeness, trials.size), trials, off)
 
 
 def conformal(scores: Tensor) -> Tensor:
@@ -95,32 +90,50 @@ def conformal(scores: Tensor) -> Tensor:
     return ranked[[rank - 1 for rank in ranks]]
 
 
-def choose_edges(
-    found: Calibration, processed: Tensor, strangeness: Tensor, trials: Trials, off: Tensor
-) -> Calibration:
-    """A calibration with the weights of certainty, and its edges between no effect and the amounts.
+def choose_edge(found: Calibration, signs: Tensor, trials: Trials, off: Tensor) -> Calibration:
+    """A calibration with the weights of certainty, and the edge up to which estimates are left out.
 
-    Every third trial, of those with logits `processed` and `strangeness`, both (M,), takes part in the choice of
-    weights and edges by their Mel. The other two thirds test these edges, shifted from the highest certainty downwards:
-    edges pass until one of them fails `few_worse` in a group, and of those that passed the ones with the lowest Mel are
-    taken. So a share of more than `WORSE` becomes worse at a probability of `RISK` at most, for excerpts that are
-    independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed sequence testing).
-    Groups are the processed ones of each data set, of which the mean Mel may not rise, and those that are `off`,
-    untouched.
+    Every third trial, with its `evidence` of `signs` (M, 3), takes part in `fit_weights`. The other two thirds test
+    edges from the highest certainty downwards: edges pass until one of them fails `few_worse` in a group, and of those
+    that passed the one with the lowest Mel is taken. So a share of more than `WORSE` becomes worse at a probability of
+    `RISK` at most, for excerpts that are independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed
+    sequence testing). Groups are the processed ones of each data set, of which the mean Mel may not rise, and those
+    that are `off`, untouched.
     """
-    groups = torch.stack([off, *(~off & (trials.source == source) for source in trials.source.unique())])
+    change = trials.mel[:, 1] - trials.mel[:, 0]
     first = torch.arange(len(off)) % 3 == 0
-    found = _lowest_mel(found, processed, strangeness, trials, groups, first)
-    if found.edges[0] == NEVER:
-        return found
-    certainties = found.certainty(processed, strangeness, trials.size)
-    tested = certainties[first].quantile(torch.linspace(1, 0, TESTS))
-    edges = torch.cat([torch.full((1, len(AMOUNTS)), NEVER), found.edges + (tested - found.edges[0])[:, None]])
-    mel, none, members = _kept(trials, certainties, edges)[~first], trials.mel[~first, :1], groups[:, ~first].float()
-    few = few_worse(members @ (mel > none).float(), members.sum(1, keepdim=True)).all(0)
+    found = replace(found, weights=fit_weights(signs[first], change[first]))
+    certainty = found.certainty(signs)
+    edges = torch.cat([torch.tensor([NEVER]), certainty[first].quantile(torch.linspace(1, 0, TESTS))])
+    changes = ((certainty[:, None] > edges) * change[:, None])[~first]
+    groups = torch.stack([off, *(~off & (trials.source == source) for source in trials.source.unique())])
+    members = groups[:, ~first].float()
+    few = few_worse(members @ (changes > 0).float(), members.sum(1, keepdim=True)).all(0)
     few[0] = True  # without an effect nothing becomes worse, however few excerpts there are
-    allowed = (few.cumprod(0) > 0) & (members[1:] @ (mel - none) <= 0).all(0)
-    return replace(found, edges=edges[mel.mean(0).where(allowed, torch.inf).argmin()])
+    allowed = (few.cumprod(0) > 0) & (members[1:] @ changes <= 0).all(0)
+    return replace(found, edge=edges[changes.mean(0).where(allowed, torch.inf).argmin()])
+
+
+def fit_weights(signs: Tensor, change: Tensor) -> Tensor:
+    """Weights (3,) of a logistic regression of whether an estimate helps on the evidence `signs` (M, 3).
+
+    A trial counts by how much its estimate changes its Mel, `change` (M,), which is negative where it helps.
+    """
+    centre, spread = signs.mean(0), signs.std(0) + 1e-6
+    weights = torch.zeros(signs.shape[1] + 1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=100)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        logits = (signs - centre) / spread @ weights[:-1] + weights[-1]
+        loss = F.binary_cross_entropy_with_logits(logits, (change < 0).float(), weight=change.abs())
+        loss = loss / change.abs().mean() + RIDGE * weights[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    return weights.detach()[:-1] / spread
 
 
 def few_worse(worse: Tensor, counts: Tensor) -> Tensor:
@@ -130,35 +143,3 @@ def few_worse(worse: Tensor, counts: Tensor) -> Tensor:
     which 22 excerpts are the fewest.
     """
     return torch.from_numpy(special.bdtr(worse.double().numpy(), counts.long().numpy(), WORSE) <= RISK)
-
-
-def _lowest_mel(
-    found: Calibration, processed: Tensor, strangeness: Tensor, trials: Trials, groups: Tensor, chosen: Tensor
-) -> Calibration:
-    """The weights and edges with the lowest mean Mel of the `chosen` trials (M,), arguments as of `choose_edges`.
-
-    Of each of the `groups` (G, M), the untouched ones and those of each data set, a share of at most `WORSE` becomes
-    worse, and the mean Mel of a data set does not. Without such weights and edges every edge is `NEVER`.
-    """
-    members = (groups & chosen).float()
-    most = WORSE * members.sum(1, keepdim=True)
-    none = trials.mel[:, :1]
-    best = none[chosen].mean()
-    found = replace(found, weights=torch.zeros(2), edges=torch.full((len(AMOUNTS),), NEVER))
-    shares = torch.linspace(0, 1, STEPS_OF_CERTAINTY + 1)
-    for weights in torch.cartesian_prod(PENALTIES, SIZE_WEIGHTS):
-        tried = replace(found, weights=weights)
-        certainties = tried.certainty(processed, strangeness, trials.size)
-        ends = torch.cat([certainties[chosen].quantile(shares[:-1]) - 1e-4, torch.tensor([NEVER])])
-        edges = torch.combinations(ends, len(AMOUNTS), with_replacement=True)
-        mel = _kept(trials, certainties, edges)
-        allowed = (members @ (mel > none).float() <= most).all(0) & (members[1:] @ (mel - none) <= 0).all(0)
-        means = mel[chosen].mean(0).where(allowed, torch.inf)
-        if means.min() < best:
-            best, found = means.min(), replace(tried, edges=edges[means.argmin()])
-    return found
-
-
-def _kept(trials: Trials, certainties: Tensor, edges: Tensor) -> Tensor:
-    """Mel (M, E) of trials with `certainties` (M,) after the amount that each of the `edges` (E, K - 1) keeps."""
-    return trials.mel.gather(1, (certainties[:, None, None] > edges).sum(-1))

@@ -1,4 +1,4 @@
-"""Controls of a chain in [0, 1]: from values, with less of an effect or none, with bands in order of frequency."""
+"""Controls of a chain in [0, 1]: from values, without an effect, with bands in order of frequency."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -22,11 +22,9 @@ def to_unit(chain: Effect, values: dict) -> Tensor:
     return torch.cat(columns, 1).clamp(0, 1)
 
 
-def less(chain: Effect, q: Tensor, amount: float) -> Tensor:
-    """Controls q (B, P) with an amount of the chain's effect: 1 for all of it, 0 for none (`with_amount`)."""
-    if amount == 1:
-        return q
-    return to_unit(chain, with_amount(chain, chain.from_unit(q), amount)).to(q)
+def no_effect(chain: Effect, q: Tensor) -> Tensor:
+    """Controls q (B, P) with none of the chain's effect (`with_amount`); what has no effect then stays as it is."""
+    return to_unit(chain, with_amount(chain, chain.from_unit(q), 0.0)).to(q)
 
 
 def in_order(chain: Effect, q: Tensor) -> Tensor:

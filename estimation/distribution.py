@@ -81,8 +81,8 @@ class Calibration:
         reach: (7, P): an interval of level `LEVELS[i]` has the cumulative probabilities 0.5 ± reach[i].
         centre, axes, spread: of `strangeness`: (F,), (F, K) and (K + 1,).
         strange: () strangeness above which a recording is unlike all music of the training.
-        weights: (2,) of strangeness and of the logarithm of the effect's size in `certainty`.
-        edges, amounts: (K - 1,) and (K,): share of the estimated effect by certainty.
+        weights: (3,) of the `evidence` in `certainty`.
+        edge: () certainty up to which an estimate is left out.
     """
 
     scale: Tensor
@@ -92,8 +92,7 @@ class Calibration:
     spread: Tensor
     strange: Tensor
     weights: Tensor
-    edges: Tensor
-    amounts: Tensor
+    edge: Tensor
 
     def interval(self, information: Tensor) -> Tensor:
         """Ends (7, 2, P) of the intervals by level, end and control of pooled information (P, 2).
@@ -117,21 +116,21 @@ class Calibration:
         axes = (along / self.spread[:-1]).square().mean(1)
         return (axes + beside / (self.spread[-1] ** 2 * (len(self.centre) - self.axes.shape[1]))) / 2
 
-    def certainty(self, processed: Tensor, strangeness: Tensor, size: Tensor) -> Tensor:
-        """How certain it is that estimated effects help, (B,), from `weights` and three numbers of each recording (B,).
-
-        The logit that it was processed, its strangeness, and the Mel by which the estimated effect changes it: errors
-        of an estimate are about as large for every recording, so that large effects help more surely than small ones.
-        """
-        return processed - self.weights[0] * strangeness + self.weights[1] * size.clamp(min=SMALLEST).log()
-
-    def amount(self, processed: Tensor, strangeness: Tensor, size: Tensor) -> float:
-        """Share of the estimated effect of a recording that is kept; arguments () as of `certainty`."""
-        return float(self.amounts[int((self.edges < self.certainty(processed, strangeness, size)).sum())])
+    def certainty(self, evidence: Tensor) -> Tensor:
+        """How certain it is that estimated effects help, (…,), from the `evidence` (…, 3)."""
+        return evidence @ self.weights
 
     def as_dict(self) -> dict[str, Tensor]:
         """Its tensors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def evidence(processed: Tensor, strangeness: Tensor, size: Tensor) -> Tensor:
+    """What tells whether an estimated effect helps, (…, 3), from three numbers of each recording, (…,).
+
+    The logit that it was processed, its strangeness, and the logarithm of the Mel by which the effect changes it.
+    """
+    return torch.stack([processed, strangeness, size.clamp(min=SMALLEST).log()], -1)
 
 
 def fit_subspace(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

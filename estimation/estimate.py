@@ -32,7 +32,7 @@ class Estimate:
     remarks: list[str]  # on the whole estimate, a sentence each
     wide: Tensor | None = None  # (2, P), ends of the 95 % intervals of an estimator with a calibration
     ends: Tensor | None = None  # (len(LEVELS), 2, P), of the intervals of all levels
-    amount: float = 1.0  # share of the estimated effect that is kept; 0: no effect
+    kept: bool = True  # whether the estimated effect is; otherwise the controls are those of no effect
     notes: dict[str, str] = field(default_factory=dict)  # on estimated controls, by name
 
 
@@ -64,7 +64,7 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int, *, whole: bool 
     judged = judge(estimator, features, q, x, unlike=noise or edge < NARROWEST, whole=whole)
     if judged.remark:
         remarks.append(judged.remark)
-    kept = (judged.wide, judged.ends, judged.amount, judged.notes)
+    kept = (judged.wide, judged.ends, judged.kept, judged.notes)
     return Estimate(judged.q, judged.interval, len(features), reasons, remarks, *kept)
 
 
@@ -84,7 +84,7 @@ def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:
     for i, name in enumerate(estimator.analysis.controls()):
         # Fewer rows without intervals, which are then None.
         numbers = [None] * 5 if name in estimate.reasons else (columns[:, i].tolist() + [None] * 4)[:5]
-        at_end = not MARGIN < estimate.q[0, i].item() < 1 - MARGIN
+        at_end = estimate.kept and not MARGIN < estimate.q[0, i].item() < 1 - MARGIN
         note = estimate.reasons.get(name) or estimate.notes.get(name, "at the end of its range" if at_end else "")
         named = dict(zip(("value", "low", "high", "low_95", "high_95"), numbers, strict=True))
         record[name] = named | {"unit": units.get(name, ""), "note": note}

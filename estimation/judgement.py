@@ -1,4 +1,4 @@
-"""What of an estimate is kept: its intervals, the share of its effect by certainty, nothing for unlike recordings."""
+"""Whether an estimate is kept, by its certainty and never of unlike recordings, and its intervals."""
 
 from dataclasses import dataclass, field
 
@@ -9,8 +9,8 @@ from reknob.afx.effect import flatten
 from reknob.afx.equaliser import FixedBand
 from reknob.afx.functional import biquad
 from reknob.afx.param import Bounded
-from reknob.estimation.controls import bands, less
-from reknob.estimation.distribution import LEVELS, divergence
+from reknob.estimation.controls import bands, no_effect
+from reknob.estimation.distribution import LEVELS, divergence, evidence
 from reknob.estimation.estimator import Estimator
 from reknob.losses import MelLoss
 
@@ -24,6 +24,9 @@ SIZED = 30.0  # s, from the middle of a recording, over which the size of its ef
 #: distribution whose 68 % interval is 0.6 of the range wide, where that of the uniform one is 0.68 wide.
 KNOWN = 0.03
 UNDETERMINED = "hardly determined by the sound"  # note on such a control
+#: Remarks on estimates that are left out.
+UNLIKE = "this is unlike the recordings that the estimator was trained with: it returns no effect"
+UNCERTAIN = "no effect is certain enough: the estimate is no effect"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Judged:
     interval: Tensor | None = None  # (2, P)
     wide: Tensor | None = None  # (2, P)
     ends: Tensor | None = None  # (len(LEVELS), 2, P)
-    amount: float = 1.0
+    kept: bool = True
     remark: str = ""
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -62,7 +65,7 @@ def judge(
     all of a `whole` estimate, with a remark on what would have been kept.
 
     Without a calibration all of it, with the central 68 % of the windows, of features (W, F), as interval. With one,
-    intervals are calibrated, the estimated effect is reduced by certainty, and a recording unlike the training music
+    intervals are calibrated, an estimate of little certainty is left out, and a recording unlike the training music
     has the prior: no effect, and intervals as wide as without a recording.
     """
     windows, hidden = estimator.from_features(features)
@@ -76,32 +79,24 @@ def judge(
     size = effect_size(estimator, middle(x, round(SIZED * estimator.settings["sr"]))[None], q)
     if strange:
         information = torch.zeros_like(information)
-    amount = 0.0 if strange else calibration.amount(processed.mean(), strangeness, size[0])
+    certainty = calibration.certainty(evidence(processed.mean(), strangeness, size[0]))
+    kept = not strange and bool(certainty > calibration.edge)
     ends = calibration.interval(information)
     known = divergence(information) >= KNOWN
     notes = {
         name: UNDETERMINED for name, one in zip(estimator.analysis.controls(), known.tolist(), strict=True) if not one
     }
-    remark = _remark(strange, amount)
+    remark = "" if kept else UNLIKE if strange else UNCERTAIN
     if whole and remark:
-        amount, remark = 1.0, f"kept whole; otherwise: {remark}"
-    kept = less(estimator.analysis, q, amount)
-    return Judged(kept, ends[INNER], ends[OUTER], ends, amount, remark, notes)
+        kept, remark = True, f"kept whole; otherwise: {remark}"
+    q = q if kept else no_effect(estimator.analysis, q)
+    return Judged(q, ends[INNER], ends[OUTER], ends, kept, remark, notes)
 
 
 def middle(x: Tensor, length: int) -> Tensor:
     """The middle `length` samples of x (C, T), or all of it."""
     start = max(x.shape[-1] - length, 0) // 2
     return x[..., start : start + length]
-
-
-def _remark(strange: bool, amount: float) -> str:
-    """The sentence on what was kept of an estimate."""
-    if strange:
-        return "this is unlike the recordings that the estimator was trained with: it returns no effect"
-    if amount == 0:
-        return "no effect is certain enough: the estimate is no effect"
-    return "" if amount == 1 else f"reduced to {100 * amount:.0f} % of the estimated effect, as it is uncertain"
 
 
 def without_unseen_bands(estimator: Estimator, q: Tensor, edge: float) -> tuple[Tensor, dict[str, str]]:

@@ -1,6 +1,6 @@
 """The music that estimators are trained on: where it comes from, and loaders of excerpts of it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,6 +18,8 @@ SR = 44100  # Hz, of estimators
 # Length of a generated piece in s, and how much longer than an excerpt it is at least, so that excerpts begin at random
 # places. One length for all shorter excerpts, as a folder whose pieces have another length is refused.
 PIECE, MARGIN = 12.0, 2.0
+#: Settings that an estimator's record leaves out.
+PRIVATE = {"data_dir", "log_dir", "init", "checkpoint", "out", "overwrite"}
 #: Recordings of one split, a list for each data set.
 Sources = list[list[Recording]]
 
@@ -45,10 +47,32 @@ class MusicSettings:
     log_dir: Path = Path("logs")
 
 
-def held_out_sizes(pieces: int, *, test: bool) -> dict[str, int]:
-    """Number of generated pieces by split: a tenth of those of the training for each of the others."""
-    tenth = max(pieces // 10, 1)
-    return {"train": pieces, "valid": tenth} | ({"test": tenth} if test else {})
+@dataclass(frozen=True, kw_only=True)
+class FileSettings(MusicSettings):
+    """Settings of the programs that work on cached statistics and write one estimator to a file.
+
+    Args:
+        valid_items: number of excerpts of the validation split.
+        test_items: number of excerpts of yet other recordings that the estimator is scored on; 0 for no results.
+        seed: of weights, excerpts and parameters.
+        out, overwrite: the file to write, and whether it may exist.
+    """
+
+    valid_items: int = 400
+    test_items: int = 100
+    seed: int = 0
+    out: Path = Path("estimator.pt")
+    overwrite: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of generated pieces by split: a tenth of those of the training for each of the others."""
+        tenth = max(self.pieces // 10, 1)
+        return {"train": self.pieces, "valid": tenth} | ({"test": tenth} if self.test_items else {})
+
+    def record(self) -> dict[str, str | float | None]:
+        """What an estimator's record holds of the settings: all but paths of the machine that it was made on."""
+        return {name: value for name, value in asdict(self).items() if name not in PRIVATE}
 
 
 def build_loaders(
@@ -57,8 +81,7 @@ def build_loaders(
     """Loaders of `sizes[split]` excerpts by split, and one line for everything of the data sets that is left out.
 
     "train" yields other excerpts in each epoch, the other splits the same ones; of "train" and "valid" only a `share`
-    of every batch. Raises UsageError where data sets and
-    folders do not match, and what `find_recordings` raises.
+    of every batch. Raises UsageError where data sets and folders do not match, and what `find_recordings` raises.
     """
     sources, skipped = find_sources(music, sizes)
     loaders = {}

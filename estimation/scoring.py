@@ -105,7 +105,7 @@ def score_kept(estimator: Estimator, excerpts: Excerpts) -> Kept:
         kept.none.append(float(mel(item["dry"], wet)))
         kept.estimate.append(float(mel(estimator.render(item["dry"], found.q), wet)))
         kept.untouched.append(float(mel(estimator.render(item["dry"], left.q), item["dry"])))
-        kept.touched.append(left.amount > 0)
+        kept.touched.append(left.kept)
         kept.error.append((found.q[0] - truth).square().tolist())
         kept.known.append([control not in found.notes for control in estimator.analysis.controls()])
         if found.ends is not None:

@@ -15,7 +15,7 @@ from reknob.data.coding import random_lossy_round_trip
 from reknob.data.conditions import random_band_limit, random_level
 from reknob.data.excerpts import Excerpts
 from reknob.data.recordings import SILENT, Recording
-from reknob.estimation.controls import less
+from reknob.estimation.controls import no_effect
 from reknob.estimation.estimator import Batch, Estimator, synthesise
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
 from reknob.runtime.bars import progress_bar
@@ -34,7 +34,7 @@ class Source(Protocol):
         """The number of parts."""
         ...
 
-    def __getitem__(self, number: int) -> "StatisticsSet | Features | Trials":
+    def __getitem__(self, number: int) -> "StatisticsSet | Trials":
         """The statistics of a part."""
         ...
 
@@ -43,19 +43,14 @@ class Source(Protocol):
         ...
 
 
-class Features(NamedTuple):
-    """The encoder's features of M held-out excerpts."""
-
-    features: Tensor  # (M, F)
-
-
 class Trials(NamedTuple):
     """What an estimator makes of M held-out excerpts."""
 
     q: Tensor  # (M, P), that they were processed with
     source: Tensor  # (M,), number of the data set that they come from
+    features: Tensor  # (M, F), the encoder's
     size: Tensor  # (M,), distance by which the estimated effect, applied once more, changes them
-    mel: Tensor  # (M, 1 + len(AMOUNTS)), distance to them of their dry recording and of it with amounts of the estimate
+    mel: Tensor  # (M, 2), distance to them of their dry recording without an effect and with the estimated one
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ class Processed:
         sr = self.estimator.settings["sr"]
         if self.untouched:
             left = torch.rand(len(batch["q"]), generator=generator) < self.untouched
-            batch["q"] = torch.where(left[:, None], less(self.estimator.synthesis, batch["q"], 0.0), batch["q"])
+            batch["q"] = torch.where(left[:, None], no_effect(self.estimator.synthesis, batch["q"]), batch["q"])
         if self.limited:
             batch["dry"] = random_band_limit(batch["dry"], sr, self.limited / 2, generator)
         wet = synthesise(self.estimator, batch)

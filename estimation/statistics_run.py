@@ -1,6 +1,6 @@
 """A training on cached statistics from its settings: the objective, the statistics of each split, the best state."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from reknob.data.excerpts import Excerpts
 from reknob.estimation.descent import train_best
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import SR, MusicSettings, Sources, held_out_sizes
+from reknob.estimation.loaders import SR, FileSettings, Sources
 from reknob.estimation.statistics_cache import Processed, Source, Untouched, cache_statistics
 from reknob.estimation.statistics_training import (
     EqualiserObjective,
@@ -24,12 +24,10 @@ from reknob.runtime.seeds import stream_seed
 EQUALISERS = ("peq", "geq")  # trained on untouched music, unless `items` is given
 SPLITS = ("train", "valid")
 ITEMS, VALIDATIONS = 4000, 20
-# Settings that an estimator's record leaves out: paths of the machine that it was trained on.
-PRIVATE = {"data_dir", "log_dir", "out", "overwrite", "init"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatisticsSettings(MusicSettings):
+class StatisticsSettings(FileSettings):
     """Settings of a training on statistics; names and defaults are those of the options of train_on_statistics.py.
 
     Args:
@@ -37,41 +35,26 @@ class StatisticsSettings(MusicSettings):
         windows: number of windows of an untouched recording.
         items: number of processed excerpts, rounded up to a multiple of 50; None for untouched music where `chain` is
             an equaliser, and for 4000 otherwise.
-        valid_items: number of processed excerpts of the validation.
-        test_items: number of excerpts of other recordings that the estimator is scored on; 0 for no results.
         lr: highest learning rate.
         init: file of an estimator whose weights the training starts from.
-        seed: of weights, excerpts and parameters.
-        out, overwrite: the file to write, and whether it may exist.
     """
 
     chain: str = "peq"
     windows: int = 16
     items: int | None = None
-    valid_items: int = 400
-    test_items: int = 100
     steps: int = 3000
     batch_size: int = 128
     lr: float = 2e-3
     init: Path | None = None
-    seed: int = 0
-    out: Path = Path("estimator.pt")
-    overwrite: bool = False
 
     @property
     def n_processed(self) -> int | None:
         """Number of processed excerpts in the training split; None where the music is left untouched."""
         return self.items if self.items or self.chain in EQUALISERS else ITEMS
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of generated pieces by split."""
-        return held_out_sizes(self.pieces, test=self.test_items > 0)
-
     def record(self) -> dict[str, str | float | None]:
         """What an estimator's record holds of the settings."""
-        settings = asdict(self) | {"items": self.n_processed}
-        return {name: value for name, value in settings.items() if name not in PRIVATE}
+        return super().record() | {"items": self.n_processed}
 
 
 def build_objective(settings: StatisticsSettings) -> Objective:

@@ -10,12 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reknob.data.excerpts import Excerpts, excerpt_loader
-from reknob.estimation.certainty_run import CertaintySettings
 from reknob.estimation.distribution import LEVELS
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import Sources
+from reknob.estimation.loaders import FileSettings, Sources
 from reknob.estimation.scoring import ControlError, Kept, Scored, Scores, control_errors, score, score_kept
-from reknob.estimation.statistics_run import StatisticsSettings
 from reknob.report.figures import COLOURS
 from reknob.report.tables import markdown_table, scores_rows
 from reknob.runtime.bars import progress_bar
@@ -44,9 +42,9 @@ used; it may sound right all the same, as many settings of an equaliser sound al
 KEPT = """
 ## As estimate.py estimates
 
-Estimates are reduced or left out where they are uncertain. Mean Mel without an effect and with the estimate, excerpts
-that it makes worse; unprocessed excerpts that are left alone, and the Mel of all of them with their estimate; true
-parameters in the intervals of 68 and 95 %; mean squared error of the parameters.
+Estimates are left out where they are uncertain. Mean Mel without an effect and with the estimate, excerpts that it
+makes worse; unprocessed excerpts that are left alone, and the Mel of all of them with their estimate; true parameters
+in the intervals of 68 and 95 %; mean squared error of the parameters.
 
 {table}
 """
@@ -57,9 +55,7 @@ def results_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_results.md")
 
 
-def write_test_results(
-    settings: StatisticsSettings | CertaintySettings, estimator: Estimator, recordings: Sources
-) -> Scores:
+def write_test_results(settings: FileSettings, estimator: Estimator, recordings: Sources) -> Scores:
     """Scores an estimator on `settings.test_items` excerpts, and writes its results beside `settings.out`."""
     n_controls, seed = len(estimator.synthesis.controls()), stream_seed(settings.seed, "excerpts", "test")
     sr, count = estimator.settings["sr"], settings.test_items

@@ -4,8 +4,8 @@
 
 The estimator's weights stay as they are. Trained are the distribution of every parameter and whether a recording was
 processed at all, on excerpts that are processed with random parameters or left untouched, some of them with a band
-limit, at a low level or through a lossy codec. Calibrated on recordings of the validation split are the intervals, how
-much of an estimate is kept at which certainty, and what counts as unlike the training music. For --encoder=percentiles.
+limit, at a low level or through a lossy codec. Calibrated on recordings of the validation split are the intervals, the
+certainty from which on an estimate is kept, and what counts as unlike the training music. For --encoder=percentiles.
 
 Of each data set, and of what is untouched, at most a tenth may become worse by its estimate, with a confidence of 90 %:
 a data set of which few excerpts are tried allows little. 160 --valid_items for each data set are a good number.
@@ -54,15 +54,15 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     estimator.save(settings.out, **record | {"certainty": settings.record()})
     assert estimator.calibration
-    weights, edges = estimator.calibration.weights.tolist(), estimator.calibration.edges.tolist()
+    weights, edge = estimator.calibration.weights.tolist(), float(estimator.calibration.edge)
     scores = {}
     if settings.test_items:
         scores = write_test_results(settings, estimator, sources["test"])
         print(f"{text_table(*scores_rows(scores))}\n{results_path(settings.out)}: its results by parameter")
     line = f"{settings.out}: calibrated on {len(trials.q)} excerpts"
-    if edges[0] >= NEVER:
+    if edge >= NEVER:
         line += "; they show no certainty at which estimates are safe, so that it returns no effect: more --valid_items"
-    result(line, estimator=settings.out, excerpts=len(trials.q), weights=weights, edges=edges, scores=scores)
+    result(line, estimator=settings.out, excerpts=len(trials.q), weights=weights, edge=edge, scores=scores)
     return 0
 
 

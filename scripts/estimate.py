@@ -10,9 +10,9 @@
     python scripts/estimate.py album/ "takes/*.wav" --json all.json      several recordings, each by itself
 
 The recording is analysed in windows of 10 s, whose information is pooled: the true value of a setting lies in its 68 %
-interval for 68 of 100 recordings like those that the estimator was tested with. An estimate is reduced towards no
-effect where it is uncertain, and is no effect where the recording is unlike what the estimator was trained with. Bands
-above the recording's highest frequency (an mp3 or a low sample rate) are not estimated.
+interval for 68 of 100 recordings like those that the estimator was tested with. An estimate is no effect
+where it is uncertain, and where the recording is unlike what the estimator was trained with. Bands above the
+recording's highest frequency (an mp3 or a low sample rate) are not estimated.
 """
 
 from reknob.runtime.program import MISTAKE, print_error, program
@@ -113,7 +113,7 @@ def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], rec
     record = {
         "input": str(recording),
         "remarks": first_estimate.remarks,
-        "amounts": {path: one.amount for path, (_, one) in estimates.items()},
+        "kept": {path: one.kept for path, (_, one) in estimates.items()},
         "estimates": {path: as_record(*each) for path, each in estimates.items()},
     }
     if pair:

@@ -1,4 +1,4 @@
-"""How certain estimates are: distributions, calibration, effects reduced or withheld, the program that adds them."""
+"""How certain estimates are: distributions, calibration, effects that are left out, the program that adds them."""
 
 import json
 from dataclasses import replace
@@ -18,12 +18,13 @@ from reknob.data.file_lists import list_recordings
 from reknob.data.music import generate_music, generate_solo
 from reknob.data.recordings import find_recordings
 from reknob.estimation import certainty_training, statistics_cache, trials
-from reknob.estimation.controls import in_order, less, to_unit
+from reknob.estimation.controls import in_order, no_effect, to_unit
 from reknob.estimation.distribution import (
     LEVELS,
     Calibration,
     Certainty,
     divergence,
+    evidence,
     fit_subspace,
     log_density,
     position,
@@ -46,24 +47,22 @@ def seeded(number: int = 0) -> torch.Generator:
 
 
 def calibration(n_features: int = 5, n_controls: int = 3, **changes: float) -> Calibration:
-    """A calibration that leaves everything as it is: nothing is strange, all of an estimate is kept."""
+    """A calibration that leaves everything as it is: nothing is strange, every estimate is kept."""
     reach = torch.tensor(LEVELS)[:, None].expand(-1, n_controls) / 2
     centre, axes, spread = torch.zeros(n_features), torch.eye(n_features)[:, :2], torch.ones(3)
     strange, one = torch.tensor(changes.get("strange", 1e9)), torch.tensor(1.0)
-    edges, amounts = torch.tensor([-1e9, -1e9]), torch.tensor([0.0, 0.5, 1.0])
-    return Calibration(one, reach, centre, axes, spread, strange, torch.zeros(2), edges, amounts)
+    return Calibration(one, reach, centre, axes, spread, strange, torch.tensor([1.0, 0.0, 0.0]), torch.tensor(-1e9))
 
 
 @pytest.mark.parametrize("keys", CHAINS)
-def test_no_amount_of_an_effect_is_none(keys: str) -> None:
+def test_no_effect_is_none(keys: str) -> None:
     chain = parse_chain(keys, SR, "synthesis")
     q = torch.rand((3, len(chain.controls())), generator=seeded())
     assert torch.allclose(to_unit(chain, chain.from_unit(q)), q, atol=1e-4)
     x = 0.3 * torch.randn((3, 1, 8000), generator=seeded())
-    y = chain(x, **chain.from_unit(less(chain, q, 0.0)))
+    y = chain(x, **chain.from_unit(no_effect(chain, q)))
     centred = x - x.mean(-1, keepdim=True)
     assert torch.allclose(y / y.std(-1, keepdim=True), centred / centred.std(-1, keepdim=True), atol=1e-4)
-    assert torch.equal(less(chain, q, 1.0), q)
 
 
 @pytest.mark.parametrize("keys", ["peq", "peq,comp,peq"])
@@ -110,33 +109,53 @@ def test_too_few_trials_give_the_whole_range() -> None:
     assert reach[LEVELS.index(0.6)] == pytest.approx(0.1) and reach[LEVELS.index(0.95)] == 0.5
 
 
-def test_amounts_are_chosen_so_that_few_excerpts_of_any_group_become_worse() -> None:
+def test_estimates_are_kept_so_that_few_excerpts_of_any_group_become_worse() -> None:
     certainties, off = torch.linspace(0, 1, 200), torch.arange(200) % 5 == 0
     # An estimate helps where it is certain, and hurts below, by as much; it hurts what is untouched.
     helps = certainties.clone()
     helps[off] = 0.0
-    mel = torch.stack([torch.ones(200), 1.2 - 0.5 * helps, 1.5 - helps], 1)
+    mel = torch.stack([torch.ones(200), 1.5 - helps], 1)
     source, usual = torch.arange(200) % 2, torch.ones(200)
-    trials = Trials(torch.zeros(200, 3), source, 0.2 * usual, mel)
 
-    def chosen(processed: Tensor, strangeness: Tensor, trials: Trials) -> tuple[Calibration, Tensor]:
-        found = certainty_training.choose_edges(calibration(), processed, strangeness, trials, off)
-        certainty = found.certainty(processed, strangeness, trials.size)
-        kept = (certainty[:, None] > found.edges).sum(1, keepdim=True)
-        return found, trials.mel.gather(1, kept)[:, 0]
+    def chosen(signs: tuple[Tensor, Tensor, Tensor], mel: Tensor) -> tuple[Calibration, Tensor]:
+        trials = Trials(torch.zeros(200, 3), source, torch.empty(200, 0), usual, mel)
+        found = certainty_training.choose_edge(calibration(), evidence(*signs), trials, off)
+        kept = found.certainty(evidence(*signs)) > found.edge
+        return found, torch.where(kept, mel[:, 1], mel[:, 0])
 
-    found, after = chosen(certainties - 2.0 * off, usual, trials)
-    assert (after > 1)[~off].float().mean() <= certainty_training.WORSE and after.mean() < 0.9
-    assert (after > 1)[off].float().mean() <= certainty_training.WORSE
-    # Where the logit tells nothing, strange recordings are left alone, or such whose estimated effect is small.
-    found, after = chosen(0 * certainties, 2 - helps, trials)
-    assert found.weights[0] > 0 and after.mean() < 0.9 and (after > 1).float().mean() <= certainty_training.WORSE
-    found, after = chosen(0 * certainties, usual, trials._replace(size=helps.clamp(min=0.02)))
-    assert found.weights[1] > 0 and after.mean() < 0.9 and (after > 1).float().mean() <= certainty_training.WORSE
+    for which, signs in enumerate(
+        (
+            (certainties - 2.0 * off, usual, usual),
+            # Where the logit tells nothing, strange recordings are left alone, or such whose effect is small.
+            (usual, 2 - helps, usual),
+            (usual, usual, helps.clamp(min=0.02)),
+        )
+    ):
+        found, after = chosen(signs, mel)
+        assert found.weights.abs().argmax() == which and (found.weights[which] < 0) == (which == 1)
+        assert (after > 1)[~off].float().mean() <= certainty_training.WORSE and after.mean() < 0.9
+        assert (after > 1)[off].float().mean() <= certainty_training.WORSE
     # One data set alone may forbid what helps on average.
     worse = mel.clone()
-    worse[source == 1, 1:] = 1.3
-    assert not (chosen(certainties, usual, trials._replace(mel=worse))[1] < 1).any()
+    worse[source == 1, 1] = 1.3
+    assert not (chosen((certainties, usual, usual), worse)[1] < 1).any()
+
+
+def test_weights_of_certainty_are_those_of_a_logistic_regression() -> None:
+    signs, true = torch.randn((20000, 3), generator=seeded()), torch.tensor([1.0, -0.5, 0.25])
+    helps = torch.rand(20000, generator=seeded(1)) < (signs @ true + 0.3).sigmoid()
+
+    def direction(weights: Tensor) -> Tensor:
+        return weights / weights[:2].norm()  # the penalty shortens all of them
+
+    found = certainty_training.fit_weights(signs, torch.where(helps, -0.2, 0.2))
+    assert torch.allclose(direction(found), direction(true), atol=0.04)
+    # What hardly changes a recording hardly counts.
+    change = torch.where(helps, -0.2, 0.2) * torch.where(signs[:, 2] > 0, 1e-4, 1.0)
+    mirrored = torch.where((signs[:, 2] > 0) & (torch.rand(20000, generator=seeded(2)) < 0.5), -change, change)
+    assert torch.allclose(
+        direction(certainty_training.fit_weights(signs, mirrored))[:2], direction(true)[:2], atol=0.06
+    )
 
 
 def test_few_are_worse_where_the_upper_confidence_bound_is_below_a_tenth() -> None:
@@ -151,29 +170,28 @@ def test_few_are_worse_where_the_upper_confidence_bound_is_below_a_tenth() -> No
 
 def test_limits_rarely_make_more_than_a_tenth_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of estimates that are worse at random, the less certain the more; limits by the share seen would often fail."""
-    monkeypatch.setattr(certainty_training, "PENALTIES", torch.zeros(1))
-    monkeypatch.setattr(certainty_training, "SIZE_WEIGHTS", torch.zeros(1))
+    monkeypatch.setattr(certainty_training, "fit_weights", lambda *_: torch.tensor([1.0, 0.0, 0.0]))
     failed, kept = [], []
     for seed in range(150):
         generator = seeded(seed)
         certainty, off = torch.rand(300, generator=generator), torch.arange(300) % 4 == 0
         risk = 0.4 * (1 - certainty) * ~off
         worse = torch.rand(300, generator=generator) < risk
-        mel = torch.stack([torch.ones(300), *2 * [torch.where(worse, 1.2, 0.5)]], 1)
-        trials = Trials(torch.zeros(300, 3), torch.zeros(300), torch.ones(300), mel)
-        edge = float(certainty_training.choose_edges(calibration(), certainty, torch.ones(300), trials, off).edges[0])
-        edge = min(max(edge, 0.0), 1.0)
+        mel = torch.stack([torch.ones(300), torch.where(worse, 1.2, 0.5)], 1)
+        trials = Trials(torch.zeros(300, 3), torch.zeros(300), torch.empty(300, 0), torch.ones(300), mel)
+        signs = evidence(certainty, torch.ones(300), torch.ones(300))
+        edge = min(max(float(certainty_training.choose_edge(calibration(), signs, trials, off).edge), 0.0), 1.0)
         kept.append(1 - edge)
         failed.append(0.2 * (1 - edge) ** 2 > certainty_training.WORSE)  # the true share, of all certainties above it
     assert sum(failed) <= 1.5 * certainty_training.RISK * len(failed) and sum(kept) > 0.3 * len(kept)
 
 
 def test_too_few_trials_keep_nothing() -> None:
-    helpful = torch.tensor([1.0, 0.7, 0.4]).expand(20, -1)
-    trials = Trials(torch.zeros(20, 3), torch.zeros(20), torch.ones(20), helpful)
+    helpful = torch.tensor([1.0, 0.4]).expand(20, -1)
+    trials = Trials(torch.zeros(20, 3), torch.zeros(20), torch.empty(20, 0), torch.ones(20), helpful)
     certainty, off = torch.linspace(0, 1, 20), torch.zeros(20, dtype=torch.bool)
-    found = certainty_training.choose_edges(calibration(), certainty, torch.ones(20), trials, off)
-    assert (found.edges >= certainty_training.NEVER).all()
+    signs = evidence(certainty, torch.ones(20), torch.ones(20))
+    assert certainty_training.choose_edge(calibration(), signs, trials, off).edge == certainty_training.NEVER
 
 
 def test_what_is_unlike_the_music_is_strange() -> None:
@@ -198,15 +216,15 @@ def test_a_strange_recording_has_no_effect_and_the_widest_intervals() -> None:
     usual = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"))
     q = point(usual, features)
     kept = judge(usual, features, q, x)
-    assert kept.amount == 1 and torch.equal(kept.q, q) and kept.remark == "" and kept.interval is not None
+    assert kept.kept and torch.equal(kept.q, q) and kept.remark == "" and kept.interval is not None
     strange = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"), strange=0.0)
     judged = judge(strange, features, q, x)
-    assert judged.amount == 0 and "unlike the recordings" in judged.remark and judged.wide is not None
+    assert not judged.kept and "unlike the recordings" in judged.remark and judged.wide is not None
     whole = judge(strange, features, q, x, whole=True)
-    assert whole.amount == 1 and "unlike the recordings" in whole.remark
+    assert whole.kept and "unlike the recordings" in whole.remark
     torch.testing.assert_close(whole.q, q)
     assert torch.allclose(judged.wide, torch.tensor([[0.025], [0.975]]).expand(-1, 3), atol=1e-4)
-    assert torch.allclose(judged.q, less(strange.analysis, judged.q, 0.0))
+    assert torch.allclose(judged.q, no_effect(strange.analysis, judged.q))
     assert set(judged.notes) == set(strange.analysis.controls())
 
 
@@ -223,7 +241,7 @@ def test_certainty_is_saved_and_older_files_load_without_it(tmp_path: Path) -> N
     first, second = (estimate_recording(each, x, SR) for each in (made, again))
     assert first.wide is not None and second.wide is not None
     assert torch.allclose(first.q, second.q, atol=5e-3) and torch.allclose(first.wide, second.wide, atol=2e-2)
-    assert second.amount == 1 and estimate_recording(again, band_limit(x, SR, 4000.0), SR).amount == 0
+    assert second.kept and not estimate_recording(again, band_limit(x, SR, 4000.0), SR).kept
     entry = as_record(again, second)["dist.drive"]
     assert entry["low_95"] <= entry["low"] <= entry["high"] <= entry["high_95"]
     content = read_tensors(tmp_path / "new.pt")
@@ -294,7 +312,7 @@ def test_an_estimator_is_calibrated_by_the_program(
     made, record = load_estimator(tmp_path / "mine.pt")
     assert made.calibration is not None and record["seed"] == 3 and record["certainty"]["items"] == 10
     found = estimate_recording(made, torch.from_numpy(generate_music(9, 3.0, SR)).reshape(1, -1), SR)
-    assert found.wide is not None and found.amount == 0.0
+    assert found.wide is not None and not found.kept
 
 
 def test_several_recordings_are_estimated_and_a_silent_one_does_not_stop_them(
