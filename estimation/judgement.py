@@ -25,8 +25,8 @@ SIZED = 30.0  # s, from the middle of a recording, over which the size of its ef
 KNOWN = 0.03
 UNDETERMINED = "hardly determined by the sound"  # note on such a control
 #: Remarks on estimates that are left out.
-UNLIKE = "this is unlike the recordings that the estimator was trained with: it returns no effect"
-UNCERTAIN = "no effect is certain enough: the estimate is no effect"
+UNLIKE = "this is unlike the recordings that the estimator was trained with: no effect is returned"
+UNCERTAIN = "too uncertain: the estimate is reduced to no effect"
 
 
 @dataclass(frozen=True)
