@@ -255,6 +255,7 @@ def test_the_total_of_the_progress_bar_is_that_of_all_songs_from_the_start() -> 
     pair = SimpleNamespace(name="a", sr=SR)
     run = SimpleNamespace(track=track, pair=pair, device=torch.device("cpu"), path="run_0", values={})
     song = SimpleNamespace(files=SimpleNamespace(name="a"), run=run, outcome=Outcome.FAILED, reason="broken")
+    song.open_run = run
     early = SimpleNamespace(files=SimpleNamespace(name="b"), run=None, outcome=Outcome.DONE_BEFORE, reason="done")
     with progress:
         progress.end(early)

@@ -15,7 +15,7 @@ from strange import DEEP, LIST, NULL, NUMBER, TEXT, TREE, Change, bounded, circl
 import loss_eval
 from reknob.afx.effect import Knobs
 from reknob.afx.registry import build
-from reknob.formats.presets import Preset, write_presets
+from reknob.formats.presets import Preset, read_chain, write_presets
 from scripts import pca_trsfm, presets
 
 SR = 44100
@@ -108,7 +108,7 @@ def test_a_run_that_cannot_be_looked_up_is_as_one_that_is_gone(run: str, a_set: 
     rewrite(a_set / "info.json", runs=every(run))
     (a_set / "fx_config.yaml").rename(a_set / "chain.yaml")
     assert presets.main(["list", str(a_set), "--fx-config", str(a_set / "chain.yaml")]) == 0
-    assert presets.read_chain(a_set)[2].name == "fx_config.yaml", "the published chain"
+    assert read_chain(a_set)[2].name == "fx_config.yaml", "the published chain"
 
 
 def npy(array: np.ndarray) -> bytes:
