@@ -33,6 +33,34 @@ def total(x, n):
         y += weigh(x)
     return y
 """
+PRODUCT = """
+from loops.cache import kernel
+
+@kernel(error_model="numpy", fastmath={"contract"})
+def multiply(s, i, j):
+    for w in range(128):
+        re, im = s[i, 0, w], s[i, 1, w]
+        s[i, 0, w] = re * s[j, 0, w] - im * s[j, 1, w]
+        s[i, 1, w] = re * s[j, 1, w] + im * s[j, 0, w]
+"""
+PRODUCTS = """
+import numpy as np
+from loops.cache import kernel
+from loops.helper import multiply
+
+@kernel(error_model="numpy", fastmath={"contract"})
+def total(x, n):
+    s = np.empty((n, 2, 128), np.float32)
+    for i in range(n):
+        for w in range(128):
+            s[i, 0, w], s[i, 1, w] = x / (1 + i + w), x / (3 + i + w)
+        for j in range(i):
+            multiply(s, i, j)
+    y = 0.0
+    for w in range(128):
+        y += s[n - 1, 0, w]
+    return y
+"""
 RUN = "from loops.loop import total; y = total(1.0, 4); s = total.stats; "
 RUN += "print(y, sum(s.cache_hits.values()), sum(s.cache_misses.values()))"
 
@@ -49,11 +77,14 @@ class Package:
         # numba's own module: the project's folders import torch, which takes longer than all that is compiled here.
         (self.folder / "cache.py").write_text(source.replace(imported, "from numba.core import config"))
         (self.folder / "__init__.py").touch()
-        (self.folder / "loop.py").write_text(LOOP)
         self.weigh_by(2.0)
 
+    def write(self, helper: str, loop: str) -> None:
+        (self.folder / "helper.py").write_text(helper)
+        (self.folder / "loop.py").write_text(loop)
+
     def weigh_by(self, factor: float) -> None:
-        (self.folder / "helper.py").write_text(HELPER.replace("FACTOR", str(factor)))
+        self.write(HELPER.replace("FACTOR", str(factor)), LOOP)
 
     def start(self) -> subprocess.Popen:
         environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
@@ -79,6 +110,13 @@ def test_processes_compile_a_loop_once_until_a_helper_in_another_file_changes(pa
     assert sorted(map(package.result, at_once)) == [(8.0, 0, 1), (8.0, 1, 0)]
     package.weigh_by(3.0)
     assert package.result(package.start()) == (12.0, 0, 1)
+
+
+def test_the_process_that_compiles_a_loop_rounds_like_those_that_load_it(package: Package) -> None:
+    package.write(PRODUCT, PRODUCTS)
+    compiled, loaded = (package.result(package.start()) for _ in range(2))
+    assert (compiled[1:], loaded[1:]) == ((0, 1), (1, 0))
+    assert compiled[0] == loaded[0]
 
 
 @pytest.fixture

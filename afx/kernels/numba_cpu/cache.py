@@ -2,7 +2,8 @@
 
 It replaces numba's own cache, which compares only the source file of the outermost function, so that a change of a
 helper in another file is not detected; which raises at a damaged file; and which does not compile without a writable
-folder. Of several processes that need a loop, one compiles it while the others wait for its file.
+folder. Of several processes that need a loop, one compiles it while the others wait for its file. The one that compiles
+it then computes the same as those that load it (see SelfContainedLibrary).
 """
 
 import hashlib
@@ -24,8 +25,10 @@ from typing import Any, cast
 import llvmlite
 import numba
 from filelock import FileLock
+from llvmlite.binding import Linkage, ModuleRef
 from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
@@ -48,7 +51,7 @@ def kernel(**options: Any) -> Callable[[Callable], Callable]:
     """
 
     def decorate(function: Callable) -> Callable:
-        dispatcher: Any = numba.njit(**options)(function)
+        dispatcher: Any = numba.njit(pipeline_class=LoopCompiler, **options)(function)
         if isinstance(dispatcher, Dispatcher):  # under NUMBA_DISABLE_JIT it is the function itself
             dispatcher = cast(Any, dispatcher)  # numba's hints omit its cache
             dispatcher._cache = LoopCache(function)
@@ -56,6 +59,38 @@ def kernel(**options: Any) -> Callable[[Callable], Callable]:
         return dispatcher
 
     return decorate
+
+
+class LoopCompiler(Compiler):
+    """numba's compiler, whose result is a SelfContainedLibrary."""
+
+    def define_pipelines(self) -> list:
+        codegen = self.state.targetctx.codegen()
+        self.state.library = SelfContainedLibrary(codegen, self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
+
+
+class SelfContainedLibrary(JITCodeLibrary):
+    """Machine code of a loop that calls its own copies of its helpers.
+
+    numba exports these copies as weak symbols: a process that has compiled a helper would call that one instead. It was
+    optimised by itself, without its caller, so that its fused products and therefore its results round differently.
+    """
+
+    def _optimize_final_module(self) -> None:
+        super()._optimize_final_module()
+        weak = Linkage.linkonce_odr, Linkage.weak_odr
+        self._helpers = {f.name: f.linkage for f in self._final_module.functions if f.linkage in weak}
+        for name in self._helpers:
+            self._final_module.get_function(name).linkage = Linkage.internal
+
+    def _get_module_for_linking(self) -> ModuleRef:
+        module = super()._get_module_for_linking()
+        # Weak again for loops that link this one: copies of a helper by several routes become one there.
+        for name, linkage in self._helpers.items():
+            module.get_function(name).linkage = linkage
+        return module
 
 
 class LoopCache(NullCache):
