@@ -7,7 +7,7 @@ from reknob.afx.effect import Effect, Values, nest, values_at
 from reknob.afx.registry import EFFECTS, build
 from reknob.formats.changes import changed
 from reknob.formats.preset_document import build_chain, is_document, read_document, values_of
-from reknob.formats.preset_set import open_set
+from reknob.formats.preset_set import open_set, refuse_row
 from reknob.formats.presets import PUBLISHED_CHAIN
 from reknob.formats.runs import load_run, load_values, read_chain_file
 from reknob.runtime.errors import UsageError
@@ -45,6 +45,8 @@ def load_chain(
     UsageError naming the file that is missing, damaged or of another chain, and for a row that the set does not have.
     """
     muted = {family for family, wanted in (("delay", no_delay), ("reverb", no_reverb)) if wanted}
+    if not preset or is_document(preset):
+        refuse_row(run or preset or values, row)
     if preset and is_document(preset):
         if fx_config:
             raise UsageError(f"--fx-config {fx_config}: {preset} has its own chain; leave one of them out")

@@ -17,7 +17,7 @@ from reknob.formats.preset_document import (
     is_document,
     read_document,
 )
-from reknob.formats.preset_set import open_set
+from reknob.formats.preset_set import open_set, refuse_row
 from reknob.formats.presets import VECTORS, Preset
 from reknob.formats.runs import load_run
 from reknob.runtime.errors import UsageError
@@ -35,8 +35,7 @@ def open_preset(path: str | Path, row: int = 0) -> PresetDocument:
     if (path / VECTORS).exists() and not (path / DOCUMENT).exists():
         own = open_set(path)
         return row_document(own.preset(row), own.config, own.effect)
-    if row:
-        raise UsageError(f"--row {row}: {path} is no preset set, whose rows have numbers; leave --row out")
+    refuse_row(path, row)
     if is_document(path):
         return read_document(path)
     if not path.is_dir():

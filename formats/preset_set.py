@@ -96,3 +96,9 @@ def open_set(folder: str | Path, fx_config: str | Path | None = None) -> PresetS
     config, sr, chain_file = read_chain(folder, fx_config)
     effect = build(config, sr).eval()
     return PresetSet(Path(folder), config, chain_file, effect, load_presets(folder, effect))
+
+
+def refuse_row(path: object, row: int) -> None:
+    """UsageError where a row is asked of a path that is no preset set."""
+    if row:
+        raise UsageError(f"--row {row}: {path} is no preset set, whose rows have numbers; leave --row out")

@@ -134,6 +134,10 @@ def test_a_row_of_a_preset_set_is_applied(fitted: Path, tmp_path: Path, capsys: 
         assert refusal_of_render(capsys, [*preset, "--row", row, take_of(fitted), "out.wav"]).endswith(
             f"row {row}: {tmp_path}/set has rows 0 to 1"
         )
+    for source in (["--run", str(fitted)], ["--preset", str(fitted / "preset.json")]):
+        assert refusal_of_render(capsys, [*source, "--row", "1", take_of(fitted), "out.wav"]).endswith(
+            f"--row 1: {source[1]} is no preset set, whose rows have numbers; leave --row out"
+        )
     (tmp_path / "set" / "raw_params.npy").write_bytes(b"numbers")
     assert "raw_params.npy: not an array of numbers" in refusal_of_render(capsys, [*preset, take_of(fitted), "out.wav"])
 
