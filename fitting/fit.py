@@ -24,6 +24,7 @@ OnStep = Callable[["Fit", TrackState, Terms], None]
 PAUSE_EVERY_S = 20
 CANDIDATES = 3  # of `TrackState.candidates`
 FORWARD = 0.33  # time of a step that rendering and comparing take, without the gradient
+FAR, CALMER = 2.0, 1 / 3  # loss, relative to the lowest, from which a fit returns; factor on its rates after that
 
 
 class Report(NamedTuple):
@@ -55,6 +56,10 @@ class Fit:
     A loss or gradient that is not finite never changes a track's parameters: the step that led to it is undone and
     repeated at half its size, while the other tracks continue. This is decided on the device; no step waits for the
     host, which reads the results of a step (`Report`) one step later, by `read_reports`.
+
+    Adam moves every parameter by about its rate, however steep the loss is, and near the best parameters that is too
+    far. A track that is `near` them, and whose steps compare all its chunks, therefore returns to its lowest loss where
+    a step has more than twice that loss, and goes on at a third of its rates.
 
     Args:
         chain: the effects, on the device of the fit.
@@ -104,6 +109,7 @@ class Fit:
         # Constant, where every step takes all chunks.
         takes_all = all(track.count(batch_size) == len(track.chunks.dry) for track in tracks)
         self._all = self._indices() if takes_all else None
+        self.returns = near and takes_all
         self._reports: deque[tuple[AsyncCopy, Tensor | None]] = deque()
 
     def values(self, raws: Tensor) -> Values:
@@ -131,7 +137,7 @@ class Fit:
         self._reports.append((AsyncCopy(losses, terms, finite, self.state.scale, raws), index))
 
     def _step_function(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Takes one step: from the 10 tensors of a `State` and, if chunks are drawn, their index, to the tensors of the
+        """Takes one step: from the tensors of a `State` and, if chunks are drawn, their index, to the tensors of the
         new state, losses (G,), terms (G, K), and which gradients are finite (G, P).
 
         It reads and writes no attribute that changes, so that a CUDA graph can replay it.
@@ -146,9 +152,27 @@ class Fit:
             for new, old in zip(current, last, strict=True)
         )
         before, scale = AdamState(*before), torch.where(is_finite, 1.0, state.scale / 2)
-        rate = scale * self.method.rate(before.steps / self.epochs)
+        lowest, is_far = self._lowest(state, losses, is_finite)
+        rate = scale * lowest[-1] * self.method.rate(before.steps / self.epochs)
         moved = self.method.move(before, gradient, rate.to(self.rates)[:, None] * self.rates)
-        return *moved, *before, gradient, scale, losses, terms, finite
+        moved = AdamState(
+            torch.where(is_far, lowest[1], moved.raws),
+            moved.mean.masked_fill(is_far, 0),
+            moved.square.masked_fill(is_far, 0),
+            moved.steps,
+        )
+        return *moved, *before, gradient, scale, *lowest, losses, terms, finite
+
+    def _lowest(self, state: State, losses: Tensor, is_finite: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """The lowest losses (G,), their raws (G, P) and the paces (G,) after a step of these losses; and which tracks
+        return (G, 1)."""
+        if not self.returns:
+            return (state.lowest, state.lowest_raws, state.pace), torch.zeros_like(is_finite)[:, None]
+        is_lower = is_finite & (losses < state.lowest)
+        lowest = torch.where(is_lower, losses.to(state.lowest), state.lowest)
+        raws = torch.where(is_lower[:, None], state.raws, state.lowest_raws)
+        is_far = is_finite & (losses > FAR * lowest)
+        return (lowest, raws, torch.where(is_far, CALMER * state.pace, state.pace)), is_far[:, None]
 
     def read_reports(self, late: int = 0) -> list[list[Terms | None]]:
         """The terms of each track at each step since the last call, without the `late` newest steps.

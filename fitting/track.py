@@ -50,7 +50,8 @@ class ParameterLayout:
 class State(NamedTuple):
     """Parameters and optimiser of one track or, with a leading dimension, of several, before and after the last step.
 
-    With these the last step can be repeated at a smaller size: from `before`, along `gradient`, times `scale`.
+    With these the last step can be repeated at a smaller size: from `before`, along `gradient`, times `scale`. A fit
+    that begins near the best parameters also returns to those of its lowest loss, see `Fit`.
     """
 
     raws: Tensor  # (P,)
@@ -63,6 +64,9 @@ class State(NamedTuple):
     steps_before: Tensor
     gradient: Tensor  # (P,)
     scale: Tensor  # ()
+    lowest: Tensor  # (), loss
+    lowest_raws: Tensor  # (P,), that gave it
+    pace: Tensor  # (), a factor on the rates
 
     @property
     def current(self) -> AdamState:
@@ -111,7 +115,8 @@ class TrackState:
         initial = self.columns.join(raws).to(chunks.dry.dtype)
         none = torch.zeros_like(initial)
         adam = AdamState(initial, none, none, torch.zeros((), dtype=torch.float64))
-        self.state = State(*adam, *adam, none, torch.ones((), dtype=torch.float64))
+        one = torch.ones((), dtype=torch.float64)
+        self.state = State(*adam, *adam, none, one, torch.tensor(math.inf), initial, torch.ones(()))
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
         n = len(chunks.dry)
@@ -213,7 +218,7 @@ class TrackState:
 
     def load_state_dict(self, state: dict) -> None:
         """Restores a state; UsageError if the parameters and the state of the optimiser disagree."""
-        restored = State(**state["optimiser"])
+        restored = self.state._replace(**state["optimiser"])  # older checkpoints lack some
         if not torch.equal(self.columns.join(state["model"]), restored.raws):
             raise UsageError("the checkpoint's parameters are not those that its optimiser moved")
         self.state = restored
