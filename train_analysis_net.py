@@ -21,7 +21,7 @@ import sys
 
 from reknob.encoders import ENCODERS
 from reknob.estimation.arguments import add_music
-from reknob.estimation.loaders import build_loaders
+from reknob.estimation.loaders import build_loaders, data_names
 from reknob.estimation.sound_training import train
 from reknob.estimation.train import objectives
 from reknob.estimation.trainer import PRECISIONS, plain
@@ -34,7 +34,7 @@ from reknob.estimation.training_run import (
     score_run,
 )
 from reknob.report.board import quiet_writer_threads
-from reknob.report.results import write_results
+from reknob.report.results import write_heard, write_results
 from reknob.report.tables import scores_rows, text_table
 from reknob.report.training_board import TrainingBoard
 from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int, positive_float, positive_int
@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     scored = score_run(estimator, loaders["test"], folder, settings.seed)
     write_results(folder / RESULTS, estimator, scored)
+    write_heard(folder / RESULTS, estimator, scored, loaders["test"].dataset, data_names(settings))
     with quiet_writer_threads():
         board.scored(plain(settings), scored.scores["estimate"])
     text = f"{text_table(*scores_rows(scored.scores))}\n{folder / ESTIMATOR}; its results: {folder / RESULTS}"

@@ -130,6 +130,12 @@ def data_folders(music: MusicSettings) -> list[tuple[str, Path | None]]:
     ]
 
 
+def data_names(music: MusicSettings) -> list[str]:
+    """What the data sets are called: by their folder, or by their kind where that has a default one."""
+    named = zip(data_folders(music), (music.data_dir or "").split(","), strict=False)
+    return [folder.name if folder and given else kind for (kind, folder), given in named]
+
+
 def generate(folder: Path, counts: dict[str, int], music: MusicSettings) -> None:
     """Generates the pieces that `folder` lacks, `counts` by split, under one progress bar."""
     with progress_bar(title="generating music", unit="piece") as bar:

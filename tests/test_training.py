@@ -39,6 +39,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw none, as that takes longer than their steps; but for `trained`, which is there before."""
     monkeypatch.setattr(TrainingBoard, "validated", lambda *_: None)
     monkeypatch.setattr(train_analysis_net, "write_results", lambda *_: None)
+    monkeypatch.setattr(train_analysis_net, "write_heard", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +83,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) ->
     results = (trained / "results.md").read_text()
     assert "| comp.attack | " in results and "(results.png)" in results and "As estimate.py" not in results
     assert (trained / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert '"group": "music0"' in (trained / "results.html").read_text()
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
     assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting", "test/mel"} <= set(tags["scalars"])
