@@ -19,6 +19,7 @@ from reknob.runtime.program import INTERRUPTED, program
 import argparse
 import sys
 
+from reknob.data.excerpts import Excerpts
 from reknob.encoders import ENCODERS
 from reknob.estimation.arguments import add_music
 from reknob.estimation.loaders import build_loaders, data_names
@@ -72,7 +73,9 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     scored = score_run(estimator, loaders["test"], folder, settings.seed)
     write_results(folder / RESULTS, estimator, scored)
-    write_heard(folder / RESULTS, estimator, scored, loaders["test"].dataset, data_names(settings))
+    excerpts = loaders["test"].dataset
+    assert isinstance(excerpts, Excerpts)
+    write_heard(folder / RESULTS, estimator, scored, excerpts, data_names(settings))
     with quiet_writer_threads():
         board.scored(plain(settings), scored.scores["estimate"])
     text = f"{text_table(*scores_rows(scored.scores))}\n{folder / ESTIMATOR}; its results: {folder / RESULTS}"

@@ -90,7 +90,7 @@ class ParameterObjective(Objective):
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__(estimator)
-        self.parameters = ParameterLoss()
+        self.compare = ParameterLoss()
         self.equalisers = equalisers(estimator)
         own = tuple(f"{equaliser.name}." for equaliser in self.equalisers)
         self.others = torch.tensor([not control.startswith(own) for control in estimator.synthesis.controls()])
@@ -102,7 +102,7 @@ class ParameterObjective(Objective):
             difference = equaliser.gains(q)[1] - equaliser.gains(batch.q)[1]
             losses.append((difference - difference.mean(1, keepdim=True)).abs().mean())
         if self.others.any():
-            losses.append(self.parameters(q[:, self.others], batch.q[:, self.others]))
+            losses.append(self.compare(q[:, self.others], batch.q[:, self.others]))
         return torch.stack(losses).sum()
 
 

@@ -106,7 +106,7 @@ def _tracks(estimator: Estimator, estimate: Estimate, heard: Heard) -> tuple[lis
     sounds = {"fitted": (fitted, of_x.begin), "wet": (heard.wet, part.begin)}
     if heard.given:
         sounds = {"dry": (x, of_x.begin)} | sounds
-    labels = dict(zip(("dry", "fitted", "wet"), NAMES[heard.given], strict=True))
+    labels: dict[str, str] = dict(zip(("dry", "fitted", "wet"), NAMES[heard.given], strict=True))
     tracks = [Track(key, labels[key], _stereo(y[:, first : first + length])) for key, (y, first) in sounds.items()]
     excerpt = {"begin": part.begin / sr, "seconds": length / sr, "whole": heard.wet.shape[-1] / sr}
     return tracks, {name: round(value, 3) for name, value in excerpt.items()}
