@@ -129,6 +129,7 @@ def test_examples_are_the_best_the_middle_and_the_worst(tmp_path: Path) -> None:
             assert each["text"].startswith(f"Mel {none[at]:.3f} without an effect, {found[at]:.3f} with")
             wet = synthesise(estimator, {key: x[None] for key, x in excerpts[at].items()})[0]
             assert likeness(sounds[f"{number}-wet"], wet) > 0.97
+            assert [track["key"] for track in each["tracks"]] == [f"{number}-{key}" for key in ("dry", "fitted", "wet")]
             assert list(each["curves"][0]["series"]) == ["wet", "fitted"]
     assert [each["name"] for each in data["errors"]] == estimator.synthesis.controls()
     assert data["rows"][0][0] == "no effect" and len(data["tracks"]) == 18

@@ -27,13 +27,14 @@ function listen(example, box) {
 function examples() {
   const groups = Map.groupBy(data.examples, (example) => example.group);
   for (const [group, members] of groups) {
-    const host = html("div", { class: "grid" });
+    const host = html("div", { class: "examples" });
     byId("examples").append(html("h2", { text: group }), data.notes[group] ? html("p", { class: "muted", text: data.notes[group] }) : "", host);
     for (const example of members) {
-      const row = html("div", { class: "row screen" }), box = html("div", { class: "card" }, html("h3", { text: example.title[0].toUpperCase() + example.title.slice(1) }), html("p", { class: "muted small", text: example.text }), row);
+      const row = html("div", { class: "row screen" }), curves = html("div", { class: "curves" });
+      const box = html("div", { class: "card" }, html("h3", { text: example.title[0].toUpperCase() + example.title.slice(1) }), html("p", { class: "muted small", text: example.text }), row, curves);
       host.append(box);
       listen(example, row);
-      for (const curve of example.curves) chart(box, { title: curve.title, x: curve.log ? FREQUENCY : { label: curve.xLabel, min: curve.x[0], max: curve.x.at(-1) }, y: { label: curve.yLabel, unit: "dB", least: curve.least ?? undefined }, series: Object.entries(curve.series).map(([key, y]) => ({ name: called[key], colour: colours[key], x: curve.x, y, width: 2.2 })) });
+      for (const curve of example.curves) chart(curves.appendChild(html("div")), { title: curve.title, x: curve.log ? FREQUENCY : { label: curve.xLabel, min: curve.x[0], max: curve.x.at(-1) }, y: { label: curve.yLabel, unit: "dB", least: curve.least ?? undefined }, series: Object.entries(curve.series).map(([key, y]) => ({ name: called[key], colour: colours[key], x: curve.x, y, width: 2.2 })) });
     }
   }
 }
@@ -46,7 +47,7 @@ function scores() {
 }
 
 byId("name").textContent = data.title;
-byId("about").textContent = "Excerpts that the estimator was not trained on, processed with random parameters; the estimate heard only the processed one.";
+byId("about").textContent = "Excerpts of recordings, processed with random parameters; the estimator heard only the processed ones.";
 examples();
 scores();
 byId("foot").textContent = `Written ${data.written} by reknob ${data.version}. This file is complete: it loads nothing.`;

@@ -95,7 +95,8 @@ def write_examples_page(
     tracks, shown = [], []
     for number, each in enumerate(found):
         rows = record(each.tracks, sr, AUDIO_BYTES / len(found))
-        tracks += [row | {"key": f"{number}-{row['key']}"} for row in rows]
+        rows = [row | {"key": f"{number}-{row['key']}"} for row in rows]
+        tracks += rows
         shown.append(
             {
                 "group": each.group,
