@@ -17,18 +17,17 @@ every test item), TensorBoard. --resume continues where Ctrl-C stopped it, or at
 from reknob.runtime.program import INTERRUPTED, program
 
 import argparse
-import logging
 import sys
-import warnings
 
+from reknob.data.excerpts import Excerpts
 from reknob.encoders import ENCODERS
 from reknob.estimation.arguments import add_music
-from reknob.estimation.epochs import train
-from reknob.estimation.loaders import build_loaders
+from reknob.estimation.loaders import build_loaders, data_names
+from reknob.estimation.sound_training import train
 from reknob.estimation.train import objectives
+from reknob.estimation.trainer import PRECISIONS, plain
 from reknob.estimation.training_run import (
     ESTIMATOR,
-    PRECISIONS,
     RESULTS,
     TrainingSettings,
     build_estimator,
@@ -36,7 +35,7 @@ from reknob.estimation.training_run import (
     score_run,
 )
 from reknob.report.board import quiet_writer_threads
-from reknob.report.results import write_results
+from reknob.report.results import write_heard, write_results
 from reknob.report.tables import scores_rows, text_table
 from reknob.report.training_board import TrainingBoard
 from reknob.runtime.arguments import Parser, file_path, integer, non_negative_int, positive_float, positive_int
@@ -51,8 +50,6 @@ MOST_PROCESSES = 1024
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = TrainingSettings(**vars(parser().parse_args(argv)))
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
     keep_freed_memory()
     device = pick_device(settings.device)
     # Before the folder is created, so that settings that do not go together leave none.
@@ -76,8 +73,11 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     scored = score_run(estimator, loaders["test"], folder, settings.seed)
     write_results(folder / RESULTS, estimator, scored)
+    excerpts = loaders["test"].dataset
+    assert isinstance(excerpts, Excerpts)
+    write_heard(folder / RESULTS, estimator, scored, excerpts, data_names(settings))
     with quiet_writer_threads():
-        board.scored(settings.record(), scored.scores["estimate"])
+        board.scored(plain(settings), scored.scores["estimate"])
     text = f"{text_table(*scores_rows(scored.scores))}\n{folder / ESTIMATOR}; its results: {folder / RESULTS}"
     result(text, estimator=folder / ESTIMATOR, scores=scored.scores)
     return 0

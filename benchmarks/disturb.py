@@ -22,7 +22,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks.measure import limit_memory
-from reknob.estimation import epochs
+from reknob.estimation import trainer
 from reknob.estimation.training_run import LAST
 from reknob.fitting import fit
 from reknob.formats import runs
@@ -86,7 +86,7 @@ def kill_at_random(job: Job, kills: int, seed: int) -> Outcome:
             started = time.time()
             if not _killed(job, inputs, folder, draw.uniform(0, LATEST * seconds)):
                 break
-            states = (path for name in (runs.CHECKPOINT, LAST) for path in folder.rglob(name))
+            states = (path for name in (runs.CHECKPOINT, f"*{LAST}") for path in folder.rglob(name))
             saved = max((path.stat().st_mtime for path in states), default=started)
             repeated = max(outcome.repeated_s, time.time() - max(started, saved))
             outcome = replace(outcome, kills=outcome.kills + 1, repeated_s=repeated)
@@ -170,8 +170,8 @@ def _work(job: Job, inputs: Path, folder: Path, disturb: Disturb | None) -> NoRe
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         torch.set_num_threads(1)
-        fit.PAUSE_EVERY_S = epochs.PAUSE_S = PAUSE_S
-        epochs.WRITING = math.inf
+        fit.PAUSE_EVERY_S = trainer.PAUSE_S = PAUSE_S
+        trainer.WRITING = math.inf
         # Drawing them is most of a small job's work; they go into the file of TensorBoard, as the losses do.
         SummaryWriter.add_figure = lambda *_, **__: None
         if disturb:

@@ -10,7 +10,8 @@ folder of pairs holds Input_<n>.* and GT_<n>.*, or x.* and y.*: the recording be
 Groups are scored as estimate.py estimates: the excerpts processed with random parameters, and as they are. A folder
 stands for its test split, a pattern for all its files. Told are the mean Mel of no effect and of the estimate, the
 share of excerpts that it makes worse, the share of unprocessed excerpts that it leaves alone, how often the intervals
-hold the true value, and the settings' error, where guessing the middle gives 1/12. --scores keeps them by control.
+hold the true value, and the settings' error, where guessing the middle gives 1/12. --scores keeps them by control;
+--examples plays the excerpts that the estimate brings closest, less close and least close to the processed ones.
 """
 
 from reknob.runtime.program import program
@@ -36,6 +37,7 @@ from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.estimation.loaders import SR
 from reknob.estimation.scoring import Kept, score, score_kept
 from reknob.losses import build_metrics
+from reknob.report.page.examples import Example, Group, examples, write_examples_page
 from reknob.report.results import KEPT_COLUMNS, draw_reliability, kept_row
 from reknob.report.tables import text_table
 from reknob.runtime.arguments import Parser, file_path, positive_float, positive_int
@@ -70,15 +72,21 @@ def rows(path: str, args: argparse.Namespace) -> list[list[str]]:
     return lines
 
 
-def group_scores(estimator: Estimator, name: str, given: str, args: argparse.Namespace) -> dict:
-    """Scores of the excerpts of a group (`Kept`), with its name, its chain and the names of the controls."""
+def group_scores(
+    estimator: Estimator, name: str, given: str, args: argparse.Namespace
+) -> tuple[dict, list[Example]]:
+    """Scores of the excerpts of a group (`Kept`), with its name, its chain and the names of the controls; examples."""
     n_controls, sr = len(estimator.synthesis.controls()), estimator.settings["sr"]
     # Each group with parameters of its own: together they are then as many different ones.
     seed = stream_seed(SEED, "group", name)
     recordings = recordings_of(given, args.seconds)
     excerpts = Excerpts([recordings], n_controls, args.items, seed, sr=sr, seconds=args.seconds)
     group = {"group": name, "chain": estimator.settings["afx"], "controls": estimator.analysis.controls()}
-    return group | asdict(score_kept(estimator, excerpts))
+    kept, heard = score_kept(estimator, excerpts), []
+    if args.examples:
+        members = Group(f"{group['chain']}, {name}", kept.none, kept.estimate, range(len(kept.none)))
+        heard = examples(estimator, excerpts, members, lambda wet: estimate_recording(estimator, wet[0], sr).q)
+    return group | asdict(kept), heard
 
 
 def recordings_of(given: str, seconds: float) -> list[Recording]:
@@ -165,14 +173,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scores", type=file_path, metavar="FILE", help="file for the groups' scores, as JSON")
     text = "file for their reliability diagram, as png, svg or pdf"
     parser.add_argument("--figure", type=file_path, metavar="FILE", help=text)
+    text = "file for a page with examples of every group to listen to, as html"
+    parser.add_argument("--examples", type=file_path, metavar="FILE", help=text)
     args = parser.parse_args(argv)
     if args.data_dir:
         lines = [line for path in args.checkpoints for line in rows(path, args)]
         print(text_table(["chain", "", *METRICS], lines), flush=True)
     if args.groups:
         given = [group.split("=", 1) for group in args.groups]
-        scored = [group_scores(load_estimator(path)[0], *each, args) for path in args.checkpoints for each in given]
-        print(text_table(["chain", "group", *KEPT_COLUMNS], [group_row(each) for each in scored]), flush=True)
+        found = [group_scores(load_estimator(path)[0], *each, args) for path in args.checkpoints for each in given]
+        scored = [scores for scores, _ in found]
+        table = ["chain", "group", *KEPT_COLUMNS], [group_row(each) for each in scored]
+        print(text_table(*table), flush=True)
+        if args.examples:
+            heard = [example for _, each in found for example in each]
+            write_examples_page(args.examples, "Estimators as estimate.py uses them", heard, table=table, sr=SR)
         if args.scores:
             write_text(args.scores, to_json(scored))
         if args.figure:

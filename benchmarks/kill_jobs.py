@@ -11,6 +11,7 @@ from benchmarks.disturb import Job
 from reknob.afx.effect import Knobs
 from reknob.afx.registry import build
 from reknob.data.audio import read_audio, write_audio
+from reknob.estimation.trainer import state_path
 from reknob.estimation.training_run import LAST
 from reknob.formats import runs
 from reknob.formats.presets import read_info
@@ -122,17 +123,17 @@ STATISTICS = "--seconds=1 --steps=30 --batch_size=4 --windows=1 --test_items=0 -
 
 def _statistics(inputs: Path, folder: Path) -> int:
     argv = [*STATISTICS.split(), "--data=folder", f"--data_dir={inputs}", f"--log_dir={folder / 'logs'}"]
-    if (folder / "a.pt").exists():
-        return 0
-    return TRAIN_ON_STATISTICS([*argv, f"--out={folder / 'a.pt'}"])
+    out = folder / "a.pt"
+    return TRAIN_ON_STATISTICS([*argv, f"--out={out}", "--resume" if state_path(out).exists() else "--overwrite"])
 
 
 def _statistics_result(folder: Path) -> dict[str, object]:
-    return dict(read_tensors(folder / "a.pt")["weights"])
+    estimator = read_tensors(folder / "a.pt")
+    return {**estimator["weights"], "valid_loss": estimator["record"]["valid_loss"]}
 
 
 def _check_statistics(folder: Path) -> None:
-    for path in folder.rglob("*.pt"):
+    for path in (*folder.rglob("*.pt"), *folder.glob("*.ckpt")):
         if not path.name.startswith("."):
             read_tensors(path)
 

@@ -1,4 +1,4 @@
-"""The loop of every training: steps down the gradient of one loss after another, and the weights that validate best."""
+"""The step of every training: down the gradient of one loss after another."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -6,10 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-
-from reknob.runtime.bars import progress_bar
-from reknob.runtime.errors import UsageError
-from reknob.runtime.interrupt import Interrupt
 
 
 def descend(
@@ -38,36 +34,3 @@ def descend(
         if schedule:
             schedule.step()
         yield loss.detach()
-
-
-def train_best(
-    network: nn.Module,
-    steps: Iterable[Tensor],
-    total: int,
-    validate: Callable[[], float],
-    *,
-    every: int,
-    interrupt: Interrupt,
-) -> tuple[float, int]:
-    """The lowest validation loss over `total` `steps`, as `descend` makes them, and the number of the step before it.
-
-    The validation is computed every so many steps, at the end, and after the step at which `interrupt` asks to stop.
-    `network` is left with the weights that gave the lowest. Raises UsageError where none was finite.
-    """
-    best, best_step, weights = math.inf, 0, {}
-    with progress_bar(steps, "training", total, unit="step") as bar:
-        for step, _ in enumerate(bar, start=1):
-            if step % every and step < total and not interrupt.asked:
-                continue
-            loss = validate()
-            bar.set_postfix(valid=f"{loss:.4f}")
-            if loss < best:
-                best, best_step = loss, step
-                # Copied, as the optimiser changes the tensors of state_dict in place.
-                weights = {name: value.clone() for name, value in network.state_dict().items()}
-            if interrupt.asked:
-                break
-    if not weights:
-        raise UsageError("the loss is not a number; give a lower --lr")
-    network.load_state_dict(weights)
-    return best, best_step

@@ -1,6 +1,6 @@
 """The music that estimators are trained on: where it comes from, and loaders of excerpts of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from reknob.data.excerpts import ALONE, Excerpts, Share, excerpt_loader
 from reknob.data.generated import prepare_generated
 from reknob.data.recordings import Recording, find_recordings
+from reknob.estimation.trainer import plain
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import user_path
@@ -19,7 +20,7 @@ SR = 44100  # Hz, of estimators
 # places. One length for all shorter excerpts, as a folder whose pieces have another length is refused.
 PIECE, MARGIN = 12.0, 2.0
 #: Settings that an estimator's record leaves out.
-PRIVATE = {"data_dir", "log_dir", "init", "checkpoint", "out", "overwrite"}
+PRIVATE = {"data_dir", "log_dir", "init", "checkpoint", "out", "overwrite", "resume"}
 #: Recordings of one split, a list for each data set.
 Sources = list[list[Recording]]
 
@@ -46,6 +47,10 @@ class MusicSettings:
     workers: int = 1
     log_dir: Path = Path("logs")
 
+    def record(self) -> dict[str, str | float | None]:
+        """What an estimator's record holds of the settings: all but paths of the machine that it was made on."""
+        return {name: value for name, value in plain(self).items() if name not in PRIVATE}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings(MusicSettings):
@@ -69,10 +74,6 @@ class FileSettings(MusicSettings):
         """Number of generated pieces by split: a tenth of those of the training for each of the others."""
         tenth = max(self.pieces // 10, 1)
         return {"train": self.pieces, "valid": tenth} | ({"test": tenth} if self.test_items else {})
-
-    def record(self) -> dict[str, str | float | None]:
-        """What an estimator's record holds of the settings: all but paths of the machine that it was made on."""
-        return {name: value for name, value in asdict(self).items() if name not in PRIVATE}
 
 
 def build_loaders(
@@ -127,6 +128,12 @@ def data_folders(music: MusicSettings) -> list[tuple[str, Path | None]]:
     return [
         (kind, user_path(folder) if folder else defaults.get(kind)) for kind, folder in zip(kinds, given, strict=True)
     ]
+
+
+def data_names(music: MusicSettings) -> list[str]:
+    """What the data sets are called: by their folder, or by their kind where that has a default one."""
+    named = zip(data_folders(music), (music.data_dir or "").split(","), strict=False)
+    return [folder.name if folder and given else kind for (kind, folder), given in named]
 
 
 def generate(folder: Path, counts: dict[str, int], music: MusicSettings) -> None:

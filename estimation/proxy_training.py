@@ -1,12 +1,11 @@
 """Training and scoring of the compressor's neural proxy against the compressor itself."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reknob.afx.dynamics import Compressor
 from reknob.afx.functional.level import centre_and_peak
@@ -14,11 +13,11 @@ from reknob.afx.proxy import TRAINED_SR, ProxyCompressor
 from reknob.data.audio import read_audio, resample
 from reknob.data.music import generate_music
 from reknob.data.recordings import find_recordings
-from reknob.estimation.descent import descend, train_best
+from reknob.estimation.trainer import Task, Trainer, open_fabric, state_path
 from reknob.losses.metrics import FFT_SIZES, BlindMetrics
 from reknob.losses.stft import MultiResolutionSTFT
 from reknob.runtime.bars import progress_bar
-from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.files import read_tensors, write_tensors
 from reknob.runtime.seeds import stream
 
 SECONDS = 10.0  # of a piece
@@ -82,55 +81,81 @@ def random_controls(count: int) -> Tensor:
 
 
 def train_proxy(
-    settings: ProxySettings, music: Tensor, held_out: Tensor, interrupt: Interrupt
-) -> tuple[ProxyCompressor, int]:
-    """The proxy with the weights that were best on held-out pieces, and the number of the step that gave them.
+    settings: ProxySettings, music: Tensor, held_out: Tensor, out: Path, *, resume: bool = False
+) -> tuple[ProxyCompressor, Trainer]:
+    """The proxy with the weights that were best on held-out pieces, which are in the file `out`, and the trainer.
 
-    The loss is L1 + multi-resolution STFT. The validation is computed every `validate_every` steps, at the end, and
-    after the step at which `interrupt` asks to stop. `music` (N, 1, T) and `held_out` (M, 1, T) are on the device to
-    train on. Raises UsageError where no validation was finite.
+    `music` (N, 1, T) and `held_out` (M, 1, T) are on the device to train on. Errors are those of `Trainer.train`.
     """
     torch.manual_seed(settings.seed)
     proxy = ProxyCompressor(TRAINED_SR, weights=None).to(music.device)
-    # The proxy freezes its network, for estimators that are trained through it; here it is what is trained.
-    network, exact = proxy.network.requires_grad_(True), Compressor(TRAINED_SR)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    # One more: the schedule is stepped after the optimiser's last step as well, which would be past its end.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.lr, total_steps=settings.steps + 1, pct_start=0.05
-    )
-    stft = MultiResolutionSTFT(TRAINED_SR, FFT_SIZES, [n // 2 for n in FFT_SIZES], FFT_SIZES)
-    q_held_out = random_controls(len(held_out))
+    task = ProxyTask(proxy, settings, music, held_out, out)
+    trainer = Trainer(task, open_fabric(music.device), state_path(out), settings)
+    trainer.train(resume=resume)
+    return proxy, trainer
 
-    def loss(x: Tensor, q: Tensor) -> Tensor:
+
+class ProxyLoss(nn.Module):
+    """L1 + multi-resolution STFT between the outputs of the proxy and of the compressor."""
+
+    def __init__(self, proxy: ProxyCompressor) -> None:
+        super().__init__()
+        self.proxy, self.exact = proxy, Compressor(TRAINED_SR)
+        self.stft = MultiResolutionSTFT(TRAINED_SR, FFT_SIZES, [n // 2 for n in FFT_SIZES], FFT_SIZES)
+
+    def forward(self, x: Tensor, q: Tensor) -> Tensor:
+        """The mean loss of audio (B, 1, T) at controls q (B, 6)."""
         # The network does not compute the make-up gain, which would weight the excerpts unevenly.
-        values = exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}
-        target, pred = exact(x, **values), proxy(x, **values)
-        return (pred - target).abs().mean() + stft(pred, target)
+        values = self.exact.from_unit(q) | {"makeup": torch.zeros(len(q), device=x.device)}
+        target, pred = self.exact(x, **values), self.proxy(x, **values)
+        return (pred - target).abs().mean() + self.stft(pred, target)
 
-    def validate() -> float:
-        # The terms that are trained on; ESR and Mel are reported only.
-        mae, _, mrstft, _ = score_proxy(proxy, held_out, q_held_out).mean(0).tolist()
+
+class ProxyTask(Task):
+    """Adam on the network of a proxy, whose learning rate rises and falls once; validated every `validate_every`."""
+
+    generator: torch.Generator
+    most = 1.0
+
+    def __init__(
+        self, proxy: ProxyCompressor, settings: ProxySettings, music: Tensor, held_out: Tensor, out: Path
+    ) -> None:
+        self.proxy, self.settings, self.music, self.held_out, self.out = proxy, settings, music, held_out, out
+        # The proxy freezes its network, for estimators that are trained through it; here it is what is trained.
+        self.model, self.network = ProxyLoss(proxy), proxy.network.requires_grad_(True)
+        self.steps, self.epoch_steps = settings.steps, settings.validate_every
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.lr)
+        # One more: the schedule is stepped after the optimiser's last step as well, which would be past its end.
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, settings.lr, total_steps=settings.steps + 1, pct_start=0.05
+        )
+        # On the CPU, so that the batches are the same on every device.
+        self.generator = torch.Generator().manual_seed(settings.seed)
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random excerpts (B, 1, T) at a peak of 1, and uniform controls q (B, 6)."""
+        length, size = round(self.settings.seconds * TRAINED_SR), (self.settings.batch_size,)
+        for _ in range(self.left(epoch, first)):
+            rows = torch.randint(len(self.music), size, generator=self.generator).tolist()
+            starts = torch.randint(self.music.shape[-1] - length + 1, size, generator=self.generator).tolist()
+            spans = zip(rows, starts, strict=True)
+            x = torch.stack([self.music[row, :, start : start + length] for row, start in spans])
+            q = torch.rand(*size, len(Compressor.params), generator=self.generator)
+            # Again, as an excerpt need not contain its piece's peak.
+            yield centre_and_peak(x), q.to(x.device)
+
+    def validate(self, epoch: int) -> Tensor:
+        """The terms that are trained on; ESR and Mel are reported only."""
+        mae, _, mrstft, _ = score_proxy(self.proxy, self.held_out, random_controls(len(self.held_out))).mean(0)
         return mae + mrstft
 
-    losses = itertools.starmap(loss, draw_batches(settings, music))
-    steps = descend(losses, optimiser, schedule, most=1.0)
-    every = settings.validate_every
-    return proxy, train_best(network, steps, settings.steps, validate, every=every, interrupt=interrupt)[1]
+    def keep(self, valid: float) -> None:
+        """Writes the network's weights."""
+        write_tensors(self.out, {name: value.cpu() for name, value in self.network.state_dict().items()})
 
-
-def draw_batches(settings: ProxySettings, music: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch for each step, of random excerpts (B, 1, T) at a peak of 1, and of uniform controls q (B, 6)."""
-    # On the CPU, so that the batches are the same on every device.
-    generator = torch.Generator().manual_seed(settings.seed)
-    length, size = round(settings.seconds * TRAINED_SR), (settings.batch_size,)
-    for _ in range(settings.steps):
-        rows = torch.randint(len(music), size, generator=generator).tolist()
-        starts = torch.randint(music.shape[-1] - length + 1, size, generator=generator).tolist()
-        x = torch.stack([music[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)])
-        q = torch.rand(settings.batch_size, len(Compressor.params), generator=generator)
-        # Again, as an excerpt need not contain its piece's peak.
-        yield centre_and_peak(x), q.to(x.device)
+    def kept(self) -> dict[str, Tensor]:
+        """The weights in the file."""
+        return read_tensors(self.out)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ class Scored(NamedTuple):
     scores: Scores
     true: Tensor  # (M, P)
     estimate: Tensor  # (M, P); another P where the chains have other controls
+    source: Tensor | None = None  # (M,), number of the data set, of batches that have it
 
 
 class ControlError(NamedTuple):
@@ -51,13 +52,14 @@ def score(
     generator = torch.Generator().manual_seed(seed)
     estimator.eval()
     scores: Scores = {}
-    true, estimates = [], []
+    true, estimates, numbers = [], [], []
     for batch in batches:
         batch = {name: content.to(device) for name, content in batch.items()}
         dry, wet = batch["dry"], synthesise(estimator, batch)
         q = estimator(file(wet) if file else wet)
         true.append(batch["q"].cpu())
         estimates.append(q.cpu())
+        numbers += [batch["source"].cpu()] if "source" in batch else []
         guesses = {"random settings": torch.rand(q.shape, generator=generator).to(q), "estimate": q}
         sounds = {"no effect": dry} | {system: estimator.render(dry, guess) for system, guess in guesses.items()}
         for system, sound in sounds.items():
@@ -67,7 +69,7 @@ def score(
             columns = scores.setdefault(system, {})
             for name, values in items.items():
                 columns.setdefault(name, []).extend(values.tolist())
-    return Scored(scores, torch.cat(true), torch.cat(estimates))
+    return Scored(scores, torch.cat(true), torch.cat(estimates), torch.cat(numbers) if numbers else None)
 
 
 def control_errors(estimator: Estimator, scored: Scored) -> list[ControlError]:

@@ -1,12 +1,14 @@
 """A training on cached statistics from its settings: the objective, the statistics of each split, the best state."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from reknob.data.excerpts import Excerpts
-from reknob.estimation.descent import train_best
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import SR, FileSettings, Sources
 from reknob.estimation.statistics_cache import Processed, Source, Untouched, cache_statistics
@@ -15,15 +17,15 @@ from reknob.estimation.statistics_training import (
     Objective,
     ParameterObjective,
     StatisticsSet,
-    train_steps,
 )
+from reknob.estimation.trainer import EstimatorTask, Trainer, open_fabric, state_path
 from reknob.runtime.errors import UsageError
-from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.seeds import stream_seed
 
 EQUALISERS = ("peq", "geq")  # trained on untouched music, unless `items` is given
 SPLITS = ("train", "valid")
 ITEMS, VALIDATIONS = 4000, 20
+WARM_UP = 200  # steps over which the learning rate rises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class StatisticsSettings(FileSettings):
             an equaliser, and for 4000 otherwise.
         lr: highest learning rate.
         init: file of an estimator whose weights the training starts from.
+        resume: whether to continue the training of `out`.
     """
 
     chain: str = "peq"
@@ -46,6 +49,7 @@ class StatisticsSettings(FileSettings):
     batch_size: int = 128
     lr: float = 2e-3
     init: Path | None = None
+    resume: bool = False
 
     @property
     def n_processed(self) -> int | None:
@@ -101,38 +105,49 @@ def statistics_sources(
 
 
 def train_on(
-    objective: Objective,
-    statistics: dict[str, list[StatisticsSet]],
-    settings: StatisticsSettings,
-    interrupt: Interrupt,
-) -> float:
-    """Trains on `statistics["train"]`, and returns the lowest loss on `statistics["valid"]`, of `VALIDATIONS`.
+    objective: Objective, statistics: dict[str, list[StatisticsSet]], settings: StatisticsSettings
+) -> Trainer:
+    """Trains on `statistics["train"]`, validates on `statistics["valid"]`, and returns the trainer.
 
-    The estimator is left with the weights that gave it; `interrupt` and errors are those of `train_best`.
+    The estimator is left with the weights of the lowest validation loss, which are in the file `settings.out`; errors
+    are those of `Trainer.train`.
     """
-    steps = train_steps(
-        objective,
-        statistics["train"],
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        seed=settings.seed,
-    )
-    validation = StatisticsSet.join(statistics["valid"])
-    return train_best(
-        objective.estimator.controller,
-        steps,
-        settings.steps,
-        lambda: validate(objective, validation),
-        every=-(-settings.steps // VALIDATIONS),
-        interrupt=interrupt,
-    )[0]
+    task, fabric = StatisticsTask(objective, statistics, settings), open_fabric(torch.device("cpu"))
+    trainer = Trainer(task, fabric, state_path(settings.out), settings)
+    trainer.train(resume=settings.resume)
+    return trainer
 
 
-@torch.no_grad()
-def validate(objective: Objective, validation: StatisticsSet) -> float:
-    """The loss on a statistics set, with the same random parameters every time."""
-    controller = objective.estimator.controller.eval()
-    loss = objective(validation, torch.Generator().manual_seed(0)).item()
-    controller.train()
-    return loss
+class StatisticsTask(EstimatorTask):
+    """AdamW on the perceptron; the learning rate rises for `WARM_UP` steps and falls along half a cosine.
+
+    Every batch has as many excerpts of each of the sets.
+    """
+
+    generator: torch.Generator
+
+    def __init__(
+        self, objective: Objective, statistics: dict[str, list[StatisticsSet]], settings: StatisticsSettings
+    ) -> None:
+        self.estimator, self.out, self.record = objective.estimator, settings.out, settings.record()
+        self.sets, self.validation = statistics["train"], StatisticsSet.join(statistics["valid"])
+        # Rounded up, so that a set is never left out of a batch.
+        self.per_set = -(-settings.batch_size // len(self.sets))
+        self.model, self.network = objective, objective.estimator.controller
+        self.steps, self.epoch_steps = settings.steps, -(-settings.steps // VALIDATIONS)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=1e-2)
+        # The rise begins at step + 1: at a learning rate of 0 the first step would change nothing.
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser,
+            lambda step: min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / settings.steps)) / 2,
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed)
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[StatisticsSet, torch.Generator]]:
+        """Random excerpts, and what else is random is drawn from."""
+        for _ in range(self.left(epoch, first)):
+            yield StatisticsSet.join(each.draw(self.per_set, self.generator) for each in self.sets), self.generator
+
+    def validate(self, epoch: int) -> Tensor:
+        """The loss with the same random parameters every time."""
+        return self.model(self.validation, torch.Generator().manual_seed(0))

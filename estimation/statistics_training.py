@@ -1,8 +1,7 @@
 """Training on cached statistics of excerpts: thousands of steps in the time that a few take on audio."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,9 @@ from reknob.afx.effect import Effect
 from reknob.afx.functional.biquad import response
 from reknob.encoders.cqt import bins
 from reknob.encoders.percentiles import N_CHANGES, Percentiles
-from reknob.estimation.descent import descend
 from reknob.estimation.estimator import Estimator
 from reknob.losses import MelLoss, ParameterLoss
 from reknob.runtime.errors import UsageError
-
-WARM_UP = 200  # steps over which the learning rate rises
 
 
 class StatisticsSet(NamedTuple):
@@ -41,14 +37,19 @@ class StatisticsSet(NamedTuple):
         return StatisticsSet(*(torch.cat(column) for column in zip(*sets, strict=True)))
 
 
-class Objective(Protocol):
-    """A loss of an estimator on statistics."""
+class Objective(nn.Module):
+    """An estimator with its loss on statistics.
 
-    estimator: Estimator
+    Raises UsageError for an encoder other than `Percentiles`.
+    """
 
-    def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
+    def __init__(self, estimator: Estimator) -> None:
+        super().__init__()
+        self.estimator, self.encoder = estimator, percentile_encoder(estimator)
+
+    def forward(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         """Mean loss over a batch; what is random in it is drawn from `generator`."""
-        ...
+        raise NotImplementedError
 
 
 class Equaliser:
@@ -79,35 +80,33 @@ def equalisers(estimator: Estimator) -> list[Equaliser]:
     return [Equaliser(estimator, name, bands) for name, bands in parts if bands and all(map(is_biquad, bands))]
 
 
-class ParameterObjective:
+class ParameterObjective(Objective):
     """Parameter-domain loss of any chain, against the controls that processed the excerpts.
 
     An equaliser's controls are compared by magnitude response: the mean absolute difference in nepers at the mel bands
     of both responses, each less its mean, since the statistics do not depend on overall gain. All other controls are
     compared by `ParameterLoss`; the loss is the sum of both.
-
-    Raises UsageError for an encoder other than `Percentiles`.
     """
 
     def __init__(self, estimator: Estimator) -> None:
-        self.encoder = percentile_encoder(estimator)
-        self.estimator, self.parameters = estimator, ParameterLoss()
+        super().__init__(estimator)
+        self.compare = ParameterLoss()
         self.equalisers = equalisers(estimator)
         own = tuple(f"{equaliser.name}." for equaliser in self.equalisers)
         self.others = torch.tensor([not control.startswith(own) for control in estimator.synthesis.controls()])
 
-    def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
+    def forward(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         q = self.estimator.controller.mlp(self.encoder.describe(batch.spectral, batch.wave))
         losses = []
         for equaliser in self.equalisers:
             difference = equaliser.gains(q)[1] - equaliser.gains(batch.q)[1]
             losses.append((difference - difference.mean(1, keepdim=True)).abs().mean())
         if self.others.any():
-            losses.append(self.parameters(q[:, self.others], batch.q[:, self.others]))
+            losses.append(self.compare(q[:, self.others], batch.q[:, self.others]))
         return torch.stack(losses).sum()
 
 
-class EqualiserObjective:
+class EqualiserObjective(Objective):
     """Audio-domain loss of an equaliser without rendering any audio: its gains are added to the cached levels.
 
     Parameters are drawn anew for every batch. The loss is `MelLoss` of the rendered audio with every mel band
@@ -115,15 +114,15 @@ class EqualiserObjective:
     normalisation to equal RMS scales it. The waveform's statistics are those of untouched music and do not depend on
     the parameters: their weights are kept at zero.
 
-    Raises UsageError for a chain that is not a single equaliser, and for an encoder other than `Percentiles`.
+    Raises UsageError for a chain that is not a single equaliser.
     """
 
     def __init__(self, estimator: Estimator) -> None:
-        self.encoder = percentile_encoder(estimator)
+        super().__init__(estimator)
         found = equalisers(estimator)
         if len(found) != 1 or not found[0].mask.all() or not estimator.same_controls:
             raise UsageError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
-        self.estimator, self.equaliser = estimator, found[0]
+        self.equaliser = found[0]
         layer = estimator.controller.mlp[0]
         assert isinstance(layer, nn.Linear)
         mask = torch.ones_like(layer.weight)
@@ -134,7 +133,7 @@ class EqualiserObjective:
         # Without a gradient AdamW leaves a zero at zero, as its decay only scales weights.
         layer.weight.register_hook(lambda gradient: gradient * mask)
 
-    def __call__(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
+    def forward(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         q = torch.rand((len(batch.q), len(self.equaliser.mask)), generator=generator)
         with torch.no_grad():
             true = self.equaliser.gains(q)
@@ -166,28 +165,3 @@ def percentile_encoder(estimator: Estimator) -> Percentiles:
     if not isinstance(encoder, Percentiles):
         raise UsageError(f"--encoder {estimator.settings['encoder']}: only percentiles is trained on statistics")
     return encoder
-
-
-def train_steps(
-    objective: Objective, sources: Sequence[StatisticsSet], *, steps: int, batch_size: int, lr: float, seed: int
-) -> Iterator[Tensor]:
-    """Trains with AdamW, and yields the loss of each step.
-
-    Every batch has as many excerpts of each source. The learning rate rises for `WARM_UP` steps and falls along half a
-    cosine.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    controller = objective.estimator.controller.train()
-    optimiser = torch.optim.AdamW(controller.parameters(), lr=lr, weight_decay=1e-2)
-    # The rise begins at step + 1: at a learning rate of 0 the first step would change nothing.
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
-    # Rounded up, so that a source is never left out of a batch.
-    per_source = -(-batch_size // len(sources))
-    losses = (
-        objective(StatisticsSet.join(source.draw(per_source, generator) for source in sources), generator)
-        for _ in range(steps)
-    )
-    yield from descend(losses, optimiser, schedule)
-    controller.eval()

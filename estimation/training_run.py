@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -12,21 +11,15 @@ from reknob.data.excerpts import Share
 from reknob.estimation.estimator import Batch, Estimator
 from reknob.estimation.loaders import SR, MusicSettings
 from reknob.estimation.scoring import Scored, score
+from reknob.estimation.trainer import plain, read_state
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import read_json, read_tensors, user_path, write_text
+from reknob.runtime.files import user_path, write_text
 from reknob.runtime.processes import rank
 
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-}
 #: Files of a run folder: the training's state, the settings, the best epoch's estimator, its scores and their tables.
 LAST, RECORD, ESTIMATOR, METRICS = "last.ckpt", "settings.json", "estimator.pt", "metrics.json"
 RESULTS = "results.md"
-# Settings that may differ between a run and its continuation.
-FREE = {"epochs", "device", "devices", "nodes", "precision", "workers", "resume", "test_items"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +80,6 @@ class TrainingSettings(MusicSettings):
         words = [self.prefix, "SFX", self.sfx, "AFX", self.afx, "ENC", self.encoder, "LOSS", self.loss, self.suffix]
         return user_path(Path(self.log_dir) / "_".join(word for word in words if word))
 
-    def record(self) -> dict[str, str | float | None]:
-        """The settings as plain values."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-
 
 def build_estimator(settings: TrainingSettings) -> Estimator:
     """The estimator to train; UsageError where the two chains, the loss and the batch size do not go together.
@@ -127,39 +116,23 @@ def open_folder(settings: TrainingSettings) -> Path:
     """
     folder, is_first = settings.folder, settings.share.rank == 0
     # A folder without a state has nothing to lose, and is used again.
-    if (folder / LAST).exists():
-        _continue(folder, settings, is_first=is_first)
-        return folder
     if settings.resume:
-        raise UsageError(f"--resume: {folder} holds nothing to resume; leave --resume out to start it")
+        state = read_state(folder / LAST, settings)
+        begun = -(-state["step"] // (settings.epoch_items // settings.batch_size))
+        if begun > settings.epochs:
+            text = f"{folder / LAST} holds {begun} epochs; give --epochs {begun} or more, or another --suffix"
+            raise UsageError(text)
+    elif (folder / LAST).exists():
+        raise UsageError(f"{folder} exists; --resume continues it, --suffix NAME starts another run")
     if not is_first:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / RECORD, json.dumps(settings.record(), indent=1))
+        write_text(folder / RECORD, json.dumps(plain(settings), indent=1))
     except OSError as error:
         reason = f"cannot be written ({error.strerror}); choose another"
         raise UsageError(f"--log_dir {settings.log_dir}: {reason}") from error
     return folder
-
-
-def _continue(folder: Path, settings: TrainingSettings, *, is_first: bool) -> None:
-    """Checks that a run may be continued, and writes what its continuation changes to its settings."""
-    if not settings.resume:
-        raise UsageError(f"{folder} exists; --resume continues it, --suffix NAME starts another run")
-    before, after = read_json(folder / RECORD), settings.record()
-    changed = sorted(key for key in after.keys() - FREE if before.get(key) != after[key])
-    if changed:
-        text = f"{folder} was started with other settings: {', '.join(changed)}"
-        raise UsageError(f"{text}; give the same ones, or a --suffix")
-    state = read_tensors(folder / LAST)
-    if "controller" not in state:
-        raise UsageError(f"{folder / LAST}: not a training's state of this version; start another with --suffix NAME")
-    begun = state["epoch"] + bool(state["batch"])
-    if begun > settings.epochs:
-        raise UsageError(f"{folder / LAST} holds {begun} epochs; give --epochs {begun} or more, or another --suffix")
-    if is_first:
-        write_text(folder / RECORD, json.dumps(before | after, indent=1))
 
 
 def score_run(estimator: Estimator, batches: Iterable[Batch], folder: Path, seed: int) -> Scored:

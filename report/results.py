@@ -6,15 +6,17 @@ from statistics import fmean
 from urllib.parse import quote
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reknob.data.excerpts import Excerpts, excerpt_loader
 from reknob.estimation.distribution import LEVELS
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.loaders import FileSettings, Sources
+from reknob.estimation.loaders import FileSettings, Sources, data_names
 from reknob.estimation.scoring import ControlError, Kept, Scored, Scores, control_errors, score, score_kept
 from reknob.report.figures import COLOURS
+from reknob.report.page.examples import Group, examples, write_examples_page
 from reknob.report.tables import markdown_table, scores_rows
 from reknob.runtime.bars import progress_bar
 from reknob.runtime.files import atomic_path, write_text
@@ -64,7 +66,25 @@ def write_test_results(settings: FileSettings, estimator: Estimator, recordings:
     scored = score(estimator, batches, settings.seed)
     kept = score_kept(estimator, excerpts) if estimator.calibration else None
     write_results(results_path(settings.out), estimator, scored, kept)
+    write_heard(results_path(settings.out), estimator, scored, excerpts, data_names(settings))
     return scored.scores
+
+
+def write_heard(path: Path, estimator: Estimator, scored: Scored, excerpts: Excerpts, names: Sequence[str]) -> None:
+    """Writes a page with examples of scored excerpts of every data set beside the results in the file `path`.
+
+    `names` are those of the data sets.
+    """
+    mel = {system: columns["mel"] for system, columns in scored.scores.items()}
+    source = torch.zeros(len(scored.true)) if scored.source is None else scored.source
+    found = []
+    for number, name in enumerate(names):
+        chosen = (source == number).nonzero()[:, 0].tolist()
+        group = Group(name, [mel["no effect"][i] for i in chosen], [mel["estimate"][i] for i in chosen], chosen)
+        found += examples(estimator, excerpts, group, estimator)
+    title = "{sfx} → {afx}, {encoder}".format(**estimator.settings)
+    table, errors = scores_rows(scored.scores), control_errors(estimator, scored)
+    write_examples_page(path.with_suffix(".html"), title, found, table=table, sr=excerpts.sr, errors=errors)
 
 
 def write_results(path: Path, estimator: Estimator, scored: Scored, kept: Kept | None = None) -> None:

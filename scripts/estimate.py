@@ -6,6 +6,7 @@
     python scripts/estimate.py master.wav --dry mix.wav --output again.wav   and how close the dry recording gets
     python scripts/estimate.py song.mp3 --apply other.wav --output like_song.wav
     python scripts/estimate.py song.mp3 --checkpoint a/estimator.pt b/estimator.pt --figure both.png
+    python scripts/estimate.py master.wav --dry mix.wav --report master.html   a page to look at and listen to
 
     python scripts/estimate.py album/ "takes/*.wav" --json all.json      several recordings, each by itself
 
@@ -34,6 +35,7 @@ from reknob.estimation.preset import estimate_document
 from reknob.formats.preset_document import write_document
 from reknob.report.curves import curves_figure
 from reknob.report.figures import SUFFIXES
+from reknob.report.page.estimate import Heard, write_estimate_page
 from reknob.report.tables import number, text_table
 from reknob.runtime.arguments import Parser, file_path, input_file
 from reknob.runtime.errors import UsageError
@@ -60,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--preset", type=file_path, metavar="FILE", help="file for the estimate, as a preset document"
     )
+    text = "file for a page with the estimate, its curves and what it sounds like, as html"
+    p.add_argument("--report", type=file_path, metavar="FILE", help=text)
     p.add_argument("--whole", action="store_true", help="keep the whole estimate, however uncertain it is")
     p.add_argument("--figure", type=file_path, metavar="FILE", help="file for the curves, as png, svg or pdf")
     return p
@@ -122,9 +126,23 @@ def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], rec
         y = render_at_rms(first, first_estimate.q, read(args.apply or args.dry, first))
         write_audio(args.output, y, first.settings["sr"])
         result(str(args.output))
-    if args.preset:
-        write_document(args.preset, estimate_document(first, first_estimate, recording, args.checkpoint[0]))
+    if args.preset or args.report:
+        document = estimate_document(first, first_estimate, recording, args.checkpoint[0])
+        if args.preset:
+            write_document(args.preset, document)
+        if args.report:
+            scores = next(iter(record.get("scores", {}).values()), None)
+            heard = listen(args, first, recording, pair)
+            result(str(write_estimate_page(args.report, first, first_estimate, document, heard, scores)))
     return record
+
+
+def listen(args: argparse.Namespace, estimator: Estimator, recording: Path, pair: Pair | None) -> Heard:
+    """What is heard on the page of a recording."""
+    if pair:
+        return Heard(pair.wet, "dry", pair.dry)
+    wet = read(recording, estimator)
+    return Heard(wet, "apply", read(args.apply, estimator)) if args.apply else Heard(wet)
 
 
 def check(args: argparse.Namespace, inputs: list[Path]) -> None:
@@ -133,16 +151,17 @@ def check(args: argparse.Namespace, inputs: list[Path]) -> None:
         raise UsageError("--dry and --apply exclude each other; give one of them")
     if args.output and not (args.dry or args.apply):
         raise UsageError("--output needs --dry or --apply, the recording to process")
-    if args.apply and not args.output:
-        raise UsageError("--apply needs --output FILE")
-    single = [f"--{name}" for name in ("dry", "apply", "output", "preset", "figure") if vars(args)[name]]
+    if args.apply and not (args.output or args.report):
+        raise UsageError("--apply needs --output FILE or --report FILE")
+    single = [f"--{name}" for name in ("dry", "apply", "output", "preset", "figure", "report") if vars(args)[name]]
     if len(inputs) > 1 and single:
         raise UsageError(
             f"{', '.join(single)}: of one recording, but {len(inputs)} are given; give one, or only --json"
         )
     recordings = [recording for recording in (*inputs, args.dry, args.apply) if recording]
     used = [*recordings, *args.checkpoint]
-    for name, suffixes in {"output": tuple(FORMATS), "json": (), "preset": (".json",), "figure": SUFFIXES}.items():
+    kinds = {"output": tuple(FORMATS), "json": (), "preset": (".json",), "figure": SUFFIXES, "report": (".html",)}
+    for name, suffixes in kinds.items():
         output = vars(args).get(name)
         if output and suffixes and output.suffix.lower() not in suffixes:
             raise UsageError(f"--{name} {output}: its suffix must be one of {', '.join(suffixes)}")

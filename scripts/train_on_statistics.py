@@ -9,9 +9,9 @@ an audio-domain loss, with new random parameters in every step. With --items, an
 are processed once, and the loss compares parameters, those of an equaliser by its magnitude response.
 train_analysis_net.py --encoder=percentiles --init=FILE continues with an audio-domain loss.
 
-Statistics are cached in <log_dir>/statistics: the same command resumes, and more --items add to those there. The
-weights with the lowest validation loss are written at the end, or at Ctrl-C during the training. Results on test
-recordings are written beside them: my_peq_results.md and my_peq_results.png.
+Statistics are cached in <log_dir>/statistics: the same command resumes, and more --items add to those there. The file
+has the weights with the lowest validation loss so far; --resume continues where Ctrl-C stopped the training, or at most
+30 s before it was killed. Results on test recordings are written beside it: my_peq_results.md and my_peq_results.png.
 """
 
 from reknob.runtime.program import INTERRUPTED, print_error, program
@@ -29,11 +29,11 @@ from reknob.estimation.statistics_run import (
     load_statistics,
     train_on,
 )
+from reknob.estimation.trainer import check_training
 from reknob.report.results import results_path, write_test_results
 from reknob.report.tables import scores_rows, text_table
 from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
 from reknob.runtime.files import check_output
-from reknob.runtime.interrupt import Interrupt
 from reknob.runtime.output import result
 
 
@@ -41,9 +41,10 @@ from reknob.runtime.output import result
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = StatisticsSettings(**vars(parser().parse_args(argv)))
-    check_output(settings.out, [settings.init], overwrite=settings.overwrite)
+    overwrite, resume = settings.overwrite, settings.resume
+    check_training(settings.out, [settings.init], settings, overwrite=overwrite, resume=resume)
     if settings.test_items:
-        check_output(results_path(settings.out), overwrite=settings.overwrite)
+        check_output(results_path(settings.out), overwrite=overwrite or resume)
     objective = build_objective(settings)
     started = time.perf_counter()
     try:
@@ -56,18 +57,20 @@ def main(argv: list[str]) -> int:
         print_error("stopped; the same command continues with the statistics computed so far")
         return INTERRUPTED
     cached = time.perf_counter()
-    with Interrupt() as interrupt:
-        best = train_on(objective, statistics, settings, interrupt)
-        # Still within `Interrupt`, so that a signal does not end the program before it is written.
-        objective.estimator.save(settings.out, **settings.record(), valid_loss=best)
+    trainer = train_on(objective, statistics, settings)
     count, ended = sum(len(part.q) for part in statistics["train"]), time.perf_counter()
     print(f"{count} excerpts in {(cached - started) / 60:.1f} min, training in {(ended - cached) / 60:.1f} min")
-    stopped, scores = interrupt.asked, {}
-    if settings.test_items and not stopped:
-        scores = write_test_results(settings, objective.estimator, sources["test"])
-        print(f"{text_table(*scores_rows(scores))}\n{results_path(settings.out)}: its results by parameter")
-    line = f"{settings.out}: validation loss {best:.4f}{', stopped before its end' if stopped else ''}"
-    result(line, estimator=settings.out, excerpts=count, valid_loss=best, stopped=stopped, scores=scores)
+    stopped, scores = trainer.stopped, {}
+    line = f"{settings.out}: validation loss {trainer.best:.4f}"
+    if stopped:
+        line += ", stopped before its end; --resume continues"
+    else:
+        if settings.test_items:
+            scores = write_test_results(settings, objective.estimator, sources["test"])
+            print(f"{text_table(*scores_rows(scores))}\n{results_path(settings.out)}: its results by parameter")
+        # Last, so that what ends the program before is resumed.
+        trainer.path.unlink()
+    result(line, estimator=settings.out, excerpts=count, valid_loss=trainer.best, stopped=stopped, scores=scores)
     return INTERRUPTED if stopped else 0
 
 
@@ -94,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--init", type=file_path, metavar="FILE", help=text)
     p.add_argument("--out", type=file_path, default=default.out, help="file of the estimator (default %(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    p.add_argument("--resume", action="store_true", help="continue a training that was stopped or killed")
     return p
 
 

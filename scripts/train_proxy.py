@@ -5,7 +5,7 @@
     python scripts/train_proxy.py --out my_proxy.pt --measure a.wav b.wav           measures on your recordings too
 
 The loss is L1 + multi-resolution STFT; every excerpt has new random parameters. The weights of the step that was best
-on held-out pieces are written at the end, or at Ctrl-C, with a card beside them that describes them.
+on held-out pieces are kept, with a card beside them that describes them; --resume continues after Ctrl-C or a kill.
 Use them as ProxyCompressor(sr, weights="my_proxy.pt").
 """
 
@@ -30,50 +30,49 @@ from reknob.estimation.proxy_training import (
     score_recordings,
     train_proxy,
 )
+from reknob.estimation.trainer import check_training
 from reknob.runtime.arguments import Parser, file_path, integer, positive_float, positive_int, real
 from reknob.runtime.device import pick_device
 from reknob.runtime.errors import UsageError
-from reknob.runtime.files import check_output, write_tensors, write_text
-from reknob.runtime.interrupt import Interrupt
+from reknob.runtime.files import check_output, write_text
 from reknob.runtime.output import result
 
 #: Of the published network: means on other music, with 50 random parameter sets.
 PUBLISHED = (0.0105, 0.0120, 0.202, 0.0738)
 # Options that are not settings of the training.
-OTHERS = ("measure", "settings", "out", "overwrite", "device")
+OTHERS = ("measure", "settings", "out", "overwrite", "resume", "device")
 
 
 @program
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     args = parser().parse_args(argv)
-    check_output(args.out, args.measure, overwrite=args.overwrite)
     card_file = args.out.with_suffix(".md")
     if card_file == args.out:
         raise UsageError(f"--out {args.out}: the card has this name; give a .pt file")
-    check_output(card_file, args.measure, overwrite=args.overwrite)
     settings = ProxySettings(**{name: value for name, value in vars(args).items() if name not in OTHERS})
+    check_training(args.out, args.measure, settings, overwrite=args.overwrite, resume=args.resume)
+    check_output(card_file, args.measure, overwrite=args.overwrite or args.resume)
     device = pick_device(args.device)
     # Read before the training, so that one that cannot be read does not end it after all the work.
     recordings = [read_recording(path) for path in args.measure]
     music, held_out = load_pieces(settings, "train"), load_pieces(settings, "valid")
     started = time.perf_counter()
-    with Interrupt() as interrupt:
-        proxy, step = train_proxy(settings, music.to(device), held_out.to(device), interrupt)
-        minutes = (time.perf_counter() - started) / 60
-        # Still within `Interrupt`, so that a signal does not end the program before they are written.
-        write_tensors(args.out, {name: value.cpu() for name, value in proxy.network.state_dict().items()})
+    proxy, trainer = train_proxy(settings, music.to(device), held_out.to(device), args.out, resume=args.resume)
+    minutes = (time.perf_counter() - started) / 60
     # After the weights are written: scoring takes a while, and may be interrupted.
     scores = score_proxy(proxy, held_out, random_controls(len(held_out)))
     tables = [("Held-out pieces, each with parameters of its own", scores)]
     if recordings:
         title = f"{len(recordings)} recordings, each with the same {args.settings} parameter sets"
         tables.append((title, score_recordings(proxy, recordings, args.settings)))
-    text = card(settings, device, step, minutes, tables)
+    text = card(settings, device, trainer.best_step, minutes, tables)
     write_text(card_file, text)
+    if not trainer.stopped:
+        trainer.path.unlink()
     means = {title: dict(zip(FIGURES, table.mean(0).tolist(), strict=True)) for title, table in tables}
-    result(text, weights=args.out, card=card_file, step=step, means=means)
-    return INTERRUPTED if interrupt.asked else 0
+    result(text, weights=args.out, card=card_file, step=trainer.best_step, means=means)
+    return INTERRUPTED if trainer.stopped else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--settings", type=positive_int, default=50, help=text)
     p.add_argument("--out", default="proxy.pt", type=file_path, help="default proxy.pt; the card goes beside it")
     p.add_argument("--overwrite", action="store_true", help="replace existing weights")
+    p.add_argument("--resume", action="store_true", help="continue a training that was stopped or killed")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     return p
 

@@ -15,7 +15,7 @@ import torch
 from takes import QUICK, SR, take, write_pair
 
 from reknob.data.audio import write_audio
-from reknob.estimation import statistics_run
+from reknob.estimation.statistics_run import StatisticsTask
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
 from reknob.runtime.interrupt import SIGNALS, Interrupt, blocked_signals, ignore_signals, stopping_at_once
@@ -123,13 +123,13 @@ def test_a_worker_that_is_killed_is_told_in_a_line() -> None:
 def test_a_stopped_training_on_statistics_writes_what_it_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    validate = statistics_run.validate
+    validate = StatisticsTask.validate
 
-    def stopped(*args: object) -> float:
+    def stopped(task: StatisticsTask, epoch: int) -> torch.Tensor:
         send(signal.SIGTERM)
-        return validate(*args)
+        return validate(task, epoch)
 
-    monkeypatch.setattr(statistics_run, "validate", stopped)
+    monkeypatch.setattr(StatisticsTask, "validate", stopped)
     tiny = "--seconds=2 --pieces=1 --steps=9 --batch_size=4 --valid_items=2 --workers=0 --windows=1".split()
     assert train_on_statistics.main([*tiny, f"--log_dir={tmp_path}", f"--out={tmp_path / 'a.pt'}"]) == 130
     assert (tmp_path / "a.pt").exists() and "stopped before its end" in capsys.readouterr().out

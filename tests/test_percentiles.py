@@ -1,5 +1,6 @@
 """The percentile encoder, and training on cached statistics."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from reknob.estimation import statistics_cache
 from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.estimation.scoring import score
 from reknob.estimation.statistics_cache import Processed, statistics_of
-from reknob.estimation.statistics_training import EqualiserObjective, ParameterObjective, StatisticsSet, train_steps
+from reknob.estimation.statistics_run import StatisticsSettings, StatisticsTask
+from reknob.estimation.statistics_training import EqualiserObjective, Objective, ParameterObjective, StatisticsSet
+from reknob.estimation.trainer import Trainer, open_fabric
 from reknob.losses import MelLoss
 from scripts import train_on_statistics
 
@@ -114,15 +117,29 @@ def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Stati
     assert loss == pytest.approx(mel(*sounds).item(), rel=0.06)
 
 
-def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: StatisticsSet) -> None:
+def losses_of(objective: Objective, sets: list[StatisticsSet], batch_size: int, folder: Path) -> list[float]:
+    """The mean training loss of every three of 60 steps."""
+    settings, losses = StatisticsSettings(steps=60, batch_size=batch_size, out=folder / "a.pt"), []
+    task = StatisticsTask(objective, {"train": sets, "valid": sets}, settings)
+    fabric = open_fabric(torch.device("cpu"))
+
+    def show(scalars: Mapping[str, float], step: int) -> None:
+        assert step == 3 * len(losses) + 3
+        losses.append(scalars["train/loss"])
+
+    Trainer(task, fabric, folder / "last.ckpt", settings, show).train()
+    return losses
+
+
+def test_an_equaliser_is_learnt_and_the_waveform_left_out(dry: StatisticsSet, tmp_path: Path) -> None:
     objective = equaliser("geq")
-    losses = list(train_steps(objective, [dry, dry], steps=60, batch_size=32, lr=2e-3, seed=0))
-    assert len(losses) == 60 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    losses = losses_of(objective, [dry, dry], 32, tmp_path)
+    assert len(losses) == 20 and np.mean(losses[-2:]) < 0.7 * np.mean(losses[:2])
     controller = objective.estimator.controller
     assert not controller.mlp[0].weight[:, -controller.encoder.n_wave :].any() and not controller.training
 
 
-def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
+def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
     estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
     q = torch.rand(len(music), 3)
@@ -130,8 +147,8 @@ def test_settings_are_learnt_from_processed_sounds(music: torch.Tensor) -> None:
         statistics = statistics_of(estimator, estimator.synthesis(music, **estimator.synthesis.from_unit(q)), q)
     assert statistics.spectral.shape == (4, 18, 113) and statistics.wave.shape == (4, 93)
     assert torch.equal(statistics.q, q)
-    losses = list(train_steps(ParameterObjective(estimator), [statistics], steps=60, batch_size=16, lr=2e-3, seed=0))
-    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    losses = losses_of(ParameterObjective(estimator), [statistics], 16, tmp_path)
+    assert np.mean(losses[-2:]) < 0.5 * np.mean(losses[:2])
 
 
 def test_an_equaliser_alone_has_no_other_settings(dry: StatisticsSet) -> None:

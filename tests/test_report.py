@@ -206,9 +206,9 @@ def test_opus_keeps_length_level_and_time() -> None:
 def test_the_excerpt_is_the_loudest_part_and_names_are_in_words() -> None:
     wet = torch.cat([0.1 * torch.ones(2, 10 * 100), torch.ones(2, 2 * 100), 0.1 * torch.ones(2, 8 * 100)], 1)
     pair: object = SimpleNamespace(wet=wet, sr=100)
-    excerpt = loudest_excerpt(pair, 2)
+    excerpt = loudest_excerpt(pair.wet, pair.sr, 2)
     assert (excerpt.begin, excerpt.end, excerpt.warm_up) == (1000, 1200, 800)
-    assert loudest_excerpt(pair, 30).end == 2000
+    assert loudest_excerpt(pair.wet, pair.sr, 30).end == 2000
     assert label_of("sends.delay", ["sends.delay", "comp.expander"]) == "delay"
     assert label_of("a.low_shelf", ["a.low_shelf", "b.low_shelf"]) == "a: low shelf"
     assert label_of("peak1", ["peak1"]) == "peak 1"

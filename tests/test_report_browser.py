@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from takes import SR, take
 
+from reknob.data.audio import write_audio
+from reknob.data.excerpts import Excerpts, excerpt_loader
+from reknob.data.recordings import find_recordings
+from reknob.estimation.estimator import Estimator
+from reknob.estimation.scoring import score
 from reknob.report import page as page_folder
+from reknob.report.results import write_heard
+from scripts import estimate
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -76,9 +84,25 @@ def opened(browser: object, file: Path, size: str = "") -> tuple[object, list[st
     return page, told
 
 
+@pytest.fixture(scope="module")
+def estimated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page of an estimate, estimate.html, and examples of results, results.html."""
+    folder = tmp_path_factory.mktemp("estimated")
+    write_audio(folder / "song.wav", take(2.0), SR)
+    argv = [str(folder / "song.wav"), "--report", str(folder / "estimate.html")]
+    assert estimate.main(argv) == 0
+    estimator = Estimator(sfx="peq_dist", afx="peq_dist", encoder="percentiles").eval()
+    recordings = find_recordings("folder", folder, "train", 1.0).recordings
+    excerpts = Excerpts([recordings], 18, 3, 0, seconds=1.0)
+    write_heard(folder / "results.md", estimator, score(estimator, excerpt_loader(excerpts, 3)), excerpts, ["song"])
+    return folder
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_pages_load_nothing_fit_and_can_be_read(browser: object, reported: Path, size: str) -> None:
-    for file in (reported / "song" / "run_0" / "report.html", reported / "index.html"):
+def test_pages_load_nothing_fit_and_can_be_read(browser: object, reported: Path, estimated: Path, size: str) -> None:
+    pages = (reported / "song" / "run_0" / "report.html", reported / "index.html", *estimated.glob("*.html"))
+    assert len(pages) == 4
+    for file in pages:
         page, told = opened(browser, file, size)
         assert told == [file.as_uri()]
         # Not innerWidth, which grows with a page that is too wide for a phone.
@@ -136,6 +160,19 @@ def test_the_player_plays_switches_loops_and_asks_blindly(browser: object, repor
     assert Path(download.value.path()).read_bytes() == (run / "preset.json").read_bytes()
     assert [page.get_attribute(f"a >> text=/^{name}$/", "href") for name in ("dry", "wet")] == ["dry.flac", "wet.flac"]
     assert len(told) == 1
+
+
+def test_examples_play_one_at_a_time(browser: object, estimated: Path) -> None:
+    page, told = opened(browser, estimated / "results.html")
+    assert page.locator("#examples .card h3 >> text=/^Gains/").count() == 2
+    page.locator("button >> text=Listen").first.click()
+    page.wait_for_function("open?.playing && open.position() > 0")
+    page.evaluate("window.first = open")
+    page.locator("[data-sound=wet]").first.click()
+    assert page.evaluate("[open.selected, [...open.tracks.values()].filter((t) => t.level).length]") == ["wet", 1]
+    page.locator("button >> text=Listen").first.click()  # of the next one, as the first now has other buttons
+    page.wait_for_function("open !== first && open.playing && !first.playing")
+    assert told == [(estimated / "results.html").as_uri()]
 
 
 def test_the_table_of_songs_sorts_filters_and_plays(browser: object, reported: Path) -> None:

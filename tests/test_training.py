@@ -17,11 +17,11 @@ import train_analysis_net
 from reknob.afx.effect import flatten
 from reknob.data.audio import read_audio, resample, write_audio
 from reknob.data.music import generate_music
-from reknob.estimation import epochs
-from reknob.estimation.epochs import train
+from reknob.estimation import trainer
 from reknob.estimation.estimator import Estimator, load_estimator, synthesise
 from reknob.estimation.loaders import build_loaders
 from reknob.estimation.scoring import score
+from reknob.estimation.sound_training import train
 from reknob.estimation.train import OBJECTIVES, Training
 from reknob.estimation.training_run import TrainingSettings, build_estimator, open_folder, score_run
 from reknob.report.training_board import TrainingBoard
@@ -39,6 +39,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw none, as that takes longer than their steps; but for `trained`, which is there before."""
     monkeypatch.setattr(TrainingBoard, "validated", lambda *_: None)
     monkeypatch.setattr(train_analysis_net, "write_results", lambda *_: None)
+    monkeypatch.setattr(train_analysis_net, "write_heard", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +83,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) ->
     results = (trained / "results.md").read_text()
     assert "| comp.attack | " in results and "(results.png)" in results and "As estimate.py" not in results
     assert (trained / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert '"group": "music0"' in (trained / "results.html").read_text()
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
     assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting", "test/mel"} <= set(tags["scalars"])
@@ -146,8 +148,8 @@ def test_a_training_that_is_stopped_and_killed_within_epochs_is_the_whole_one(
             raise KeyboardInterrupt  # as a kill: what was written last is all that is left
         return step(self, batch)
 
-    monkeypatch.setattr(epochs, "PAUSE_S", 0.0)
-    monkeypatch.setattr(epochs, "WRITING", math.inf)
+    monkeypatch.setattr(trainer, "PAUSE_S", 0.0)
+    monkeypatch.setattr(trainer, "WRITING", math.inf)
     monkeypatch.setattr(Training, "forward", disturbed)
     before = signal.getsignal(signal.SIGINT)
     run = arguments(music, tmp_path / "stopped", *argv)
@@ -155,11 +157,12 @@ def test_a_training_that_is_stopped_and_killed_within_epochs_is_the_whole_one(
     assert "--resume continues" in capsys.readouterr().out
     assert load_estimator(stopped / "estimator.pt")[0].settings["afx"] == "dist"
     assert train_analysis_net.main([*run, "--resume"]) == 130 and not (stopped / "metrics.json").exists()
-    at = [read_tensors(stopped / "last.ckpt")[name] for name in ("epoch", "batch")]
-    assert at == [1, 2], "five steps of three an epoch"
+    at = [read_tensors(stopped / "last.ckpt")[name] for name in ("epoch", "step")]
+    assert at == [1, 5], "five steps of three an epoch"
     assert train_analysis_net.main([*run, "--resume"]) == 0 and next(calls) == 7, "one step was made again"
     assert train_analysis_net.main(arguments(music, tmp_path / "whole", *argv)) == 0
-    states = [read_tensors(folder / "last.ckpt") for folder in (stopped, whole)]
+    # One has been resumed, and the folders differ.
+    states = [read_tensors(folder / "last.ckpt") | {"settings": {}} for folder in (stopped, whole)]
     for one, other in zip(*map(tree_leaves, states), strict=True):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
     assert states[0]["schedule"]["last_epoch"] == 2, "each epoch counts once for the learning rate"
@@ -196,7 +199,7 @@ def test_refusals_come_before_any_data_is_read(capsys: pytest.CaptureFixture, tm
         (["--batch_size=1"], "--batch_size 1: batch normalisation needs at least 2, and an epoch has --epoch_items 4"),
         (["--afx=peq_peq"], "'peq_peq' holds 'peq' twice"),
         (["--device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
-        (["--resume"], "holds nothing to resume; leave --resume out to start it"),
+        (["--resume"], "so there is nothing to resume; leave --resume out to start it"),
     ]:
         assert message in refused(capsys, [*nowhere, *more])
     assert "does not exist" in refused(capsys, nowhere)

@@ -219,7 +219,9 @@ def test_the_program_writes_documents_and_audio_and_leaves_out_what_is_done(
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert [track["label"] for track in data["tracks"]][:3] == data["names"] == ["raw", "output", "reference"]
     assert data["curves"]["equaliser"]["bands"][0]["name"] == "low shelf"
-    assert "difference" not in data["curves"] and "matters" not in data and data["findings"] is None
+    assert "difference" not in data["curves"] and "matters" not in data and not data["findings"]
+    assert data["about"]["figures"] == [["set", "presets that the settings are estimated from"]]
+    assert ["reference", "like.wav"] in data["about"]["facts"]
 
 
 def test_candidates_of_several_sets_count_on_and_leave_out_what_is_excluded(

@@ -40,10 +40,15 @@ def write_report(
 
 def write_page(folder: Path, target: Path, content: dict[str, Any]) -> Path:
     """Writes what was measured of a folder as one HTML file, with its preset document inside; the file's path."""
-    styles, scripts = ("look.css", "charts.css", "report.css"), ("charts.js", "player.js", "report.js")
     document = folder / DOCUMENT
     # As text: the numbers of a document are read back bit for bit.
     content["preset"] = document.read_text(encoding="utf-8") if document.exists() else ""
     content["beside"] = {name: link(path, target.parent) for name, path in run_audio(folder).items()}
+    return fill_page(target, content)
+
+
+def fill_page(target: Path, content: dict[str, Any]) -> Path:
+    """Writes a report of this content as one HTML file; its path."""
+    styles, scripts = ("look.css", "charts.css", "report.css"), ("charts.js", "player.js", "report.js")
     write_text(target, fill("report.html", f"{content['name']}: report", content, styles, scripts))
     return target

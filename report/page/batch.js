@@ -110,32 +110,6 @@ async function fromReport(address) {
   return player;
 }
 
-function controls(player, box) {
-  const play = html("button", { class: "primary", text: "Play" });
-  const time = html("input", { type: "range", min: 0, max: player.seconds, step: 0.01, value: 0, "aria-label": "Position" });
-  const clockText = html("span", { class: "muted small" });
-  const select = (key) => {
-    player.select(key);
-    buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.sound === key)));
-  };
-  const buttons = [...player.tracks.keys()].map((key) => html("button", { "data-sound": key, text: key, onclick: () => select(key) }));
-  const tick = () => {
-    time.value = player.position();
-    clockText.textContent = `${clock(player.position())} / ${clock(player.seconds)}`;
-    if (player.playing && box.isConnected) requestAnimationFrame(tick);
-  };
-  play.addEventListener("click", async () => {
-    await player.context.resume();
-    player.playing ? player.pause() : player.play();
-    play.textContent = player.playing ? "Pause" : "Play";
-    tick();
-  });
-  time.addEventListener("input", () => { player.seek(Number(time.value)); tick(); });
-  box.replaceChildren(play, ...buttons, time, clockText, html("span", { class: "muted small", text: "Levels are matched." }));
-  select("fitted");
-  tick();
-}
-
 /** The files beside the page, of a song without a report: one at a time, as they were recorded. */
 function files(song, box) {
   box.replaceChildren(...Object.entries(song.audio).map(([name, src]) => html("label", { class: "check" }, name, html("audio", { src, controls: true, preload: "none" }))));

@@ -64,6 +64,7 @@ def described(run: FittedRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "names": ("dry", "fitted", "wet"),
+        "about": None,
         "run": f"{run.name}/{run.folder.name}",
         "created": run.meta["created"].isoformat(sep=" ", timespec="minutes") if run.meta["created"] else "",
         "written": datetime.now().isoformat(sep=" ", timespec="minutes"),
@@ -111,7 +112,7 @@ def changed(settings: FitSettings) -> str:
 
 def _measure_sound(content: dict[str, Any], run: FittedRun, pair: Pair, seconds: float) -> None:
     """Adds what is measured on the recordings."""
-    excerpt = loudest_excerpt(pair, seconds)
+    excerpt = loudest_excerpt(pair.wet, pair.sr, seconds)
     dry = pair.dry[:, excerpt.begin - excerpt.warm_up : excerpt.end]
     fitted, gains = curves.dynamics(run, dry, excerpt.warm_up)
     sounds = list(tracks(run, pair, excerpt, fitted))

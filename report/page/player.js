@@ -144,3 +144,32 @@ function guessing(right, asked) {
   }
   return sum;
 }
+
+/** The controls of a player in one row, with a switch for each track; `started` is called before it plays. Its button. */
+function controls(player, box, started = () => {}) {
+  const play = html("button", { class: "primary", text: "Play" });
+  const time = html("input", { type: "range", min: 0, max: player.seconds, step: 0.01, value: 0, "aria-label": "Position" });
+  const clockText = html("span", { class: "muted small" });
+  const select = (key) => {
+    player.select(key);
+    buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.sound === key)));
+  };
+  const buttons = [...player.tracks.values()].map(({ key, label }) => html("button", { "data-sound": key, text: label ?? key, onclick: () => select(key) }));
+  const tick = () => {
+    time.value = player.position();
+    clockText.textContent = `${clock(player.position())} / ${clock(player.seconds)}`;
+    play.textContent = player.playing ? "Pause" : "Play";
+    if (player.playing && box.isConnected) requestAnimationFrame(tick);
+  };
+  play.addEventListener("click", async () => {
+    await player.context.resume();
+    if (!player.playing) started();
+    player.playing ? player.pause() : player.play();
+    tick();
+  });
+  time.addEventListener("input", () => { player.seek(Number(time.value)); tick(); });
+  box.replaceChildren(play, ...buttons, time, clockText, html("span", { class: "muted small", text: "Levels are matched." }));
+  select("fitted");
+  tick();
+  return play;
+}

@@ -3,10 +3,10 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-// What the three are called: a transfer compares a raw recording with a reference of another performance.
+// What the three are called, and what a page says that is not of a fit: of a transfer, or of an estimate.
 const [dry, fitted, wet] = data.names;
 const called = { dry, fitted, wet };
-const isTransfer = data.findings == null;
+const about = data.about;
 const colours = { dry: "var(--dry)", fitted: "var(--fitted)", wet: "var(--wet)" };
 const bandColours = [1, 2, 3, 4, 5, 6].map((i) => `var(--band${i})`);
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
@@ -14,21 +14,21 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 function head() {
   const { loss, files, excerpt, findings } = data;
   byId("name").textContent = data.name;
-  const about = [loss.steps && plural(loss.steps, "step"), `${format(files.sr / 1000, 1)} kHz`, data.created && `fitted ${data.created}`];
-  if (excerpt) about.splice(1, 0, `${format(excerpt.whole, 1)} s of audio`);
-  if (data.ended) about.push(`ended early: ${data.ended}`);
-  byId("about").textContent = about.filter(Boolean).join(" · ");
-  const figures = [];
-  if (loss.lowest != null) {
+  const line = [loss?.steps && plural(loss.steps, "step"), `${format(files.sr / 1000, 1)} kHz`, data.created && `fitted ${data.created}`];
+  if (excerpt) line.splice(1, 0, `${format(excerpt.whole, 1)} s of audio`);
+  if (data.ended) line.push(`ended early: ${data.ended}`);
+  byId("about").textContent = line.filter(Boolean).join(" · ");
+  const figures = [...(about?.figures ?? [])];
+  if (loss?.lowest != null) {
     const saved = loss.first ? ` (${signed((100 * (loss.lowest - loss.first)) / loss.first, 0)}\u00a0%)` : "";
     figures.push([`${format(loss.first)} → ${format(loss.lowest)}`, `loss, first and lowest step${saved}`]);
   }
   if (data.curves.difference) figures.push([`${format(data.curves.difference.mean, 1)} dB`, "mean difference between the spectrograms of fitted and wet"]);
   if (data.matters?.length) figures.push([data.matters[0].label, "the effect that matters most"]);
-  if (isTransfer) figures.push([data.provenance.prior, "presets that the settings are estimated from"]);
   const grave = (findings ?? []).filter((f) => f.severity !== "note").length;
-  if (findings) figures.push([findings.length ? plural(findings.length, "finding") : "good pair", findings.length ? `on the recordings, ${grave ? `${plural(grave, "warning")}` : "notes only"}` : "nothing found wrong with the recordings"]);
+  if (!about) figures.push([findings.length ? plural(findings.length, "finding") : "good pair", findings.length ? `on the recordings, ${grave ? `${plural(grave, "warning")}` : "notes only"}` : "nothing found wrong with the recordings"]);
   for (const [value, text] of figures) byId("figures").append(html("div", { class: "figure" }, html("b", { text: value }), html("span", { text })));
+  if (about?.remarks.length) byId("figures").append(html("div", { class: "figure full" }, ...about.remarks.map((text) => html("p", { text }))));
 }
 
 /* ---- player ---- */
@@ -161,8 +161,9 @@ function listen() {
   }
   const transport = html("div", { class: "row transport screen" }, play, time, html("label", { class: "check" }, matched, "Match loudness"), html("label", { class: "check" }, repeat, "Repeat"), clear, status);
   const cut = data.excerpt.whole > seconds + 0.5 ? `The loudest ${format(seconds, 0)} s of ${format(data.excerpt.whole, 0)} s, from ${clock(data.excerpt.begin)} on. ` : "";
-  host.append(wave, transport, mains, without, blindTest({ state, load, show, select, start: async () => { if (!player?.playing) await toggle(); } }));
-  host.append(html("p", { class: "muted small keys screen" }, `${cut}Keys: `, html("kbd", { text: "Space" }), " play, ", html("kbd", { text: "1" }), "–", html("kbd", { text: "3" }), " switch, ", html("kbd", { text: "[" }), " ", html("kbd", { text: "]" }), " loop from and to here, ", html("kbd", { text: "Esc" }), " clear; or drag over the waveform to loop a part."));
+  host.append(wave, transport, mains, off.length ? without : "", blindTest({ state, load, show, select, start: async () => { if (!player?.playing) await toggle(); } }));
+  host.append(html("p", { class: "muted small keys screen" }, `${cut}Keys: `, html("kbd", { text: "Space" }), " play, ", html("kbd", { text: "1" }), "–", html("kbd", { text: String(main.length) }), " switch, ", html("kbd", { text: "[" }), " ", html("kbd", { text: "]" }), " loop from and to here, ", html("kbd", { text: "Esc" }), " clear; or drag over the waveform to loop a part."));
+  if (about?.heard) host.append(html("p", { class: "small", text: about.heard }));
   // The local web page serves a report without its folder.
   if (location.protocol === "file:" && Object.keys(data.beside).length) {
     const links = Object.entries(data.beside).flatMap(([name, href]) => [html("a", { href, text: name }), " "]);
@@ -257,18 +258,18 @@ function effects() {
   if (data.matters?.length) {
     const box = card(host);
     barList(box, "Loss without each effect", "By how much the loss rises when one is switched off, on the loudest parts; next to nothing means that the recordings do not need it.", data.matters.map((m) => ({ label: m.label, parts: [{ value: m.cost, colour: "var(--fitted)" }] })), (v) => signed(v, 3));
-    if (data.removed.length) box.append(html("p", { class: "small", text: `Removed, as the fit was as good without: ${data.removed.join(", ")}.` }));
+    if (data.removed?.length) box.append(html("p", { class: "small", text: `Removed, as the fit was as good without: ${data.removed.join(", ")}.` }));
   }
-  if (data.loss.terms?.length) {
+  if (data.loss?.terms?.length) {
     const rows = data.loss.terms.map((t) => ({ label: t.name, parts: [{ value: t.dry, colour: "var(--dry)" }, { value: t.fitted, colour: "var(--fitted)" }] }));
     const box = card(host);
     barList(box, "Terms of the loss, dry and fitted", "Each compares with wet over the excerpt; 0 is no difference.", rows, (v) => format(v, 3));
     box.append(html("ul", { class: "legend" }, ...["dry", "fitted"].map((name) => html("li", {}, html("span", { class: "swatch", style: `--c:${colours[name]}` }), name))));
   }
-  if (data.loss.y.length > 1)
+  if (data.loss?.y.length > 1)
     chart(card(host), { title: "Loss over the steps", x: { label: "step", whole: true }, y: { label: "loss" }, series: [{ name: "loss", colour: "var(--fitted)", x: data.loss.x, y: data.loss.y }] });
   fillLast(host);
-  if (!host.children.length) byId("effects").hidden = true;
+  if (!host.children.length) byId("effects").hidden = document.querySelector("nav a[href='#effects']").hidden = true;
 }
 
 const FREQUENCY = { label: "frequency (Hz)", log: true, unit: "Hz", min: 20, max: 20000 };
@@ -288,7 +289,7 @@ function charts() {
     const low = Math.max(Math.min(...c.equaliser.sum.filter((v) => v != null)), -24);
     chart(card(host), { title: "Equaliser", x: FREQUENCY, y: { label: "gain (dB)", unit: "dB", least: [-6, 6], min: Math.min(low, -6) - 1 }, series: single ? [sum] : [sum, ...bands] });
   }
-  if (c.spectra) chart(card(host), { title: "Long-term spectra", note: `The mean over the excerpt; the loudest band of ${wet} at 0 dB.`, x: { ...FREQUENCY, min: 30, max: 18000 }, y: { label: "level (dB)", unit: "dB", min: -70 }, series: ["dry", "wet", "fitted"].map((name) => ({ name: called[name], colour: colours[name], x: c.spectra.x, y: c.spectra[name], dash: name === "dry", width: name === "dry" ? 1.6 : 2.2 })) });
+  if (c.spectra) chart(card(host), { title: "Long-term spectra", note: `The mean over the excerpt; the loudest band of ${wet} at 0 dB.`, x: { ...FREQUENCY, min: 30, max: 18000 }, y: { label: "level (dB)", unit: "dB", min: -70 }, series: ["dry", "wet", "fitted"].filter((name) => c.spectra[name]).map((name) => ({ name: called[name], colour: colours[name], x: c.spectra.x, y: c.spectra[name], dash: name === "dry", width: name === "dry" ? 1.6 : 2.2 })) });
   for (const curve of c.others.filter((o) => o.family !== "reverb")) {
     const levels = c.dynamics?.find((d) => d.effect === curve.effect);
     const series = [{ name: curve.yLabel.replace(/ \(.*/, ""), colour: "var(--fitted)", x: curve.x, y: curve.y, width: 2.6 }];
@@ -302,9 +303,9 @@ function charts() {
     const note = d.median == null ? "" : `In 10 ms frames, without the make-up gain; median ${format(d.median, 1)} dB, lowest ${format(d.lowest, 1)} dB.`;
     chart(card(host), { title: `Gain of ${path(d.effect)} over time`, note, x: { label: "time (s)", unit: "s", min: 0, max: data.excerpt.seconds }, y: { label: "gain (dB)", unit: "dB", max: 1, least: [-6] }, series: [{ name: "gain", colour: "var(--fitted)", kind: "area", width: 1.2, x, y: d.gain }] });
   }
-  for (const e of c.echoes) if (e.taps.length) echoChart(card(host), "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", ...["ms", "db", "pan"].map((key) => e.taps.map((t) => t[key])));
+  for (const e of c.echoes ?? []) if (e.taps.length) echoChart(card(host), "Level beside the direct sound, before the filter of the loop; L and R with the position in percent.", ...["ms", "db", "pan"].map((key) => e.taps.map((t) => t[key])));
   for (const curve of c.others.filter((o) => o.family === "reverb")) chart(card(host), { title: "Reverberation time", note: "Until the tail has decayed by 60 dB.", x: { ...FREQUENCY, max: 16000 }, y: { label: "time (s)", unit: "s", min: 0 }, series: [{ name: "time", colour: "var(--fitted)", x: curve.x, y: curve.y }] });
-  for (const d of c.decay) chart(card(host), { title: "Energy decay of the reverb", note: "Energy that is still to come after each moment, by Schroeder's integration.", x: { label: "time (s)", unit: "s", min: 0, max: 1.15 * (d.x.find((_, i) => d.y[i] < -68) ?? d.x.at(-1)) }, y: { label: "level (dB)", unit: "dB", min: -70, max: 2 }, series: [{ name: "level", colour: "var(--fitted)", x: d.x, y: d.y }] });
+  for (const d of c.decay ?? []) chart(card(host), { title: "Energy decay of the reverb", note: "Energy that is still to come after each moment, by Schroeder's integration.", x: { label: "time (s)", unit: "s", min: 0, max: 1.15 * (d.x.find((_, i) => d.y[i] < -68) ?? d.x.at(-1)) }, y: { label: "level (dB)", unit: "dB", min: -70, max: 2 }, series: [{ name: "level", colour: "var(--fitted)", x: d.x, y: d.y }] });
   if (c.panorama) chart(card(host), { title: "Panorama", note: "Where the energy lies between the channels.", x: { label: "left – right", ticks: [-100, -50, 0, 50, 100], format: side, min: -100, max: 100 }, y: { label: "share (%)", unit: "%", min: 0 }, series: ["wet", "fitted"].map((name) => ({ name: called[name], colour: colours[name], x: c.panorama.x, y: c.panorama[name], kind: "area" })) });
   if (c.difference) {
     const d = c.difference;
@@ -326,12 +327,12 @@ const path = (effect) => effect.replaceAll("_", " ").replaceAll(".", " › ");
 /* ---- table, findings, commands ---- */
 
 function parameters() {
-  const certain = data.parameters.some((g) => g.rows.some((r) => r.word));
+  const certain = data.parameters.some((g) => g.rows.some((r) => r.low || r.word));
   const known = data.parameters.some((g) => g.rows.some((r) => r.quantiles));
   const costs = new Map((data.matters ?? []).map((m) => [m.key, m.cost]));
-  const notes = [];
-  if (certain) notes.push("The interval holds the true value with a probability of 68 %.");
-  else if (!isTransfer) notes.push("This fit computed no certainty; certainty=true does.");
+  const notes = about?.note ? [about.note] : [];
+  if (certain && !about) notes.push("The interval holds the true value with a probability of 68 %.");
+  else if (!about) notes.push("This fit computed no certainty; certainty=true does.");
   if (known) notes.push(`The strip shows the ${data.published.count} published vocal presets of DiffVox: line 5 to 95 %, box the middle half, dot this one; the number is how many of them have a lower value.`);
   byId("parameters-note").textContent = notes.join(" ");
   const columns = ["parameter", "value", certain && "interval", certain && "certainty", known && "among published presets"].filter(Boolean);
@@ -365,9 +366,8 @@ function strip(row) {
 
 function recordings() {
   const box = byId("findings"), inputs = data.provenance.inputs ?? {};
-  if (isTransfer) {
-    box.append(html("p", { class: "small", text: "The reference is another performance: it shows what the settings aim at, not what they must give." }));
-    box.append(facts([["raw", inputs.raw?.file], ["reference", inputs.reference?.file], ["method", data.provenance.method]]));
+  if (about) {
+    box.append(facts(about.facts));
     return;
   }
   if (!data.findings.length) box.append(html("p", {}, html("span", { class: "chip good", text: "good pair" }), " The check of the pair found nothing to correct and nothing to warn of."));
@@ -389,9 +389,9 @@ function commands() {
   const block = (title, text) => box.append(html("h3", { text: title }), html("pre", { tabindex: 0 }, html("code", { text })));
   if (data.preset) {
     const href = URL.createObjectURL(new Blob([data.preset], { type: "application/json" }));
-    box.append(html("p", { class: "row screen" }, html("a", { class: "button", id: "save", href, download: "preset.json", text: "Save preset.json" }), html("span", { class: "muted small", text: "The fitted chain with all its values, for the commands below." })));
+    box.append(html("p", { class: "row screen" }, html("a", { class: "button", id: "save", href, download: "preset.json", text: "Save preset.json" }), html("span", { class: "muted small", text: "The chain with all its values, for the commands below." })));
   }
-  block(isTransfer ? "Repeat it" : "Fit again", data.repeat);
+  block(about ? "Repeat it" : "Fit again", data.repeat);
   block("Apply to another recording", "python scripts/render.py --preset preset.json in.wav out.wav");
   block("Take into another program", "python scripts/export.py preset.json --to jsfx --output voice.jsfx\npython scripts/export.py --help    # all formats");
   const versions = Object.entries(p.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");

@@ -35,21 +35,21 @@ class Track:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A part of a pair, in samples."""
+    """A part of a recording, in samples."""
 
     begin: int
     end: int
     warm_up: int  # samples before it that are rendered too
 
 
-def loudest_excerpt(pair: Pair, seconds: float) -> Excerpt:
-    """The part of at most `seconds` in which wet has the most energy."""
-    total, length = pair.wet.shape[-1], round(seconds * pair.sr)
+def loudest_excerpt(x: Tensor, sr: int, seconds: float) -> Excerpt:
+    """The part of a recording (C, T), of at most `seconds`, that has the most energy."""
+    total, length = x.shape[-1], round(seconds * sr)
     if total <= length:
         return Excerpt(0, total, 0)
-    energy = np.concatenate([[0.0], np.cumsum(pair.wet.double().square().sum(0).numpy())])
+    energy = np.concatenate([[0.0], np.cumsum(x.double().square().sum(0).numpy())])
     begin = int(np.argmax(energy[length:] - energy[:-length]))
-    return Excerpt(begin, begin + length, min(begin, round(WARM_UP_S * pair.sr)))
+    return Excerpt(begin, begin + length, min(begin, round(WARM_UP_S * sr)))
 
 
 def label_of(name: str, names: Sequence[str]) -> str:
@@ -84,8 +84,8 @@ def groups(chain: Effect) -> list[Switch]:
     return [Switch("equaliser", off, frozenset(off)), *parts]
 
 
-def record(tracks: Sequence[Track], sr: int) -> list[dict]:
-    """Each track as the page takes it: labels, gains, a waveform, and the audio as text.
+def record(tracks: Sequence[Track], sr: int, total_bytes: float = AUDIO_BYTES) -> list[dict]:
+    """Each track as the page takes it: labels, gains, a waveform, and the audio as text of about `total_bytes`.
 
     `gain` is the factor of the decoded audio at which all have the loudness of wet, `own` that at their own levels.
     """
@@ -98,7 +98,7 @@ def record(tracks: Sequence[Track], sr: int) -> list[dict]:
     }
     # One factor for both, so that only differences between tracks change with the choice.
     most = max(peaks[key] * max(matched[key], 1.0) for key in peaks)
-    bitrate = bitrate_for(AUDIO_BYTES, tracks[0].x.shape[-1] / sr, len(tracks))
+    bitrate = bitrate_for(total_bytes, tracks[0].x.shape[-1] / sr, len(tracks))
     rows = []
     for track in tracks:
         scale = peaks[track.key] / PEAK

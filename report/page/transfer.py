@@ -33,7 +33,15 @@ def write_transfer_report(folder: Path, raw: Tensor, reference: Tensor) -> Path:
     meta = {"losses": [], "created": datetime.now(), "terminated_by": None, "alignment_shift": None}
     run = FittedRun(folder, Run(document.chain, sr, dict(document.raws)), settings, meta, [], pair, is_fit=False)
     content = measure(run, length / sr)
-    content |= {"name": document.name, "run": folder.name, "findings": None, "names": ("raw", "output", "reference")}
+    content |= {"name": document.name, "run": folder.name, "names": ("raw", "output", "reference")}
+    inputs = document.provenance.get("inputs", {})
+    content["about"] = {
+        "figures": [(document.provenance["prior"], "presets that the settings are estimated from")],
+        "remarks": [],
+        "heard": "The reference is another performance: it shows what the settings aim at, not what they must give.",
+        "facts": [(name, inputs.get(name, {}).get("file")) for name in ("raw", "reference")],
+    }
+    content["about"]["facts"].append(("method", document.provenance.get("method")))
     for track, name in zip(content["tracks"], content["names"], strict=False):
         track["label"] = name
     content["repeat"] = f"python scripts/transfer.py RAW REFERENCE --prior {document.provenance['prior']}"
