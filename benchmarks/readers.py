@@ -3,10 +3,11 @@
 A reader of one file of a folder does not read the others anew: that would take most of the time.
 """
 
+import inspect
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +16,11 @@ import av
 import numpy as np
 import soundfile
 import torch
-import yaml
 
 from reknob.afx import proxy as proxy_module
 from reknob.afx.effect import Effect, Knobs, flatten
 from reknob.afx.proxy import WEIGHTS, ProxyCompressor, load_weights
-from reknob.afx.registry import build
+from reknob.afx.registry import EFFECTS, build
 from reknob.data.audio import read_audio, write_audio
 from reknob.data.chunks import Chunks
 from reknob.data.decoding import open_audio
@@ -29,6 +29,7 @@ from reknob.data.pair_files import find_pairs, find_songs
 from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.fitting.reproduce import recorded_threads
 from reknob.fitting.run_folder import RunFolder
+from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import presets, runs
 from reknob.formats.certainty import read_certainty
@@ -39,6 +40,7 @@ from reknob.formats.preset_document import PresetDocument, document_text, raws_o
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import SHIPPED, read_tensors
 from reknob.runtime.locks import HOLDER, FolderLock
+from reknob.runtime.trees import yaml_text
 
 SR = 44100
 CHAIN = {"peak": {"effect": "peak", "freq": {"default": 800.0, "range": [33, 5400]}}, "comp": {"effect": "compressor"}}
@@ -109,9 +111,9 @@ def raws() -> dict[str, torch.Tensor]:
     return Knobs(chain(), torch.Generator().manual_seed(0)).state_dict()
 
 
-def text(tree: object) -> bytes:
+def text(tree: dict) -> bytes:
     """YAML."""
-    return yaml.safe_dump(tree, sort_keys=False).encode()
+    return yaml_text(tree).encode()
 
 
 def track() -> TrackState:
@@ -204,24 +206,37 @@ def read_chain(path: Path) -> None:
     build(config, sr)
 
 
+def named_in_full(key: str) -> dict:
+    """An effect with its options and parameters at their defaults."""
+    kind = EFFECTS[key]
+    arguments = inspect.signature(kind.__init__).parameters
+    options = {name: arguments[name].default for name in kind.options}
+    numbers = {p.name: {"default": p.default} for p in kind.params if isinstance(p.default, (int, float))}
+    return {"effect": key} | options | numbers
+
+
 def chain_files(_: Path) -> Reader:
-    """Chains, published ones and settings."""
+    """Chains, published ones and settings; what damage can reach is what a file names, so that one names everything."""
     shipped = [
         path.read_bytes() for path in (*(SHIPPED / "cfg" / "model").glob("*.yaml"), SHIPPED / "presets/fx_config.yaml")
     ]
     aliases = b"a: &a {effect: peak}\nb: *a\nc: {<<: *a, freq: {default: 100}}\n"
-    return Reader("chain.yaml", [*shipped, text({"sr": SR, "chain": CHAIN}), aliases], read_chain, {})
+    full = {key: named_in_full(key) for key, kind in EFFECTS.items() if not kind.holds_effects}
+    chains = [text({"sr": SR, "chain": chain}) for chain in (CHAIN, full)]
+    return Reader("chain.yaml", [*shipped, *chains, aliases], read_chain, {})
 
 
 def settings(_: Path) -> Reader:
-    """A file of settings, as --config takes it."""
+    """A file of settings, as --config takes it, a short one and one of all settings."""
     tree = {"dry": "dry.wav", "wet": "wet.wav", "sr": SR, "epochs": 3, "optimiser": {"lr": 0.01}, "chain": CHAIN}
     tree |= {
         "loss": {"name": "vocal", "weights": [1.0, 0.5, 0.5, 0.25]},
         "chunk_duration": 12,
         "chunk_overlap": "${loss.weights.0}",
     }
-    return Reader("settings.yaml", [text(tree)], lambda p: import_module("main").read_settings([f"--config={p}"]), {})
+    full = asdict(FitSettings()) | {"dry": "dry.wav", "wet": "wet.wav", "data_dir": None, "dataset": "pair"}
+    seeds = [text(tree), text(full)]
+    return Reader("settings.yaml", seeds, lambda p: import_module("main").read_settings([f"--config={p}"]), {})
 
 
 def values(_: Path) -> Reader:
@@ -311,7 +326,7 @@ def listed(path: Path) -> None:
     find_songs(path.parent / "logs", None, f"@{path}")
 
 
-def pairs_of(dataset: str, name: str, content: object) -> Callable[[Path], Reader]:
+def pairs_of(dataset: str, name: str, content: dict) -> Callable[[Path], Reader]:
     """The metadata of a data set; every pair that it names has to lie inside its folder."""
 
     def read(path: Path) -> None:
