@@ -96,7 +96,7 @@ def built(config: dict) -> Effect | None:
 @pytest.mark.parametrize("key", sorted(EFFECTS))
 def test_an_odd_value_of_any_option_or_parameter_is_refused(key: str) -> None:
     kind = EFFECTS[key]
-    for name in (*kind.options, *(p.name for p in kind.params)):
+    for name in ("effect", *kind.options, *(p.name for p in kind.params)):
         for odd in EVERY_TYPE:
             for value in (odd, {"default": odd}, {"range": [0, odd]}):
                 built({"effect": key, name: value})
