@@ -14,6 +14,7 @@ from reknob.afx.effect import Effect, Knobs, flatten
 from reknob.afx.param import Linear, Param
 from reknob.afx.registry import EFFECTS, build
 from reknob.fitting.settings import FitSettings
+from reknob.formats.applied import realtime_form
 from reknob.formats.preset_document import PresetDocument, document_text, read_document
 from reknob.runtime.errors import UsageError
 from reknob.runtime.settings import options_of
@@ -100,6 +101,7 @@ def test_an_odd_value_of_any_option_or_parameter_is_refused(key: str) -> None:
         for odd in EVERY_TYPE:
             for value in (odd, {"default": odd}, {"range": [0, odd]}):
                 built({"effect": key, name: value})
+                built(realtime_form({"effect": key, name: value}))
 
 
 def test_an_odd_value_of_any_setting_is_refused(tmp_path: Path) -> None:
