@@ -129,7 +129,7 @@ def in_run(name: str, read: Callable[[Path], object]) -> Callable[[Path], Reader
         state = track().state_dict() | {"best_model": raws(), "losses": [3.0, 2.4]}
         files = {
             runs.CONFIG: text({"sr": SR, "chain": CHAIN}),
-            runs.META: json.dumps(RECORD).encode(),
+            runs.META: json.dumps(RECORD | {"raws": runs.record_of(raws())}).encode(),
             runs.CHECKPOINT: saved(state),
             "certainty.json": b'{"peak.gain": {"low": 1.0, "high": 2.0, "word": "found"}}',
             "effects.json": b'{"costs": {"peak": 0.1}, "removed": {}, "loss_before": 1, "loss": 1, "tolerance": 0.1}',
@@ -149,6 +149,11 @@ def load_checkpoint(chains: runs.Chains, path: Path) -> None:
     """The run of a checkpoint, whose settings were read before, and whether it can be resumed."""
     Knobs(chain()).load_state_dict(runs.load_run(path.parent, chains).raws, strict=False)
     runs.load_checkpoint(path.parent)
+
+
+def load_row(chains: runs.Chains, path: Path) -> None:
+    """The raw parameters of a record, by settings that were read before."""
+    runs.load_row(path.parent, chains)
 
 
 def resume(path: Path) -> None:
@@ -249,7 +254,14 @@ def document(_: Path) -> Reader:
     """A preset document, as it is rendered with and as a fit starts from it."""
     effect = chain()
     content = flatten(Knobs(effect).requires_grad_(False)())
-    one = PresetDocument(CHAIN, SR, -18.0, content, raws(), "a preset", provenance={"device": "cpu"})
+    one = PresetDocument(
+        *(CHAIN, SR, -18.0, content, raws(), "a preset"),
+        certainty={"peak.gain": {"low": 1.0, "high": 2.0, "word": "found"}},
+        alignment={"shift": 3, "polarity": [1, -1]},
+        losses={"vocal": 1.0},
+        provenance={"device": "cpu", "inputs": {"dry": {"file": "a.wav", "sha256": None}}, "versions": {"torch": "2"}},
+        licence="none",
+    )
 
     def read(path: Path) -> None:
         read_ = read_document(path)
@@ -358,6 +370,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "settings": settings,
     "record": in_run(runs.META, lambda p: (read_fields(p, RUN_RECORD), read_record(p.parent, p.parent.parent))),
     "reproduce": in_run(runs.META, lambda p: recorded_threads(p.parent)),
+    "recorded raws": in_run(runs.META, partial(load_row, runs.Chains())),
     "run config": in_run(runs.CONFIG, load_run),
     "checkpoint": in_run(runs.CHECKPOINT, partial(load_checkpoint, runs.Chains())),
     "resumed": in_run(runs.CHECKPOINT, resume),
