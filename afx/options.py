@@ -1,6 +1,5 @@
 """Options of effects, which are chosen and not fitted: each is declared with its allowed values."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ class Number(Bound):
     unit: str = ""
 
     def read(self, name: str, value: object) -> float:
-        if not _is_number(value) or not math.isfinite(value) or not self.lo <= value <= self.hi:
+        if not _is_number(value) or not self.lo <= value <= self.hi:
             raise UsageError(f"{name}={_shown(value)}: give {self.lo:g} to {self.hi:g} {self.unit}".rstrip())
         return value
 

@@ -217,8 +217,8 @@ def _check_size(config: dict, sr: int) -> None:
         sizes = {name: part.get(name) for name in ("length", "ir_length", "ir_duration")}
         for name, size in sizes.items():
             size = size * (sr if name == "ir_duration" else 1) if isinstance(size, (int, float)) else 0
-            # A longer one its effect refuses itself, by name.
-            samples += size if size <= MOST_SAMPLES else 0
+            # One beyond these its effect refuses itself, by name.
+            samples += size if 0 < size <= MOST_SAMPLES else 0
     if effects > MOST_EFFECTS or samples > MOST_SAMPLES:
         raise UsageError(
             f"a chain of {effects} effects and parameters, with responses of {samples:g} samples together; at most "

@@ -3,10 +3,11 @@
 A reader of one file of a folder does not read the others anew: that would take most of the time.
 """
 
+import inspect
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +16,11 @@ import av
 import numpy as np
 import soundfile
 import torch
-import yaml
 
 from reknob.afx import proxy as proxy_module
 from reknob.afx.effect import Effect, Knobs, flatten
 from reknob.afx.proxy import WEIGHTS, ProxyCompressor, load_weights
-from reknob.afx.registry import build
+from reknob.afx.registry import EFFECTS, build
 from reknob.data.audio import read_audio, write_audio
 from reknob.data.chunks import Chunks
 from reknob.data.decoding import open_audio
@@ -29,6 +29,7 @@ from reknob.data.pair_files import find_pairs, find_songs
 from reknob.estimation.estimator import Estimator, load_estimator
 from reknob.fitting.reproduce import recorded_threads
 from reknob.fitting.run_folder import RunFolder
+from reknob.fitting.settings import FitSettings
 from reknob.fitting.track import TrackState
 from reknob.formats import presets, runs
 from reknob.formats.certainty import read_certainty
@@ -39,6 +40,7 @@ from reknob.formats.preset_document import PresetDocument, document_text, raws_o
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import SHIPPED, read_tensors
 from reknob.runtime.locks import HOLDER, FolderLock
+from reknob.runtime.trees import yaml_text
 
 SR = 44100
 CHAIN = {"peak": {"effect": "peak", "freq": {"default": 800.0, "range": [33, 5400]}}, "comp": {"effect": "compressor"}}
@@ -109,9 +111,9 @@ def raws() -> dict[str, torch.Tensor]:
     return Knobs(chain(), torch.Generator().manual_seed(0)).state_dict()
 
 
-def text(tree: object) -> bytes:
+def text(tree: dict) -> bytes:
     """YAML."""
-    return yaml.safe_dump(tree, sort_keys=False).encode()
+    return yaml_text(tree).encode()
 
 
 def track() -> TrackState:
@@ -127,7 +129,7 @@ def in_run(name: str, read: Callable[[Path], object]) -> Callable[[Path], Reader
         state = track().state_dict() | {"best_model": raws(), "losses": [3.0, 2.4]}
         files = {
             runs.CONFIG: text({"sr": SR, "chain": CHAIN}),
-            runs.META: json.dumps(RECORD).encode(),
+            runs.META: json.dumps(RECORD | {"raws": runs.record_of(raws())}).encode(),
             runs.CHECKPOINT: saved(state),
             "certainty.json": b'{"peak.gain": {"low": 1.0, "high": 2.0, "word": "found"}}',
             "effects.json": b'{"costs": {"peak": 0.1}, "removed": {}, "loss_before": 1, "loss": 1, "tolerance": 0.1}',
@@ -147,6 +149,11 @@ def load_checkpoint(chains: runs.Chains, path: Path) -> None:
     """The run of a checkpoint, whose settings were read before, and whether it can be resumed."""
     Knobs(chain()).load_state_dict(runs.load_run(path.parent, chains).raws, strict=False)
     runs.load_checkpoint(path.parent)
+
+
+def load_row(chains: runs.Chains, path: Path) -> None:
+    """The raw parameters of a record, by settings that were read before."""
+    runs.load_row(path.parent, chains)
 
 
 def resume(path: Path) -> None:
@@ -204,24 +211,37 @@ def read_chain(path: Path) -> None:
     build(config, sr)
 
 
+def named_in_full(key: str) -> dict:
+    """An effect with its options and parameters at their defaults."""
+    kind = EFFECTS[key]
+    arguments = inspect.signature(kind.__init__).parameters
+    options = {name: arguments[name].default for name in kind.options}
+    numbers = {p.name: {"default": p.default} for p in kind.params if isinstance(p.default, (int, float))}
+    return {"effect": key} | options | numbers
+
+
 def chain_files(_: Path) -> Reader:
-    """Chains, published ones and settings."""
+    """Chains, published ones and settings; what damage can reach is what a file names, so that one names everything."""
     shipped = [
         path.read_bytes() for path in (*(SHIPPED / "cfg" / "model").glob("*.yaml"), SHIPPED / "presets/fx_config.yaml")
     ]
     aliases = b"a: &a {effect: peak}\nb: *a\nc: {<<: *a, freq: {default: 100}}\n"
-    return Reader("chain.yaml", [*shipped, text({"sr": SR, "chain": CHAIN}), aliases], read_chain, {})
+    full = {key: named_in_full(key) for key, kind in EFFECTS.items() if not kind.holds_effects}
+    chains = [text({"sr": SR, "chain": chain}) for chain in (CHAIN, full)]
+    return Reader("chain.yaml", [*shipped, *chains, aliases], read_chain, {})
 
 
 def settings(_: Path) -> Reader:
-    """A file of settings, as --config takes it."""
+    """A file of settings, as --config takes it, a short one and one of all settings."""
     tree = {"dry": "dry.wav", "wet": "wet.wav", "sr": SR, "epochs": 3, "optimiser": {"lr": 0.01}, "chain": CHAIN}
     tree |= {
         "loss": {"name": "vocal", "weights": [1.0, 0.5, 0.5, 0.25]},
         "chunk_duration": 12,
         "chunk_overlap": "${loss.weights.0}",
     }
-    return Reader("settings.yaml", [text(tree)], lambda p: import_module("main").read_settings([f"--config={p}"]), {})
+    full = asdict(FitSettings()) | {"dry": "dry.wav", "wet": "wet.wav", "data_dir": None, "dataset": "pair"}
+    seeds = [text(tree), text(full)]
+    return Reader("settings.yaml", seeds, lambda p: import_module("main").read_settings([f"--config={p}"]), {})
 
 
 def values(_: Path) -> Reader:
@@ -234,7 +254,14 @@ def document(_: Path) -> Reader:
     """A preset document, as it is rendered with and as a fit starts from it."""
     effect = chain()
     content = flatten(Knobs(effect).requires_grad_(False)())
-    one = PresetDocument(CHAIN, SR, -18.0, content, raws(), "a preset", provenance={"device": "cpu"})
+    one = PresetDocument(
+        *(CHAIN, SR, -18.0, content, raws(), "a preset"),
+        certainty={"peak.gain": {"low": 1.0, "high": 2.0, "word": "found"}},
+        alignment={"shift": 3, "polarity": [1, -1]},
+        losses={"vocal": 1.0},
+        provenance={"device": "cpu", "inputs": {"dry": {"file": "a.wav", "sha256": None}}, "versions": {"torch": "2"}},
+        licence="none",
+    )
 
     def read(path: Path) -> None:
         read_ = read_document(path)
@@ -311,7 +338,7 @@ def listed(path: Path) -> None:
     find_songs(path.parent / "logs", None, f"@{path}")
 
 
-def pairs_of(dataset: str, name: str, content: object) -> Callable[[Path], Reader]:
+def pairs_of(dataset: str, name: str, content: dict) -> Callable[[Path], Reader]:
     """The metadata of a data set; every pair that it names has to lie inside its folder."""
 
     def read(path: Path) -> None:
@@ -343,6 +370,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "settings": settings,
     "record": in_run(runs.META, lambda p: (read_fields(p, RUN_RECORD), read_record(p.parent, p.parent.parent))),
     "reproduce": in_run(runs.META, lambda p: recorded_threads(p.parent)),
+    "recorded raws": in_run(runs.META, partial(load_row, runs.Chains())),
     "run config": in_run(runs.CONFIG, load_run),
     "checkpoint": in_run(runs.CHECKPOINT, partial(load_checkpoint, runs.Chains())),
     "resumed": in_run(runs.CHECKPOINT, resume),

@@ -38,7 +38,8 @@ def _of_file(tree: dict, given: Collection[str]) -> dict:
     tree = from_published_settings(tree)
     others = {"dry": ("data_dir",), "wet": ("data_dir",), "data_dir": ("dry", "wet")}
     replaced = {name for path in others if path in given for name in others[path]}
-    takes = DATASETS[tree["dataset"]].arguments if tree.get("dataset") in DATASETS else None
+    dataset = tree.get("dataset")
+    takes = DATASETS[dataset].arguments if isinstance(dataset, str) and dataset in DATASETS else None
     # Paths of the command line may not suit the file's data set: then it is dropped, and inferred from the paths.
     if takes is not None and "dataset" not in given and any(path in given and path not in takes for path in others):
         replaced.add("dataset")

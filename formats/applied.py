@@ -86,7 +86,8 @@ def input_loudness(loudness: float | None | str, preset: str | Path | None) -> f
 def realtime_form(config: dict) -> dict:
     """The configuration with every effect that has a sample-by-sample form switched to it."""
     config = {key: realtime_form(value) if isinstance(value, dict) else value for key, value in config.items()}
-    return config | (EFFECTS[config["effect"]].realtime_options if config.get("effect") in EFFECTS else {})
+    key = config.get("effect")  # of any type, as the chain is not built yet
+    return config | (EFFECTS[key].realtime_options if isinstance(key, str) and key in EFFECTS else {})
 
 
 def switch_off(effect: Effect, values: Values, families: set[str]) -> Values:

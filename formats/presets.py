@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from reknob.afx.effect import Effect, Values, values_at
@@ -33,6 +32,7 @@ from reknob.runtime.files import (
     write_arrays,
     write_text,
 )
+from reknob.runtime.trees import yaml_text
 
 INFO, VECTORS = "info.json", "raw_params.npy"
 MASK, GAUSSIAN, TRAIN_INDEX = "feature_mask.npy", "gaussian.npz", "train_index.npy"
@@ -259,7 +259,7 @@ def write_presets(
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         write_array(temporary / VECTORS, to_vectors(presets, effect).numpy())
         settings = {"sr": effect.sr, "chain": chain}
-        write_text(temporary / CHAIN, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        write_text(temporary / CHAIN, yaml_text(settings))
         write_text(temporary / INFO, json.dumps(info, indent=4, ensure_ascii=False))
 
 

@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from reknob.afx.effect import Effect
@@ -36,7 +35,7 @@ from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_bytes, read_json, read_tensors, same_file, user_path, write_tensors, write_text
 from reknob.runtime.locks import FolderLock
 from reknob.runtime.settings import read_yaml
-from reknob.runtime.trees import interpolated, merge
+from reknob.runtime.trees import interpolated, merge, yaml_text
 
 CHECKPOINT, CONFIG, META, VALUES = "checkpoint.ckpt", "config.yaml", "meta.json", "parametrised.pth"
 MOST_CHAINS = 100  # that are kept while many runs are read
@@ -128,7 +127,7 @@ def update_settings(folder: Path, **changed: object) -> None:
     """Replaces settings of a run that a resumed fit changes."""
     before = read_yaml(folder / CONFIG)
     if before | changed != before:
-        write_text(folder / CONFIG, yaml.safe_dump(before | changed, sort_keys=False, allow_unicode=True))
+        write_text(folder / CONFIG, yaml_text(before | changed))
 
 
 def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -> None:
@@ -152,7 +151,7 @@ def check_same_fit(folder: Path, settings: dict, defaults: dict | None = None) -
 
 def begin(folder: Path, settings: dict, **fields: object) -> None:
     """Writes a new run's settings and its record with further `fields`, marked as running until `finish`."""
-    write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_text(folder / CONFIG, yaml_text(settings))
     created = datetime.now().isoformat(timespec="seconds")
     record = {"created": created, "losses": [], "terminated_by": "running"} | fields
     write_text(folder / META, json.dumps(record))

@@ -35,6 +35,7 @@ _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_BREAK = re.compile(r"[\x85\u2028\u2029]")
 _REFERENCE = re.compile(r"\$\{(\.*)([^{}:]+)\}")
 
 
@@ -173,8 +174,7 @@ def _scalar(event: yaml.ScalarEvent, finite: bool) -> object:
     if tag in (None, "!") or event.implicit[0]:
         if not event.implicit[0]:
             return text
-        kinds = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT}
-        tag = _TAG + next((kind for kind, pattern in kinds.items() if pattern.fullmatch(text)), "str")
+        tag = _tag(text)
     if tag == f"{_TAG}str":
         return text
     if tag == f"{_TAG}null":
@@ -190,6 +190,27 @@ def _scalar(event: yaml.ScalarEvent, finite: bool) -> object:
         return number
     given = f"{text[:40]!r} tagged {tag.removeprefix(_TAG)[:80]}"
     raise yaml.YAMLError(f"line {event.start_mark.line + 1}: {given} is not plain data")
+
+
+def _tag(text: str) -> str:
+    """The tag of a plain scalar in YAML 1.2."""
+    kinds = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT}
+    return _TAG + next((kind for kind, pattern in kinds.items() if pattern.fullmatch(text)), "str")
+
+
+def yaml_text(tree: dict) -> str:
+    """A tree as YAML that `parse_yaml` reads as the same tree, and a reader of YAML 1.1 as well."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what PyYAML, a writer of YAML 1.1, leaves plain: texts such as 08 and 1e3."""
+
+    def represent_scalar(self, tag: str, value: str, style: str | None = None) -> yaml.ScalarNode:
+        # In other quotes PyYAML reads the line breaks beyond ASCII, which it writes as they are, as spaces.
+        if tag == f"{_TAG}str" and (_tag(value) != tag or _BREAK.search(value)):
+            style = '"'
+        return super().represent_scalar(tag, value, style)
 
 
 def is_off(value: object) -> bool:

@@ -2,8 +2,6 @@
 
 import math
 
-import yaml
-
 from reknob.formats.exporters.impulse import in_two, space_response
 from reknob.formats.exporters.parts import (
     Band,
@@ -20,6 +18,7 @@ from reknob.formats.exporters.parts import (
     pan_of,
     without,
 )
+from reknob.runtime.trees import yaml_text
 
 KINDS = {
     Kind.PEAK: "Peaking",
@@ -64,7 +63,7 @@ def camilladsp(rig: Rig) -> Export:
         "to_stereo": _mixer(1, [[(0, 20 * math.log10(max(gain, 1e-6)))] for gain in gains or (1.0, 1.0)]),
     }
     tree = {"filters": filters, "mixers": mixers, "processors": processors, "pipeline": pipeline}
-    text = yaml.safe_dump({name: part for name, part in tree.items() if part}, sort_keys=False)
+    text = yaml_text({name: part for name, part in tree.items() if part})
     return Export(comments(heading(rig, lacking, *NOTES), "#") + text, lacking, files)
 
 
