@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -382,10 +383,15 @@ def test_the_phases_of_a_noise_reverb_stay_as_its_seed_drew_them() -> None:
     assert torch.equal(before["reverb.phase"], after["reverb.phase"])
     assert not torch.isclose(before["reverb.level"], after["reverb.level"]).all()
 
+@cache
+def found() -> dict[str, torch.Tensor]:
+    """Raw parameters near the lowest loss of `recorded`."""
+    return run_until(new_fit(lr=0.02, epochs=150, method="annealed"), 150).best.raws
+
+
 def near_the_best(steps: int, **options: object) -> TrackState:
-    """A track after 30 large annealed steps that begin close to its lowest loss."""
-    found = run_until(new_fit(lr=0.02, epochs=300, method="annealed"), 300).best.raws
-    track = TrackState(build(CHAIN, SR), recorded(), epochs=steps, raws={k: raw + 0.01 for k, raw in found.items()})
+    """A track after large annealed steps that begin close to its lowest loss."""
+    track = TrackState(build(CHAIN, SR), recorded(), epochs=steps, raws={k: raw + 0.01 for k, raw in found().items()})
     run(Fit(build(CHAIN, SR), [track], VocalLoss(SR), lr=0.1, method="annealed", **options), ignore, ignore, never)
     return track
 

@@ -72,7 +72,7 @@ def refused(capsys: pytest.CaptureFixture, argv: list[str]) -> str:
     return error
 
 
-def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) -> None:
+def test_a_training_leaves_an_estimator_scores_and_tensorboard(music: Path, trained: Path) -> None:
     estimator, record = load_estimator(trained / "estimator.pt")
     assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "percentiles", "sr": SR}
     assert record["loss"] == "mel" and record["valid_loss"] > 0
@@ -83,7 +83,7 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(trained: Path) ->
     results = (trained / "results.md").read_text()
     assert "| comp.attack | " in results and "(results.png)" in results and "As estimate.py" not in results
     assert (trained / "results.png").read_bytes().startswith(b"\x89PNG")
-    assert '"group": "music0"' in (trained / "results.html").read_text()
+    assert f'"group": "{music.name}"' in (trained / "results.html").read_text()
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = accumulator.EventAccumulator(str(trained)).Reload().Tags()
     assert {"train/loss", "valid/loss", "lr-Adam", "train/waiting", "test/mel"} <= set(tags["scalars"])
