@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from reknob.afx.registry import build
 from reknob.data.chunks import Chunks
 from reknob.fitting.fit import Fit, Terms, run
 from reknob.fitting.optimiser import METHODS, AdamState
-from reknob.fitting.track import RETRIES, State, TrackState
+from reknob.fitting.track import RETRIES, TrackState
 from reknob.losses import VocalLoss
 from reknob.runtime.device import pick_device
 from reknob.runtime.files import read_tensors, write_tensors
@@ -225,15 +224,6 @@ class StopAfter:
         return self.left == 0
 
 
-def test_a_checkpoint_from_before_fits_returned_to_their_lowest_loss_is_resumed() -> None:
-    track = near_the_best(10, near=True)
-    saved = track.state_dict()
-    saved["optimiser"] = {name: saved["optimiser"][name] for name in State._fields[:10]}
-    resumed = TrackState(build(CHAIN, SR), recorded(), epochs=20)
-    resumed.load_state_dict(saved)
-    assert torch.equal(resumed.state.raws, track.state.raws) and resumed.state.pace == 1
-
-
 def test_a_fit_that_broke_resumes_with_what_it_undid(tmp_path: Path) -> None:
     whole = new_fit(loss=Breaking(3, 5))
     expected = run_until(whole, 6)
@@ -382,24 +372,3 @@ def test_the_phases_of_a_noise_reverb_stay_as_its_seed_drew_them() -> None:
     after = raws_of(fit)
     assert torch.equal(before["reverb.phase"], after["reverb.phase"])
     assert not torch.isclose(before["reverb.level"], after["reverb.level"]).all()
-
-@cache
-def found() -> dict[str, torch.Tensor]:
-    """Raw parameters near the lowest loss of `recorded`."""
-    return run_until(new_fit(lr=0.02, epochs=150, method="annealed"), 150).best.raws
-
-
-def near_the_best(steps: int, **options: object) -> TrackState:
-    """A track after large annealed steps that begin close to its lowest loss."""
-    track = TrackState(build(CHAIN, SR), recorded(), epochs=steps, raws={k: raw + 0.01 for k, raw in found().items()})
-    run(Fit(build(CHAIN, SR), [track], VocalLoss(SR), lr=0.1, method="annealed", **options), ignore, ignore, never)
-    return track
-
-
-def test_a_fit_that_begins_near_the_best_returns_there_and_goes_on_at_smaller_rates() -> None:
-    lost, track = near_the_best(30), near_the_best(30, near=True)
-    assert lost.best.loss == lost.losses[0]
-    assert track.best.loss < 0.5 * track.losses[0]
-    far = next(i for i, loss in enumerate(track.losses) if loss > 2 * min(track.losses[: i + 1]))
-    assert track.losses[far + 1] == min(track.losses[: far + 1])
-    assert 0 < track.state.pace < 0.5
