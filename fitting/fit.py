@@ -152,27 +152,27 @@ class Fit:
             for new, old in zip(current, last, strict=True)
         )
         before, scale = AdamState(*before), torch.where(is_finite, 1.0, state.scale / 2)
-        lowest, is_far = self._lowest(state, losses, is_finite)
-        rate = scale * lowest[-1] * self.method.rate(before.steps / self.epochs)
+        lowest, lowest_raws, pace, is_far = self._lowest(state, losses, is_finite)
+        rate = scale * pace * self.method.rate(before.steps / self.epochs)
         moved = self.method.move(before, gradient, rate.to(self.rates)[:, None] * self.rates)
         moved = AdamState(
-            torch.where(is_far, lowest[1], moved.raws),
+            torch.where(is_far, lowest_raws, moved.raws),
             moved.mean.masked_fill(is_far, 0),
             moved.square.masked_fill(is_far, 0),
             moved.steps,
         )
-        return *moved, *before, gradient, scale, *lowest, losses, terms, finite
+        return *moved, *before, gradient, scale, lowest, lowest_raws, pace, losses, terms, finite
 
-    def _lowest(self, state: State, losses: Tensor, is_finite: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-        """The lowest losses (G,), their raws (G, P) and the paces (G,) after a step of these losses; and which tracks
-        return (G, 1)."""
+    def _lowest(self, state: State, losses: Tensor, is_finite: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The lowest losses (G,) after a step of these, their raws (G, P), the paces (G,), and which tracks return to
+        them (G, 1)."""
         if not self.returns:
-            return (state.lowest, state.lowest_raws, state.pace), torch.zeros_like(is_finite)[:, None]
+            return state.lowest, state.lowest_raws, state.pace, torch.zeros_like(is_finite)[:, None]
         is_lower = is_finite & (losses < state.lowest)
         lowest = torch.where(is_lower, losses.to(state.lowest), state.lowest)
         raws = torch.where(is_lower[:, None], state.raws, state.lowest_raws)
-        is_far = is_finite & (losses > FAR * lowest)
-        return (lowest, raws, torch.where(is_far, CALMER * state.pace, state.pace)), is_far[:, None]
+        is_far = is_finite & (lowest > 0) & (losses > FAR * lowest)
+        return lowest, raws, torch.where(is_far, CALMER * state.pace, state.pace), is_far[:, None]
 
     def read_reports(self, late: int = 0) -> list[list[Terms | None]]:
         """The terms of each track at each step since the last call, without the `late` newest steps.
