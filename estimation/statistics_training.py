@@ -1,5 +1,6 @@
 """Training on cached statistics of excerpts: thousands of steps in the time that a few take on audio."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class StatisticsSet(NamedTuple):
         return StatisticsSet(*(torch.cat(column) for column in zip(*sets, strict=True)))
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """An estimator with its loss on statistics.
 
     Raises UsageError for an encoder other than `Percentiles`.
@@ -47,9 +48,9 @@ class Objective(nn.Module):
         super().__init__()
         self.estimator, self.encoder = estimator, percentile_encoder(estimator)
 
+    @abstractmethod
     def forward(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         """Mean loss over a batch; what is random in it is drawn from `generator`."""
-        raise NotImplementedError
 
 
 class Equaliser:

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,7 @@ PROGRESS = ("epoch", "step", "best", "best_step", "valid")
 FREE = {"epochs", "device", "devices", "nodes", "precision", "workers", "resume", "test_items", "out", "overwrite"}
 
 
-class Task:
+class Task(ABC):
     """What is trained: a model, the batches of its epochs, its validation, and where it is kept.
 
     Attributes:
@@ -69,21 +70,21 @@ class Task:
         """How many steps an epoch has from its step `first` on."""
         return min(self.epoch_steps, self.steps - epoch * self.epoch_steps) - first
 
+    @abstractmethod
     def batches(self, epoch: int, first: int) -> Iterable[tuple]:
         """The model's arguments for the steps of an epoch, from its step `first` on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, epoch: int) -> Tensor:
         """The validation loss, without gradients; of several processes, each one's share of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, valid: float) -> None:
         """Writes the weights, whose validation loss is the lowest so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept(self) -> dict[str, Tensor]:
         """The weights that were written last."""
-        raise NotImplementedError
 
 
 def open_fabric(device: torch.device, *, devices: int = 1, nodes: int = 1, precision: str = "32") -> "Fabric":

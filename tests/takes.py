@@ -33,3 +33,10 @@ def write_pair(folder: Path, dry: Tensor | None = None, wet: Tensor | None = Non
     write_audio(folder / "take.wav", dry, SR)
     write_audio(folder / "song.wav", mixed(take()) if wet is None else wet, SR)
     return [f"dry={folder / 'take.wav'}", f"wet={folder / 'song.wav'}", f"log_dir={folder / 'logs'}"]
+
+
+def write_takes(folder: Path) -> Path:
+    """A folder of four recordings of 2 s, as trainings take them."""
+    for seed in range(4):
+        write_audio(folder / f"take{seed}.wav", take(2.0, seed), SR)
+    return folder

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from takes import QUICK, SR, take, write_pair
+from takes import QUICK, write_pair, write_takes
 
-from reknob.data.audio import write_audio
 from reknob.estimation.statistics_run import StatisticsTask
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_json
@@ -171,8 +170,7 @@ def test_a_fit_whose_group_is_told_to_end_saves(tmp_path: Path) -> None:
 
 
 def test_a_training_whose_group_is_told_to_end_saves_workers_included(tmp_path: Path) -> None:
-    for seed in range(4):
-        write_audio(tmp_path / "music" / f"take{seed}.wav", take(2.0, seed), SR)
+    write_takes(tmp_path / "music")
     tiny = "--encoder=percentiles --loss=params --seconds=1 --batch_size=2 --valid_items=2 --workers=1".split()
     argv = ["train_analysis_net.py", *tiny, "--data=folder", f"--data_dir={tmp_path / 'music'}"]
     argv += ["--epochs=10000", "--epoch_items=4", f"--log_dir={tmp_path}"]

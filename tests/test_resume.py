@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from takes import SR, take
+from takes import write_takes
 from torch.utils._pytree import tree_leaves
 
-from reknob.data.audio import write_audio
 from reknob.estimation import trainer
 from reknob.estimation.proxy_training import ProxyLoss
 from reknob.estimation.statistics_training import EqualiserObjective
@@ -26,10 +25,7 @@ PROXY = "--steps=5 --batch_size=1 --seconds=0.3 --pieces=1 --valid_pieces=1 --va
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of recordings, in which statistics are cached too."""
-    folder = tmp_path_factory.mktemp("music")
-    for seed in range(4):
-        write_audio(folder / f"take{seed}.wav", take(2.0, seed), SR)
-    return folder
+    return write_takes(tmp_path_factory.mktemp("music"))
 
 
 def on_statistics(music: Path, out: Path, *more: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from takes import SR, take
+from takes import SR, take, write_takes
 from torch.utils._pytree import tree_leaves
 
 import train_analysis_net
@@ -45,10 +45,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of recordings."""
-    folder = tmp_path_factory.mktemp("music")
-    for seed in range(4):
-        write_audio(folder / f"take{seed}.wav", take(2.0, seed), SR)
-    return folder
+    return write_takes(tmp_path_factory.mktemp("music"))
 
 
 def arguments(music: Path, log_dir: Path, *more: str) -> list[str]:

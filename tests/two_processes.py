@@ -61,10 +61,9 @@ def layers(folder: Path) -> None:
 
 def training(folder: Path) -> None:
     """Trains in one process, in two that are resumed, and in two of which the second gets a signal."""
-    takes, write_audio = import_module("takes"), import_module("reknob.data.audio").write_audio
+    takes = import_module("takes")
     program, kind = import_module("train_analysis_net").main, import_module("reknob.estimation.train").Training
-    for seed in range(4):
-        write_audio(folder / "music" / f"take{seed}.wav", takes.take(2.0, seed), takes.SR)
+    takes.write_takes(folder / "music")
 
     def run(name: str, count: int, *more: str, is_stopped: bool = False) -> list[int]:
         data = [*SIZE.split(), "--workers=0", "--data=folder", f"--data_dir={folder / 'music'}", "--device=cpu"]
