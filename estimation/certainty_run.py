@@ -20,8 +20,6 @@ class CertaintySettings(FileSettings):
         checkpoint: file of the estimator.
         items: number of processed excerpts that the distributions are trained on.
         valid_seconds: length of the `valid_items` excerpts of other recordings that they are calibrated on.
-        untouched: share of the excerpts that are not processed.
-        limited: share with a band limit, or a low level at 16 bits.
     """
 
     checkpoint: Path

@@ -59,12 +59,16 @@ class FileSettings(MusicSettings):
     Args:
         valid_items: number of excerpts of the validation split.
         test_items: number of excerpts of yet other recordings that the estimator is scored on; 0 for no results.
+        untouched: share of the excerpts that are not processed.
+        limited: share with a band limit, or a low level at 16 bits.
         seed: of weights, excerpts and parameters.
         out, overwrite: the file to write, and whether it may exist.
     """
 
     valid_items: int = 400
     test_items: int = 100
+    untouched: float = 0.0
+    limited: float = 0.0
     seed: int = 0
     out: Path = Path("estimator.pt")
     overwrite: bool = False

@@ -70,8 +70,10 @@ def build_objective(settings: StatisticsSettings) -> Objective:
     estimator = Estimator(sfx=settings.chain, afx=settings.chain, encoder="percentiles", sr=SR)
     if settings.init:
         estimator.start_from(settings.init)
-    if settings.coded and not settings.n_processed:
-        raise UsageError(f"--coded {settings.coded:g}: untouched music is not coded; give --items, or leave it out")
+    for name in ("coded", "limited", "untouched"):
+        share = getattr(settings, name)
+        if share and not settings.n_processed:
+            raise UsageError(f"--{name} {share:g} is of processed excerpts; give --items, or leave it out")
     return (ParameterObjective if settings.n_processed else EqualiserObjective)(estimator)
 
 
@@ -101,7 +103,7 @@ def statistics_sources(
     items = settings.n_processed if split == "train" else settings.valid_items
     n_controls, seed = len(estimator.synthesis.controls()), stream_seed(settings.seed, "statistics", split)
     excerpts = Excerpts(sources, n_controls, items, seed, sr=SR, seconds=settings.seconds)
-    return [Processed(excerpts, estimator, settings.coded)]
+    return [Processed(excerpts, estimator, settings.coded, settings.untouched, settings.limited)]
 
 
 def train_on(

@@ -32,7 +32,7 @@ from reknob.estimation.statistics_run import (
 from reknob.estimation.trainer import check_training
 from reknob.report.results import results_path, write_test_results
 from reknob.report.tables import scores_rows, text_table
-from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int
+from reknob.runtime.arguments import Parser, file_path, non_negative_int, positive_float, positive_int, real
 from reknob.runtime.files import check_output
 from reknob.runtime.output import result
 
@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
         ("windows", positive_int, "windows of an untouched recording (default %(default)s)"),
         ("valid_items", positive_int, "processed excerpts of the validation (default %(default)s)"),
         ("test_items", non_negative_int, "excerpts of the results, 0 for none (default %(default)s)"),
+        ("untouched", real(0, 0.95), "share of processed excerpts that are left as they are (default %(default)g)"),
+        ("limited", real(0, 1), "share with a band limit or a low level (default %(default)g)"),
         ("steps", positive_int, "default %(default)s"),
         ("batch_size", positive_int, "default %(default)s"),
         ("lr", positive_float, "highest learning rate (default %(default)g)"),
