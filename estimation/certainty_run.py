@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reknob.data.excerpts import Excerpts
-from reknob.estimation.certainty_training import calibrate, fit_certainty
+from reknob.estimation.certainty_training import calibrate, choose_edge, untouched
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import FileSettings, Sources
 from reknob.estimation.statistics_cache import Processed, Trials, cache_statistics, join_parts
@@ -17,12 +17,12 @@ class CertaintySettings(FileSettings):
     """Settings of a calibration; names and defaults are those of the options of calibrate_estimator.py.
 
     Args:
-        checkpoint: file of the estimator.
-        items: number of processed excerpts that the distributions are trained on.
-        valid_seconds: length of the `valid_items` excerpts of other recordings that they are calibrated on.
+        checkpoint: files of the estimator, whose weights are averaged.
+        items: number of excerpts that the likelihood is fitted to.
+        valid_seconds: length of the `valid_items` excerpts of other recordings that it is calibrated on.
     """
 
-    checkpoint: Path
+    checkpoint: list[Path]
     items: int = 2000
     valid_seconds: float = 10.0
     untouched: float = 0.2
@@ -31,17 +31,19 @@ class CertaintySettings(FileSettings):
 
 
 def add_certainty(settings: CertaintySettings, estimator: Estimator, sources: dict[str, Sources]) -> Trials:
-    """Gives an estimator its certainty and calibration; the trials that it is calibrated on.
+    """Gives an estimator its calibration; the trials of it.
 
     `sources` are those of `find_sources`. What <log_dir>/statistics lacks is computed and cached there.
     """
     folder = Path(settings.log_dir) / "statistics"
     train = _processed(settings, estimator, sources["train"], "train")
     held_out = _processed(settings, estimator, sources["valid"], "valid")
-    statistics = cache_statistics(train, folder, settings.workers, "train: statistics")
-    trials = Trials(*join_parts(Tried(held_out), folder, settings.workers, "valid: trials"))
-    estimator.certainty = fit_certainty(estimator, statistics, settings.seed)
-    estimator.calibration = calibrate(estimator, estimator.certainty, statistics, trials)
+    known = cache_statistics(train, folder, settings.workers, "train: statistics")
+    others = cache_statistics(held_out, folder, settings.workers, "valid: statistics")
+    estimator.calibration = calibrate(estimator, known, others)
+    tried = Tried(held_out, estimator.calibration)
+    trials = Trials(*join_parts(tried, folder, settings.workers, "valid: trials"))
+    estimator.calibration = choose_edge(estimator.calibration, trials, untouched(estimator, trials.q))
     return trials
 
 

@@ -1,30 +1,22 @@
-"""Fits the certainty of a trained estimator to processed excerpts, and calibrates it on other recordings."""
+"""Calibrates a trained estimator on excerpts whose settings are known."""
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from scipy import special
 from torch import Tensor
 
+from reknob.estimation.calibration import LEVELS, Calibration, fit_subspace
 from reknob.estimation.controls import in_order, no_effect
-from reknob.estimation.descent import descend
-from reknob.estimation.distribution import (
-    LEVELS,
-    Calibration,
-    Certainty,
-    evidence,
-    fit_subspace,
-    log_density,
-    position,
-)
 from reknob.estimation.estimator import Estimator
+from reknob.estimation.posterior import Likelihood, log_density
 from reknob.estimation.statistics_cache import Trials
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
 
-PASSES, BATCH, LR, DECAY = 32, 64, 1e-3, 0.1
-SCALES = [k / 10 for k in range(1, 11)]
+SCALES = [k / 10 for k in range(1, 13)]  # of the logarithm of the likelihood
 AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
 #: Largest share of excerpts that estimates may make worse, and largest probability that they make more worse.
@@ -40,44 +32,45 @@ def untouched(estimator: Estimator, q: Tensor) -> Tensor:
     return (no_effect(estimator.synthesis, q) - q).abs().amax(1) < 2e-3
 
 
-def fit_certainty(estimator: Estimator, train: StatisticsSet, seed: int) -> Certainty:
-    """The certainty of an estimator, trained by maximum likelihood; the estimator is left as it is."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        _, hidden = estimator.from_features(percentile_encoder(estimator).describe(train.spectral, train.wave))
-    q, off = in_order(estimator.synthesis, train.q), untouched(estimator, train.q)
-    model = Certainty(hidden.shape[1], q.shape[1]).train()
-    model.standardise(hidden)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
-    steps = max(PASSES * len(q) // BATCH, 1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    generator = torch.Generator().manual_seed(seed)
-    batches = (torch.randint(len(q), (BATCH,), generator=generator) for _ in range(steps))
-    losses = (certainty_loss(model, hidden[chosen], q[chosen], off[chosen]) for chosen in batches)
-    for _ in descend(losses, optimiser, schedule):
-        pass
-    return model.eval()
+class Pairs(NamedTuple):
+    """Excerpts processed by controls q (M, P), in order, with the coordinates (M, D) of these and of estimates."""
 
-
-def certainty_loss(model: Certainty, hidden: Tensor, q: Tensor, off: Tensor) -> Tensor:
-    """Mean negative log likelihood of the controls q (B, P), and of which excerpts (B,) are untouched."""
-    information, processed = model(hidden)
-    return F.binary_cross_entropy_with_logits(processed, (~off).float()) - log_density(information, q).mean()
+    q: Tensor
+    true: Tensor
+    estimated: Tensor
 
 
 @torch.no_grad()
-def calibrate(estimator: Estimator, model: Certainty, train: StatisticsSet, trials: Trials) -> Calibration:
-    """The calibration of a model of certainty: the subspace from `train`, everything else from held-out trials."""
-    subspace = fit_subspace(percentile_encoder(estimator).describe(train.spectral, train.wave), AXES)
-    q, off = in_order(estimator.synthesis, trials.q), untouched(estimator, trials.q)
-    information, processed = model(estimator.from_features(trials.features)[1])
-    scale = max(SCALES, key=lambda each: float(log_density(each * information, q)[~off].mean()))
-    reach = conformal((position(scale * information, q) - 0.5)[~off].abs())
-    unset = torch.zeros(())
-    found = Calibration(torch.tensor(scale), reach, *subspace, unset, unset, unset)
-    strangeness = found.strangeness(trials.features)
-    found = replace(found, strange=strangeness.quantile(STRANGEST))
-    return choose_edge(found, evidence(processed, strangeness, trials.size), trials, off)
+def pair(estimator: Estimator, statistics: StatisticsSet) -> Pairs:
+    """The processed ones of excerpts, with their estimates."""
+    chosen = statistics.take(~untouched(estimator, statistics.q))
+    q, features = in_order(estimator.synthesis, chosen.q), features_of(estimator, chosen)
+    return Pairs(q, estimator.prior.of(q), estimator.prior.of(estimator.controller.mlp(features)))
+
+
+def features_of(estimator: Estimator, statistics: StatisticsSet) -> Tensor:
+    """The encoder's features (M, F) of statistics."""
+    return percentile_encoder(estimator).describe(statistics.spectral, statistics.wave)
+
+
+@torch.no_grad()
+def calibrate(estimator: Estimator, train: StatisticsSet, held_out: StatisticsSet) -> Calibration:
+    """The calibration of an estimator that keeps nothing yet (`choose_edge`).
+
+    The likelihood and the subspace are fitted to `train`; how sure the likelihood is, the intervals, and what counts as
+    strange, to excerpts of other recordings, which the estimator was not trained on.
+    """
+    prior, known, others = estimator.prior, pair(estimator, train), pair(estimator, held_out)
+    sure = Likelihood.fit(known.true, known.estimated)
+    likelihoods = [Likelihood(sure.mean, scale**0.5 * sure.root) for scale in SCALES]
+    likelihood = max(likelihoods, key=lambda each: float(log_density(prior, each, *others[1:]).mean()))
+    posteriors = [prior.posterior(likelihood, estimated) for estimated in others.estimated]
+    places = torch.stack([each.position(q) for each, q in zip(posteriors, others.q, strict=True)])
+    subspace = fit_subspace(features_of(estimator, train), AXES)
+    reach = conformal((places - 0.5).abs())
+    found = Calibration(*likelihood, reach, *subspace, torch.zeros(()), torch.zeros(3), torch.tensor(NEVER))
+    strange = found.strangeness(features_of(estimator, held_out)).quantile(STRANGEST)
+    return replace(found, strange=strange)
 
 
 def conformal(scores: Tensor) -> Tensor:
@@ -90,17 +83,16 @@ def conformal(scores: Tensor) -> Tensor:
     return ranked[[rank - 1 for rank in ranks]]
 
 
-def choose_edge(found: Calibration, signs: Tensor, trials: Trials, off: Tensor) -> Calibration:
+def choose_edge(found: Calibration, trials: Trials, off: Tensor) -> Calibration:
     """A calibration with the weights of certainty, and the edge up to which estimates are left out.
 
-    Every third trial, with its `evidence` of `signs` (M, 3), takes part in `fit_weights`. The other two thirds test
-    edges from the highest certainty downwards: edges pass until one of them fails `few_worse` in a group, and of those
-    that passed the one with the lowest Mel is taken. So a share of more than `WORSE` becomes worse at a probability of
-    `RISK` at most, for excerpts that are independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed
-    sequence testing). Groups are the processed ones of each data set, of which the mean Mel may not rise, and those
-    that are `off`, untouched.
+    Every third trial takes part in `fit_weights`. The other two thirds test edges from the highest certainty downwards:
+    edges pass until one of them fails `few_worse` in a group, and of those that passed the one with the lowest Mel is
+    taken. So a share of more than `WORSE` becomes worse at a probability of `RISK` at most, for excerpts that are
+    independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed sequence testing). Groups are the
+    processed ones of each data set, of which the mean Mel may not rise, and those that are `off`, untouched.
     """
-    change = trials.mel[:, 1] - trials.mel[:, 0]
+    signs, change = trials.signs, trials.mel[:, 1] - trials.mel[:, 0]
     first = torch.arange(len(off)) % 3 == 0
     found = replace(found, weights=fit_weights(signs[first], change[first]))
     certainty = found.certainty(signs)

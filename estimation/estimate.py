@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from reknob.afx.curve import FREQUENCIES
 from reknob.afx.effect import flatten
 from reknob.data.audio import resample
 from reknob.data.bandwidth import band_edge
 from reknob.estimation.estimator import STEADY, Estimator, temporal_flatness, to_mono
 from reknob.estimation.judgement import judge, point, without_unseen_bands
+from reknob.estimation.posterior import Posterior
 
 SECONDS = 10.0  # of a window, and of the excerpts that estimators are trained with
 #: Lowest band edge in Hz of recordings that anything is estimated of. Telephone speech ends below it: up to 8 of 20
@@ -34,6 +36,7 @@ class Estimate:
     ends: Tensor | None = None  # (len(LEVELS), 2, P), of the intervals of all levels
     kept: bool = True  # whether the estimated effect is; otherwise the controls are those of no effect
     notes: dict[str, str] = field(default_factory=dict)  # on estimated controls, by name
+    posterior: Posterior | None = None  # of all controls together, of an estimator with a calibration
 
 
 @torch.no_grad()
@@ -48,7 +51,7 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int, *, whole: bool 
     edge, duration = band_edge(mono[None], sr), mono.shape[-1] / sr
     x = resample(mono[None], sr, estimator.settings["sr"])
     features = estimator.window_features(x, SECONDS)
-    calibrated = estimator.certainty is not None
+    calibrated = estimator.calibration is not None
     if len(features) == 1:
         without = "" if calibrated else "too short for an interval, and "
         remarks.append(
@@ -60,12 +63,30 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int, *, whole: bool 
         remarks.append("this is steady noise, not music: the estimate is not meaningful")
     if edge < estimator.settings["sr"] / 2:
         remarks.append(f"the recording ends at {edge / 1000:.1f} kHz, above which nothing can be estimated")
-    q, reasons = without_unseen_bands(estimator, point(estimator, features), edge)
+    q, reasons = without_unseen_bands(estimator, point(estimator, [features]), edge)
     judged = judge(estimator, features, q, x, unlike=noise or edge < NARROWEST, whole=whole)
     if judged.remark:
         remarks.append(judged.remark)
-    kept = (judged.wide, judged.ends, judged.kept, judged.notes)
+    kept = (judged.wide, judged.ends, judged.kept, judged.notes, judged.posterior)
     return Estimate(judged.q, judged.interval, len(features), reasons, remarks, *kept)
+
+
+def response_range(estimate: Estimate) -> Tensor | None:
+    """The central 68 % (2, F) in dB of the responses that the sound allows, at `FREQUENCIES`.
+
+    None without a calibration or an equaliser.
+    """
+    if estimate.posterior is None:
+        return None
+    return estimate.posterior.response_range(estimate.q, torch.from_numpy(FREQUENCIES).float())
+
+
+def alternatives(estimator: Estimator, estimate: Estimate, count: int) -> list[dict[str, float]]:
+    """Settings in physical units, by name, that the sound allows as well; none without a calibration."""
+    if estimate.posterior is None:
+        return []
+    values = flatten(estimator.analysis.from_unit(estimate.posterior.sample(count)))
+    return [{name: float(value[i]) for name, value in values.items()} for i in range(count)]
 
 
 def as_record(estimator: Estimator, estimate: Estimate) -> dict[str, dict]:

@@ -1,5 +1,7 @@
 """The estimator: an encoder with its perceptron, the chain whose controls it predicts, and the file that holds both."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,7 +12,8 @@ from reknob.afx.registry import parse_chain
 from reknob.data.decoding import HIGHEST_RATE, LOWEST_RATE
 from reknob.data.recordings import SILENT
 from reknob.encoders import build_controller
-from reknob.estimation.distribution import Calibration, Certainty
+from reknob.estimation.calibration import Calibration
+from reknob.estimation.posterior import Posterior, Prior
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import SHIPPED, input_path, read_tensors, write_tensors
 
@@ -18,7 +21,6 @@ ESTIMATORS = SHIPPED / "checkpoints"  # those that reknob comes with
 
 # Power of the channels' mean over that of the loudest channel below which they cancel; uncorrelated channels have 0.25.
 CANCELLED = 0.01
-TABLES = "calibration."  # prefix of the names of a calibration's tensors in the file
 STEADY = 0.45  # `temporal_flatness` above which a recording is noise
 # Audio "dry" (B, 1, T) and its true controls "q" (B, P).
 Batch = dict[str, Tensor]
@@ -51,7 +53,6 @@ class Estimator(nn.Module):
         self.synthesis = parse_chain(sfx, sr, "synthesis")
         self.analysis = parse_chain(afx, sr, "analysis")
         self.controller = build_controller(encoder, len(self.analysis.controls()), sr)
-        self.certainty: Certainty | None = None
         self.calibration: Calibration | None = None
 
     @property
@@ -63,11 +64,22 @@ class Estimator(nn.Module):
         """Controls q (B, P) in [0, 1] of processed audio (B, 1, T)."""
         return self.controller(wet)
 
-    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Controls (B, P) and the last hidden layer (B, H) of the encoder's features (B, F)."""
-        *_, linear, sigmoid = self.controller.mlp
-        hidden = self.controller.mlp[:-2](features)
-        return sigmoid(linear(hidden)), hidden
+    @cached_property
+    def prior(self) -> Prior:
+        """Draws of the controls, which synthesis and analysis are to have in common."""
+        return Prior(self.synthesis, self.settings["sr"])
+
+    @torch.no_grad()
+    def posterior(self, features: Tensor) -> Posterior | None:
+        """What a recording tells of its controls, by the features (W, F) of its windows; None without a calibration.
+
+        The estimates of the windows are averaged: windows of one recording are alike, so that more of them do not tell
+        more.
+        """
+        if self.calibration is None:
+            return None
+        estimated = self.prior.of(self.controller.mlp(features)).mean(0)
+        return self.prior.posterior(self.calibration.likelihood, estimated)
 
     @torch.no_grad()
     def estimate_windows(self, x: Tensor, seconds: float = 10.0) -> Tensor:
@@ -76,7 +88,7 @@ class Estimator(nn.Module):
         Windows last `seconds` s and overlap by half, the last two by up to three quarters; a shorter recording is one
         window. Raises UsageError where every window is silent, or the recording is too short for the encoder.
         """
-        return self.from_features(self.window_features(x, seconds))[0]
+        return self.controller.mlp(self.window_features(x, seconds))
 
     @torch.no_grad()
     def window_features(self, x: Tensor, seconds: float = 10.0) -> Tensor:
@@ -115,10 +127,9 @@ class Estimator(nn.Module):
         """Writes settings, weights and a record of plain values; loading the file executes no code."""
         weights = {name: weight.cpu() for name, weight in self.controller.state_dict().items()}
         content: dict[str, object] = {"settings": self.settings, "weights": weights, "record": record}
-        if self.certainty and self.calibration:
+        if self.calibration:
             # At half precision the file with this section is smaller than the one without it.
-            section = self.certainty.state_dict() | {f"{TABLES}{k}": v for k, v in self.calibration.as_dict().items()}
-            content |= {"weights": _halved(weights), "certainty": _halved(section)}
+            content |= {"weights": _halved(weights), "calibration": _halved(self.calibration.as_dict())}
         write_tensors(path, content)
 
 
@@ -180,7 +191,7 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path}: its weights are not those of its settings ({reason})") from error
-    _load_certainty(path, estimator, content.get("certainty"))
+    _load_calibration(path, estimator, content)
     # Such weights load without an error; estimates would be NaN.
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise UsageError(f"{path}: its weights are not finite; train it again")
@@ -188,30 +199,47 @@ def load_estimator(path: str | Path) -> tuple[Estimator, dict]:
     return estimator.eval(), record if isinstance(record, dict) else {}
 
 
+def load_mean(paths: Sequence[Path]) -> tuple[Estimator, dict]:
+    """An estimator with the mean of the weights in several files, and the record of the last of them.
+
+    For estimators of which the last was trained further, from the weights of the others: their mean keeps some of what
+    either can do (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). Raises UsageError where their
+    settings differ, and what `load_estimator` raises.
+    """
+    loaded = [load_estimator(path) for path in paths]
+    estimator, record = loaded[-1]
+    if any(other.settings != estimator.settings for other, _ in loaded):
+        raise UsageError(f"{paths[0]}: of another chain, encoder or sample rate than {paths[-1]}; give files of one")
+    weights = [other.controller.state_dict() for other, _ in loaded]
+    for name, last in weights[-1].items():
+        last.copy_(torch.stack([each[name].double() for each in weights]).mean(0))
+    return estimator, record
+
+
 def _halved(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by name on the CPU, matrices at half precision."""
     return {name: (x.half() if x.dim() == 2 else x).cpu() for name, x in numbers.items()}
 
 
-def _load_certainty(path: str | Path, estimator: Estimator, section: object) -> None:
-    """Gives an estimator the section of its file on certainty; older files have none. UsageError for a damaged one."""
-    if section is None:
+def _load_calibration(path: str | Path, estimator: Estimator, content: dict) -> None:
+    """Gives an estimator the calibration in its file, if it has one; UsageError for a damaged or an older one."""
+    if "certainty" in content:
+        raise UsageError(f"{path}: calibrated by an earlier version; run scripts/calibrate_estimator.py again")
+    tables = content.get("calibration")
+    if tables is None:
         return
     try:
-        if not isinstance(section, dict) or not all(
-            isinstance(x, Tensor) and x.isfinite().all() for x in section.values()
+        if not isinstance(tables, dict) or not all(
+            isinstance(x, Tensor) and x.isfinite().all() for x in tables.values()
         ):
             raise UsageError("no finite numbers by name")
-        numbers = {name: x.float() for name, x in section.items()}
-        last = estimator.controller.mlp[-2]
-        assert isinstance(last, nn.Linear)
-        certainty = Certainty(last.in_features, len(estimator.analysis.controls()))
-        certainty.load_state_dict({name: x for name, x in numbers.items() if not name.startswith(TABLES)})
-        tables = {name.removeprefix(TABLES): x for name, x in numbers.items() if name.startswith(TABLES)}
-        estimator.certainty, estimator.calibration = certainty.eval(), Calibration(**tables)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        calibration = Calibration(**{name: x.float() for name, x in tables.items()})
+        if not calibration.fits(estimator.prior, estimator.controller.encoder.out_dim):
+            raise UsageError("tables of other sizes")
+    except (TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path}: its section on certainty does not fit its settings ({reason})") from error
+        raise UsageError(f"{path}: its calibration does not fit its settings ({reason})") from error
+    estimator.calibration = calibration
 
 
 def _settings(path: str | Path, content: dict) -> EstimatorSettings:

@@ -1,5 +1,6 @@
 """Whether an estimate is kept, by its certainty and never of unlike recordings, and its intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,12 +10,12 @@ from reknob.afx.effect import flatten
 from reknob.afx.equaliser import FixedBand
 from reknob.afx.functional import biquad
 from reknob.afx.param import Bounded
+from reknob.estimation.calibration import LEVELS, Calibration, evidence
 from reknob.estimation.controls import bands, no_effect
-from reknob.estimation.distribution import LEVELS, divergence, evidence
 from reknob.estimation.estimator import Estimator
+from reknob.estimation.posterior import CENTRAL, Posterior, settle
 from reknob.losses import MelLoss
 
-CENTRAL = torch.tensor([0.16, 0.84])  # shares at one standard deviation about the mean of a normal distribution
 INNER, OUTER = LEVELS.index(0.68), LEVELS.index(0.95)
 #: A high shelf is estimated where the recording reaches this factor above its corner. Four recordings low-passed at
 #: 12 kHz and below were given shelves of -10 to -15 dB, with corners up to 1.2 times the edge; from 16 kHz on none was.
@@ -40,21 +41,33 @@ class Judged:
     kept: bool = True
     remark: str = ""
     notes: dict[str, str] = field(default_factory=dict)
+    posterior: Posterior | None = None
 
 
 @torch.no_grad()
-def point(estimator: Estimator, features: Tensor) -> Tensor:
-    """The controls (1, P) of a recording from the features (W, F) of its windows.
+def point(estimator: Estimator, recordings: Sequence[Tensor]) -> Tensor:
+    """The controls (B, P) of recordings, each from the features (W, F) of its windows.
 
-    The median over the windows, which a few atypical ones do not move.
+    Those of `settle`; without a calibration the medians over the windows.
     """
-    return estimator.from_features(features)[0].quantile(0.5, dim=0, keepdim=True)
+    posteriors = [each for features in recordings if (each := estimator.posterior(features))]
+    if posteriors:
+        return settle(posteriors)
+    return torch.stack([estimator.controller.mlp(features).quantile(0.5, 0) for features in recordings])
 
 
 @torch.no_grad()
 def effect_size(estimator: Estimator, x: Tensor, q: Tensor) -> Tensor:
     """Mel (B,) between audio x (B, 1, T) and itself with the estimated effect, at controls q (B, P), once more."""
     return MelLoss(estimator.settings["sr"]).distances(estimator.render(x, q), x)
+
+
+def weigh(estimator: Estimator, calibration: Calibration, features: Tensor, x: Tensor, q: Tensor) -> Tensor:
+    """The `evidence` (3,) on whether controls q (1, P) help a recording x (1, T) with windows of features (W, F)."""
+    posterior = estimator.posterior(features)
+    assert posterior
+    size = effect_size(estimator, middle(x, round(SIZED * estimator.settings["sr"]))[None], q)[0]
+    return evidence(torch.tensor(posterior.processed), calibration.strangeness(features).median(), size)
 
 
 @torch.no_grad()
@@ -68,21 +81,17 @@ def judge(
     intervals are calibrated, an estimate of little certainty is left out, and a recording unlike the training music
     has the prior: no effect, and intervals as wide as without a recording.
     """
-    windows, hidden = estimator.from_features(features)
-    if estimator.certainty is None or estimator.calibration is None:
+    posterior, calibration = estimator.posterior(features), estimator.calibration
+    if posterior is None or calibration is None:
+        windows = estimator.controller.mlp(features)
         return Judged(q, windows.quantile(CENTRAL, dim=0) if len(windows) > 1 else None)
-    calibration = estimator.calibration
-    information, processed = estimator.certainty(hidden)
-    information = information.mean(0) * calibration.scale
-    strangeness = calibration.strangeness(features).median()
-    strange = unlike or bool(strangeness > calibration.strange)
-    size = effect_size(estimator, middle(x, round(SIZED * estimator.settings["sr"]))[None], q)
+    signs = weigh(estimator, calibration, features, x, q)
+    strange = unlike or bool(signs[1] > calibration.strange)
     if strange:
-        information = torch.zeros_like(information)
-    certainty = calibration.certainty(evidence(processed.mean(), strangeness, size[0]))
-    kept = not strange and bool(certainty > calibration.edge)
-    ends = calibration.interval(information)
-    known = divergence(information) >= KNOWN
+        posterior = estimator.prior.without_evidence()
+    kept = not strange and bool(calibration.certainty(signs) > calibration.edge)
+    ends = calibration.interval(posterior)
+    known = posterior.information() >= KNOWN
     notes = {
         name: UNDETERMINED for name, one in zip(estimator.analysis.controls(), known.tolist(), strict=True) if not one
     }
@@ -90,7 +99,7 @@ def judge(
     if whole and remark:
         kept, remark = True, f"kept whole; otherwise: {remark}"
     q = q if kept else no_effect(estimator.analysis, q)
-    return Judged(q, ends[INNER], ends[OUTER], ends, kept, remark, notes)
+    return Judged(q, ends[INNER], ends[OUTER], ends, kept, remark, notes, posterior)
 
 
 def middle(x: Tensor, length: int) -> Tensor:

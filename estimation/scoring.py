@@ -12,6 +12,7 @@ from reknob.data.excerpts import Excerpts
 from reknob.estimation.controls import in_order
 from reknob.estimation.estimate import estimate_recording
 from reknob.estimation.estimator import Batch, Estimator, synthesise
+from reknob.estimation.judgement import point
 from reknob.losses import MelLoss, build_metrics
 from reknob.runtime.bars import progress_bar
 
@@ -56,7 +57,7 @@ def score(
     for batch in batches:
         batch = {name: content.to(device) for name, content in batch.items()}
         dry, wet = batch["dry"], synthesise(estimator, batch)
-        q = estimator(file(wet) if file else wet)
+        q = point(estimator, estimator.controller.encoder(file(wet) if file else wet).split(1))
         true.append(batch["q"].cpu())
         estimates.append(q.cpu())
         numbers += [batch["source"].cpu()] if "source" in batch else []

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reknob.data.coding import random_lossy_round_trip
 from reknob.data.conditions import random_band_limit, random_level
@@ -48,8 +48,7 @@ class Trials(NamedTuple):
 
     q: Tensor  # (M, P), that they were processed with
     source: Tensor  # (M,), number of the data set that they come from
-    features: Tensor  # (M, F), the encoder's
-    size: Tensor  # (M,), distance by which the estimated effect, applied once more, changes them
+    signs: Tensor  # (M, 3), the `evidence` on whether its estimates help
     mel: Tensor  # (M, 2), distance to them of their dry recording without an effect and with the estimated one
 
 
@@ -170,10 +169,9 @@ def join_parts(source: Source, folder: Path, workers: int, title: str) -> tuple[
     return tuple(torch.cat(column).float() for column in columns)
 
 
-def digest(module: nn.Module) -> str:
-    """What identifies a module's weights."""
-    weights = (weight.cpu().numpy().tobytes() for weight in module.state_dict().values())
-    return hashlib.sha256(b"".join(weights)).hexdigest()
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """What identifies the values of tensors."""
+    return hashlib.sha256(b"".join(x.cpu().numpy().tobytes() for x in tensors.values())).hexdigest()
 
 
 def _write_part(source: Source, job: tuple[int, Path]) -> None:

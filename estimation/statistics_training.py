@@ -7,12 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reknob.afx.chain import cascade_coefs, is_biquad
-from reknob.afx.effect import Effect
-from reknob.afx.functional.biquad import response
 from reknob.encoders.cqt import bins
 from reknob.encoders.percentiles import N_CHANGES, Percentiles
 from reknob.estimation.estimator import Estimator
+from reknob.estimation.responses import equalisers, other_controls
 from reknob.losses import MelLoss, ParameterLoss
 from reknob.runtime.errors import UsageError
 
@@ -53,32 +51,15 @@ class Objective(nn.Module, ABC):
         """Mean loss over a batch; what is random in it is drawn from `generator`."""
 
 
-class Equaliser:
-    """The magnitude response of an equaliser, the part `name` of an estimator's chain, which consists of `bands`."""
-
-    def __init__(self, estimator: Estimator, name: str, bands: list[tuple[str, Effect]]) -> None:
-        self.bands, self.chain, self.name, self.sr = bands, estimator.synthesis, name, estimator.settings["sr"]
-        bank = MelLoss(self.sr).bank
-        # A mel band is represented by its centre of mass, in Hz.
-        centres = torch.linspace(0, self.sr / 2, len(bank)) @ bank / bank.sum(0)
-        self.bins = torch.tensor([b.freq for b in bins(self.sr)])
-        self.freqs = torch.cat([self.bins, centres])
-        # Which of the controls are the equaliser's.
-        self.mask = torch.tensor([control.startswith(f"{name}.") for control in self.chain.controls()])
-
-    def gains(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Gains in nepers at controls q (B, P) of the chain: at semitones (B, 113) and at mel bands (B, 128)."""
-        values = self.chain.from_unit(q)[self.name]
-        assert isinstance(values, dict)  # of an effect with parts
-        coefs = cascade_coefs(self.bands, values)
-        gains = response(coefs, self.freqs, self.sr).abs().log()
-        return gains[:, : len(self.bins)], gains[:, len(self.bins) :]
+def semitones(sr: int) -> Tensor:
+    """Frequencies in Hz of the bins of spectral statistics, (113,)."""
+    return torch.tensor([b.freq for b in bins(sr)])
 
 
-def equalisers(estimator: Estimator) -> list[Equaliser]:
-    """The equalisers of an estimator's chain: its effects that consist of biquads."""
-    parts = [(name, list(effect.parts())) for name, effect in estimator.synthesis.parts()]
-    return [Equaliser(estimator, name, bands) for name, bands in parts if bands and all(map(is_biquad, bands))]
+def mel_centres(sr: int) -> Tensor:
+    """Frequencies in Hz that represent the mel bands, their centres of mass: (128,)."""
+    bank = MelLoss(sr).bank
+    return torch.linspace(0, sr / 2, len(bank)) @ bank / bank.sum(0)
 
 
 class ParameterObjective(Objective):
@@ -92,15 +73,15 @@ class ParameterObjective(Objective):
     def __init__(self, estimator: Estimator) -> None:
         super().__init__(estimator)
         self.compare = ParameterLoss()
-        self.equalisers = equalisers(estimator)
-        own = tuple(f"{equaliser.name}." for equaliser in self.equalisers)
-        self.others = torch.tensor([not control.startswith(own) for control in estimator.synthesis.controls()])
+        chain, sr = estimator.synthesis, estimator.settings["sr"]
+        self.equalisers, self.freqs = equalisers(chain, sr), mel_centres(sr)
+        self.others = other_controls(chain, self.equalisers)
 
     def forward(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         q = self.estimator.controller.mlp(self.encoder.describe(batch.spectral, batch.wave))
         losses = []
         for equaliser in self.equalisers:
-            difference = equaliser.gains(q)[1] - equaliser.gains(batch.q)[1]
+            difference = equaliser.gains(q, self.freqs) - equaliser.gains(batch.q, self.freqs)
             losses.append((difference - difference.mean(1, keepdim=True)).abs().mean())
         if self.others.any():
             losses.append(self.compare(q[:, self.others], batch.q[:, self.others]))
@@ -120,10 +101,11 @@ class EqualiserObjective(Objective):
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__(estimator)
-        found = equalisers(estimator)
+        sr = estimator.settings["sr"]
+        found = equalisers(estimator.synthesis, sr)
         if len(found) != 1 or not found[0].mask.all() or not estimator.same_controls:
             raise UsageError(f"{estimator.settings['sfx']}: not an equaliser alone, as peq and geq are")
-        self.equaliser = found[0]
+        self.equaliser, self.bins, self.bands = found[0], semitones(sr), mel_centres(sr)
         layer = estimator.controller.mlp[0]
         assert isinstance(layer, nn.Linear)
         mask = torch.ones_like(layer.weight)
@@ -137,11 +119,16 @@ class EqualiserObjective(Objective):
     def forward(self, batch: StatisticsSet, generator: torch.Generator) -> Tensor:
         q = torch.rand((len(batch.q), len(self.equaliser.mask)), generator=generator)
         with torch.no_grad():
-            true = self.equaliser.gains(q)
-        estimated = self.equaliser.gains(self.estimate(batch, true[0]))
+            true = self.gains(q)
+        estimated = self.gains(self.estimate(batch, true[0]))
         # A semitone's power: its power density times its bandwidth, which is proportional to frequency.
-        power = 2 * batch.spectral[:, -1] + self.equaliser.bins.log()
+        power = 2 * batch.spectral[:, -1] + self.bins.log()
         return (band_levels(*estimated, power) - band_levels(*true, power)).abs().mean()
+
+    def gains(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Gains in nepers at controls q (B, P): at semitones (B, 113) and at mel bands (B, 128)."""
+        both = self.equaliser.gains(q, torch.cat([self.bins, self.bands]))
+        return both[:, : len(self.bins)], both[:, len(self.bins) :]
 
     def estimate(self, untouched: StatisticsSet, at_bins: Tensor) -> Tensor:
         """Controls (B, P) estimated from excerpts processed with gains (B, 113) at semitones, in nepers."""

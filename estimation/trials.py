@@ -1,13 +1,15 @@
-"""Trials of an estimator on held-out excerpts: its features, and how close its estimate comes to them."""
+"""Trials of an estimator on held-out excerpts: how certain it is, and how close its estimate comes to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from reknob.data.bandwidth import band_edge
+from reknob.estimation.calibration import Calibration
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.judgement import effect_size, point, without_unseen_bands
+from reknob.estimation.judgement import point, weigh, without_unseen_bands
 from reknob.estimation.statistics_cache import Processed, Trials, digest
 from reknob.losses import MelLoss
 from reknob.runtime.seeds import stream
@@ -17,9 +19,10 @@ PART = 10  # excerpts in a file
 
 @dataclass(frozen=True)
 class Tried:
-    """What an estimator makes of processed excerpts, `PART` in a part."""
+    """What an estimator with a calibration makes of excerpts, `PART` in a part; its edge may not be chosen yet."""
 
     processed: Processed
+    calibration: Calibration
 
     def __len__(self) -> int:
         return -(-len(self.processed.excerpts) // PART)
@@ -30,18 +33,22 @@ class Tried:
         items = [excerpts[index] for index in range(PART * number, PART * (number + 1))]
         batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
         wet = self.processed.wet(batch, stream(excerpts.seed, "tried", number))
-        features = estimator.controller.encoder(wet)
-        q = torch.cat([whole_estimate(estimator, *each) for each in zip(features.split(1), wet, strict=True)])
-        mel = distances(estimator, batch["dry"], wet, q)
-        return Trials(batch["q"], batch["source"], features, effect_size(estimator, wet, q), mel)
+        features = estimator.controller.encoder(wet).split(1)
+        q = whole_estimates(estimator, features, wet).split(1)
+        weighed = zip(features, wet, q, strict=True)
+        signs = torch.stack([weigh(estimator, self.calibration, *each) for each in weighed])
+        return Trials(batch["q"], batch["source"], signs, distances(estimator, batch["dry"], wet, torch.cat(q)))
 
     def key(self) -> list:
-        return [digest(self.processed.estimator.controller), *self.processed.key()]
+        weights = self.processed.estimator.controller.state_dict()
+        return [digest(weights), digest(self.calibration.as_dict()), *self.processed.key()]
 
 
-def whole_estimate(estimator: Estimator, features: Tensor, x: Tensor) -> Tensor:
-    """The whole estimate (1, P) of an excerpt x (1, N) with features (1, F)."""
-    return without_unseen_bands(estimator, point(estimator, features), band_edge(x, estimator.settings["sr"]))[0]
+def whole_estimates(estimator: Estimator, features: Sequence[Tensor], x: Tensor) -> Tensor:
+    """The whole estimates (B, P) of excerpts x (B, 1, N) with features (1, F) each."""
+    edges = [band_edge(each, estimator.settings["sr"]) for each in x]
+    points = zip(point(estimator, features).split(1), edges, strict=True)
+    return torch.cat([without_unseen_bands(estimator, *each)[0] for each in points])
 
 
 def distances(estimator: Estimator, dry: Tensor, wet: Tensor, q: Tensor) -> Tensor:

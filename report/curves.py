@@ -1,14 +1,16 @@
 """Figures of response curves of estimated values: equaliser, compressor, clipper."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from torch import Tensor
 
 from reknob.afx.chain import Normalised
-from reknob.afx.curve import Curve
+from reknob.afx.curve import FREQUENCIES, RESPONSE, Curve
 from reknob.afx.effect import Effect, Values, flatten, nest
 from reknob.report.figures import frame
 
@@ -17,15 +19,20 @@ ChainValues = tuple[Normalised, Values]
 
 
 @torch.no_grad()
-def curves_figure(chains: dict[str, ChainValues]) -> Figure:
-    """One panel per kind of curve that any of the chains has, one colour per chain."""
+def curves_figure(chains: dict[str, ChainValues], ranges: Mapping[str, Tensor | None] = MappingProxyType({})) -> Figure:
+    """One panel per kind of curve that any of the chains has, one colour per chain.
+
+    `ranges` are of the responses of equalisers at `FREQUENCIES`, (2, F) in dB, by chain; they are shaded.
+    """
     drawn = {name: chain.curves(_first(values)) for name, (chain, values) in chains.items()}
     # Of all chains, as an estimated chain may have other effects than the true one.
     titles = list(dict.fromkeys(curve.title for curves in drawn.values() for curve in curves))
     figure = Figure(figsize=(5 * len(titles), 4), layout="constrained")
     axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
-    for number, curves in enumerate(drawn.values()):
+    for number, (name, curves) in enumerate(drawn.items()):
         _draw(axes, curves, f"C{number}")
+        if (ends := ranges.get(name)) is not None:
+            axes[RESPONSE].fill_between(FREQUENCIES, *ends.numpy(), color=f"C{number}", alpha=0.15, lw=0)
     lines = [Line2D([], [], color=f"C{number}", label=name) for number, name in enumerate(chains)]
     figure.legend(handles=lines, loc="outside lower center", ncols=2)
     return figure

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reknob.data.excerpts import Excerpts, excerpt_loader
-from reknob.estimation.distribution import LEVELS
+from reknob.estimation.calibration import LEVELS
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import FileSettings, Sources, data_names
 from reknob.estimation.scoring import ControlError, Kept, Scored, Scores, control_errors, score, score_kept

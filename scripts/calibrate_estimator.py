@@ -1,11 +1,11 @@
-"""Adds to a trained estimator how certain it is: distributions of its parameters, calibrated on other recordings.
+"""Adds to a trained estimator how certain it is: the distribution of its parameters, calibrated on other recordings.
 
     python scripts/calibrate_estimator.py --checkpoint my_peq.pt --data=folder --data_dir=music --out calibrated.pt
 
-The estimator's weights stay as they are. Trained are the distribution of every parameter and whether a recording was
-processed at all, on excerpts that are processed with random parameters or left untouched, some of them with a band
-limit, at a low level or through a lossy codec. Calibrated on recordings of the validation split are the intervals, the
-certainty from which on an estimate is kept, and what counts as unlike the training music. For --encoder=percentiles.
+The estimator's weights stay as they are. How its estimates depend on the true parameters is fitted to excerpts that
+are processed with random parameters or left untouched, some of them with a band limit, at a low level or through a
+lossy codec. Calibrated on recordings of the validation split are the intervals, the certainty from which on an estimate
+is kept, and what counts as unlike the training music. For --encoder=percentiles.
 
 Of each data set, and of what is untouched, at most a tenth may become worse by its estimate, with a confidence of 90 %:
 a data set of which few excerpts are tried allows little. 160 --valid_items for each data set are a good number.
@@ -22,7 +22,7 @@ import sys
 from reknob.estimation.arguments import add_music
 from reknob.estimation.certainty_run import CertaintySettings, add_certainty
 from reknob.estimation.certainty_training import NEVER
-from reknob.estimation.estimator import load_estimator
+from reknob.estimation.estimator import load_mean
 from reknob.estimation.loaders import find_sources
 from reknob.estimation.statistics_training import percentile_encoder
 from reknob.report.results import results_path, write_test_results
@@ -37,13 +37,13 @@ from reknob.runtime.output import result
 def main(argv: list[str]) -> int:
     """Runs the program; its exit status."""
     settings = CertaintySettings(**vars(parser().parse_args(argv)))
-    check_output(settings.out, [settings.checkpoint], overwrite=settings.overwrite)
+    check_output(settings.out, settings.checkpoint, overwrite=settings.overwrite)
     if settings.test_items:
         check_output(results_path(settings.out), overwrite=settings.overwrite)
-    estimator, record = load_estimator(settings.checkpoint)
+    estimator, record = load_mean(settings.checkpoint)
     percentile_encoder(estimator)  # refuses other encoders before the music is read
     if not estimator.same_controls:
-        raise UsageError(f"{settings.checkpoint}: its true and estimated parameters differ, which cannot be calibrated")
+        raise UsageError(f"{settings.checkpoint[0]}: its true and estimated parameters differ: it cannot be calibrated")
     try:
         sources, skipped = find_sources(settings, settings.sizes)
         for reason in skipped:
@@ -68,13 +68,14 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The program's options: one for each field of `CertaintySettings`."""
-    default = CertaintySettings(checkpoint=file_path("estimator.pt"))
+    default = CertaintySettings(checkpoint=[file_path("estimator.pt")])
     p = Parser(__doc__)
-    p.add_argument("--checkpoint", type=input_file, metavar="FILE", required=True, help="the trained estimator")
+    text = "the trained estimator; of several, as before and after a further training, the mean of their weights"
+    p.add_argument("--checkpoint", type=input_file, metavar="FILE", nargs="+", required=True, help=text)
     add_music(p)
     for name, kind, text in (
-        ("items", positive_int, "excerpts that the distributions are trained on, in fifties (default %(default)s)"),
-        ("valid_items", positive_int, "excerpts that they are calibrated on, in tens (default %(default)s)"),
+        ("items", positive_int, "excerpts that the likelihood is fitted to, in fifties (default %(default)s)"),
+        ("valid_items", positive_int, "excerpts that it is calibrated on, in fifties (default %(default)s)"),
         ("valid_seconds", real(2, 600), "length of these (default %(default)g)"),
         ("test_items", non_negative_int, "excerpts of the results, 0 for none (default %(default)s)"),
         ("untouched", real(0.05, 0.95), "share of excerpts that are not processed (default %(default)g)"),

@@ -29,7 +29,7 @@ from reknob.data.file_lists import list_recordings
 from reknob.data.pair_files import PairFiles
 from reknob.data.pairs import Pair, load_pair
 from reknob.estimation.comparison import check_dry, render_at_rms, score_estimate
-from reknob.estimation.estimate import Estimate, as_record, estimate_recording
+from reknob.estimation.estimate import Estimate, alternatives, as_record, estimate_recording, response_range
 from reknob.estimation.estimator import ESTIMATORS, Estimator, load_estimator
 from reknob.estimation.preset import estimate_document
 from reknob.formats.preset_document import write_document
@@ -43,6 +43,7 @@ from reknob.runtime.files import atomic_path, check_output, input_path, write_te
 from reknob.runtime.output import counted, result, to_json
 
 DEFAULT = ESTIMATORS / "peq.pt"
+ALTERNATIVES = 8  # settings in the JSON that the sound allows as well
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,14 +112,16 @@ def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], rec
     first, first_estimate = next(iter(estimates.values()))
     if args.figure:
         curves = {label(path): (e.analysis, e.analysis.from_unit(one.q)) for path, (e, one) in estimates.items()}
+        ranges = {label(path): response_range(one) for path, (_, one) in estimates.items()}
         # matplotlib writes in place, and an interrupted program would leave half a figure.
         with atomic_path(args.figure) as part:
-            curves_figure(curves).savefig(part, dpi=150)
+            curves_figure(curves, ranges).savefig(part, dpi=150)
     record = {
         "input": str(recording),
         "remarks": first_estimate.remarks,
         "kept": {path: one.kept for path, (_, one) in estimates.items()},
         "estimates": {path: as_record(*each) for path, each in estimates.items()},
+        "alternatives": {path: alternatives(*each, ALTERNATIVES) for path, each in estimates.items()},
     }
     if pair:
         record["scores"] = {path: compare(each[0], each[1].q, pair) for path, each in estimates.items()}

@@ -26,7 +26,7 @@ PEQ = Path(__file__).parents[1] / "checkpoints" / "peq.pt"
 def estimator() -> Estimator:
     """An estimator without a section on certainty, as older files are."""
     estimator = load_estimator(PEQ)[0]
-    estimator.certainty = estimator.calibration = None
+    estimator.calibration = None
     return estimator
 
 

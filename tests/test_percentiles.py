@@ -98,7 +98,7 @@ def test_an_equaliser_acts_on_statistics_as_it_does_on_sound(music: torch.Tensor
     wet = estimator.synthesis(music, **estimator.synthesis.from_unit(q))
     of_wet, _ = estimator.controller.encoder.statistics(wet)
     of_gains = dry.spectral.clone()
-    of_gains[:, N_CHANGES:] += objective.equaliser.gains(q)[0][:, None]
+    of_gains[:, N_CHANGES:] += objective.gains(q)[0][:, None]
     audible = dry.spectral[:, N_CHANGES:] > dry.spectral[:, -1:].amax(-1, keepdim=True) - 7
     # Up to the level, on which the estimator does not depend.
     difference = (of_wet - of_gains)[:, N_CHANGES:]
@@ -112,7 +112,7 @@ def test_the_loss_is_that_of_the_rendered_sounds(music: torch.Tensor, dry: Stati
     q = torch.rand(len(music), 15, generator=torch.Generator().manual_seed(0))  # as the objective draws them
     with torch.no_grad():
         loss = objective(dry, torch.Generator().manual_seed(0)).item()
-        estimate = objective.estimate(dry, objective.equaliser.gains(q)[0])
+        estimate = objective.estimate(dry, objective.gains(q)[0])
         sounds = [estimator.render(music, controls) for controls in (estimate, q)]
     assert loss == pytest.approx(mel(*sounds).item(), rel=0.06)
 

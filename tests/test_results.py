@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reknob.estimation.distribution import LEVELS
+from reknob.estimation.calibration import LEVELS
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.scoring import ControlError, Kept, Scored, control_errors
 from reknob.report.results import kept_row, results_figure, write_results

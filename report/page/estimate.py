@@ -10,11 +10,11 @@ from torch import Tensor
 from reknob import __version__
 from reknob.afx.effect import flatten, nest
 from reknob.estimation.comparison import render_at_rms
-from reknob.estimation.estimate import Estimate, as_record
+from reknob.estimation.estimate import Estimate, as_record, response_range
 from reknob.estimation.estimator import Estimator
 from reknob.formats.preset_document import PresetDocument, document_text
 from reknob.report.page import SECONDS, fill_page
-from reknob.report.page.curves import Spectra, equaliser, others
+from reknob.report.page.curves import Spectra, equaliser, others, rounded
 from reknob.report.page.tracks import Track, loudest_excerpt, record
 from reknob.report.tables import number
 
@@ -34,7 +34,8 @@ REMARKS = {
 UNCALIBRATED = "Intervals are the central 68 % of the windows of the recording; they are no confidence intervals."
 CALIBRATED = (
     "An interval holds the setting that was used for 68 of 100 recordings like those of the estimator's tests. The "
-    "values are one setting that sounds like the recording, of many that do, and may lie outside the intervals."
+    "values are one setting that sounds like the recording, of many that do, and may lie outside the intervals. Thin "
+    "lines about an equaliser's curve are the central 68 % of the responses that the sound allows."
 )
 
 
@@ -90,6 +91,8 @@ def write_estimate_page(
         "preset": document_text(document),
         "beside": {},
     }
+    if content["curves"]["equaliser"] and (ends := response_range(estimate)) is not None:
+        content["curves"]["equaliser"]["range"] = [rounded(end[::2].numpy()) for end in ends]
     content["curves"]["spectra"] = Spectra({track.key: track.x for track in tracks}, sr).long_term()
     return fill_page(path, content)
 

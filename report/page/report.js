@@ -286,8 +286,9 @@ function charts() {
     const single = c.equaliser.bands.length === 1;
     const bands = c.equaliser.bands.map((b, i) => ({ name: b.name, colour: bandColours[i % bandColours.length], x: c.equaliser.x, y: b.y, width: 1.4, dash: true }));
     const sum = { name: single ? bands[0].name : "all bands", colour: "var(--fitted)", x: c.equaliser.x, y: c.equaliser.sum, width: 3, kind: "area" };
-    const low = Math.max(Math.min(...c.equaliser.sum.filter((v) => v != null)), -24);
-    chart(card(host), { title: "Equaliser", x: FREQUENCY, y: { label: "gain (dB)", unit: "dB", least: [-6, 6], min: Math.min(low, -6) - 1 }, series: single ? [sum] : [sum, ...bands] });
+    const range = (c.equaliser.range ?? []).map((y, i) => ({ name: ["lower end, 68 %", "upper end, 68 %"][i], colour: "var(--fitted)", x: c.equaliser.x, y, width: 1 }));
+    const low = Math.max(Math.min(...[c.equaliser.sum, ...range.map((r) => r.y)].flat().filter((v) => v != null)), -24);
+    chart(card(host), { title: "Equaliser", x: FREQUENCY, y: { label: "gain (dB)", unit: "dB", least: [-6, 6], min: Math.min(low, -6) - 1 }, series: [sum, ...range, ...(single ? [] : bands)] });
   }
   if (c.spectra) chart(card(host), { title: "Long-term spectra", note: `The mean over the excerpt; the loudest band of ${wet} at 0 dB.`, x: { ...FREQUENCY, min: 30, max: 18000 }, y: { label: "level (dB)", unit: "dB", min: -70 }, series: ["dry", "wet", "fitted"].filter((name) => c.spectra[name]).map((name) => ({ name: called[name], colour: colours[name], x: c.spectra.x, y: c.spectra[name], dash: name === "dry", width: name === "dry" ? 1.6 : 2.2 })) });
   for (const curve of c.others.filter((o) => o.family !== "reverb")) {
