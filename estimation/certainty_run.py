@@ -41,8 +41,7 @@ def add_certainty(settings: CertaintySettings, estimator: Estimator, sources: di
     known = cache_statistics(train, folder, settings.workers, "train: statistics")
     others = cache_statistics(held_out, folder, settings.workers, "valid: statistics")
     estimator.calibration = calibrate(estimator, known, others)
-    tried = Tried(held_out, estimator.calibration)
-    trials = Trials(*join_parts(tried, folder, settings.workers, "valid: trials"))
+    trials = Trials(*join_parts(Tried(held_out), folder, settings.workers, "valid: trials"))
     estimator.calibration = choose_edge(estimator.calibration, trials, untouched(estimator, trials.q))
     return trials
 

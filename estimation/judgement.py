@@ -10,7 +10,7 @@ from reknob.afx.effect import flatten
 from reknob.afx.equaliser import FixedBand
 from reknob.afx.functional import biquad
 from reknob.afx.param import Bounded
-from reknob.estimation.calibration import LEVELS, Calibration, evidence
+from reknob.estimation.calibration import LEVELS, evidence
 from reknob.estimation.controls import bands, no_effect
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.posterior import CENTRAL, Posterior, settle
@@ -62,10 +62,13 @@ def effect_size(estimator: Estimator, x: Tensor, q: Tensor) -> Tensor:
     return MelLoss(estimator.settings["sr"]).distances(estimator.render(x, q), x)
 
 
-def weigh(estimator: Estimator, calibration: Calibration, features: Tensor, x: Tensor, q: Tensor) -> Tensor:
-    """The `evidence` (3,) on whether controls q (1, P) help a recording x (1, T) with windows of features (W, F)."""
-    posterior = estimator.posterior(features)
-    assert posterior
+def weigh(estimator: Estimator, features: Tensor, q: Tensor, x: Tensor) -> Tensor:
+    """The `evidence` (3,) on whether controls q (1, P) help a recording x (1, T) with windows of features (W, F).
+
+    Of an estimator with a calibration.
+    """
+    posterior, calibration = estimator.posterior(features), estimator.calibration
+    assert posterior and calibration
     size = effect_size(estimator, middle(x, round(SIZED * estimator.settings["sr"]))[None], q)[0]
     return evidence(torch.tensor(posterior.processed), calibration.strangeness(features).median(), size)
 
@@ -85,7 +88,7 @@ def judge(
     if posterior is None or calibration is None:
         windows = estimator.controller.mlp(features)
         return Judged(q, windows.quantile(CENTRAL, dim=0) if len(windows) > 1 else None)
-    signs = weigh(estimator, calibration, features, x, q)
+    signs = weigh(estimator, features, q, x)
     strange = unlike or bool(signs[1] > calibration.strange)
     if strange:
         posterior = estimator.prior.without_evidence()

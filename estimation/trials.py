@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from reknob.data.bandwidth import band_edge
-from reknob.estimation.calibration import Calibration
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.judgement import point, weigh, without_unseen_bands
 from reknob.estimation.statistics_cache import Processed, Trials, digest
@@ -22,7 +21,6 @@ class Tried:
     """What an estimator with a calibration makes of excerpts, `PART` in a part; its edge may not be chosen yet."""
 
     processed: Processed
-    calibration: Calibration
 
     def __len__(self) -> int:
         return -(-len(self.processed.excerpts) // PART)
@@ -35,13 +33,14 @@ class Tried:
         wet = self.processed.wet(batch, stream(excerpts.seed, "tried", number))
         features = estimator.controller.encoder(wet).split(1)
         q = whole_estimates(estimator, features, wet).split(1)
-        weighed = zip(features, wet, q, strict=True)
-        signs = torch.stack([weigh(estimator, self.calibration, *each) for each in weighed])
+        signs = torch.stack([weigh(estimator, *each) for each in zip(features, q, wet, strict=True)])
         return Trials(batch["q"], batch["source"], signs, distances(estimator, batch["dry"], wet, torch.cat(q)))
 
     def key(self) -> list:
-        weights = self.processed.estimator.controller.state_dict()
-        return [digest(weights), digest(self.calibration.as_dict()), *self.processed.key()]
+        estimator = self.processed.estimator
+        assert estimator.calibration
+        tensors = estimator.controller.state_dict(), estimator.calibration.as_dict()
+        return [*map(digest, tensors), *self.processed.key()]
 
 
 def whole_estimates(estimator: Estimator, features: Sequence[Tensor], x: Tensor) -> Tensor:

@@ -58,3 +58,11 @@ def test_a_setting_keeps_its_colour_in_every_panel_and_the_legend() -> None:
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
     assert [to_hex(line.get_color()) for line in legend.get_lines()] == [one, other]
+
+
+def test_a_range_of_responses_is_shaded() -> None:
+    ends = torch.stack([torch.full((len(FREQUENCIES),), gain) for gain in (-4.0, 5.0)])
+    chains = {"one": setting("peq", 0), "other": setting("peq", 1)}
+    (ax,) = curves_figure(chains, {"one": ends, "other": None}).axes
+    (shade,) = ax.collections
+    assert (shade.get_datalim(ax.transData).y0, shade.get_datalim(ax.transData).y1) == pytest.approx((-4, 5))

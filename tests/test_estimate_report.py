@@ -76,6 +76,16 @@ def test_a_page_plays_dry_estimate_and_input(folder: Path, capsys: pytest.Captur
     assert all(row["low"] and row["high"] for row in group["rows"])
     assert [text.lower() for text in data["about"]["remarks"]] == [f"{text}.".lower() for text in record["remarks"]]
     assert data["preset"].startswith('{\n"format"')
+    alternatives = record["alternatives"][str(DIST)]
+    assert len({tuple(each.values()) for each in alternatives}) == 8
+    assert all(each.keys() == record["estimates"][str(DIST)].keys() for each in alternatives)
+
+
+def test_a_page_shows_the_range_of_an_equalisers_responses(folder: Path) -> None:
+    assert estimate.main([str(folder / "wet.wav"), "--whole", "--report", str(folder / "d.html")]) == 0
+    curve = content(folder / "d.html")[0]["curves"]["equaliser"]
+    low, high = curve["range"]
+    assert len(low) == len(high) == len(curve["x"]) and all(a < b for a, b in zip(low, high, strict=True))
 
 
 def test_without_a_dry_recording_a_page_says_what_cannot_be_heard(folder: Path) -> None:
