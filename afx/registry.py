@@ -22,6 +22,7 @@ from .dynamics import Compressor, CompressorExpander, SimpleCompressor
 from .effect import Effect, Knobs, Part
 from .eq import HighPass, HighShelf, LowPass, LowShelf, Peak
 from .equaliser import graphic_equaliser, parametric_equaliser
+from .limiter import Limiter
 from .options import Choice, Flag
 from .param import Bounded, Linear, Log
 from .proxy import ProxyCompressor
@@ -37,6 +38,7 @@ EFFECTS: dict[str, type[Effect]] = {
     "compressor_expander": CompressorExpander,
     "compressor": SoftKneeCompressor,
     "de_esser": DeEsser,
+    "limiter": Limiter,
     "clipper": Clipper,
     "panning": Panning,
     "stereo_width": StereoWidth,
@@ -107,6 +109,7 @@ KEYS = {
     "compressor": Key("compressor", _compressor, _compressor),
     "compressor_expander": Key("compressor_expander", _compressor_expander, _compressor_expander),
     "de_esser": Key("de_esser", _de_esser, _de_esser),
+    "limiter": Key("limiter", Limiter, Limiter),
     "taylor": Key("taylor", Taylor),
     "chebyshev": Key("chebyshev", Chebyshev),
     "dist": Key("dist", Clipper, Clipper),

@@ -138,6 +138,21 @@ def test_a_de_esser_curve_is_that_of_its_values() -> None:
     assert np.interp([-60, -30, -10], curve.x, curve.y) == pytest.approx([0, 0, -20 * 0.75])
 
 
+def test_a_limiter_turns_peaks_down_to_its_threshold_and_leaves_the_rest() -> None:
+    values = {"threshold": {"default": -12.0}, "attack": {"default": 0.06}, "release": {"default": 20.0}}
+    effect = build({"effect": "limiter"} | values, SR).eval()
+    t = torch.arange(SR, dtype=torch.float64) / SR
+    x = 10 ** (-14 / 20) * torch.sin(2 * torch.pi * 200 * t)[None, None]
+    x[..., SR // 4 : SR // 2] *= 4  # to 10 dB above the threshold
+    x = torch.cat([x, x / 2], 1)
+    y = effect(x, **Knobs(effect).requires_grad_(False)())
+    assert torch.equal(y[..., : SR // 4], x[..., : SR // 4])
+    loud = 20 * torch.log10(y[0, 0, SR // 2 - SR // 10 : SR // 2].abs().max())
+    assert loud.item() == pytest.approx(-12, abs=0.3)
+    assert torch.allclose(y[0, 1], y[0, 0] / 2), "one gain for all channels"
+    assert relative_rms(y[0, 0, -SR // 8 :], x[0, 0, -SR // 8 :]) < 1e-3, "released"
+
+
 @pytest.mark.parametrize("name", [name for name in INSTANCES if name not in COMBINING])
 def test_an_effect_that_is_not_linear_says_that_it_depends_on_the_level(name: str) -> None:
     effect, values = opened(name)
