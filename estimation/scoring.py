@@ -41,15 +41,15 @@ class ControlError(NamedTuple):
 def score(
     estimator: Estimator, batches: Iterable[Batch], seed: int = 0, file: Callable[[Tensor], Tensor] | None = None
 ) -> Scored:
-    """Scores of every item by system ("no effect", "random settings", "estimate") and metric.
+    """Scores of every item by system ("no effect", "random parameters", "estimate") and metric.
 
     Where `file` is given, the estimator's input is `file` of the processed audio (B, 1, T), as a lossy round trip.
     The metrics are mrstft, mse and mel, and where both chains have the same controls, params: the mean squared error
-    of the controls, whose range is [0, 1]. `seed` is of the random settings.
+    of the controls, whose range is [0, 1]. `seed` is of the random parameters.
     """
     sr, device = estimator.settings["sr"], next(estimator.parameters()).device
     metrics = build_metrics({"name": "blind"}, sr)
-    # On the CPU, so that the random settings are the same on every device.
+    # On the CPU, so that the random parameters are the same on every device.
     generator = torch.Generator().manual_seed(seed)
     estimator.eval()
     scores: Scores = {}
@@ -61,7 +61,7 @@ def score(
         true.append(batch["q"].cpu())
         estimates.append(q.cpu())
         numbers += [batch["source"].cpu()] if "source" in batch else []
-        guesses = {"random settings": torch.rand(q.shape, generator=generator).to(q), "estimate": q}
+        guesses = {"random parameters": torch.rand(q.shape, generator=generator).to(q), "estimate": q}
         sounds = {"no effect": dry} | {system: estimator.render(dry, guess) for system, guess in guesses.items()}
         for system, sound in sounds.items():
             items = metrics(sound, wet)

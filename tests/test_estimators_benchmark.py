@@ -25,7 +25,7 @@ def test_tables_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr("sys.argv", [*argv.split(), *groups.split(), "--pairs", str(tmp_path / "EQ")])
     estimators.main()
     out = capsys.readouterr().out
-    words = ("dist → dist", "EQ 1", "no effect", "random settings", "mine", "as vorbis")
+    words = ("dist → dist", "EQ 1", "no effect", "random parameters", "mine", "as vorbis")
     assert all(word in out for word in words)
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert scores["group"] == "song" in out and len(scores["none"]) == len(scores["error"]) == 2

@@ -288,4 +288,4 @@ def test_the_projects_estimators_beat_no_effect_and_random_parameters(path: Path
     q = torch.rand(len(dry), len(estimator.synthesis.controls()), generator=torch.Generator().manual_seed(5))
     scores = score(estimator, [{"dry": dry, "q": q}]).scores
     assert np.mean(scores["estimate"]["mel"]) < 0.8 * np.mean(scores["no effect"]["mel"])
-    assert np.mean(scores["estimate"]["params"]) < 0.8 * np.mean(scores["random settings"]["params"])
+    assert np.mean(scores["estimate"]["params"]) < 0.8 * np.mean(scores["random parameters"]["params"])

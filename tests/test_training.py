@@ -74,9 +74,9 @@ def test_a_training_leaves_an_estimator_scores_and_tensorboard(music: Path, trai
     assert estimator.settings == {"sfx": "peq_compfull", "afx": "peq_comphalf", "encoder": "percentiles", "sr": SR}
     assert record["loss"] == "mel" and record["valid_loss"] > 0
     scores = read_json(trained / "metrics.json")
-    assert list(scores) == ["no effect", "random settings", "estimate"]
+    assert list(scores) == ["no effect", "random parameters", "estimate"]
     assert all(len(values) == 3 for columns in scores.values() for values in columns.values())
-    assert scores["estimate"].keys() == {"mrstft", "mse", "mel", "params"} == scores["random settings"].keys()
+    assert scores["estimate"].keys() == {"mrstft", "mse", "mel", "params"} == scores["random parameters"].keys()
     results = (trained / "results.md").read_text()
     assert "| comp.attack | " in results and "(results.png)" in results and "As estimate.py" not in results
     assert (trained / "results.png").read_bytes().startswith(b"\x89PNG")
@@ -280,7 +280,7 @@ def test_a_perfect_estimate_scores_zero_and_beats_both_baselines(monkeypatch: py
     monkeypatch.setattr(scoring, "point", lambda *_: q)
     scores = score(estimator, [{"dry": torch.randn(2, 1, SR), "q": q}]).scores
     assert max(max(values) for values in scores["estimate"].values()) < 1e-6
-    for system in ("no effect", "random settings"):
+    for system in ("no effect", "random parameters"):
         assert min(min(values) for values in scores[system].values()) > 1e-3
 
 
