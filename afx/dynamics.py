@@ -230,7 +230,7 @@ class SimpleCompressor(Compressor):
 
 
 def times_of(values: Tensors, *names: str) -> str:
-    """Time constants in words: "attack 8 ms, release 70 ms"."""
+    """Time constants in words: "attack 0.5 ms, release 70 ms"."""
     present = [name for name in names if name in values]
     times = zip(present, scalars(values, *present), strict=True)
-    return ", ".join(f"{name.replace('_', ' ')} {ms:.0f} ms" for name, ms in times)
+    return ", ".join(f"{name.replace('_', ' ')} {ms:{'.0f' if ms >= 10 else '.2g'}} ms" for name, ms in times)

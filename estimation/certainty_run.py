@@ -7,8 +7,8 @@ from reknob.data.excerpts import Excerpts
 from reknob.estimation.certainty_training import calibrate, choose_edge, untouched
 from reknob.estimation.estimator import Estimator
 from reknob.estimation.loaders import FileSettings, Sources
-from reknob.estimation.statistics_cache import Processed, Trials, cache_statistics, join_parts
-from reknob.estimation.trials import Tried
+from reknob.estimation.statistics_cache import Processed, cache_statistics, join_parts
+from reknob.estimation.trials import Trials, Tried
 from reknob.runtime.seeds import stream_seed
 
 
@@ -33,7 +33,8 @@ class CertaintySettings(FileSettings):
 def add_certainty(settings: CertaintySettings, estimator: Estimator, sources: dict[str, Sources]) -> Trials:
     """Gives an estimator its calibration; the trials of it.
 
-    `sources` are those of `find_sources`. What <log_dir>/statistics lacks is computed and cached there.
+    `sources` are those of `find_sources`, as long as the longest excerpts. What <log_dir>/statistics lacks is computed
+    and cached there.
     """
     folder = Path(settings.log_dir) / "statistics"
     train = _processed(settings, estimator, sources["train"], "train")

@@ -12,11 +12,12 @@ from torch import Tensor
 from reknob.estimation.calibration import LEVELS, Calibration, fit_subspace
 from reknob.estimation.controls import in_order, no_effect
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.posterior import Likelihood, log_density
-from reknob.estimation.statistics_cache import Trials
+from reknob.estimation.posterior import Likelihood, Prior, log_density
 from reknob.estimation.statistics_training import StatisticsSet, percentile_encoder
+from reknob.estimation.trials import Trials
 
-SCALES = [k / 10 for k in range(1, 13)]  # of the logarithm of the likelihood
+SCALES = [0.01, 0.02, 0.05, *(k / 10 for k in range(1, 13))]  # of the logarithm of the likelihood
+ENOUGH = 100  # effective draws of a posterior, below which its mean and its density are those of a few lucky draws
 AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
 #: Largest share of excerpts that estimates may make worse, and largest probability that they make more worse.
@@ -63,7 +64,8 @@ def calibrate(estimator: Estimator, train: StatisticsSet, held_out: StatisticsSe
     prior, known, others = estimator.prior, pair(estimator, train), pair(estimator, held_out)
     sure = Likelihood.fit(known.true, known.estimated)
     likelihoods = [Likelihood(sure.mean, scale**0.5 * sure.root) for scale in SCALES]
-    likelihood = max(likelihoods, key=lambda each: float(log_density(prior, each, *others[1:]).mean()))
+    settled = [each for each in likelihoods if typical_draws(prior, each, others.estimated) >= ENOUGH]
+    likelihood = max(settled or likelihoods[:1], key=lambda each: float(log_density(prior, each, *others[1:]).mean()))
     posteriors = [prior.posterior(likelihood, estimated) for estimated in others.estimated]
     places = torch.stack([each.position(q) for each, q in zip(posteriors, others.q, strict=True)])
     subspace = fit_subspace(features_of(estimator, train), AXES)
@@ -71,6 +73,12 @@ def calibrate(estimator: Estimator, train: StatisticsSet, held_out: StatisticsSe
     found = Calibration(*likelihood, reach, *subspace, torch.zeros(()), torch.zeros(3), torch.tensor(NEVER))
     strange = found.strangeness(features_of(estimator, held_out)).quantile(STRANGEST)
     return replace(found, strange=strange)
+
+
+def typical_draws(prior: Prior, likelihood: Likelihood, estimated: Tensor) -> float:
+    """The median over estimates (M, D) of how many draws their posteriors effectively have."""
+    weights = likelihood.log(prior.coordinates, estimated).softmax(1)
+    return float((1 / weights.square().sum(1)).median())
 
 
 def conformal(scores: Tensor) -> Tensor:

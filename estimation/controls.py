@@ -1,5 +1,6 @@
-"""Controls of a chain in [0, 1]: from values, without an effect, with bands in order of frequency."""
+"""Controls of a chain in [0, 1]: from and to values, without an effect, with bands in order of frequency."""
 
+import math
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -20,6 +21,16 @@ def to_unit(chain: Effect, values: dict) -> Tensor:
         assert isinstance(p.mapping, Bounded)  # as `from_unit` demands
         columns.append(p.mapping.to_unit(flat[name]).reshape(len(flat[name]), -1))
     return torch.cat(columns, 1).clamp(0, 1)
+
+
+def physical(chain: Effect, q: Tensor) -> Tensor:
+    """Controls q (B, P) in physical units (B, P), a column for each name of `Effect.controls`."""
+    return torch.cat([value.reshape(len(q), -1) for value in flatten(chain.from_unit(q)).values()], 1)
+
+
+def units(chain: Effect) -> list[str]:
+    """The units of `physical`, by column."""
+    return [p.unit for _, p in chain.walk() for _ in range(math.prod(p.shape))]
 
 
 def no_effect(chain: Effect, q: Tensor) -> Tensor:

@@ -70,14 +70,13 @@ class Estimator(nn.Module):
         return Prior(self.synthesis, self.settings["sr"])
 
     @torch.no_grad()
-    def posterior(self, features: Tensor) -> Posterior | None:
-        """What a recording tells of its controls, by the features (W, F) of its windows; None without a calibration.
+    def posterior(self, features: Tensor) -> Posterior:
+        """What a recording tells of its controls, by the features (W, F) of its windows; with a calibration.
 
         The estimates of the windows are averaged: windows of one recording are alike, so that more of them do not tell
         more.
         """
-        if self.calibration is None:
-            return None
+        assert self.calibration
         estimated = self.prior.of(self.controller.mlp(features)).mean(0)
         return self.prior.posterior(self.calibration.likelihood, estimated)
 

@@ -21,8 +21,8 @@ INNER, OUTER = LEVELS.index(0.68), LEVELS.index(0.95)
 #: 12 kHz and below were given shelves of -10 to -15 dB, with corners up to 1.2 times the edge; from 16 kHz on none was.
 SHELF_ROOM = 1.5
 SIZED = 30.0  # s, from the middle of a recording, over which the size of its effect is measured
-#: Divergence in nats from the uniform distribution below which a control counts as not determined: that of a
-#: distribution whose 68 % interval is 0.6 of the range wide, where that of the uniform one is 0.68 wide.
+#: Divergence in nats from the uniform distribution below which a control counts as not determined: that of a normal
+#: distribution whose 68 % interval is 0.58 of the range wide, where that of the uniform one is 0.68 wide.
 KNOWN = 0.03
 UNDETERMINED = "hardly determined by the sound"  # note on such a control
 #: Remarks on estimates that are left out.
@@ -32,28 +32,31 @@ UNCERTAIN = "too uncertain: the estimate is reduced to no effect"
 
 @dataclass(frozen=True)
 class Judged:
-    """Controls of a recording and how far they are to be trusted; fields as of `Estimate`."""
+    """Controls of a recording, and how far they are to be trusted."""
 
-    q: Tensor  # (1, P)
-    interval: Tensor | None = None  # (2, P)
-    wide: Tensor | None = None  # (2, P)
-    ends: Tensor | None = None  # (len(LEVELS), 2, P)
-    kept: bool = True
-    remark: str = ""
-    notes: dict[str, str] = field(default_factory=dict)
-    posterior: Posterior | None = None
+    q: Tensor  # (1, P); a band that is not estimated has a gain of 0 dB
+    #: (2, P), ends of the 68 % intervals; of an estimator without a calibration those of the central 68 % of the
+    #: windows, None of a single window.
+    interval: Tensor | None = None
+    wide: Tensor | None = None  # (2, P), ends of the 95 % intervals of an estimator with a calibration
+    ends: Tensor | None = None  # (len(LEVELS), 2, P), of the intervals of all levels
+    kept: bool = True  # whether the estimated effect is; otherwise the controls are those of no effect
+    remarks: list[str] = field(default_factory=list)  # on the whole estimate, a sentence each
+    notes: dict[str, str] = field(default_factory=dict)  # on estimated controls, by name
+    posterior: Posterior | None = None  # of all controls together, of an estimator with a calibration
 
 
 @torch.no_grad()
-def point(estimator: Estimator, recordings: Sequence[Tensor]) -> Tensor:
-    """The controls (B, P) of recordings, each from the features (W, F) of its windows.
+def whole_estimates(estimator: Estimator, recordings: Sequence[Tensor]) -> tuple[Tensor, list[Posterior]]:
+    """The controls (B, P) of recordings, each from the features (W, F) of its windows, and their posteriors.
 
-    Those of `settle`; without a calibration the medians over the windows.
+    The controls are those of `settle`. Without a calibration they are medians over windows, and there are no
+    posteriors.
     """
-    posteriors = [each for features in recordings if (each := estimator.posterior(features))]
-    if posteriors:
-        return settle(posteriors)
-    return torch.stack([estimator.controller.mlp(features).quantile(0.5, 0) for features in recordings])
+    if estimator.calibration is None:
+        return torch.stack([estimator.controller.mlp(features).quantile(0.5, 0) for features in recordings]), []
+    posteriors = [estimator.posterior(features) for features in recordings]
+    return settle(posteriors), posteriors
 
 
 @torch.no_grad()
@@ -62,33 +65,40 @@ def effect_size(estimator: Estimator, x: Tensor, q: Tensor) -> Tensor:
     return MelLoss(estimator.settings["sr"]).distances(estimator.render(x, q), x)
 
 
-def weigh(estimator: Estimator, features: Tensor, q: Tensor, x: Tensor) -> Tensor:
+def weigh(estimator: Estimator, features: Tensor, q: Tensor, posterior: Posterior, x: Tensor) -> Tensor:
     """The `evidence` (3,) on whether controls q (1, P) help a recording x (1, T) with windows of features (W, F).
 
     Of an estimator with a calibration.
     """
-    posterior, calibration = estimator.posterior(features), estimator.calibration
-    assert posterior and calibration
+    assert estimator.calibration
     size = effect_size(estimator, middle(x, round(SIZED * estimator.settings["sr"]))[None], q)[0]
-    return evidence(torch.tensor(posterior.processed), calibration.strangeness(features).median(), size)
+    strangeness = estimator.calibration.strangeness(features).quantile(0.5)
+    return evidence(torch.tensor(posterior.processed), strangeness, size)
 
 
 @torch.no_grad()
 def judge(
-    estimator: Estimator, features: Tensor, q: Tensor, x: Tensor, *, unlike: bool = False, whole: bool = False
+    estimator: Estimator,
+    features: Tensor,
+    q: Tensor,
+    posterior: Posterior | None,
+    x: Tensor,
+    *,
+    unlike: bool = False,
+    whole: bool = False,
 ) -> Judged:
     """What of the controls q (1, P) of a recording x (1, T) is kept: nothing of one that is `unlike` the training, and
     all of a `whole` estimate, with a remark on what would have been kept.
 
-    Without a calibration all of it, with the central 68 % of the windows, of features (W, F), as interval. With one,
+    Without a posterior all of it, with the central 68 % of the windows, of features (W, F), as interval. With one,
     intervals are calibrated, an estimate of little certainty is left out, and a recording unlike the training music
     has the prior: no effect, and intervals as wide as without a recording.
     """
-    posterior, calibration = estimator.posterior(features), estimator.calibration
+    calibration = estimator.calibration
     if posterior is None or calibration is None:
         windows = estimator.controller.mlp(features)
         return Judged(q, windows.quantile(CENTRAL, dim=0) if len(windows) > 1 else None)
-    signs = weigh(estimator, features, q, x)
+    signs = weigh(estimator, features, q, posterior, x)
     strange = unlike or bool(signs[1] > calibration.strange)
     if strange:
         posterior = estimator.prior.without_evidence()
@@ -98,11 +108,11 @@ def judge(
     notes = {
         name: UNDETERMINED for name, one in zip(estimator.analysis.controls(), known.tolist(), strict=True) if not one
     }
-    remark = "" if kept else UNLIKE if strange else UNCERTAIN
-    if whole and remark:
-        kept, remark = True, f"kept whole; otherwise: {remark}"
+    remarks = [] if kept else [UNLIKE if strange else UNCERTAIN]
+    if whole and not kept:
+        kept, remarks = True, [f"kept whole; otherwise: {remark}" for remark in remarks]
     q = q if kept else no_effect(estimator.analysis, q)
-    return Judged(q, ends[INNER], ends[OUTER], ends, kept, remark, notes, posterior)
+    return Judged(q, ends[INNER], ends[OUTER], ends, kept, remarks, notes, posterior)
 
 
 def middle(x: Tensor, length: int) -> Tensor:

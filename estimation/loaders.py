@@ -60,7 +60,7 @@ class FileSettings(MusicSettings):
         valid_items: number of excerpts of the validation split.
         test_items: number of excerpts of yet other recordings that the estimator is scored on; 0 for no results.
         untouched: share of the excerpts that are not processed.
-        limited: share with a band limit, or a low level at 16 bits.
+        limited: half of it each have a band limit before the processing, one after it, and a low level at 16 bits.
         seed: of weights, excerpts and parameters.
         out, overwrite: the file to write, and whether it may exist.
     """

@@ -155,10 +155,19 @@ class Posterior(NamedTuple):
         ends = (gains - gains.mean(1, keepdim=True)).quantile(CENTRAL, 0) + own.mean()
         return 20 / math.log(10) * ends
 
+    @property
+    def effective_draws(self) -> float:
+        """The number of draws of equal weights that tell as much (Kish, Survey Sampling (1965))."""
+        return float(1 / self.weights.square().sum())
+
     def information(self) -> Tensor:
-        """How much is known of each control, (P,): the divergence from its prior in nats."""
+        """How much is known of each control, (P,): the divergence from its prior in nats.
+
+        Less what so many draws would diverge by chance (Miller, Note on the bias of information estimates (1955)).
+        """
         shares = self.weights[self.prior.order].unflatten(0, (BINS, -1)).sum(1)
-        return (shares * (BINS * shares).clamp(min=1e-9).log()).sum(0).float()
+        divergence = (shares * (BINS * shares).clamp(min=1e-9).log()).sum(0).float()
+        return divergence - (BINS - 1) / (2 * self.effective_draws)
 
 
 @torch.enable_grad()

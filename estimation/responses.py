@@ -1,15 +1,15 @@
-"""Magnitude responses of the equalisers of a chain, by which their settings are compared."""
+"""Magnitude responses of the equalisers and filters of a chain, by which their settings are compared."""
 
 import torch
 from torch import Tensor
 
 from reknob.afx.chain import Normalised, cascade_coefs, is_biquad
-from reknob.afx.effect import Effect
+from reknob.afx.effect import Effect, part_values
 from reknob.afx.functional.biquad import response
 
 
 class Equaliser:
-    """An equaliser at `sr` Hz: the part `name` of a chain of effects, which consists of `bands`."""
+    """An equaliser at `sr` Hz: the part `name` of a chain of effects, which consists of `bands` or is the only one."""
 
     def __init__(self, chain: Normalised, sr: int, name: str, bands: list[tuple[str, Effect]]) -> None:
         self.chain, self.sr, self.name, self.bands = chain, sr, name, bands
@@ -18,14 +18,15 @@ class Equaliser:
 
     def gains(self, q: Tensor, freqs: Tensor) -> Tensor:
         """Gains (B, F) in nepers at frequencies (F,) in Hz, for controls q (B, P) of the chain."""
-        values = self.chain.from_unit(q)[self.name]
-        assert isinstance(values, dict)  # of an effect with parts
-        return response(cascade_coefs(self.bands, values), freqs, self.sr).abs().log()
+        values = self.chain.from_unit(q)
+        inner = values if self.bands[0][0] == self.name else part_values(values, self.name)
+        # In float64: in float32 low frequencies at a high rate are off by up to 2 dB.
+        return response(cascade_coefs(self.bands, inner), freqs.double(), self.sr).abs().log().to(q)
 
 
 def equalisers(chain: Normalised, sr: int) -> list[Equaliser]:
-    """The equalisers of a chain: its effects that consist of biquads."""
-    parts = [(name, list(effect.parts())) for name, effect in chain.parts()]
+    """The equalisers of a chain: its effects that are biquads or consist of them."""
+    parts = [(part[0], [part] if is_biquad(part) else list(part[1].parts())) for part in chain.parts()]
     return [Equaliser(chain, sr, name, bands) for name, bands in parts if bands and all(map(is_biquad, bands))]
 
 

@@ -12,7 +12,7 @@ from reknob.data.excerpts import Excerpts
 from reknob.estimation.controls import in_order
 from reknob.estimation.estimate import estimate_recording
 from reknob.estimation.estimator import Batch, Estimator, synthesise
-from reknob.estimation.judgement import point
+from reknob.estimation.judgement import whole_estimates
 from reknob.losses import MelLoss, build_metrics
 from reknob.runtime.bars import progress_bar
 
@@ -57,7 +57,7 @@ def score(
     for batch in batches:
         batch = {name: content.to(device) for name, content in batch.items()}
         dry, wet = batch["dry"], synthesise(estimator, batch)
-        q = point(estimator, estimator.controller.encoder(file(wet) if file else wet).split(1))
+        q, _ = whole_estimates(estimator, estimator.controller.encoder(file(wet) if file else wet).split(1))
         true.append(batch["q"].cpu())
         estimates.append(q.cpu())
         numbers += [batch["source"].cpu()] if "source" in batch else []

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from reknob.runtime.seeds import stream
 from reknob.runtime.workers import map_processes
 
 PART, BATCH = 50, 10  # excerpts in a file, and in a batch that is processed at once
-VERSION = 2  # raised when the statistics of the same music change, as cached ones would no longer match
+#: Raised when the statistics of the same music, or what an estimator makes of it, change: cached ones no longer match.
+VERSION = 3
 
 
 class Source(Protocol):
@@ -34,22 +35,13 @@ class Source(Protocol):
         """The number of parts."""
         ...
 
-    def __getitem__(self, number: int) -> "StatisticsSet | Trials":
-        """The statistics of a part."""
+    def __getitem__(self, number: int) -> Any:  # noqa: ANN401 - a NamedTuple of tensors
+        """The statistics of a part, a NamedTuple of tensors."""
         ...
 
     def key(self) -> list:
         """What the statistics depend on besides the part's number, as plain values."""
         ...
-
-
-class Trials(NamedTuple):
-    """What an estimator makes of M held-out excerpts."""
-
-    q: Tensor  # (M, P), that they were processed with
-    source: Tensor  # (M,), number of the data set that they come from
-    signs: Tensor  # (M, 3), the `evidence` on whether its estimates help
-    mel: Tensor  # (M, 2), distance to them of their dry recording without an effect and with the estimated one
 
 
 @dataclass(frozen=True)
@@ -79,22 +71,23 @@ class Untouched:
         return statistics_of(self.estimator, x, torch.empty(count, 0)).take(audible)
 
     def key(self) -> list:
-        # Nothing of the estimator: statistics are computed without learned weights.
-        return [*identify(self.recordings), self.seconds, self.most]
+        # Of the estimator the rate alone: statistics are computed without learned weights.
+        return [*identify(self.recordings), self.estimator.settings["sr"], self.seconds, self.most]
 
 
 @dataclass(frozen=True)
 class Processed:
     """Excerpts processed by the estimator's synthesis at their controls, `PART` in a part.
 
-    A random `share` of them is encoded and decoded by a lossy codec; shares `untouched` and `limited` are not processed
-    at all (their controls say so), and have a random band limit, half of them before the processing, or a low level at
-    16 bits. The last part is full as well: `Excerpts` has an item for any index.
+    A random share `coded` of them is encoded and decoded by a lossy codec, and a share `untouched` not processed at all
+    (its controls say so). Independently of each other, half of `limited` has a random band limit before the processing,
+    half of it one afterwards, and half of it a low level at 16 bits. The last part is full as well: `Excerpts` has an
+    item for any index.
     """
 
     excerpts: Excerpts
     estimator: Estimator
-    share: float
+    coded: float
     untouched: float = 0.0
     limited: float = 0.0
 
@@ -106,33 +99,30 @@ class Processed:
         # A stream for each part, so that its coding does not depend on which parts are cached, or on `workers`.
         generator = stream(self.excerpts.seed, "coded", number)
         first = PART * number
-        return StatisticsSet.join(self._batch(start, generator) for start in range(first, first + PART, BATCH))
+        batches = (self.batch(range(at, at + BATCH), generator) for at in range(first, first + PART, BATCH))
+        return StatisticsSet.join(statistics_of(self.estimator, batch["wet"], batch["q"]) for batch in batches)
 
-    def _batch(self, start: int, generator: torch.Generator) -> StatisticsSet:
-        items = [self.excerpts[index] for index in range(start, start + BATCH)]
+    def batch(self, indices: Iterable[int], generator: torch.Generator) -> Batch:
+        """Excerpts with the audio `wet` (B, 1, N) that they become; `dry` and `q` are what it was made from."""
+        sr, items = self.estimator.settings["sr"], [self.excerpts[index] for index in indices]
         batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-        wet = self.wet(batch, generator)
-        return statistics_of(self.estimator, wet, batch["q"])
-
-    def wet(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The audio (B, 1, N) that a batch becomes; what it changes of the batch, it changes in it."""
-        sr = self.estimator.settings["sr"]
         if self.untouched:
-            left = torch.rand(len(batch["q"]), generator=generator) < self.untouched
+            left = torch.rand(len(items), generator=generator) < self.untouched
             batch["q"] = torch.where(left[:, None], no_effect(self.estimator.synthesis, batch["q"]), batch["q"])
         if self.limited:
             batch["dry"] = random_band_limit(batch["dry"], sr, self.limited / 2, generator)
         wet = synthesise(self.estimator, batch)
         if self.limited:
             wet = random_level(random_band_limit(wet, sr, self.limited / 2, generator), self.limited / 2, generator)
-        return random_lossy_round_trip(wet, sr, self.share, generator)
+        return batch | {"wet": random_lossy_round_trip(wet, sr, self.coded, generator)}
 
     def key(self) -> list:
-        excerpts = self.excerpts
+        excerpts, settings = self.excerpts, self.estimator.settings
         # Not the number of excerpts: a training with more of them continues with the parts of an earlier one.
         names = [identify(recordings) for recordings in excerpts.sources]
-        varied = [self.untouched, self.limited] if self.untouched or self.limited else []
-        return [names, self.estimator.settings["sfx"], excerpts.seconds, excerpts.seed, self.share, *varied]
+        ranges = [[name, repr(p.mapping)] for name, p in self.estimator.synthesis.walk()]
+        shares = [self.coded, self.untouched, self.limited]
+        return [names, settings["sfx"], ranges, settings["sr"], excerpts.seconds, excerpts.seed, *shares]
 
 
 def statistics_of(estimator: Estimator, x: Tensor, q: Tensor) -> StatisticsSet:

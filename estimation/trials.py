@@ -1,19 +1,28 @@
 """Trials of an estimator on held-out excerpts: how certain it is, and how close its estimate comes to them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from reknob.data.bandwidth import band_edge
 from reknob.estimation.estimator import Estimator
-from reknob.estimation.judgement import point, weigh, without_unseen_bands
-from reknob.estimation.statistics_cache import Processed, Trials, digest
+from reknob.estimation.judgement import weigh, whole_estimates, without_unseen_bands
+from reknob.estimation.statistics_cache import Processed, digest
 from reknob.losses import MelLoss
 from reknob.runtime.seeds import stream
 
 PART = 10  # excerpts in a file
+
+
+class Trials(NamedTuple):
+    """What an estimator makes of M held-out excerpts."""
+
+    q: Tensor  # (M, P), that they were processed with
+    source: Tensor  # (M,), number of the data set that they come from
+    signs: Tensor  # (M, 3), the `evidence` on whether its estimates help
+    mel: Tensor  # (M, 2), distance to them of their dry recording without an effect and with the estimated one
 
 
 @dataclass(frozen=True)
@@ -27,27 +36,23 @@ class Tried:
 
     @torch.no_grad()
     def __getitem__(self, number: int) -> Trials:
-        estimator, excerpts = self.processed.estimator, self.processed.excerpts
-        items = [excerpts[index] for index in range(PART * number, PART * (number + 1))]
-        batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-        wet = self.processed.wet(batch, stream(excerpts.seed, "tried", number))
+        estimator, generator = self.processed.estimator, stream(self.processed.excerpts.seed, "tried", number)
+        batch = self.processed.batch(range(PART * number, PART * (number + 1)), generator)
+        wet = batch["wet"]
         features = estimator.controller.encoder(wet).split(1)
-        q = whole_estimates(estimator, features, wet).split(1)
-        signs = torch.stack([weigh(estimator, *each) for each in zip(features, q, wet, strict=True)])
-        return Trials(batch["q"], batch["source"], signs, distances(estimator, batch["dry"], wet, torch.cat(q)))
+        estimated, posteriors = whole_estimates(estimator, features)
+        edges = [band_edge(x, estimator.settings["sr"]) for x in wet]
+        seen = zip(estimated.split(1), edges, strict=True)
+        q = [without_unseen_bands(estimator, *each)[0] for each in seen]
+        signs = [weigh(estimator, *each) for each in zip(features, q, posteriors, wet, strict=True)]
+        mel = distances(estimator, batch["dry"], wet, torch.cat(q))
+        return Trials(batch["q"], batch["source"], torch.stack(signs), mel)
 
     def key(self) -> list:
         estimator = self.processed.estimator
         assert estimator.calibration
         tensors = estimator.controller.state_dict(), estimator.calibration.as_dict()
-        return [*map(digest, tensors), *self.processed.key()]
-
-
-def whole_estimates(estimator: Estimator, features: Sequence[Tensor], x: Tensor) -> Tensor:
-    """The whole estimates (B, P) of excerpts x (B, 1, N) with features (1, F) each."""
-    edges = [band_edge(each, estimator.settings["sr"]) for each in x]
-    points = zip(point(estimator, features).split(1), edges, strict=True)
-    return torch.cat([without_unseen_bands(estimator, *each)[0] for each in points])
+        return [*map(digest, tensors), estimator.settings["afx"], *self.processed.key()]
 
 
 def distances(estimator: Estimator, dry: Tensor, wet: Tensor, q: Tensor) -> Tensor:

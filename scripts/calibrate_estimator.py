@@ -18,6 +18,7 @@ from reknob.runtime.program import INTERRUPTED, print_error, program
 
 import argparse
 import sys
+from dataclasses import replace
 
 from reknob.estimation.arguments import add_music
 from reknob.estimation.certainty_run import CertaintySettings, add_certainty
@@ -45,7 +46,8 @@ def main(argv: list[str]) -> int:
     if not estimator.same_controls:
         raise UsageError(f"{settings.checkpoint[0]}: its true and estimated parameters differ: it cannot be calibrated")
     try:
-        sources, skipped = find_sources(settings, settings.sizes)
+        longest = max(settings.seconds, settings.valid_seconds)
+        sources, skipped = find_sources(replace(settings, seconds=longest), settings.sizes)
         for reason in skipped:
             print(f"skipped {reason}")
         trials = add_certainty(settings, estimator, sources)
@@ -57,7 +59,8 @@ def main(argv: list[str]) -> int:
     weights, edge = estimator.calibration.weights.tolist(), float(estimator.calibration.edge)
     scores = {}
     if settings.test_items:
-        scores = write_test_results(settings, estimator, sources["test"])
+        # As long as those that the intervals were calibrated on.
+        scores = write_test_results(replace(settings, seconds=settings.valid_seconds), estimator, sources["test"])
         print(f"{text_table(*scores_rows(scores))}\n{results_path(settings.out)}: its results by parameter")
     line = f"{settings.out}: calibrated on {len(trials.q)} excerpts"
     if edge >= NEVER:
@@ -76,10 +79,10 @@ def parser() -> argparse.ArgumentParser:
     for name, kind, text in (
         ("items", positive_int, "excerpts that the likelihood is fitted to, in fifties (default %(default)s)"),
         ("valid_items", positive_int, "excerpts that it is calibrated on, in fifties (default %(default)s)"),
-        ("valid_seconds", real(2, 600), "length of these (default %(default)g)"),
+        ("valid_seconds", real(2, 600), "length of these, and of those of the results (default %(default)g)"),
         ("test_items", non_negative_int, "excerpts of the results, 0 for none (default %(default)s)"),
         ("untouched", real(0.05, 0.95), "share of excerpts that are not processed (default %(default)g)"),
-        ("limited", real(0, 1), "share with a band limit or a low level (default %(default)g)"),
+        ("limited", real(0, 1), "half of it each: a band limit before, one after, a low level (default %(default)g)"),
         ("seed", non_negative_int, "of weights, excerpts and parameters (default %(default)s)"),
     ):
         p.add_argument(f"--{name}", type=kind, default=getattr(default, name), help=text)

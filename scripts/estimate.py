@@ -16,10 +16,11 @@ where it is uncertain, and where the recording is unlike what the estimator was 
 recording's highest frequency (an mp3 or a low sample rate) are not estimated.
 """
 
-from reknob.runtime.program import MISTAKE, print_error, program
+from reknob.runtime.program import MISTAKE, explain, print_error, program, reason
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
@@ -99,9 +100,11 @@ def estimate_of_several(args: argparse.Namespace, estimators: dict[str, Estimato
     """The record of one of several recordings; where it cannot be estimated, its name and the error, printed too."""
     try:
         return estimate_one(args, estimators, recording)
-    except UsageError as error:
-        print_error(f"{recording}: failed: {error}")
-        return {"input": str(recording), "error": str(error)}
+    except Exception as error:
+        if explain(error) is None:
+            raise
+        print_error(f"{recording}: failed: {reason(error)}")
+        return {"input": str(recording), "error": reason(error)}
 
 
 def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], recording: Path) -> dict:
@@ -111,8 +114,9 @@ def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], rec
     estimates = {path: (each, estimate(each, path, recording, whole=args.whole)) for path, each in estimators.items()}
     first, first_estimate = next(iter(estimates.values()))
     if args.figure:
-        curves = {label(path): (e.analysis, e.analysis.from_unit(one.q)) for path, (e, one) in estimates.items()}
-        ranges = {label(path): response_range(one) for path, (_, one) in estimates.items()}
+        labels = labels_of(estimates)
+        curves = {labels[path]: (e.analysis, e.analysis.from_unit(one.q)) for path, (e, one) in estimates.items()}
+        ranges = {labels[path]: response_range(one) for path, (_, one) in estimates.items()}
         # matplotlib writes in place, and an interrupted program would leave half a figure.
         with atomic_path(args.figure) as part:
             curves_figure(curves, ranges).savefig(part, dpi=150)
@@ -177,10 +181,13 @@ def check(args: argparse.Namespace, inputs: list[Path]) -> None:
         read_rate(recording)
 
 
-def label(path: str | Path) -> str:
-    """A checkpoint's name in a figure: its file's, or its run folder's."""
+def labels_of(checkpoints: Iterable[str]) -> dict[str, str]:
+    """Names of checkpoints in a figure: of their files, or of their run folders; their paths where these are alike."""
     # Every training names its file estimator.pt; the run folders differ.
-    return Path(path).parent.name if Path(path).stem == "estimator" else Path(path).stem
+    paths = {given: Path(given) for given in checkpoints}
+    short = {given: path.parent.name if path.stem == "estimator" else path.stem for given, path in paths.items()}
+    are_names = all(short.values()) and len(set(short.values())) == len(short)
+    return short if are_names else {given: given for given in paths}
 
 
 def read(path: Path, estimator: Estimator) -> Tensor:

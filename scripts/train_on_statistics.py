@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         ("valid_items", positive_int, "processed excerpts of the validation (default %(default)s)"),
         ("test_items", non_negative_int, "excerpts of the results, 0 for none (default %(default)s)"),
         ("untouched", real(0, 0.95), "share of processed excerpts that are left as they are (default %(default)g)"),
-        ("limited", real(0, 1), "share with a band limit or a low level (default %(default)g)"),
+        ("limited", real(0, 1), "half of it each: a band limit before, one after, a low level (default %(default)g)"),
         ("steps", positive_int, "default %(default)s"),
         ("batch_size", positive_int, "default %(default)s"),
         ("lr", positive_float, "highest learning rate (default %(default)g)"),

@@ -97,8 +97,20 @@ def test_channels_that_cancel_are_estimated_from_one(estimator: Estimator, music
 def test_one_window_has_no_interval(estimator: Estimator, music: torch.Tensor, seconds: float) -> None:
     estimated = estimate_recording(estimator, music[:, : round(seconds * SR)], SR)
     assert estimated.windows == 1 and estimated.interval is None
-    assert estimated.remarks[0].startswith(f"{seconds:.2f} s are one window: too short for an interval")
+    assert estimated.remarks[0].startswith(f"{seconds:.2f} s are one window: too little for an interval")
     assert all(s["low"] is s["high"] is None for s in as_record(estimator, estimated).values())
+
+
+def test_a_recording_whose_other_windows_are_silent_says_so(estimator: Estimator, music: torch.Tensor) -> None:
+    mostly_silent = torch.cat([music[:, : 4 * SR], torch.zeros(1, 26 * SR)], 1)
+    estimated = estimate_recording(estimator, mostly_silent, SR)
+    assert estimated.windows == 1 and estimated.remarks[0].startswith("all windows but one are silent: too little")
+
+
+def test_estimators_in_a_figure_have_names_of_their_own() -> None:
+    assert estimate.labels_of(["a/peq.pt", "runs/x/estimator.pt"]) == {"a/peq.pt": "peq", "runs/x/estimator.pt": "x"}
+    for alike in (["a/peq.pt", "b/peq.pt"], ["estimator.pt"]):
+        assert list(estimate.labels_of(alike).values()) == alike
 
 
 @pytest.mark.parametrize(("seconds", "windows"), [(1.0, 1), (1.0001, 1), (1.24, 1), (1.26, 2), (1.5, 2), (2.0, 3)])

@@ -21,9 +21,10 @@ from reknob.estimation.calibration import LEVELS, Calibration, evidence, fit_sub
 from reknob.estimation.controls import in_order, no_effect, to_unit
 from reknob.estimation.estimate import as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator, load_mean
-from reknob.estimation.judgement import judge, point
+from reknob.estimation.judgement import judge, whole_estimates
 from reknob.estimation.posterior import Likelihood, Prior
-from reknob.estimation.statistics_cache import Processed, Trials
+from reknob.estimation.statistics_cache import Processed
+from reknob.estimation.trials import Trials
 from reknob.formats.preset_document import PresetDocument, raws_of
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_tensors, write_tensors
@@ -86,6 +87,20 @@ def test_calibrated_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: p
     ends = torch.stack([calibrated.interval(each) for each in posteriors[2000:]])
     held = ((ends[:, :, 0] <= q[2000:, None]) & (q[2000:, None] <= ends[:, :, 1])).float().mean(0)
     assert torch.allclose(held, torch.tensor(LEVELS)[:, None].expand(-1, 3), atol=0.06)
+
+
+def test_a_likelihood_leaves_enough_draws_of_a_long_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posterior, "DRAWS", 2**12)
+    estimator = Estimator(sfx="peq,comp,peq", afx="peq,comp,peq", encoder="percentiles")
+    drawn, q = estimator.prior, torch.rand((400, 36), generator=seeded())
+    true = drawn.of(in_order(estimator.synthesis, q))
+    estimated = 0.8 * true + 0.4 * true.std(0) * torch.randn(true.shape, generator=seeded(1))
+    halves = zip(*(x.split(200) for x in (q, true, estimated)), strict=True)
+    known = [certainty_training.Pairs(*half) for half in halves]
+    monkeypatch.setattr(certainty_training, "pair", lambda _, statistics: known[statistics])
+    monkeypatch.setattr(certainty_training, "features_of", lambda *_: torch.randn((200, 60), generator=seeded()))
+    likelihood = certainty_training.calibrate(estimator, 0, 1).likelihood
+    assert certainty_training.typical_draws(drawn, likelihood, known[1].estimated) >= certainty_training.ENOUGH
 
 
 def test_too_few_trials_give_the_whole_range() -> None:
@@ -194,14 +209,14 @@ def certain(estimator: Estimator, **changes: float) -> Estimator:
 def test_a_strange_recording_has_no_effect_and_the_widest_intervals() -> None:
     features, x = torch.randn((2, 2127), generator=seeded()), torch.randn((1, 9000), generator=seeded())
     usual = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"))
-    q = point(usual, [features])
-    kept = judge(usual, features, q, x)
-    assert kept.kept and torch.equal(kept.q, q) and kept.remark == "" and kept.interval is not None
+    q, (known,) = whole_estimates(usual, [features])
+    kept = judge(usual, features, q, known, x)
+    assert kept.kept and torch.equal(kept.q, q) and kept.remarks == [] and kept.interval is not None
     strange = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"), strange=0.0)
-    judged = judge(strange, features, q, x)
-    assert not judged.kept and "unlike the recordings" in judged.remark and judged.wide is not None
-    whole = judge(strange, features, q, x, whole=True)
-    assert whole.kept and "unlike the recordings" in whole.remark
+    judged = judge(strange, features, q, known, x)
+    assert not judged.kept and "unlike the recordings" in judged.remarks[0] and judged.wide is not None
+    whole = judge(strange, features, q, known, x, whole=True)
+    assert whole.kept and "unlike the recordings" in whole.remarks[0]
     torch.testing.assert_close(whole.q, q)
     assert torch.allclose(judged.wide, torch.tensor([[0.025], [0.975]]).expand(-1, 3), atol=1e-4)
     assert torch.allclose(judged.q, no_effect(strange.analysis, judged.q))
@@ -267,11 +282,13 @@ def test_untouched_excerpts_keep_their_audio_and_say_so(music: Path) -> None:
     estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
     recordings = find_recordings("folder", music, "train", 0.8).recordings
     source = Processed(Excerpts([recordings], 3, 50, 0, seconds=0.8), estimator, 0.0, 1.0)
-    batch = {"dry": torch.stack([source.excerpts[0]["dry"]]), "q": torch.rand(1, 3)}
-    wet = source.wet(batch, seeded())
-    assert torch.allclose(wet, batch["dry"] - batch["dry"].mean(), atol=1e-3)
+    batch = source.batch([0], seeded())
+    assert torch.equal(batch["dry"][0], source.excerpts[0]["dry"])
+    assert torch.allclose(batch["wet"], batch["dry"] - batch["dry"].mean(), atol=1e-3)
     assert certainty_training.untouched(estimator, batch["q"].half().float()).all()
-    assert source.key() != replace(source, untouched=0.0).key() != replace(source, untouched=0.0, limited=0.5).key()
+    other_rate = replace(source, estimator=Estimator(sfx="dist", afx="dist", encoder="percentiles", sr=48000))
+    keys = [source, replace(source, untouched=0.0), replace(source, untouched=0.0, limited=0.5), other_rate]
+    assert len({json.dumps(each.key()) for each in keys}) == 4
 
 
 def test_a_solo_is_one_player_at_full_level() -> None:
@@ -315,8 +332,11 @@ def test_the_weights_of_several_files_are_averaged(tmp_path: Path) -> None:
 
 
 def test_several_recordings_are_estimated_and_a_silent_one_does_not_stop_them(
-    tmp_path: Path, music: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, music: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
     checkpoint = tmp_path / "plain.pt"
     Estimator(sfx="dist", afx="dist", encoder="percentiles").save(checkpoint)
     folder = tmp_path / "album"
@@ -327,6 +347,9 @@ def test_several_recordings_are_estimated_and_a_silent_one_does_not_stop_them(
     argv = [str(folder), "--checkpoint", str(checkpoint), "--json", str(tmp_path / "all.json")]
     assert estimate.main(argv) == 2
     silent, sound = json.loads((tmp_path / "all.json").read_text())["recordings"]
+    monkeypatch.setattr(estimate, "estimate_recording", full)
+    assert estimate.main(argv) == 2
+    assert "No space left" in json.loads((tmp_path / "all.json").read_text())["recordings"][1]["error"]
     assert "silent" in silent["error"] and set(sound["estimates"][str(checkpoint)]) == {
         *("dist.drive", "dist.offset", "dist.hardness")
     }

@@ -51,10 +51,12 @@ def test_splits_of_neighbouring_seeds_hold_other_excerpts(music: MusicSettings) 
 def test_the_codecs_of_neighbouring_seeds_and_parts_are_drawn_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
-    def batch(self: Processed, start: int, generator: torch.Generator) -> None:
+    def batch(self: Processed, indices: range, generator: torch.Generator) -> dict[str, None]:
         drawn.append(torch.rand((), generator=generator).item())
+        return {"wet": None, "q": None}
 
-    monkeypatch.setattr(Processed, "_batch", batch)
+    monkeypatch.setattr(Processed, "batch", batch)
+    monkeypatch.setattr("reknob.estimation.statistics_cache.statistics_of", lambda *_: None)
     monkeypatch.setattr("reknob.estimation.statistics_cache.StatisticsSet.join", list)
     for seed, part in product((0, 1), (0, 1)):
         excerpts = type("Excerpts", (), {"seed": seed})()

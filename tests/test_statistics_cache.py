@@ -28,9 +28,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return find_recordings("folder", folder, "train", SECONDS).recordings
 
 
-def processed(recordings: list[Recording], items: int = PART, *, seed: int = 0, share: float = 0.0) -> Processed:
+def processed(recordings: list[Recording], items: int = PART, *, seed: int = 0, coded: float = 0.0) -> Processed:
     estimator = Estimator(sfx="dist", afx="dist", encoder="percentiles")
-    return Processed(Excerpts([recordings], 3, items, seed, seconds=SECONDS), estimator, share)
+    return Processed(Excerpts([recordings], 3, items, seed, seconds=SECONDS), estimator, coded)
 
 
 def equal(a: StatisticsSet, b: StatisticsSet) -> bool:
@@ -50,7 +50,7 @@ def test_a_part_holds_the_statistics_and_controls_of_its_excerpts(recordings: li
 
 
 def test_a_share_is_coded(recordings: list[Recording]) -> None:
-    clean, some = processed(recordings)[0], processed(recordings, share=0.3)[0]
+    clean, some = processed(recordings)[0], processed(recordings, coded=0.3)[0]
     same = (clean.wave - some.wave).abs().amax(1) < 1e-5
     assert 0.5 * PART < same.sum() < 0.9 * PART and torch.equal(clean.q, some.q)
 
@@ -81,13 +81,13 @@ def test_cached_parts_are_read_and_only_missing_ones_computed(
 
 
 def test_several_processes_compute_what_one_does(recordings: list[Recording], tmp_path: Path) -> None:
-    source = processed(recordings, 2 * PART, share=0.1)
+    source = processed(recordings, 2 * PART, coded=0.1)
     assert equal(*(cache_statistics(source, tmp_path / str(workers), workers, "") for workers in (1, 2)))
 
 
 def test_another_recording_has_statistics_of_its_own(recordings: list[Recording]) -> None:
     longer = [*recordings[1:], replace(recordings[0], frames=recordings[0].frames - 1)]
-    keys = [processed(recordings), processed(longer), processed(recordings, share=0.1), processed(recordings, seed=1)]
+    keys = [processed(recordings), processed(longer), processed(recordings, coded=0.1), processed(recordings, seed=1)]
     keys = [str(source.key()) for source in keys]
     assert len(set(keys)) == 4 and str(processed(recordings, 2 * PART).key()) == keys[0]
     recordings[0].path.touch()  # written again, as long as before

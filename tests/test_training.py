@@ -277,7 +277,7 @@ def test_a_perfect_estimate_scores_zero_and_beats_both_baselines(monkeypatch: py
     torch.manual_seed(0)
     estimator = Estimator(sfx="peq", afx="peq", encoder="percentiles").eval()
     q = torch.rand(2, 15)
-    monkeypatch.setattr(scoring, "point", lambda *_: q)
+    monkeypatch.setattr(scoring, "whole_estimates", lambda *_: (q, []))
     scores = score(estimator, [{"dry": torch.randn(2, 1, SR), "q": q}]).scores
     assert max(max(values) for values in scores["estimate"].values()) < 1e-6
     for system in ("no effect", "random parameters"):
