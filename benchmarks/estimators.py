@@ -34,9 +34,9 @@ from reknob.data.file_lists import list_recordings
 from reknob.data.recordings import RECORDINGS, Recording, find_recordings
 from reknob.estimation.estimate import estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator
+from reknob.estimation.judgement import distance
 from reknob.estimation.loaders import SR
 from reknob.estimation.scoring import Kept, score, score_kept
-from reknob.losses import build_metrics
 from reknob.report.page.examples import Example, Group, examples, write_examples_page
 from reknob.report.results import KEPT_COLUMNS, draw_reliability, kept_row
 from reknob.report.tables import text_table
@@ -125,21 +125,21 @@ def from_files(x: torch.Tensor, sr: int, codec: str) -> torch.Tensor:
 
 @torch.no_grad()
 def pair_rows(path: str, folder: Path, codec: str | None) -> list[list[str]]:
-    """Mel loss against each GT_<n> file: of its Input_<n>, and of that rendered with the estimate.
+    """Mel loss against each GT_<n> file, up to its band edge: of its Input_<n>, and of that rendered with the estimate.
 
     With a codec the render is scored after encoding as well, as the GT files are of that codec.
     """
     estimator, _ = load_estimator(path)
-    mel = build_metrics({"name": "blind"}, estimator.settings["sr"])
     lines = []
     for target in sorted([*folder.glob("GT_*"), *folder.glob("y.*")]):
         source = "x" + target.suffix if target.stem == "y" else target.name.replace("GT_", "Input_")
         wet, dry = (mono(each, estimator) for each in (target, target.with_name(source)))
         length = min(wet.shape[-1], dry.shape[-1])
         wet, dry = wet[..., :length], dry[..., :length]
-        again = estimator.render(dry, estimate_recording(estimator, wet[0], estimator.settings["sr"]).q)
+        estimate = estimate_recording(estimator, wet[0], estimator.settings["sr"])
+        again = estimator.render(dry, estimate.q)
         sounds = [dry, again] + ([from_files(again, estimator.settings["sr"], codec)] if codec else [])
-        distances = [mel(sound, wet)["mel"].item() for sound in sounds]
+        distances = [distance(estimator, sound, wet, [estimate.edge]).item() for sound in sounds]
         lines.append([f"{folder.name} {target.stem[3:]}", Path(path).stem, *(f"{d:.3f}" for d in distances)])
     return lines
 

@@ -1,6 +1,9 @@
 """The highest frequency with content in a recording: the band edge that a low sample rate or a lossy codec leaves."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -40,6 +43,22 @@ def band_edge(x: Tensor, sr: int) -> float:
         if bounds[i] >= LOWEST and fall > DROP and fall - as_before > STEEPER:
             return _shoulder(power, freq, bounds[i], under)
     return sr / 2
+
+
+def band_limit(x: Tensor, sr: int, edge: float, slope: float = 0.02, stop: float = 100.0) -> Tensor:
+    """`x` `(..., N)` at `sr` Hz without what lies above `edge` Hz, by a filter without phase.
+
+    From `edge` on the level falls, linearly in dB over `slope` times `edge` Hz, by `stop` dB.
+    """
+    freq = torch.fft.rfftfreq(x.shape[-1], 1 / sr, device=x.device)
+    db = -stop * ((freq / edge - 1) / slope).clamp(0, 1)
+    return torch.fft.irfft(torch.fft.rfft(x) * 10 ** (db / 20), n=x.shape[-1])
+
+
+def within_edges(x: Tensor, sr: int, edges: Sequence[float]) -> Tensor:
+    """`x` `(B, C, N)` at `sr` Hz, each item without what lies above its band edge in Hz."""
+    limited = [band_limit(each, sr, edge) if edge < sr / 2 else each for each, edge in zip(x, edges, strict=True)]
+    return torch.stack(limited)
 
 
 def mean_spectrum(x: Tensor) -> np.ndarray:

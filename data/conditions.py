@@ -3,21 +3,13 @@
 import torch
 from torch import Tensor
 
+from reknob.data.bandwidth import band_limit
+
 EDGES = (3400.0, 20000.0)  # Hz, of the band limits
 #: Width of a limit's slope, relative to its frequency, and the attenuation in dB above it: from the brick wall of a
 #: resampler to the low-pass of a lossy codec.
 SLOPES, STOP = (0.01, 0.2), (50.0, 120.0)
 LOWEST = -50.0  # dB, of the levels at which 16 bits are rounded
-
-
-def band_limit(x: Tensor, sr: int, edge: float, slope: float = 0.02, stop: float = 100.0) -> Tensor:
-    """`x` `(..., N)` at `sr` Hz without what lies above `edge` Hz, by a filter without phase.
-
-    From `edge` on the level falls, linearly in dB over `slope` times `edge` Hz, by `stop` dB.
-    """
-    freq = torch.fft.rfftfreq(x.shape[-1], 1 / sr, device=x.device)
-    db = -stop * ((freq / edge - 1) / slope).clamp(0, 1)
-    return torch.fft.irfft(torch.fft.rfft(x) * 10 ** (db / 20), n=x.shape[-1])
 
 
 def round_to_16_bits(x: Tensor, level_db: float) -> Tensor:

@@ -1,9 +1,12 @@
 """An estimate compared with the recording that it was made from, by way of the dry recording."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from reknob.data.align import RELATED, gcc_phat_peak
+from reknob.data.bandwidth import band_edge, within_edges
 from reknob.estimation.estimator import Estimator, to_mono
 from reknob.losses import build_metrics
 from reknob.runtime.errors import UsageError
@@ -30,9 +33,12 @@ def check_dry(dry: Tensor, wet: Tensor, sr: int, names: tuple[str, str] = ("dry"
 
 
 @torch.no_grad()
-def render_at_rms(estimator: Estimator, q: Tensor, x: Tensor) -> Tensor:
-    """A recording (C, T) through the analysis chain at controls q (1, P), scaled back to the recording's RMS."""
-    y = estimator.render(x[None], q)[0]
+def render_at_rms(estimator: Estimator, q: Tensor, x: Tensor, edge: float = math.inf) -> Tensor:
+    """A recording (C, T) through the analysis chain at controls q (1, P), scaled back to the recording's RMS.
+
+    With a band edge in Hz it ends there, as the recording does that it is compared with.
+    """
+    y = within_edges(estimator.render(x[None], q), estimator.settings["sr"], [edge])[0]
     # Encoders normalise the peak of their input, so that an estimate does not determine the overall gain.
     return y * (x.square().mean() / y.square().mean().clamp(min=1e-12)).sqrt()
 
@@ -40,14 +46,15 @@ def render_at_rms(estimator: Estimator, q: Tensor, x: Tensor) -> Tensor:
 def score_estimate(estimator: Estimator, q: Tensor, dry: Tensor, wet: Tensor) -> dict[str, dict[str, float]]:
     """Metrics of the dry recording, and of its render with the estimate, against the wet one; all level-matched.
 
-    Recordings are (C, T) at the estimator's rate and are mixed to mono. By "dry" and "dry with the estimate", and by
-    metric; lower is better.
+    Recordings are (C, T) at the estimator's rate, are mixed to mono and compared up to the band edge of the wet one. By
+    "dry" and "dry with the estimate", and by metric; lower is better.
     """
     x, y = to_mono(dry)[0][None], to_mono(wet)[0][None]
-    length = min(x.shape[-1], y.shape[-1])
-    metrics = build_metrics({"name": "blind"}, estimator.settings["sr"])
-    sounds = {"dry": x, "dry with the estimate": render_at_rms(estimator, q, x)}
-    return {
-        name: {key: score.item() for key, score in metrics(sound[None, :, :length], y[None, :, :length]).items()}
-        for name, sound in sounds.items()
-    }
+    length, sr = min(x.shape[-1], y.shape[-1]), estimator.settings["sr"]
+    metrics, edges = build_metrics({"name": "blind"}, sr), [band_edge(y, sr)]
+    target = within_edges(y[None, :, :length], sr, edges)
+    scores = {}
+    for name, sound in {"dry": x, "dry with the estimate": render_at_rms(estimator, q, x)}.items():
+        items = metrics(within_edges(sound[None, :, :length], sr, edges), target)
+        scores[name] = {key: score.item() for key, score in items.items()}
+    return scores

@@ -25,6 +25,7 @@ class Estimate(Judged):
     """Controls of a chain, estimated from one recording."""
 
     windows: int
+    edge: float  # Hz, the highest frequency of the recording
     reasons: dict[str, str]  # why a control is not estimated, by name
 
 
@@ -53,9 +54,9 @@ def estimate_recording(estimator: Estimator, x: Tensor, sr: int, *, whole: bool 
     estimated, posteriors = whole_estimates(estimator, [features])
     q, reasons = without_unseen_bands(estimator, estimated, edge)
     posterior, unlike = next(iter(posteriors), None), noise or edge < NARROWEST
-    judged = judge(estimator, features, q, posterior, x, unlike=unlike, whole=whole)
+    judged = judge(estimator, features, q, posterior, x, edge, unlike=unlike, whole=whole)
     judged = replace(judged, remarks=remarks + judged.remarks)
-    return Estimate(**vars(judged), windows=len(features), reasons=reasons)
+    return Estimate(**vars(judged), windows=len(features), edge=edge, reasons=reasons)
 
 
 def response_range(estimate: Estimate) -> Tensor | None:

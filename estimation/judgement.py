@@ -10,6 +10,7 @@ from reknob.afx.effect import flatten
 from reknob.afx.equaliser import FixedBand
 from reknob.afx.functional import biquad
 from reknob.afx.param import Bounded
+from reknob.data.bandwidth import within_edges
 from reknob.estimation.calibration import LEVELS, evidence
 from reknob.estimation.controls import bands, no_effect
 from reknob.estimation.estimator import Estimator
@@ -60,18 +61,24 @@ def whole_estimates(estimator: Estimator, recordings: Sequence[Tensor]) -> tuple
 
 
 @torch.no_grad()
-def effect_size(estimator: Estimator, x: Tensor, q: Tensor) -> Tensor:
-    """Mel (B,) between audio x (B, 1, T) and itself with the estimated effect, at controls q (B, P), once more."""
-    return MelLoss(estimator.settings["sr"]).distances(estimator.render(x, q), x)
+def distance(estimator: Estimator, a: Tensor, b: Tensor, edges: Sequence[float]) -> Tensor:
+    """Mel (B,) between audio a and b (B, 1, T), of each item up to a band edge in Hz.
+
+    Above its edge a recording is all but silent, while a clipper's harmonics are not: as logarithms are compared, they
+    would count more than all else.
+    """
+    sr = estimator.settings["sr"]
+    return MelLoss(sr).distances(within_edges(a, sr, edges), within_edges(b, sr, edges))
 
 
-def weigh(estimator: Estimator, features: Tensor, q: Tensor, posterior: Posterior, x: Tensor) -> Tensor:
+def weigh(estimator: Estimator, features: Tensor, q: Tensor, posterior: Posterior, x: Tensor, edge: float) -> Tensor:
     """The `evidence` (3,) on whether controls q (1, P) help a recording x (1, T) with windows of features (W, F).
 
-    Of an estimator with a calibration.
+    Of an estimator with a calibration. `edge` is the recording's band edge in Hz.
     """
     assert estimator.calibration
-    size = effect_size(estimator, middle(x, round(SIZED * estimator.settings["sr"]))[None], q)[0]
+    part = middle(x, round(SIZED * estimator.settings["sr"]))[None]
+    size = distance(estimator, estimator.render(part, q), part, [edge])[0]
     strangeness = estimator.calibration.strangeness(features).quantile(0.5)
     return evidence(torch.tensor(posterior.processed), strangeness, size)
 
@@ -83,12 +90,13 @@ def judge(
     q: Tensor,
     posterior: Posterior | None,
     x: Tensor,
+    edge: float,
     *,
     unlike: bool = False,
     whole: bool = False,
 ) -> Judged:
     """What of the controls q (1, P) of a recording x (1, T) is kept: nothing of one that is `unlike` the training, and
-    all of a `whole` estimate, with a remark on what would have been kept.
+    all of a `whole` estimate, with a remark on what would have been kept. `edge` is its band edge in Hz.
 
     Without a posterior all of it, with the central 68 % of the windows, of features (W, F), as interval. With one,
     intervals are calibrated, an estimate of little certainty is left out, and a recording unlike the training music
@@ -98,7 +106,7 @@ def judge(
     if posterior is None or calibration is None:
         windows = estimator.controller.mlp(features)
         return Judged(q, windows.quantile(CENTRAL, dim=0) if len(windows) > 1 else None)
-    signs = weigh(estimator, features, q, posterior, x)
+    signs = weigh(estimator, features, q, posterior, x, edge)
     strange = unlike or bool(signs[1] > calibration.strange)
     if strange:
         posterior = estimator.prior.without_evidence()

@@ -12,8 +12,8 @@ from reknob.data.excerpts import Excerpts
 from reknob.estimation.controls import in_order
 from reknob.estimation.estimate import estimate_recording
 from reknob.estimation.estimator import Batch, Estimator, synthesise
-from reknob.estimation.judgement import whole_estimates
-from reknob.losses import MelLoss, build_metrics
+from reknob.estimation.judgement import distance, whole_estimates
+from reknob.losses import build_metrics
 from reknob.runtime.bars import progress_bar
 
 # By system and metric, one number an item.
@@ -86,7 +86,7 @@ def control_errors(estimator: Estimator, scored: Scored) -> list[ControlError]:
 class Kept:
     """Scores of estimates as estimate.py keeps them, lists by item."""
 
-    none: list[float] = field(default_factory=list)  # Mel of processed excerpts without an effect
+    none: list[float] = field(default_factory=list)  # Mel up to the band edge of processed excerpts without an effect
     estimate: list[float] = field(default_factory=list)  # and with the estimate
     untouched: list[float] = field(default_factory=list)  # Mel of unprocessed excerpts with their estimate
     touched: list[bool] = field(default_factory=list)  # whether it changes them
@@ -100,14 +100,14 @@ class Kept:
 def score_kept(estimator: Estimator, excerpts: Excerpts) -> Kept:
     """Scores of what estimate.py estimates of excerpts, processed with their random controls and as they are."""
     sr, kept = estimator.settings["sr"], Kept()
-    mel = MelLoss(sr)
     for index in progress_bar(range(len(excerpts)), "test: estimates", unit="excerpt"):
         item = {key: value[None] for key, value in excerpts[index].items()}
         wet, truth = synthesise(estimator, item), in_order(estimator.synthesis, item["q"])[0]
         found, left = (estimate_recording(estimator, x[0], sr) for x in (wet, item["dry"]))
-        kept.none.append(float(mel(item["dry"], wet)))
-        kept.estimate.append(float(mel(estimator.render(item["dry"], found.q), wet)))
-        kept.untouched.append(float(mel(estimator.render(item["dry"], left.q), item["dry"])))
+        dry = item["dry"]
+        kept.none.append(float(distance(estimator, dry, wet, [found.edge])))
+        kept.estimate.append(float(distance(estimator, estimator.render(dry, found.q), wet, [found.edge])))
+        kept.untouched.append(float(distance(estimator, estimator.render(dry, left.q), dry, [left.edge])))
         kept.touched.append(left.kept)
         kept.error.append((found.q[0] - truth).square().tolist())
         kept.known.append([control not in found.notes for control in estimator.analysis.controls()])

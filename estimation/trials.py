@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from reknob.data.bandwidth import band_edge
-from reknob.estimation.estimator import Estimator
-from reknob.estimation.judgement import weigh, whole_estimates, without_unseen_bands
+from reknob.estimation.judgement import distance, weigh, whole_estimates, without_unseen_bands
 from reknob.estimation.statistics_cache import Processed, digest
-from reknob.losses import MelLoss
 from reknob.runtime.seeds import stream
 
 PART = 10  # excerpts in a file
@@ -44,19 +42,13 @@ class Tried:
         edges = [band_edge(x, estimator.settings["sr"]) for x in wet]
         seen = zip(estimated.split(1), edges, strict=True)
         q = [without_unseen_bands(estimator, *each)[0] for each in seen]
-        signs = [weigh(estimator, *each) for each in zip(features, q, posteriors, wet, strict=True)]
-        mel = distances(estimator, batch["dry"], wet, torch.cat(q))
-        return Trials(batch["q"], batch["source"], torch.stack(signs), mel)
+        signs = [weigh(estimator, *each) for each in zip(features, q, posteriors, wet, edges, strict=True)]
+        sounds = batch["dry"], estimator.render(batch["dry"], torch.cat(q))
+        mel = [distance(estimator, sound, wet, edges) for sound in sounds]
+        return Trials(batch["q"], batch["source"], torch.stack(signs), torch.stack(mel, 1))
 
     def key(self) -> list:
         estimator = self.processed.estimator
         assert estimator.calibration
         tensors = estimator.controller.state_dict(), estimator.calibration.as_dict()
         return [*map(digest, tensors), estimator.settings["afx"], *self.processed.key()]
-
-
-def distances(estimator: Estimator, dry: Tensor, wet: Tensor, q: Tensor) -> Tensor:
-    """Mel (B, 2) of dry audio (B, 1, N), and of it with the effect at controls q (B, P), to the wet audio."""
-    mel = MelLoss(estimator.settings["sr"])
-    target = mel.prepare(wet)
-    return torch.stack([mel.distances(sound, target) for sound in (dry, estimator.render(dry, q))], 1)

@@ -19,6 +19,7 @@ recording's highest frequency (an mp3 or a low sample rate) are not estimated.
 from reknob.runtime.program import MISTAKE, explain, print_error, program, reason
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -130,7 +131,8 @@ def estimate_one(args: argparse.Namespace, estimators: dict[str, Estimator], rec
     if pair:
         record["scores"] = {path: compare(each[0], each[1].q, pair) for path, each in estimates.items()}
     if args.output:
-        y = render_at_rms(first, first_estimate.q, read(args.apply or args.dry, first))
+        edge = first_estimate.edge if args.dry else math.inf  # another recording has an edge of its own
+        y = render_at_rms(first, first_estimate.q, read(args.apply or args.dry, first), edge)
         write_audio(args.output, y, first.settings["sr"])
         result(str(args.output))
     if args.preset or args.report:

@@ -11,9 +11,12 @@ from scipy.signal import butter, sosfiltfilt
 from torch import Tensor
 
 from reknob.data.audio import resample, write_audio
+from reknob.data.bandwidth import band_edge, band_limit
 from reknob.data.music import generate_music
+from reknob.estimation.comparison import render_at_rms, score_estimate
 from reknob.estimation.estimate import as_record, estimate_recording
 from reknob.estimation.estimator import Estimator, load_estimator, to_mono
+from reknob.estimation.judgement import distance
 from reknob.runtime.errors import UsageError
 from reknob.runtime.files import read_tensors, write_tensors
 from scripts import estimate
@@ -105,6 +108,19 @@ def test_a_recording_whose_other_windows_are_silent_says_so(estimator: Estimator
     mostly_silent = torch.cat([music[:, : 4 * SR], torch.zeros(1, 26 * SR)], 1)
     estimated = estimate_recording(estimator, mostly_silent, SR)
     assert estimated.windows == 1 and estimated.remarks[0].startswith("all windows but one are silent: too little")
+
+
+def test_a_recording_is_compared_up_to_its_band_edge(music: Tensor) -> None:
+    clipping = Estimator(sfx="dist", afx="dist", encoder="percentiles").eval()
+    q, dry = torch.tensor([[0.9, 0.3, 1.0]]), band_limit(music[:, : 3 * SR], SR, 7000.0)
+    with torch.no_grad():
+        wet = band_limit(clipping.render(dry[None], q)[0], SR, 7000.0)
+    scores = score_estimate(clipping, q, dry, wet)
+    # Harmonics above 7 kHz, of which wet has none, would bring the estimate to more than 1.
+    assert scores["dry with the estimate"]["mel"] < 0.05 < 0.2 < scores["dry"]["mel"]
+    assert float(distance(clipping, dry[None], wet[None], [7000.0])) == pytest.approx(scores["dry"]["mel"], abs=0.05)
+    ends = [band_edge(render_at_rms(clipping, q, dry, edge), SR) for edge in (7000.0, math.inf)]
+    assert ends[0] < 7300 < ends[1]
 
 
 def test_estimators_in_a_figure_have_names_of_their_own() -> None:

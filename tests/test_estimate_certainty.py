@@ -11,7 +11,8 @@ from torch import Tensor
 
 from reknob.afx.registry import build, parse_chain
 from reknob.data.audio import write_audio
-from reknob.data.conditions import band_limit, random_band_limit, random_level, round_to_16_bits
+from reknob.data.bandwidth import band_limit
+from reknob.data.conditions import random_band_limit, random_level, round_to_16_bits
 from reknob.data.excerpts import Excerpts
 from reknob.data.file_lists import list_recordings
 from reknob.data.music import generate_music, generate_solo
@@ -210,12 +211,12 @@ def test_a_strange_recording_has_no_effect_and_the_widest_intervals() -> None:
     features, x = torch.randn((2, 2127), generator=seeded()), torch.randn((1, 9000), generator=seeded())
     usual = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"))
     q, (known,) = whole_estimates(usual, [features])
-    kept = judge(usual, features, q, known, x)
+    kept = judge(usual, features, q, known, x, SR / 2)
     assert kept.kept and torch.equal(kept.q, q) and kept.remarks == [] and kept.interval is not None
     strange = certain(Estimator(sfx="dist", afx="dist", encoder="percentiles"), strange=0.0)
-    judged = judge(strange, features, q, known, x)
+    judged = judge(strange, features, q, known, x, SR / 2)
     assert not judged.kept and "unlike the recordings" in judged.remarks[0] and judged.wide is not None
-    whole = judge(strange, features, q, known, x, whole=True)
+    whole = judge(strange, features, q, known, x, SR / 2, whole=True)
     assert whole.kept and "unlike the recordings" in whole.remarks[0]
     torch.testing.assert_close(whole.q, q)
     assert torch.allclose(judged.wide, torch.tensor([[0.025], [0.975]]).expand(-1, 3), atol=1e-4)

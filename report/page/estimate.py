@@ -1,5 +1,6 @@
 """The page of an estimate: its effects, how certain they are, and what they sound like on a recording."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -102,7 +103,7 @@ def _tracks(estimator: Estimator, estimate: Estimate, heard: Heard) -> tuple[lis
     sr = estimator.settings["sr"]
     x = heard.wet if heard.x is None else heard.x
     # Whole, as the chain's effects scale their input by its peak.
-    fitted = render_at_rms(estimator, estimate.q, x)
+    fitted = render_at_rms(estimator, estimate.q, x, math.inf if heard.given == "apply" else estimate.edge)
     part = loudest_excerpt(heard.wet, sr, SECONDS)
     of_x = loudest_excerpt(x, sr, SECONDS) if heard.given == "apply" else part
     length = min(part.end - part.begin, of_x.end - of_x.begin)
