@@ -20,8 +20,9 @@ SCALES = [0.01, 0.02, 0.05, *(k / 10 for k in range(1, 13))]  # of the logarithm
 ENOUGH = 100  # effective draws of a posterior, below which its mean and its density are those of a few lucky draws
 AXES = 24  # of the subspace of features beside which a recording is strange
 STRANGEST = 0.99  # share of held-out excerpts that are not called strange
-#: Largest share of excerpts that estimates may make worse, and largest probability that they make more worse.
-WORSE, RISK = 0.1, 0.1
+#: Largest share of processed excerpts that estimates may make worse, of untouched ones that they may change, and
+#: largest probability that it is more. Of kinds of recordings that no trial is of, about twice as many are changed.
+WORSE, CHANGED, RISK = 0.1, 0.05, 0.1
 TESTS = 41  # edges that are tested
 NEVER = 1e9  # an edge that no certainty exceeds
 RIDGE = 0.01  # penalty on the squared weights of certainty
@@ -96,7 +97,7 @@ def choose_edge(found: Calibration, trials: Trials, off: Tensor) -> Calibration:
 
     Every third trial takes part in `fit_weights`. The other two thirds test edges from the highest certainty downwards:
     edges pass until one of them fails `few_worse` in a group, and of those that passed the one with the lowest Mel is
-    taken. So a share of more than `WORSE` becomes worse at a probability of `RISK` at most, for excerpts that are
+    taken. So a share of more than `WORSE` or `CHANGED` is so at a probability of `RISK` at most, for excerpts that are
     independent (Angelopoulos et al., Learn then test, arXiv 2110.01052, fixed sequence testing). Groups are the
     processed ones of each data set, of which the mean Mel may not rise, and those that are `off`, untouched.
     """
@@ -107,8 +108,8 @@ def choose_edge(found: Calibration, trials: Trials, off: Tensor) -> Calibration:
     edges = torch.cat([torch.tensor([NEVER]), certainty[first].quantile(torch.linspace(1, 0, TESTS))])
     changes = ((certainty[:, None] > edges) * change[:, None])[~first]
     groups = torch.stack([off, *(~off & (trials.source == source) for source in trials.source.unique())])
-    members = groups[:, ~first].float()
-    few = few_worse(members @ (changes > 0).float(), members.sum(1, keepdim=True)).all(0)
+    members, shares = groups[:, ~first].float(), torch.tensor([CHANGED] + [WORSE] * (len(groups) - 1))
+    few = few_worse(members @ (changes > 0).float(), members.sum(1, keepdim=True), shares[:, None]).all(0)
     few[0] = True  # without an effect nothing becomes worse, however few excerpts there are
     allowed = (few.cumprod(0) > 0) & (members[1:] @ changes <= 0).all(0)
     return replace(found, edge=edges[changes.mean(0).where(allowed, torch.inf).argmin()])
@@ -119,7 +120,7 @@ def fit_weights(signs: Tensor, change: Tensor) -> Tensor:
 
     A trial counts by how much its estimate changes its Mel, `change` (M,), which is negative where it helps.
     """
-    centre, spread = signs.mean(0), signs.std(0) + 1e-6
+    centre, spread = signs.mean(0), signs.std(0).clamp(min=1e-3)
     weights = torch.zeros(signs.shape[1] + 1, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=100)
 
@@ -136,10 +137,11 @@ def fit_weights(signs: Tensor, change: Tensor) -> Tensor:
     return weights.detach()[:-1] / spread
 
 
-def few_worse(worse: Tensor, counts: Tensor) -> Tensor:
-    """Whether of n excerpts, `counts` (G, 1), so few became `worse` (G, E) that a share below `WORSE` is certain.
+def few_worse(worse: Tensor, counts: Tensor, shares: Tensor) -> Tensor:
+    """Whether of n excerpts, `counts` (G, 1), so few became `worse` (G, E) that less than `shares` (G, 1) is certain.
 
-    Where it is `WORSE`, as few or fewer have a probability of at most `RISK`: the bound of Clopper and Pearson, for
-    which 22 excerpts are the fewest.
+    Where it is that share, as few or fewer have a probability of at most `RISK`: the bound of Clopper and Pearson, for
+    which 22 excerpts are the fewest at a share of 0.1, and 45 at 0.05.
     """
-    return torch.from_numpy(special.bdtr(worse.double().numpy(), counts.long().numpy(), WORSE) <= RISK)
+    chance = special.bdtr(worse.double().numpy(), counts.long().numpy(), shares.double().numpy())
+    return torch.from_numpy(chance <= RISK)
