@@ -7,9 +7,9 @@ are processed with random parameters or left untouched, some of them with a band
 lossy codec. Calibrated on recordings of the validation split are the intervals, the certainty from which on an estimate
 is kept, and what counts as unlike the training music. For --encoder=percentiles.
 
-Of the excerpts of each data set at most a tenth may become worse by its estimate, and of those that are untouched at most
-a twentieth may change, with a confidence of 90 %: a data set of which few excerpts are tried allows little. Give 160
---valid_items for each data set, better 400.
+Of the excerpts of each data set at most a tenth may become worse by its estimate, and of those that are untouched at
+most a twentieth may change, with a confidence of 90 %: a data set of which few excerpts are tried allows little. Give
+160 --valid_items for each data set, better 400.
 
 Excerpts are cached in <log_dir>/statistics: the same command resumes. Results on test recordings, with a reliability
 diagram of the intervals, are written beside the estimator: calibrated_results.md and calibrated_results.png.
