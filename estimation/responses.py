@@ -9,7 +9,7 @@ from reknob.afx.functional.biquad import response
 
 
 class Equaliser:
-    """An equaliser at `sr` Hz: the part `name` of a chain of effects, which consists of `bands` or is the only one."""
+    """An equaliser at `sr` Hz: the part `name` of a chain of effects. Its biquads are `bands`, or it is one itself."""
 
     def __init__(self, chain: Normalised, sr: int, name: str, bands: list[tuple[str, Effect]]) -> None:
         self.chain, self.sr, self.name, self.bands = chain, sr, name, bands
